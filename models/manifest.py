@@ -1,0 +1,175 @@
+"""manifest.json of a model bundle: strict JSON in and out, and no wrong value can be built.
+
+1. an unknown schema version is refused before anything else is looked at;
+2. an unknown key, a wrong type or a value out of range names the key;
+3. no file name may leave the bundle's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import BundleError
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Rounding = Literal["floor", "round"]
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or "\\" in name or path.is_absolute() or ".." in path.parts or path == PurePosixPath("."):
+        raise ValueError(f"{name!r} is not a file inside the bundle: write a relative path without '..'")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+# Names become folder names, URL segments and metric labels.
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Network(_Strict):
+    """`parameters` counts the deploy form's weights and biases."""
+
+    variant: str
+    num_classes: Positive
+    parameters: Positive
+
+
+class Preprocess(_Strict):
+    """How pixels become the input tensor; `models.preprocess` is its only reader.
+
+    The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
+    proportion and rounded as `long_side_rounding` says; a centred square of `input_size` is cut with
+    its offset rounded as `crop_offset_rounding` says; then `(pixel / 255 - mean) / std`.
+    """
+
+    input_size: Positive
+    color: Literal["RGB"] = "RGB"
+    resize: Literal["shortest_side"] = "shortest_side"
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+    antialias: Literal[True] = True
+    long_side_rounding: Rounding = "floor"
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)]
+    crop_offset_rounding: Rounding = "floor"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layout: Literal["NCHW"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _json_arrays(cls, values: Any) -> Any:
+        # JSON knows no tuples, and strict mode would refuse the lists it has instead.
+        if isinstance(values, dict):
+            return {k: tuple(v) if k in ("mean", "std") and isinstance(v, list) else v for k, v in values.items()}
+        return values
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Preprocess:
+        for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
+            if not all(low <= value <= 1.0 for value in values):
+                raise ValueError(f"{name} is in 0..1, not 0..255: {values}")
+        return self
+
+    @property
+    def resize_size(self) -> int:
+        """Length of the short side after the resize, pixels: floor(input_size / crop_pct), as timm has it."""
+        return int(self.input_size / self.crop_pct)
+
+
+class Labels(_Strict):
+    file: FileName
+    sha256: Sha256
+
+
+class Artifact(_Strict):
+    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for."""
+
+    format: Literal["onnx", "mindir", "air", "openvino"]
+    precision: Precision
+    file: FileName
+    sha256: Sha256
+    input: str
+    output: str
+    batch: Literal["dynamic"] | list[Positive]
+
+
+class Golden(_Strict):
+    """`tolerance`: greatest |logit difference| that a serving engine of this precision may show."""
+
+    file: FileName
+    sha256: Sha256
+    tolerance: dict[Precision, Annotated[float, Field(gt=0.0)]]
+
+
+class Training(_Strict):
+    """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`."""
+
+    dataset: str
+    evaluated_on: str
+    recipe: str
+    epochs: Annotated[int, Field(ge=0)]
+    top1: Unit | None = None
+    top5: Unit | None = None
+    framework: str
+    git_commit: str
+
+
+class Manifest(_Strict):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Slug
+    version: Slug
+    created_at: str
+    network: Network
+    preprocess: Preprocess
+    labels: Labels
+    artifacts: Annotated[list[Artifact], Field(min_length=1)]
+    golden: Golden
+    training: Training
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        datetime.fromisoformat(self.created_at.replace("Z", "+00:00"))
+        kinds = [(artifact.format, artifact.precision) for artifact in self.artifacts]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("artifacts: two of the same format and precision; keep one")
+        return self
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Parse manifest.json; raises BundleError that names the key and what is wrong with it."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"manifest.json is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise BundleError("manifest.json must hold one JSON object")
+        if values.get("schema_version") != SCHEMA_VERSION:
+            raise BundleError(
+                f"manifest.json has schema_version {values.get('schema_version')!r}, this program reads "
+                f"{SCHEMA_VERSION}: use the release that wrote the bundle, or export the bundle again"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()
+            )
+            raise BundleError(f"manifest.json is not valid: {problems}") from error
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"

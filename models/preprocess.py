@@ -1,0 +1,147 @@
+"""Encoded image bytes -> RGB pixels -> input tensor. The only such code in the product.
+
+1. pixels are counted from the header, before anything is decoded;
+2. whatever is wrong with the bytes is an ImageError, never another exception;
+3. EXIF orientation is applied; grey, palette, alpha (over white), 16-bit and CMYK become RGB;
+4. the same bytes and spec give the same tensor in training's evaluation and in the service.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from models.errors import ImageError
+from models.manifest import Preprocess
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_IMAGE_PIXELS = 50_000_000
+
+# Our own limit (an argument, checked before decoding) replaces Pillow's process-wide one, which warns on
+# stderr from 89 megapixels on and raises only at twice that.
+Image.MAX_IMAGE_PIXELS = None
+Image.init()
+
+_ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round}
+_FILTER = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# EXIF 2.32, tag 0x0112: what undoes each orientation (1 is upright).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Read the header only; the pixels stay undecoded.
+
+    Raises ImageError: `undecodable_image` for what is no image of FORMATS, `too_many_pixels` over `max_pixels`.
+    """
+    if not encoded:
+        raise ImageError("undecodable_image", "the image is empty (0 bytes)")
+    try:
+        image = Image.open(BytesIO(encoded), formats=FORMATS)
+    except Exception as error:  # hostile headers raise anything: OSError, SyntaxError, struct.error, ...
+        known = ", ".join(FORMATS)
+        raise ImageError("undecodable_image", f"not a readable image; formats: {known}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            "too_many_pixels",
+            f"the image has {width} x {height} = {width * height} pixels, the limit is {max_pixels}",
+        )
+    return image
+
+
+def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Encoded image -> upright 8-bit RGB image (first frame). Raises ImageError."""
+    image = open_image(encoded, max_pixels)
+    try:
+        image.load()
+        return to_rgb(_turn_upright(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # as above: the decoders of hostile bytes raise anything
+        raise ImageError("undecodable_image", f"the {image.format} data is broken or truncated") from error
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; broken EXIF data says nothing about it and spoils no good picture."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  # Pillow's EXIF reader raises anything on hostile bytes
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> RGB. 16-bit grey is scaled by 1/257; transparency is laid over white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        image = _grey_to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _grey_to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits (I, I;16, I;16B: 0..65535) or of floats (F: 0..1, or 0..255 if any is above 1)."""
+    grey = np.asarray(image)
+    if image.mode == "F":
+        finite = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
+        eight = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)
+    else:
+        eight = grey / 257.0
+    return Image.fromarray(np.clip(np.rint(eight), 0, 255).astype(np.uint8), mode="L")
+
+
+def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
+    """RGB image of any size -> centred square of `spec.input_size` pixels (see Preprocess for the geometry).
+
+    Raises ImageError for a side ratio at which the resized image, cut only afterwards, would fill the memory.
+    """
+    short = spec.resize_size
+    width, height = image.size
+    long_side = max(short, _ROUND[spec.long_side_rounding](short * max(width, height) / min(width, height)))
+    if short * long_side > MAX_IMAGE_PIXELS:
+        raise ImageError("too_many_pixels", f"an image of {width} x {height} pixels is too long and thin to be resized")
+    size = (short, long_side) if width <= height else (long_side, short)
+    if size != image.size:
+        image = image.resize(size, _FILTER[spec.interpolation])
+    offset = _ROUND[spec.crop_offset_rounding]
+    left, top = offset((size[0] - spec.input_size) / 2), offset((size[1] - spec.input_size) / 2)
+    return image.crop((left, top, left + spec.input_size, top + spec.input_size))
+
+
+def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:
+    """RGB image -> float32 (3, S, S): resized, cropped, `(pixel / 255 - mean) / std`."""
+    pixels: NDArray[Any] = np.asarray(resize_and_crop(image, spec), dtype=np.float32)
+    mean = np.asarray(spec.mean, np.float32) * np.float32(255)
+    std = np.asarray(spec.std, np.float32) * np.float32(255)
+    normalised = (pixels - mean) / std
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def preprocess(encoded: bytes, spec: Preprocess, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:
+    """Encoded image -> float32 (3, S, S). Raises ImageError."""
+    return to_tensor(decode(encoded, max_pixels), spec)
