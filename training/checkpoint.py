@@ -1,0 +1,86 @@
+"""Checkpoints: written whole or not at all, loaded strictly.
+
+1. a kill at any moment leaves the last whole checkpoint in place (temporary file, then rename);
+2. every missing and every unused parameter is named, and nothing is loaded unless all fits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from numpy.typing import NDArray
+
+from training import fuse, repvgg
+from training.errors import CheckpointError
+
+Weights = dict[str, NDArray[Any]]
+
+
+def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float]) -> None:
+    """Write the named parameters and the numbers in `progress`. Raises CheckpointError if the disk refuses."""
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+        ms.save_checkpoint(entries, str(draft), append_dict=dict(progress))
+        draft.chmod(0o644)  # MindSpore leaves it read-only
+        draft.replace(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be written: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Weights:
+    """Name -> array of everything in a checkpoint. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint: {str(error).strip().splitlines()[0]}") from error
+
+
+def restore(parameters: Mapping[str, ms.Parameter], saved: Weights, *, source: Path) -> None:
+    """Put `saved` into `parameters`; both must have the same names and shapes. Raises CheckpointError."""
+    problems = [f"missing: {name}" for name in sorted(set(parameters) - set(saved))]
+    problems += [f"unused: {name}" for name in sorted(set(saved) - set(parameters))]
+    problems += [
+        f"{name}: shape {saved[name].shape}, expected {tuple(parameters[name].shape)}"
+        for name in sorted(set(parameters) & set(saved))
+        if saved[name].shape != tuple(parameters[name].shape)
+    ]
+    if problems:
+        raise CheckpointError(f"{source} is of another network or configuration:\n  " + "\n  ".join(problems))
+    for name, parameter in parameters.items():
+        parameter.set_data(ms.Tensor(saved[name].astype(ms.dtype_to_nptype(parameter.dtype))))
+
+
+def network_weights(saved: Weights) -> Weights:
+    """The network's own weights in a checkpoint, without the optimizer's state and the progress."""
+    return {name: array for name, array in saved.items() if name.startswith(("stages.", "classifier."))}
+
+
+def is_train_form(weights: Weights) -> bool:
+    return any(".branch_3x3." in name for name in weights)
+
+
+def load_network(path: Path, arch: str, num_classes: int, *, deploy: bool) -> repvgg.RepVGG:
+    """A checkpoint of either form -> network; `deploy` fuses a train form. Raises CheckpointError.
+
+    A checkpoint of the deploy form has no branches any more and always gives a deploy network.
+    """
+    weights = network_weights(read(path))
+    train_form = is_train_form(weights)
+    if train_form and deploy:
+        restore(
+            repvgg.weights(repvgg.build(arch, num_classes)), weights, source=path
+        )  # names what does not fit, before fusing
+        weights = fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS)
+    network = repvgg.build(arch, num_classes, deploy=deploy or not train_form)
+    restore(repvgg.weights(network), weights, source=path)
+    return network.set_train(False)  # type: ignore[no-any-return]

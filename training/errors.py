@@ -1,0 +1,49 @@
+"""What can go wrong in training on purpose; each error has the exit code that the verbs return.
+
+TrainingError            1
+├── ConfigError         78   a key, a value or a recipe is wrong
+├── DataError           66   a folder or an image is missing or broken
+├── CheckpointError     66   a checkpoint is missing, broken or of another network
+└── DeviceError         69   the device or the framework is not there
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class TrainingError(Exception):
+    exit_code = 1
+
+
+class ConfigError(TrainingError):
+    exit_code = 78
+
+
+class DataError(TrainingError):
+    exit_code = 66
+
+
+class CheckpointError(TrainingError):
+    exit_code = 66
+
+
+class DeviceError(TrainingError):
+    exit_code = 69
+
+
+def reporting_errors(verb: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """A verb's `main` whose expected errors become one line on stderr and their exit code."""
+
+    @functools.wraps(verb)
+    def reporting(argv: Sequence[str] | None = None) -> int:
+        try:
+            return verb(argv)
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted; the last checkpoint is whole, run the same command to go on", file=sys.stderr)
+            return 130
+
+    return reporting

@@ -1,0 +1,25 @@
+"""python -m training.train --config training/recipes/NAME.yaml: train a RepVGG from an image folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from training import device
+from training.config import parse
+from training.errors import reporting_errors
+
+
+@reporting_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    config, _, _ = parse(argv, prog="python -m training.train", description=__doc__)
+    print(device.prepare(config.device_target, config.device_id))
+    from training.loop import train  # MindSpore takes seconds to import: not for --help or a wrong flag
+
+    best = train(config)
+    print(f"best checkpoint: {best}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
