@@ -57,7 +57,7 @@ def restore(parameters: Mapping[str, ms.Parameter], saved: Weights, *, source: P
     if problems:
         raise CheckpointError(f"{source} is of another network or configuration:\n  " + "\n  ".join(problems))
     for name, parameter in parameters.items():
-        parameter.set_data(ms.Tensor(saved[name].astype(ms.dtype_to_nptype(parameter.dtype))))
+        parameter.set_data(ms.Tensor(saved[name], parameter.dtype))
 
 
 def network_weights(saved: Weights) -> Weights:

@@ -53,6 +53,9 @@ class TrainConfig(BaseModel):
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description="evaluation: share of the short side kept")
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
+    verify_images: Literal["headers", "pixels"] = Field(
+        "pixels", description="how far each training image is read before the first epoch; headers is quick"
+    )
     num_parallel_workers: Count = Field(2, description="threads that read and augment images")
     # Learning rate
     base_lr: Rate = 0.1

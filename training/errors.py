@@ -9,7 +9,10 @@ TrainingError            1
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class TrainingError(Exception):
@@ -32,13 +35,13 @@ class DeviceError(TrainingError):
     exit_code = 69
 
 
-def reporting_errors(verb: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
     """A verb's `main` whose expected errors become one line on stderr and their exit code."""
 
     @functools.wraps(verb)
-    def reporting(argv: Sequence[str] | None = None) -> int:
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return verb(argv)
+            return verb(*args, **kwargs)
         except TrainingError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code

@@ -94,5 +94,7 @@ _KERNEL_1X1 = "branch_1x1.conv.weight"
 
 
 def _batch_norm(weights: Mapping[str, Array], prefix: str, eps: float) -> BatchNorm:
-    parts = (weights[prefix + part].astype(np.float64) for part in ("gamma", "beta", "moving_mean", "moving_variance"))
-    return BatchNorm(*parts, eps=eps)
+    gamma, beta, mean, variance = (
+        weights[prefix + part].astype(np.float64) for part in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
+    return BatchNorm(gamma, beta, mean, variance, eps)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from training import checkpoint, repvgg
 from training.config import TrainConfig
-from training.data import ImageFolder, evaluation_batches, evaluation_spec, scan, steps_per_epoch, train_batches
+from training.data import ImageFolder, evaluation_batches, evaluation_spec, scan, steps_per_epoch, train_batches, verify
 from training.errors import TrainingError
 from training.step import TrainStep, evaluate, learning_rates, optimizer, train_step
 
@@ -45,6 +45,8 @@ def train(config: TrainConfig) -> Path:
     updates = optimizer(network, config, steps)
     parameters = repvgg.weights(network) | _optimizer_state(updates)
     progress = _start(config, network, parameters)
+    if progress.epoch == 0:
+        verify(train_folder, config.verify_images, config.num_parallel_workers)
     step = train_step(network, updates, config.label_smoothing)
     rates = learning_rates(config, steps)
     while progress.epoch < config.epochs:
@@ -75,7 +77,9 @@ def evaluate_on(network: nn.Cell, folder: ImageFolder, config: TrainConfig) -> t
     """-> number of images, top-1 and top-5 as fractions."""
     spec = evaluation_spec(config)
     batches = evaluation_batches(folder, spec, config.batch_size, config.num_parallel_workers)
-    return evaluate(network, tqdm(batches, "evaluate", math.ceil(len(folder) / config.batch_size), leave=False))
+    return evaluate(
+        network, tqdm(batches, "evaluate", math.ceil(len(folder) / config.batch_size), leave=False, disable=None)
+    )
 
 
 def _start(config: TrainConfig, network: nn.Cell, parameters: dict[str, ms.Parameter]) -> Progress:
@@ -106,7 +110,9 @@ def _train_epoch(
     network.set_train(True)
     losses, right = [], 0
     total = steps_per_epoch(folder, config)
-    with tqdm(train_batches(folder, config, epoch), f"epoch {epoch + 1}/{config.epochs}", total, unit="step") as bar:
+    with tqdm(
+        train_batches(folder, config, epoch), f"epoch {epoch + 1}/{config.epochs}", total, unit="step", disable=None
+    ) as bar:
         for index, batch in enumerate(bar):
             loss_tensor, right_tensor = step(batch["image"], batch["label"])
             loss = float(loss_tensor.asnumpy())

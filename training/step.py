@@ -17,7 +17,8 @@ TrainStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn.Optimizer:
     """SGD with momentum; weight decay on kernels only: on batch norms and biases it does harm (He et al. 2019)."""
-    decayed, plain = [], []
+    decayed: list[ms.Parameter] = []
+    plain: list[ms.Parameter] = []
     for parameter in network.trainable_params():
         (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

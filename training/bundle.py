@@ -1,0 +1,168 @@
+"""Checkpoint -> model bundle: fused, exported to every format, with labels and golden logits of this framework.
+
+1. what is exported is always the fused network;
+2. an artifact that does not give the framework's logits is not written;
+3. top-1 and top-5 in the manifest are those of the fused network on every image of the validation folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import onnx
+from mindspore import nn
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from models.errors import BundleError, ImageError
+from models.golden import FILE as GOLDEN_FILE
+from models.golden import pack
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.preprocess import preprocess
+from models.store import Bundle, write_bundle
+from training.checkpoint import load_network
+from training.config import TrainConfig
+from training.data import SUFFIXES, evaluation_spec, scan
+from training.errors import DataError, TrainingError
+from training.loop import evaluate_on
+
+INPUT, OUTPUT = "image", "logits"
+FP32_TOLERANCE = 1e-3
+SAMPLES = Path(__file__).parent.parent / "models" / "samples"
+
+
+def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path | None, recipe: Path | None) -> Bundle:
+    """Export `pretrained` into the new bundle `folder`. Raises TrainingError."""
+    validation = scan(config.data_url / "val", config.num_classes)
+    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    _, top1, top5 = evaluate_on(network, validation, config)
+    spec = evaluation_spec(config)
+    images = read_images(golden or SAMPLES)
+    tensors = tensors_of(images, spec)
+    logits = np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
+    files: dict[str, bytes] = {
+        "labels.txt": "".join(f"{name}\n" for name in validation.classes).encode(),
+        "model.onnx": export_onnx(network, tensors, logits),
+        "model.mindir": export_mindir(network, tensors, logits),
+    }
+    files |= pack(images, logits.tolist())
+    manifest = Manifest(
+        name=folder.parent.name,
+        version=folder.name,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        network=Network(
+            variant=config.arch,
+            num_classes=config.num_classes,
+            parameters=sum(parameter.size for parameter in network.trainable_params()),
+        ),
+        preprocess=spec,
+        labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
+        artifacts=[_artifact("onnx", files), _artifact("mindir", files)],
+        golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
+        training=Training(
+            dataset=config.dataset,
+            evaluated_on=f"{config.dataset}, val split, {len(validation)} images",
+            recipe=recipe.name if recipe else "command line",
+            epochs=config.epochs,
+            top1=top1,
+            top5=top5,
+            framework=f"mindspore {ms.__version__}",
+            git_commit=_git_commit(),
+        ),
+    )
+    try:
+        return write_bundle(folder, manifest, files)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
+    """The network as ONNX with a symbolic batch; `tensors` (N, 3, S, S) must give `logits` (N, K).
+
+    Raises TrainingError if they do not, by ONNX's own reference evaluator.
+    """
+    axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}}
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/model.onnx"
+        example, names = ms.Tensor(tensors[:1]), {"input_names": [INPUT], "output_names": [OUTPUT]}
+        ms.onnx.export(network, example, file_name=file, dynamic_axes=axes, **names)
+        model = onnx.load_model(file)
+    # MindSpore 2.10 frees the batch of the input only; the output keeps the example's 1.
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(model, full_check=True)
+    found: Any = ReferenceEvaluator(model).run(None, {INPUT: tensors})
+    _same_logits("ONNX", found[0], logits)
+    return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def export_mindir(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
+    """The network as MINDIR with a dynamic batch; as `export_onnx`, by MindSpore's own runtime."""
+    example = ms.Tensor(shape=[None, *tensors.shape[1:]], dtype=ms.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/model.mindir"
+        ms.export(network, example, file_name=file, file_format="MINDIR")
+        found = nn.GraphCell(ms.load(file))(ms.Tensor(tensors)).asnumpy()
+        content = Path(file).read_bytes()
+    _same_logits("MINDIR", found, logits)
+    return content
+
+
+def _same_logits(name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    delta = float(np.max(np.abs(found - expected)))
+    if not delta <= FP32_TOLERANCE:  # written so that NaN is caught too
+        raise TrainingError(f"the exported {name} differs from the network: greatest logit difference {delta:.3g}")
+
+
+def read_images(folder: Path) -> dict[str, bytes]:
+    """File name -> content, in the order of names. Raises DataError."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no image for the golden check")
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def tensors_of(images: dict[str, bytes], spec: Preprocess) -> NDArray[np.float32]:
+    """-> float32 (N, 3, S, S). Raises DataError that names the image."""
+    tensors = []
+    for name, encoded in images.items():
+        try:
+            tensors.append(preprocess(encoded, spec))
+        except ImageError as error:
+            raise DataError(f"golden image {name}: {error.detail}") from error
+    return np.stack(tensors)
+
+
+def _artifact(file_format: Any, files: dict[str, bytes]) -> Artifact:
+    file = f"model.{file_format}"
+    return Artifact(
+        format=file_format,
+        precision="fp32",
+        file=file,
+        sha256=_sha256(files[file]),
+        input=INPUT,
+        output=OUTPUT,
+        batch="dynamic",
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _git_commit() -> str:
+    """The commit of this code, or `unknown` where it is no git checkout."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,31 @@
+"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 on every image of <data_url>/val."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from training import device
+from training.config import parse
+from training.errors import ConfigError, reporting_errors
+
+
+@reporting_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    config, _, _ = parse(argv, prog="python -m training.eval", description=__doc__)
+    if config.pretrained is None:
+        raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint shall be evaluated?")
+    print(device.prepare(config.device_target, config.device_id))
+    from training.checkpoint import load_network
+    from training.data import scan
+    from training.loop import evaluate_on
+
+    folder = scan(config.data_url / "val", config.num_classes)
+    network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)
+    count, top1, top5 = evaluate_on(network, folder, config)
+    print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
