@@ -22,17 +22,18 @@ Weights = dict[str, NDArray[Any]]
 
 def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float]) -> None:
     """Write the named parameters and the numbers in `progress`. Raises CheckpointError if the disk refuses."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
+    entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-        ms.save_checkpoint(entries, str(draft), append_dict=dict(progress))
-        draft.chmod(0o644)  # MindSpore leaves it read-only
-        draft.replace(path)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
+        try:
+            ms.save_checkpoint(entries, str(draft), append_dict=dict(progress))
+            draft.chmod(0o644)  # MindSpore leaves it read-only
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be written: {str(error).strip().splitlines()[0]}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Weights:

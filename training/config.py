@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import ConfigError
+from training.variants import VARIANTS
 
 
 def _none(value: Any) -> Any:
@@ -37,7 +38,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     # Architecture
-    arch: str = Field("RepVGG-A0", description="a name of training.repvgg.VARIANTS")
+    arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
     # Dataset
@@ -79,6 +80,9 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if self.arch not in VARIANTS:
+            nearest = difflib.get_close_matches(self.arch, VARIANTS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest!r}?")
         if self.warmup_length > self.epochs:
             raise ValueError(f"warmup_length ({self.warmup_length}) is longer than epochs ({self.epochs})")
         return self

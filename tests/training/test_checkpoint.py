@@ -1,0 +1,79 @@
+import pytest
+
+from training.errors import CheckpointError
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    from training import checkpoint, repvgg
+
+    path = tmp_path / "net.ckpt"
+    checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Tiny", 3)), {"epoch": 7, "top1": 0.5})
+    return path
+
+
+def test_a_checkpoint_comes_back_with_its_progress(saved):
+    from training import checkpoint
+
+    contents = checkpoint.read(saved)
+    assert (int(contents["epoch"]), float(contents["top1"])) == (7, 0.5)
+    assert [path.name for path in saved.parent.iterdir()] == ["net.ckpt"], "no draft is left behind"
+
+
+def test_every_missing_unused_and_misshapen_parameter_is_named(saved):
+    from training import checkpoint, repvgg
+
+    weights = checkpoint.network_weights(checkpoint.read(saved))
+    del weights["stages.0.0.branch_1x1.conv.weight"]
+    weights["stages.9.9.conv.weight"] = weights["classifier.bias"]
+    network = repvgg.build("RepVGG-Tiny", 4)
+    before = network.classifier.bias.asnumpy().copy()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.restore(repvgg.weights(network), weights, source=saved)
+    for text in (
+        "missing: stages.0.0.branch_1x1.conv.weight",
+        "unused: stages.9.9.conv.weight",
+        "classifier.bias: shape (3,), expected (4,)",
+    ):
+        assert text in str(caught.value)
+    assert (network.classifier.bias.asnumpy() == before).all(), "nothing is half-loaded"
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    from training import checkpoint
+
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        checkpoint.read(tmp_path / "gone.ckpt")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    from training import checkpoint
+
+    path = tmp_path / "text.ckpt"
+    path.write_text("no checkpoint")
+    with pytest.raises(CheckpointError, match=r"text\.ckpt is no readable checkpoint"):
+        checkpoint.read(path)
+
+
+def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path):
+    from training import checkpoint, repvgg
+
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        checkpoint.save(tmp_path / "file" / "net.ckpt", repvgg.weights(repvgg.build("RepVGG-Tiny", 3)), {})
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_both_forms_are_recognised(saved, tmp_path):
+    from training import checkpoint, repvgg
+
+    deploy = checkpoint.load_network(saved, "RepVGG-Tiny", 3, deploy=True)
+    path = tmp_path / "deploy.ckpt"
+    checkpoint.save(path, repvgg.weights(deploy), {})
+    assert checkpoint.is_train_form(checkpoint.read(saved))
+    assert not checkpoint.is_train_form(checkpoint.read(path))
+    assert set(repvgg.weights(checkpoint.load_network(path, "RepVGG-Tiny", 3, deploy=False))) == set(
+        repvgg.weights(deploy)
+    )

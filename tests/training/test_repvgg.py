@@ -1,0 +1,64 @@
+"""Train form and deploy form give the same logits in float32 through MindSpore."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+def with_random_statistics(network, seed):
+    """Fresh batch norms are nearly the identity and would hide errors."""
+    import mindspore as ms
+
+    rng = np.random.default_rng(seed)
+    ranges = {"gamma": (0.5, 1.5), "beta": (-0.5, 0.5), "moving_mean": (-0.5, 0.5), "moving_variance": (0.5, 2.0)}
+    for name, parameter in network.parameters_and_names():
+        if (kind := name.rsplit(".", 1)[-1]) in ranges:
+            parameter.set_data(ms.Tensor(rng.uniform(*ranges[kind], parameter.shape).astype(np.float32)))
+    return network.set_train(False)
+
+
+def variants():
+    from training.variants import VARIANTS, Variant
+
+    return {
+        "tiny": VARIANTS["RepVGG-Tiny"],
+        "a0": VARIANTS["RepVGG-A0"],
+        "g2": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=2),
+        "g4": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=4),
+        "se": Variant((16, 32, 32, 32, 64), (1, 2, 2, 2, 1), squeeze_excite=True),
+    }
+
+
+@pytest.mark.parametrize("kind", ["tiny", "a0", "g2", "g4", "se"])
+def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
+    import mindspore as ms
+
+    from training import fuse, repvgg
+    from training.checkpoint import restore
+
+    variant = variants()[kind]
+    train_form = with_random_statistics(repvgg.RepVGG(variant, 7), seed=3)
+    weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(train_form).items()}
+    deploy_form = repvgg.RepVGG(variant, 7, deploy=True).set_train(False)
+    restore(repvgg.weights(deploy_form), fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS), source="test")
+
+    images = ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
+    expected, found = train_form(images).asnumpy(), deploy_form(images).asnumpy()
+    scale = max(1.0, float(np.abs(expected).max()))
+    assert np.abs(expected).max() > 1e-3, "logits of zero would prove nothing"
+    np.testing.assert_allclose(found, expected, atol=1e-4 * scale, rtol=0)
+
+
+def test_the_deploy_form_has_no_branches_left():
+    from training import repvgg
+
+    names = repvgg.weights(repvgg.build("RepVGG-Tiny", 10, deploy=True))
+    assert {name.split(".")[-2] for name in names} == {"conv", "classifier"}
+
+
+def test_the_train_form_has_the_published_size_of_a0():
+    from training import repvgg
+
+    count = sum(parameter.size for parameter in repvgg.build("RepVGG-A0", 1000).trainable_params())
+    assert round(count / 1e6, 2) == 9.11  # million, RepVGG paper, table 6 (three branches)

@@ -1,0 +1,51 @@
+"""The RepVGG family as a table of plain numbers.
+
+Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, tables 2 and 3, section 3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`widths` and `depths` of the stages; stage 0 is the stem's single block.
+
+    `groups` is that of every second block (the paper's g2 and g4: indices 2, 4, 6... counted from the stem);
+    `strides` are those of each stage's first block.
+    """
+
+    widths: tuple[int, int, int, int, int]
+    depths: tuple[int, int, int, int, int]
+    groups: int = 1
+    squeeze_excite: bool = False
+    strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
+
+
+def _scaled(depths: tuple[int, int, int, int], a: float, b: float, groups: int = 1, se: bool = False) -> Variant:
+    """The paper's scaling: widths 64a, 128a, 256a, 512b after a stem of min(64, 64a)."""
+    widths = (min(64, int(64 * a)), int(64 * a), int(128 * a), int(256 * a), int(512 * b))
+    return Variant(widths, (1, *depths), groups, se)
+
+
+_A, _B, _D = (2, 4, 14, 1), (4, 6, 16, 1), (8, 14, 24, 1)
+
+VARIANTS: dict[str, Variant] = {
+    "RepVGG-A0": _scaled(_A, 0.75, 2.5),
+    "RepVGG-A1": _scaled(_A, 1.0, 2.5),
+    "RepVGG-A2": _scaled(_A, 1.5, 2.75),
+    "RepVGG-B0": _scaled(_B, 1.0, 2.5),
+    "RepVGG-B1": _scaled(_B, 2.0, 4.0),
+    "RepVGG-B1g2": _scaled(_B, 2.0, 4.0, groups=2),
+    "RepVGG-B1g4": _scaled(_B, 2.0, 4.0, groups=4),
+    "RepVGG-B2": _scaled(_B, 2.5, 5.0),
+    "RepVGG-B2g2": _scaled(_B, 2.5, 5.0, groups=2),
+    "RepVGG-B2g4": _scaled(_B, 2.5, 5.0, groups=4),
+    "RepVGG-B3": _scaled(_B, 3.0, 5.0),
+    "RepVGG-B3g2": _scaled(_B, 3.0, 5.0, groups=2),
+    "RepVGG-B3g4": _scaled(_B, 3.0, 5.0, groups=4),
+    "RepVGG-D2se": _scaled(_D, 2.5, 5.0, se=True),
+    # Ours, for images of 32x32: the stem halves them once, the last map is 4x4; 36 million multiply-adds.
+    "RepVGG-Tiny": Variant((32, 64, 128, 256, 256), (1, 1, 2, 1, 1), strides=(2, 1, 2, 2, 1)),
+}
