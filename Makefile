@@ -1,0 +1,27 @@
+PYTHON ?= python3
+.PHONY: serve test check format lock train-demo
+
+serve:  ## serve the default model bundle on http://127.0.0.1:8000
+	@$(PYTHON) scripts/setup.py serve
+	@exec .venv/bin/repvgg serve
+
+test:  ## run the whole test suite
+	@$(PYTHON) scripts/setup.py dev
+	@.venv/bin/python -m pytest
+
+check:  ## format, lint, types, layers
+	@$(PYTHON) scripts/setup.py dev
+	.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+format:
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+train-demo:  ## train the small network on CIFAR-10 images in ./data/cifar10 (hours on a laptop)
+	@$(PYTHON) scripts/setup.py dev
+	.venv/bin/python -m training.train --config training/recipes/repvgg_tiny_cifar10.yaml --device_target CPU
+
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
+lock:  ## pin all dependencies again; needs uv
+	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
+	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
+	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

@@ -1,0 +1,86 @@
+"""Set up .venv for `make serve` (the service's own dependencies) or `make test` (everything).
+
+Needs Python >= 3.10 with pip and nothing else; what is installed comes from the hashed lock files.
+Called again with unchanged lock files it does nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+# The lock files of each set-up; `dev` holds the pins of `serve` and more, so it serves both.
+LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
+DOWNLOADS = {"serve": "about 55 MB", "dev": "about 0.9 GB"}
+
+
+def main(which: str) -> int:
+    refusal = missing(which)
+    if refusal:
+        print(f"cannot set up .venv: {refusal}", file=sys.stderr)
+        return 1
+    if is_current(which):
+        return 0
+    print(f"setting up .venv ({which}): downloads {DOWNLOADS[which]} the first time", flush=True)
+    if not (VENV / "bin" / "python").exists():
+        create_venv()
+    for lock in LOCKS[which]:
+        pip("--require-hashes", "--requirement", str(ROOT / "requirements" / f"{lock}.lock"))
+    pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    stamp(which).write_text(fingerprint(which))
+    return 0
+
+
+def missing(which: str) -> str | None:
+    """What this machine lacks, in words a person can act on."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    if sys.version_info < (3, 10):  # noqa: UP036  # says so before pip fails with less
+        return f"Python >= 3.10 is needed, this is {version}; name another one: make PYTHON=python3.11"
+    if which == "dev" and sys.version_info >= (3, 13):
+        return f"MindSpore needs Python 3.10 to 3.12, this is {version}; name another one: make PYTHON=python3.11 test"
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+        return "pip is missing; on Debian: apt install python3-pip"
+    return None
+
+
+def create_venv() -> None:
+    """With its own pip where Python can give it one: Debian keeps that in python3-venv, and we can do without."""
+    whole = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, check=False)
+    if whole.returncode:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], check=True)
+
+
+def pip(*arguments: str) -> None:
+    python = str(VENV / "bin" / "python")
+    own = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    command = [python, "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run(
+        [*command, "install", "--quiet", "--disable-pip-version-check", "--no-input", *arguments], check=True
+    )
+
+
+def stamp(which: str) -> Path:
+    return VENV / f".set-up-{which}"
+
+
+def fingerprint(which: str) -> str:
+    files = [ROOT / "pyproject.toml", *(ROOT / "requirements" / f"{lock}.lock" for lock in LOCKS[which])]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def is_current(which: str) -> bool:
+    """The set-up asked for, or the larger one, was made from the lock files as they are now."""
+    return any(
+        stamp(done).is_file() and stamp(done).read_text() == fingerprint(done) for done in dict.fromkeys((which, "dev"))
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1]))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"cannot set up .venv: `{' '.join(error.cmd)}` failed; its words are above")

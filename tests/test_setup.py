@@ -1,0 +1,75 @@
+"""The set-up script behind `make serve` and `make test`: says what is missing, and does nothing twice."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def setup(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("setup_script", ROOT / "scripts" / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENV", tmp_path)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("which", "version", "words"),
+    [
+        ("serve", (3, 9, 2), "Python >= 3.10 is needed, this is 3.9"),
+        ("dev", (3, 13, 0), "MindSpore needs Python 3.10 to 3.12, this is 3.13"),
+    ],
+)
+def test_it_says_what_is_missing_and_the_way_out(setup, monkeypatch, which, version, words):
+    monkeypatch.setattr(sys, "version_info", version)
+    assert words in setup.missing(which)
+    assert "make PYTHON=" in setup.missing(which)
+
+
+def test_nothing_is_missing_here(setup):
+    assert setup.missing("dev") is None
+
+
+def test_unchanged_locks_need_no_second_set_up(setup):
+    assert not setup.is_current("serve")
+    setup.stamp("serve").write_text(setup.fingerprint("serve"))
+    assert setup.is_current("serve")
+    assert not setup.is_current("dev")
+
+
+def test_the_larger_set_up_serves_too(setup):
+    setup.stamp("dev").write_text(setup.fingerprint("dev"))
+    assert setup.is_current("serve")
+
+
+def test_changed_locks_need_a_new_set_up(setup):
+    setup.stamp("serve").write_text("of older lock files")
+    assert not setup.is_current("serve")
+
+
+@pytest.mark.parametrize("lock", ["build", "serve", "dev"])
+def test_a_lock_file_pins_with_hashes_and_names_no_index(lock):
+    text = (ROOT / "requirements" / f"{lock}.lock").read_text()
+    pins = [line for line in text.splitlines() if line and line[0].isalnum()]
+    assert pins
+    assert all("==" in pin and pin.endswith("\\") for pin in pins)
+    assert "--hash=sha256:" in text
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_serving_and_testing_pin_the_same_versions():
+    def pins(lock):
+        lines = (ROOT / "requirements" / f"{lock}.lock").read_text().splitlines()
+        return {line.rstrip(" \\") for line in lines if line and line[0].isalnum()}
+
+    assert pins("serve") <= pins("dev")
+
+
+def test_serving_needs_no_training_framework():
+    assert "mindspore" not in (ROOT / "requirements" / "serve.lock").read_text()
