@@ -1,4 +1,4 @@
-"""What can go wrong in the service, without HTTP: `api/problems.py` gives each class its status, `cli.py` its exit code.
+"""What can go wrong in the service, without HTTP: `api.problems` gives each class its status, `cli` its exit code.
 
 ServiceError
 ├── Overloaded            the queue is full: come back later
