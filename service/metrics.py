@@ -75,7 +75,7 @@ class Metrics:
 
     def _define_images(self, registry: CollectorRegistry) -> None:
         """Counted by `classifier`."""
-        self.images = Counter("repvgg_images", "Images recognised, by file format", ["format"], registry=registry)
+        self.images = Counter("repvgg_images", "Images classified, by file format", ["format"], registry=registry)
         self.decode_failures = Counter(
             "repvgg_decode_failures", "Images that could not be decoded, by error code", ["reason"], registry=registry
         )
