@@ -2,7 +2,7 @@
 
 1. one line a record, whatever is in it: line breaks are escaped in JSON;
 2. what a caller gives as `extra` becomes fields of the object;
-3. no value makes logging fail: what JSON cannot hold is written as text.
+3. a value that JSON cannot hold is written as text.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from models.store import Bundle
 
 # ONNX Runtime 1.32 sends telemetry by default, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 
 class OnnxRuntimeEngine:
