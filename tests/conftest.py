@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,6 +42,24 @@ def encode_drawing(seed: int = 0, image_format: str = "JPEG", size: tuple[int, i
     encoded = BytesIO()
     image.save(encoded, image_format)
     return encoded.getvalue()
+
+
+def run_in_loop(test: Coroutine[Any, Any, Any]) -> Any:
+    problems: list[dict[str, Any]] = []
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        return await asyncio.wait_for(test, timeout=60)
+
+    result = asyncio.run(main())
+    assert problems == []
+    return result
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """`run(coroutine)` in a loop of its own; an exception that nobody retrieved, or a minute without end, fails."""
+    return run_in_loop
 
 
 @pytest.fixture(scope="session")
