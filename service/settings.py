@@ -13,7 +13,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
     engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
     drain_seconds: float = Field(
-        5.0, ge=0, le=3600, description="time to finish what was accepted at shutdown, seconds"
+        5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
@@ -130,9 +130,10 @@ def allowed(name: str) -> str:
     return "text"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Settings.model_fields)) -> None:
     """One flag a setting, unparsed and None when not given: `load_settings` checks flags and variables alike."""
-    for name, field in Settings.model_fields.items():
+    for name in names:
+        field = Settings.model_fields[name]
         default = {None: "the CPUs it may use", (): "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
