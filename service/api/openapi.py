@@ -122,7 +122,7 @@ MODELS: dict[str, Any] = {
     "response_model": ModelDescription,
     "responses": problem_responses(401, 503),
 }
-HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(503)}
+HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
 METRICS: dict[str, Any] = {
     "tags": ["health"],
     "operation_id": "metrics",

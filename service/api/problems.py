@@ -88,10 +88,24 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(error.code, error.detail)
     if isinstance(error, RequestValidationError):
         return Fault("invalid_parameter", _first_invalid(error))
+    if isinstance(error, HTTPException):
+        return _fault_of_framework(error)
     code = next((CLASSES[kind] for kind in type(error).__mro__ if kind in CLASSES), "internal_error")
     if code == "internal_error":
         return Fault(code, INTERNAL)
     return Fault(code, str(error), retry_after_s=getattr(error, "retry_after_s", None))
+
+
+def _fault_of_framework(error: HTTPException) -> Fault:
+    """404, 405, and what else the web framework may refuse on its own."""
+    headers = error.headers or {}
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return Fault("not_found", "there is nothing at this path; /docs lists what there is", headers=headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return Fault("method_not_allowed", f"this path takes {headers.get('Allow', 'another method')}", headers=headers)
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Fault("malformed_request", str(error.detail), headers=headers)
+    return Fault("internal_error", INTERNAL)
 
 
 def _first_invalid(error: RequestValidationError) -> str:
@@ -102,7 +116,7 @@ def _first_invalid(error: RequestValidationError) -> str:
 def problem_response(
     fault: Fault,
     *,
-    path: str,
+    instance: str,
     request_id: str,
     errors: Sequence[FailedImage] | None = None,
     checks: dict[str, str] | None = None,
@@ -114,7 +128,7 @@ def problem_response(
         title=title,
         status=status,
         detail=fault.detail,
-        instance=path,
+        instance=instance,
         code=fault.code,
         request_id=request_id,
         index=fault.index,
@@ -130,16 +144,3 @@ def problem_response(
 def _retry_after(fault: Fault) -> dict[str, str]:
     """The header has no fractions, and 0 would invite a client to come back at once."""
     return {} if fault.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}
-
-
-def fault_of_http(error: HTTPException, method: str, path: str) -> Fault:
-    """The framework's own errors: 404, 405, and what it may add one day."""
-    headers = error.headers or {}
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return Fault("not_found", f"there is nothing at {path}; /docs lists what there is", headers=headers)
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", "another method")
-        return Fault("method_not_allowed", f"{path} does not take {method}; use {allowed}", headers=headers)
-    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Fault("malformed_request", str(error.detail), headers=headers)
-    return Fault("internal_error", INTERNAL)

@@ -16,14 +16,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import Fault, fault_of, fault_of_http, problem_response
+from service.api.problems import Fault, fault_of, problem_response
 from service.metrics import Metrics
 
 Outcome = TypeVar("Outcome")
@@ -42,7 +42,8 @@ REJECTIONS = {
     "too_many_pixels": "limit",
 }
 
-_GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# An exemplar, which carries the id, must not be longer than 128 characters with its name.
+_GIVEN_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
@@ -86,16 +87,12 @@ class Exchange:
 
     def problem(self, fault: Fault, **more: Any) -> Response:
         self.code = fault.code
-        return problem_response(fault, path=self.path, request_id=self.request_id, **more)
+        return problem_response(fault, instance=quote(self.path), request_id=self.request_id, **more)
 
 
 async def answer_framework_error(request: Request, error: Exception) -> Response:
     """For the errors that the framework would otherwise answer in its own way: 404, 405, its validation."""
-    if isinstance(error, HTTPException):
-        fault = fault_of_http(error, request.method, request.url.path)
-    else:
-        fault = fault_of(error)
-    return Exchange.of(request).problem(fault)
+    return Exchange.of(request).problem(fault_of(error))
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Outcome]) -> Outcome:
@@ -174,7 +171,7 @@ class RequestMiddleware:
         )
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
-        self._metrics.request_duration.labels(route, str(status)).observe(seconds)
+        self._metrics.request_duration.labels(route, str(status)).observe(seconds, {"request_id": exchange.request_id})
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
         if "read" in exchange.stages:

@@ -1,36 +1,26 @@
 """POST /classify, GET /models, GET /metrics, GET /.
 
-1. 200 as long as one image has an answer; a problem document when none has, with the status of the first failure;
-2. the deadline counts from the arrival of the request, its upload included;
-3. a client that leaves cancels its images.
+1. the deadline counts from the arrival of the request, its upload included;
+2. a client that leaves cancels its images.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
+from service.api.answers import answer, note_timings, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS
 from service.api.payloads import Upload, read_uploads
-from service.api.problems import Fault, RequestError, fault_of
+from service.api.problems import RequestError
 from service.api.requests import Exchange, while_connected
-from service.api.schemas import (
-    Answer,
-    FailedImage,
-    ImageFault,
-    ModelDescription,
-    Result,
-    ScoredLabel,
-    ServedModel,
-    Speed,
-)
-from service.classifier import Classified, Classifier, Fate
+from service.api.schemas import ModelDescription, Speed
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.settings import Settings
@@ -123,45 +113,3 @@ def read_timeout_ms(query: Mapping[str, str], most_ms: int) -> int:
             f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})",
         )
     return min(int(text), most_ms)
-
-
-def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
-    """Of several images, each stage's maximum: what the slowest one waited for."""
-    timings = [fate.timings for fate in fates if isinstance(fate, Classified)]
-    if timings:
-        exchange.stages["decode"] = max(timing.decode_s for timing in timings)
-        exchange.stages["queue"] = max(timing.queue_s for timing in timings)
-        exchange.stages["infer"] = max(timing.infer_s for timing in timings)
-        exchange.batch_size = max(timing.batch_size for timing in timings)
-
-
-def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Fate]) -> Response:
-    faults = [fault_of(fate) for fate in fates if not isinstance(fate, Classified)]
-    if len(faults) == len(fates):
-        return nothing_classified(exchange, uploads, faults)
-    results = [_result(index, upload, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))]
-    body = Answer(model=served_model(classifier), results=results, request_id=exchange.request_id)
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
-
-
-def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Sequence[Fault]) -> Response:
-    first = faults[0]
-    detail = first.detail if len(faults) == 1 else f"none of the {len(faults)} images; the first: {first.detail}"
-    errors = [
-        FailedImage(index=index, filename=upload.filename, code=fault.code, detail=fault.detail)
-        for index, (upload, fault) in enumerate(zip(uploads, faults, strict=True))
-    ]
-    return exchange.problem(Fault(first.code, detail, first.retry_after_s, index=0), errors=errors)
-
-
-def _result(index: int, upload: Upload, fate: Fate) -> Result:
-    if isinstance(fate, Classified):
-        labels = [ScoredLabel(**prediction._asdict()) for prediction in fate.predictions]
-        return Result(index=index, filename=upload.filename, predictions=labels)
-    fault = fault_of(fate)
-    return Result(index=index, filename=upload.filename, error=ImageFault(code=fault.code, detail=fault.detail))
-
-
-def served_model(classifier: Classifier) -> ServedModel:
-    manifest, engine = classifier.bundle.manifest, classifier.engine
-    return ServedModel(name=manifest.name, version=manifest.version, engine=engine.name, precision=engine.precision)
