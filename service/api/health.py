@@ -17,15 +17,16 @@ from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
 from service.settings import Settings
 
-# A batch that takes longer than this, and than three deadlines, will not come back.
+# A batch that takes longer than both of these will not come back.
 STUCK_AFTER_S = 30.0
+STUCK_AFTER_DEADLINES = 3
 RETRY_WHILE_DRAINING_S = 1.0
 
 
 class Probes:
     def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
         self._lifecycle = lifecycle
-        self._stuck_after_s = max(STUCK_AFTER_S, 3 * settings.timeout_ms / 1000)
+        self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
         for path, probe in (

@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """`classifier` is there once the model serves; `failure` if it never will."""
+    """`classifier` is there once the model serves; `failure` if it never will; `opened` is set in either case."""
 
     def __init__(self, settings: Settings, metrics: Metrics, engine: Engine | None = None) -> None:
         self.classifier: Classifier | None = None
         self.failure: Exception | None = None
         self.draining = False
+        self.opened = asyncio.Event()
         self._settings = settings
         self._metrics = metrics
         self._engine = engine
@@ -55,6 +56,7 @@ class Lifecycle:
         except Exception as error:
             log.debug("the start failed", exc_info=True)
             self.failure = error
+        self.opened.set()
 
     def drain(self) -> None:
         """From now on `/readyz` says no; requests are still answered."""

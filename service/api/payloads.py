@@ -68,7 +68,8 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 
 
 def _reader(media_type: str) -> Reader:
-    reader = READERS.get(media_type) or READERS.get(f"{media_type.partition('/')[0]}/*")
+    kind, slash, _ = media_type.partition("/")
+    reader = READERS.get(media_type) or READERS.get(f"{kind}{slash}*")
     if reader is None:
         got = f"Content-Type {media_type} is not accepted" if media_type else "the request has no Content-Type"
         raise RequestError(
@@ -140,8 +141,8 @@ async def read_multipart(body: Body) -> list[Upload]:
     boundary = body.parameters.get(b"boundary")
     if not boundary:
         raise RequestError("malformed_request", "the Content-Type multipart/form-data has no boundary")
-    form = _Form(body, boundary)
     try:
+        form = _Form(body, boundary)
         async for chunk in body.chunks:
             form.feed(chunk)
     except FormParserError as error:
