@@ -134,11 +134,13 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
     """One flag a setting, unparsed and None when not given: `load_settings` checks flags and variables alike."""
     for name in names:
         field = Settings.model_fields[name]
+        wanted = allowed(name)
+        limits = "" if wanted == "text" else f": {wanted}"
         default = {None: "the CPUs it may use", (): "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
-            metavar=name.rpartition("_")[2].upper(),
-            help=f"{field.description}: {allowed(name)} (default {default}; {variable_name(name)})",
+            metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
+            help=f"{field.description}{limits} (default {default}; {variable_name(name)})",
         )
 
 

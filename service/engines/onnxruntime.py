@@ -71,5 +71,5 @@ def _check(what: str, tensors: list[onnxruntime.NodeArg], name: str, image_shape
         if tensor.name == name and tensor.type == "tensor(float)" and any_batch and tensor.shape[1:] == image_shape:
             return
     raise BundleError(
-        f"{what} is {found}; the manifest wants one tensor(float) {name!r} of shape ['N', *{image_shape}]"
+        f"{what} is {found}; the manifest wants one tensor(float) {name!r} of shape {['N', *image_shape]}"
     )

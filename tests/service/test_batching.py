@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,17 @@ def picture(seed: int, kind: float = GOOD) -> Image:
     return image
 
 
+_gates: list[threading.Event] = []
+
+
+@pytest.fixture(autouse=True)
+def _all_gates_open_at_the_end() -> Iterator[None]:
+    """A thread that waits for a gate would keep a failed test run from ending."""
+    yield
+    while _gates:
+        _gates.pop().set()
+
+
 class Clock:
     """Time passes only when told."""
 
@@ -53,6 +64,7 @@ class World:
     batch_sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _gates.append(self.gate)
         self.registry = CollectorRegistry()
         self.engine = FakeEngine(CLASSES, SIZE, gate=self.gate, fail=self._fail, answer=self._answer)
         self.batcher = Batcher(
