@@ -1,0 +1,1 @@
+"""The HTTP edge: payloads in, answers and problem documents out. Everything below it knows no HTTP."""

@@ -1,0 +1,61 @@
+"""The fates of a request's images -> its answer.
+
+1. 200 as long as one image has an answer; a problem document when none has, with the status of the first failure;
+2. one bad image never fails its neighbours: each has its predictions, or its own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.responses import Response
+
+from service.api.payloads import Upload
+from service.api.problems import Fault, fault_of
+from service.api.requests import Exchange
+from service.api.schemas import Answer, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
+from service.classifier import Classified, Classifier, Fate
+
+
+def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
+    """Of several images, each stage's maximum: what the slowest one waited for."""
+    timings = [fate.timings for fate in fates if isinstance(fate, Classified)]
+    if timings:
+        exchange.stages["decode"] = max(timing.decode_s for timing in timings)
+        exchange.stages["queue"] = max(timing.queue_s for timing in timings)
+        exchange.stages["infer"] = max(timing.infer_s for timing in timings)
+        exchange.batch_size = max(timing.batch_size for timing in timings)
+
+
+def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Fate]) -> Response:
+    faults = [fault_of(fate) for fate in fates if not isinstance(fate, Classified)]
+    if len(faults) == len(fates):
+        return nothing_classified(exchange, uploads, faults)
+    results = [
+        result_of(index, upload.filename, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))
+    ]
+    body = Answer(model=served_model(classifier), results=results, request_id=exchange.request_id)
+    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Sequence[Fault]) -> Response:
+    first = faults[0]
+    detail = first.detail if len(faults) == 1 else f"none of the {len(faults)} images; the first: {first.detail}"
+    errors = [
+        FailedImage(index=index, filename=upload.filename, code=fault.code, detail=fault.detail)
+        for index, (upload, fault) in enumerate(zip(uploads, faults, strict=True))
+    ]
+    return exchange.problem(Fault(first.code, detail, first.retry_after_s, index=0), errors=errors)
+
+
+def result_of(index: int, filename: str | None, fate: Fate) -> Result:
+    if isinstance(fate, Classified):
+        labels = [ScoredLabel(**prediction._asdict()) for prediction in fate.predictions]
+        return Result(index=index, filename=filename, predictions=labels)
+    fault = fault_of(fate)
+    return Result(index=index, filename=filename, error=ImageFault(code=fault.code, detail=fault.detail))
+
+
+def served_model(classifier: Classifier) -> ServedModel:
+    manifest, engine = classifier.bundle.manifest, classifier.engine
+    return ServedModel(name=manifest.name, version=manifest.version, engine=engine.name, precision=engine.precision)

@@ -1,0 +1,85 @@
+"""Probes: /livez (alias /healthz), /readyz, /startupz. None of them needs a key or touches the model.
+
+1. /livez fails only when a restart would help: the event loop answers it, and the engine must not be stuck;
+2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining;
+3. /startupz says whether start-up is over.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.lifecycle import Lifecycle
+from service.api.openapi import HEALTH
+from service.api.problems import Fault, fault_of
+from service.api.requests import Exchange
+from service.errors import Draining, NotReady, ServiceError
+from service.settings import Settings
+
+# A batch that takes longer than both of these will not come back.
+STUCK_AFTER_S = 30.0
+STUCK_AFTER_DEADLINES = 3
+RETRY_WHILE_DRAINING_S = 1.0
+
+
+class Probes:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
+        self._lifecycle = lifecycle
+        self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
+
+    def add_to(self, router: APIRouter) -> None:
+        for path, probe in (
+            ("/livez", self.livez),
+            ("/healthz", self.livez),
+            ("/readyz", self.readyz),
+            ("/startupz", self.startupz),
+        ):
+            router.add_api_route(path, probe, methods=["GET"], operation_id=path.strip("/"), **HEALTH)
+            # Load balancers like to ask with HEAD.
+            router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
+
+    async def livez(self, request: Request) -> Response:
+        """Is the process alive: do the event loop and the engine make progress?"""
+        stuck_s = self._engine_age_s()
+        if stuck_s > self._stuck_after_s:
+            fault = Fault("internal_error", f"the engine has been busy with one batch for {stuck_s:.0f} s")
+            return Exchange.of(request).problem(fault)
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, request: Request) -> Response:
+        """May requests come? `?verbose` lists the checks."""
+        checks = self._checks() if "verbose" in request.query_params else None
+        try:
+            self._lifecycle.serving()
+            self._refuse_while_draining()
+        except ServiceError as error:
+            return Exchange.of(request).problem(fault_of(error), checks=checks)
+        return JSONResponse({"status": "ready"} | ({"checks": checks} if checks else {}))
+
+    async def startupz(self, request: Request) -> Response:
+        """Is start-up over?"""
+        try:
+            self._lifecycle.serving()
+        except NotReady as error:
+            return Exchange.of(request).problem(fault_of(error))
+        return JSONResponse({"status": "started"})
+
+    def _refuse_while_draining(self) -> None:
+        if self._lifecycle.draining:
+            raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
+
+    def _engine_age_s(self) -> float:
+        """How long the batch in the engine has been there, seconds."""
+        classifier = self._lifecycle.classifier
+        return 0.0 if classifier is None else classifier.batcher.longest_running_s
+
+    def _checks(self) -> dict[str, str]:
+        opened = self._lifecycle.state_of_opening
+        return {
+            "checksums": opened,
+            "golden": opened,
+            "warm_up": opened,
+            "engine": "ok" if self._engine_age_s() <= self._stuck_after_s else "stuck",
+            "draining": "yes" if self._lifecycle.draining else "no",
+        }

@@ -1,0 +1,48 @@
+"""Optional API keys.
+
+1. with keys configured, everything but health and metrics needs one of them, unknown paths too;
+2. a key is compared in constant time, with all of them.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.problems import RequestError
+from service.api.requests import QUIET_ROUTES
+
+
+class KeyMiddleware:
+    """Raises RequestError `unauthorized`, which the RequestMiddleware around it answers."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+        self._app = app
+        self._keys = [key.get_secret_value().encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._keys and scope["type"] == "http" and scope["path"] not in QUIET_ROUTES:
+            self._check(Headers(scope=scope))
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        given = _given_key(headers)
+        # All keys are compared before any result is looked at, so that the time tells nothing.
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        if not any(matches):
+            raise RequestError(
+                "unauthorized",
+                "this key is not known" if given else "send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+                headers={"WWW-Authenticate": 'Bearer realm="repvgg"'},
+            )
+
+
+def _given_key(headers: Headers) -> bytes:
+    """Empty if there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    return key.encode("latin-1")

@@ -1,0 +1,143 @@
+"""What /openapi.json says that the code cannot: the three bodies, the query, the problem documents, with examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import PlainTextResponse
+
+from service.api.problems import CODES, MEDIA_TYPE
+from service.api.schemas import Answer, ClassifyRequest, Health, ModelDescription, Problem
+
+_REFERENCE = "#/components/schemas/{model}"
+_REQUEST_ID = "5f0c1f2e9f0b4b6f8f6b0d3b2b1a4c7d"
+_MODEL = {"name": "repvgg-tiny-cifar10", "version": "1", "engine": "onnxruntime", "precision": "fp32"}
+_BINARY = {"type": "string", "format": "binary"}
+# A PNG of one pixel: the example is a request that works.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+ANSWER_EXAMPLE = {
+    "model": _MODEL,
+    "results": [
+        {"index": 0, "filename": "cat.jpg", "predictions": [{"label": "cat", "class_id": 3, "score": 0.97}]},
+        {
+            "index": 1,
+            "filename": "notes.txt",
+            "error": {"code": "undecodable_image", "detail": "not a readable image; formats: JPEG, PNG, ..."},
+        },
+    ],
+    "request_id": _REQUEST_ID,
+}
+
+
+def _problem_example(code: str, detail: str) -> dict[str, Any]:
+    status, title = CODES[code]
+    return {
+        "type": f"urn:problem-type:repvgg:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "/classify",
+        "code": code,
+        "request_id": _REQUEST_ID,
+    }
+
+
+_EXAMPLES = {
+    400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
+    401: _problem_example("unauthorized", "this key is not known"),
+    413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
+    415: _problem_example("unsupported_media_type", "the request has no Content-Type: send one image as image/* ..."),
+    422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
+    500: _problem_example("internal_error", "the server failed on this request; its log tells why"),
+    503: _problem_example("overloaded", "256 images are waiting already") | {"retry_after_ms": 1800},
+    504: _problem_example("deadline_exceeded", "no answer before the deadline"),
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`."""
+    return {status: _problem_response(status) for status in statuses}
+
+
+def _problem_response(status: int) -> dict[str, Any]:
+    codes = ", ".join(code for code, (code_status, _) in CODES.items() if code_status == status)
+    schema = {"$ref": _REFERENCE.format(model="Problem")}
+    response: dict[str, Any] = {
+        "description": codes,
+        "content": {MEDIA_TYPE: {"schema": schema, "example": _EXAMPLES[status]}},
+    }
+    if status == 503:
+        response["headers"] = {"Retry-After": {"description": "whole seconds", "schema": {"type": "integer"}}}
+    return response
+
+
+def _parameter(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+
+
+# Arguments of the routes, beside path and method.
+CLASSIFY: dict[str, Any] = {
+    "tags": ["classify"],
+    "operation_id": "classify",
+    "response_model": Answer,
+    "response_description": "At least one image has an answer; each has its predictions or its own error",
+    "responses": {
+        200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}},
+        **problem_responses(400, 401, 413, 415, 422, 500, 503, 504),
+    },
+    "openapi_extra": {
+        "parameters": [
+            _parameter("top_k", "how many labels an image; 1..number of classes, 5 when not given"),
+            _parameter("timeout_ms", "deadline of the whole request in milliseconds, at most the server's own"),
+        ],
+        "requestBody": {
+            "required": True,
+            "description": "One image raw, or several as form files or base64. JPEG, PNG, WebP, GIF, BMP, TIFF.",
+            "content": {
+                "image/*": {"schema": _BINARY},
+                "application/octet-stream": {"schema": _BINARY},
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {"images": {"type": "array", "items": _BINARY}}}
+                },
+                "application/json": {
+                    "schema": {"$ref": _REFERENCE.format(model="ClassifyRequest")},
+                    "example": {"images": [{"b64": _PIXEL}]},
+                },
+            },
+        },
+    },
+}
+MODELS: dict[str, Any] = {
+    "tags": ["classify"],
+    "operation_id": "models",
+    "response_model": ModelDescription,
+    "responses": problem_responses(401, 503),
+}
+HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
+METRICS: dict[str, Any] = {
+    "tags": ["health"],
+    "operation_id": "metrics",
+    "response_class": PlainTextResponse,
+    "response_description": "Prometheus text format, or OpenMetrics where the Accept header asks for it",
+}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, with the schemas that no route's signature names; cached on the app as FastAPI's own is."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (ClassifyRequest, Problem):
+            schema = model.model_json_schema(ref_template=_REFERENCE)
+            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,227 @@
+"""Request bodies -> encoded images, by content type.
+
+1. a body over the limit is refused as soon as that is known: from Content-Length, or when the bytes pass it;
+2. too many images are refused at the first one too many;
+3. everything stays in memory, nothing touches the disk;
+4. what is wrong with one image's bytes is that image's business, not found out here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from service.api.problems import RequestError
+from service.api.schemas import ClassifyRequest
+from service.settings import Settings
+
+# A form may carry a few ordinary fields beside its files; we skip them, but not without end.
+MAX_PLAIN_FIELDS = 100
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One encoded image as it was sent."""
+
+    filename: str | None
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body on its way in. `parameters` are those of the content type; `chunks` raises RequestError over the limit."""
+
+    chunks: AsyncIterator[bytes]
+    parameters: Mapping[bytes, bytes]
+    max_images: int
+
+    async def read(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks])
+
+    def too_many_images(self) -> RequestError:
+        return RequestError(
+            "too_many_images", f"the request has more than {self.max_images} images, the limit; split it into several"
+        )
+
+
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+    """-> at least one Upload, in the order sent. Raises RequestError; starlette's ClientDisconnect."""
+    media_type, parameters = parse_options_header(request.headers.get("content-type"))
+    reader = _reader(media_type.decode("latin-1"))
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise RequestError(
+            "unsupported_media_type",
+            f"Content-Encoding {encoding} is not accepted: send the body as it is (images are compressed already)",
+            headers={"Accept-Encoding": "identity"},
+        )
+    async with aclosing(_limited(request, settings.max_body_bytes)) as chunks:
+        return await reader(Body(chunks, parameters, settings.max_images_per_request))
+
+
+def _reader(media_type: str) -> Reader:
+    kind, slash, _ = media_type.partition("/")
+    reader = READERS.get(media_type) or READERS.get(f"{kind}{slash}*")
+    if reader is None:
+        got = f"Content-Type {media_type} is not accepted" if media_type else "the request has no Content-Type"
+        raise RequestError(
+            "unsupported_media_type",
+            f"{got}: send one image as image/* or application/octet-stream, files as multipart/form-data, "
+            "or base64 as application/json",
+            headers={"Accept-Post": ", ".join(READERS)},
+        )
+    return reader
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    too_large = RequestError("body_too_large", f"the body is larger than {max_bytes} bytes, the limit")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise too_large
+    received = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            received += len(chunk)
+            if received > max_bytes:
+                raise too_large
+            yield chunk
+
+
+async def read_raw(body: Body) -> list[Upload]:
+    content = await body.read()
+    if not content:
+        raise RequestError("malformed_request", "the body is empty: send the bytes of an image")
+    return [Upload(None, content)]
+
+
+async def read_json(body: Body) -> list[Upload]:
+    try:
+        images = ClassifyRequest.model_validate_json(await body.read()).images
+    except ValidationError as error:
+        raise RequestError("malformed_request", _explain(error)) from error
+    if not images:
+        raise RequestError("malformed_request", "images is empty: send at least one")
+    if len(images) > body.max_images:
+        raise body.too_many_images()
+    return [Upload(None, _decode_base64(image.b64, index)) for index, image in enumerate(images)]
+
+
+def _explain(error: ValidationError) -> str:
+    """`images[1].b64: Field required; the body is {"images": [{"b64": "..."}]}`"""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    return f'{place or "body"}: {first["msg"]}; the body is {{"images": [{{"b64": "..."}}]}}'
+
+
+def _decode_base64(text: str, index: int) -> bytes:
+    """Base64, or a `data:` URI of it (RFC 2397)."""
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise _bad_base64(index, "a data: URI must read data:image/...;base64,...")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad_base64(index, f"not valid base64 ({error})") from error
+
+
+def _bad_base64(index: int, why: str) -> RequestError:
+    return RequestError("malformed_request", f"images[{index}].b64: {why}", index=index)
+
+
+async def read_multipart(body: Body) -> list[Upload]:
+    boundary = body.parameters.get(b"boundary")
+    if not boundary:
+        raise RequestError("malformed_request", "the Content-Type multipart/form-data has no boundary")
+    try:
+        form = _Form(body, boundary)
+        async for chunk in body.chunks:
+            form.feed(chunk)
+    except FormParserError as error:
+        raise RequestError("malformed_request", f"the multipart body is broken: {error}") from error
+    if not form.ended:
+        raise RequestError("malformed_request", "the multipart body ends before its closing boundary")
+    if not form.uploads:
+        raise RequestError("malformed_request", "no part of the form has a filename, so there is no image")
+    return form.uploads
+
+
+class _Form:
+    """Collects the parts that have a filename while the body streams through the parser."""
+
+    def __init__(self, body: Body, boundary: bytes) -> None:
+        self.uploads: list[Upload] = []
+        self.ended = False
+        self._body = body
+        self._plain_fields = 0
+        self._filename: str | None = None
+        self._header = (bytearray(), bytearray())
+        self._content: list[bytes] = []
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin_part,
+                "on_header_begin": self._begin_header,
+                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._check_count,
+                "on_part_data": self._take,
+                "on_part_end": self._end_part,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        self._parser.write(chunk)
+
+    def _begin_part(self) -> None:
+        self._filename = None
+        self._content = []
+
+    def _begin_header(self) -> None:
+        self._header = (bytearray(), bytearray())
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(value))
+            # Browsers send an empty name for a file field that was left empty.
+            self._filename = options.get(b"filename", b"").decode("utf-8", "replace") or None
+
+    def _check_count(self) -> None:
+        if self._filename is None:
+            self._plain_fields += 1
+            if self._plain_fields > MAX_PLAIN_FIELDS:
+                raise RequestError("malformed_request", f"the form has more than {MAX_PLAIN_FIELDS} parts without file")
+        elif len(self.uploads) == self._body.max_images:
+            raise self._body.too_many_images()
+
+    def _take(self, data: bytes, start: int, end: int) -> None:
+        if self._filename is not None:
+            self._content.append(data[start:end])
+
+    def _end_part(self) -> None:
+        if self._filename is not None:
+            self.uploads.append(Upload(self._filename, b"".join(self._content)))
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+Reader = Callable[[Body], Awaitable[list[Upload]]]
+
+READERS: dict[str, Reader] = {
+    "image/*": read_raw,
+    "application/octet-stream": read_raw,
+    "multipart/form-data": read_multipart,
+    "application/json": read_json,
+}

@@ -1,0 +1,146 @@
+"""Every error as an RFC 9457 problem document: one table of codes, one of error classes.
+
+1. whatever goes wrong answers `application/problem+json` with a stable `code` and the request's id;
+2. a bug answers 500 and shows nothing of the inside;
+3. who should come again is told when: `Retry-After` in whole seconds, rounded up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from models.errors import ImageError
+from service.api.schemas import FailedImage, Problem
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded, ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+
+# code -> (status, title)
+CODES: dict[str, tuple[int, str]] = {
+    "malformed_request": (400, "The request cannot be read"),
+    "unauthorized": (401, "An API key is needed"),
+    "not_found": (404, "Not Found"),
+    "method_not_allowed": (405, "Method Not Allowed"),
+    "body_too_large": (413, "The body is too large"),
+    "too_many_pixels": (413, "The image has too many pixels"),
+    "too_many_images": (413, "The request has too many images"),
+    "unsupported_media_type": (415, "This kind of body is not accepted"),
+    "undecodable_image": (422, "The image cannot be decoded"),
+    "invalid_parameter": (422, "A parameter is not valid"),
+    "internal_error": (500, "The server failed"),
+    "overloaded": (503, "The server is overloaded"),
+    "not_ready": (503, "The server is not ready yet"),
+    "draining": (503, "The server is shutting down"),
+    "deadline_exceeded": (504, "The deadline has passed"),
+}
+
+# error class -> code; what is not here is a bug
+CLASSES: dict[type[ServiceError], str] = {
+    Overloaded: "overloaded",
+    NotReady: "not_ready",
+    Draining: "draining",
+    DeadlineExceeded: "deadline_exceeded",
+    EngineFailed: "internal_error",
+}
+
+INTERNAL = "the server failed on this request; its log tells why, under the same request_id"
+
+
+class RequestError(Exception):
+    """The request is at fault as a whole. `code` is a key of CODES; the text is shown to the client."""
+
+    def __init__(
+        self, code: str, detail: str, *, index: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.index = index
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a client is told about an error."""
+
+    code: str
+    detail: str
+    retry_after_s: float | None = None
+    index: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        return CODES[self.code][0]
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Any error -> what to tell; of one that nobody foresaw, nothing."""
+    if isinstance(error, RequestError):
+        return Fault(error.code, str(error), index=error.index, headers=error.headers)
+    if isinstance(error, ImageError):
+        return Fault(error.code, error.detail)
+    if isinstance(error, RequestValidationError):
+        return Fault("invalid_parameter", _first_invalid(error))
+    if isinstance(error, HTTPException):
+        return _fault_of_framework(error)
+    code = next((CLASSES[kind] for kind in type(error).__mro__ if kind in CLASSES), "internal_error")
+    if code == "internal_error":
+        return Fault(code, INTERNAL)
+    return Fault(code, str(error), retry_after_s=getattr(error, "retry_after_s", None))
+
+
+def _fault_of_framework(error: HTTPException) -> Fault:
+    """404, 405, and what else the web framework may refuse on its own."""
+    headers = error.headers or {}
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return Fault("not_found", "there is nothing at this path; /docs lists what there is", headers=headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return Fault("method_not_allowed", f"this path takes {headers.get('Allow', 'another method')}", headers=headers)
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Fault("malformed_request", str(error.detail), headers=headers)
+    return Fault("internal_error", INTERNAL)
+
+
+def _first_invalid(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def problem_response(
+    fault: Fault,
+    *,
+    instance: str,
+    request_id: str,
+    errors: Sequence[FailedImage] | None = None,
+    checks: dict[str, str] | None = None,
+) -> Response:
+    status, title = CODES[fault.code]
+    has_own_type = fault.code not in ("not_found", "method_not_allowed")
+    problem = Problem(
+        type=f"urn:problem-type:repvgg:{fault.code}" if has_own_type else "about:blank",
+        title=title,
+        status=status,
+        detail=fault.detail,
+        instance=instance,
+        code=fault.code,
+        request_id=request_id,
+        index=fault.index,
+        errors=list(errors) if errors else None,
+        retry_after_ms=None if fault.retry_after_s is None else math.ceil(fault.retry_after_s * 1000),
+        checks=checks,
+    )
+    return Response(
+        problem.model_dump_json(exclude_none=True), status, {**fault.headers, **_retry_after(fault)}, MEDIA_TYPE
+    )
+
+
+def _retry_after(fault: Fault) -> dict[str, str]:
+    """The header has no fractions, and 0 would invite a client to come back at once."""
+    return {} if fault.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}

@@ -1,0 +1,199 @@
+"""What every request gets, whoever answers it: an id, stage timings, a log line, metrics.
+
+1. every reply carries `X-Request-ID` and `Server-Timing`;
+2. an exception that nobody foresaw answers 500 and is logged once, with its traceback and the request's id;
+3. a client that leaves stops its work: nothing is sent, and the log says 499.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import Fault, fault_of, problem_response
+from service.metrics import Metrics
+
+Outcome = TypeVar("Outcome")
+
+# As nginx has it: the client closed the connection before there was an answer.
+CLIENT_LEFT = 499
+# Probes and scrapes come every few seconds; they are logged only when they fail, or on debug.
+QUIET_ROUTES = frozenset({"/livez", "/healthz", "/readyz", "/startupz", "/metrics"})
+# problem code -> reason, as repvgg_requests_rejected_total counts them
+REJECTIONS = {
+    "overloaded": "overload",
+    "deadline_exceeded": "deadline",
+    "draining": "draining",
+    "body_too_large": "limit",
+    "too_many_images": "limit",
+    "too_many_pixels": "limit",
+}
+
+# An exemplar, which carries the id, must not be longer than 128 characters with its name.
+_GIVEN_ID = re.compile(r"[\x21-\x7e]{1,100}")
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("service.access")
+
+
+@dataclass
+class Exchange:
+    """One request and its reply. `stages` holds what happened so far, seconds; `arrived` is the clock's reading."""
+
+    request_id: str
+    path: str
+    arrived: float
+    clock: Callable[[], float]
+    stages: dict[str, float] = field(default_factory=dict)
+    batch_size: int | None = None
+    images: int | None = None
+    code: str | None = None
+    status: int | None = None
+    answered: float | None = None
+
+    @classmethod
+    def begin(cls, scope: Scope, clock: Callable[[], float]) -> Exchange:
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        return cls(request_id, scope["path"], clock(), clock)
+
+    @classmethod
+    def of(cls, request: Request) -> Exchange:
+        exchange: Exchange = request.scope["state"]["exchange"]
+        return exchange
+
+    def elapsed_s(self) -> float:
+        return self.clock() - self.arrived
+
+    def server_timing(self) -> str:
+        """`read;dur=0.4, decode;dur=2.1, queue;dur=0.1, infer;dur=9.8;desc="batch=4", total;dur=12.6` (milliseconds)"""
+        parts = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in self.stages.items()]
+        if self.batch_size is not None and parts:
+            parts[-1] += f';desc="batch={self.batch_size}"'
+        return ", ".join([*parts, f"total;dur={self.elapsed_s() * 1000:.3f}"])
+
+    def problem(self, fault: Fault, **more: Any) -> Response:
+        self.code = fault.code
+        return problem_response(fault, instance=quote(self.path), request_id=self.request_id, **more)
+
+
+async def answer_framework_error(request: Request, error: Exception) -> Response:
+    """For the errors that the framework would otherwise answer in its own way: 404, 405, its validation."""
+    return Exchange.of(request).problem(fault_of(error))
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Await `work`; cancel it and raise ClientDisconnect once the client has left. Only after the body is read."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+class RequestMiddleware:
+    """Pure ASGI: the framework's BaseHTTPMiddleware would hide the client's leaving."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        exchange = Exchange.begin(scope, self._clock)
+        scope.setdefault("state", {})["exchange"] = exchange
+
+        async def stamp(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = exchange.request_id
+                headers["Server-Timing"] = exchange.server_timing()
+            await send(message)
+
+        try:
+            await self._answer(exchange, scope, receive, stamp)
+        finally:
+            self._record(exchange, scope)
+
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            exchange.status = CLIENT_LEFT
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.code == "internal_error":
+                log.exception("%s failed", exchange.path, extra={"request_id": exchange.request_id})
+            if exchange.status is not None:
+                raise  # half an answer is out: the server can only close the connection
+            await exchange.problem(fault)(scope, receive, send)
+
+    def _record(self, exchange: Exchange, scope: Scope) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        status = exchange.status or CLIENT_LEFT  # no status: cancelled from outside, so nobody got an answer
+        seconds = exchange.elapsed_s()
+        self._count(exchange, route, status, seconds)
+        quiet = route in QUIET_ROUTES and status < HTTPStatus.BAD_REQUEST
+        access_log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "%s %s %d",
+            scope["method"],
+            exchange.path,
+            status,
+            extra=_log_fields(exchange, scope, status, seconds),
+        )
+
+    def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
+        self._metrics.request_duration.labels(route, str(status)).observe(seconds, {"request_id": exchange.request_id})
+        if exchange.code in REJECTIONS:
+            self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
+        if "read" in exchange.stages:
+            self._metrics.stage_duration.labels("read").observe(exchange.stages["read"])
+        elif status == CLIENT_LEFT:
+            self._metrics.requests_cancelled.labels("read").inc()
+        if exchange.answered is not None:
+            self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
+
+
+def _log_fields(exchange: Exchange, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+    client = scope.get("client")
+    fields = {
+        "request_id": exchange.request_id,
+        "method": scope["method"],
+        "path": exchange.path,
+        "status": status,
+        "code": exchange.code,
+        "client": client[0] if client else None,
+        "images": exchange.images,
+        "batch_size": exchange.batch_size,
+        **{f"{stage}_ms": round(duration * 1000, 3) for stage, duration in exchange.stages.items()},
+        "total_ms": round(seconds * 1000, 3),
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,115 @@
+"""POST /classify, GET /models, GET /metrics, GET /.
+
+1. the deadline counts from the arrival of the request, its upload included;
+2. a client that leaves cancels its images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import JSONResponse, Response
+
+from service.api.answers import answer, note_timings, served_model
+from service.api.lifecycle import Lifecycle
+from service.api.openapi import CLASSIFY, METRICS, MODELS
+from service.api.payloads import Upload, read_uploads
+from service.api.problems import RequestError
+from service.api.requests import Exchange, while_connected
+from service.api.schemas import ModelDescription, Speed
+from service.errors import DeadlineExceeded
+from service.metrics import Metrics
+from service.settings import Settings
+
+DEFAULT_TOP_K = 5
+
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+class Endpoints:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._metrics = metrics
+
+    def add_to(self, router: APIRouter) -> None:
+        router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
+        router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
+        router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
+        router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
+
+    async def classify(self, request: Request) -> Response:
+        """The best labels of one or more images."""
+        exchange = Exchange.of(request)
+        classifier = self._lifecycle.serving()
+        top_k = read_top_k(request.query_params, len(classifier.bundle.labels))
+        timeout_ms = read_timeout_ms(request.query_params, self._settings.timeout_ms)
+        uploads = await self._read(request, exchange, timeout_ms)
+        work = classifier.classify(
+            [upload.content for upload in uploads], top_k=top_k, deadline=exchange.arrived + timeout_ms / 1000
+        )
+        fates = await while_connected(request.receive, work)
+        exchange.answered = exchange.clock()
+        note_timings(exchange, fates)
+        return answer(exchange, classifier, uploads, fates)
+
+    async def _read(self, request: Request, exchange: Exchange, timeout_ms: int) -> list[Upload]:
+        remaining_s = timeout_ms / 1000 - exchange.elapsed_s()
+        try:
+            uploads = await asyncio.wait_for(read_uploads(request, self._settings), remaining_s)
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
+        exchange.stages["read"] = exchange.elapsed_s()
+        exchange.images = len(uploads)
+        return uploads
+
+    async def models(self, request: Request) -> Response:
+        """The served bundle, and how fast it was measured to be here."""
+        classifier = self._lifecycle.serving()
+        description = ModelDescription(
+            **served_model(classifier).model_dump(),
+            manifest=classifier.bundle.manifest.model_dump(mode="json"),
+            speed=Speed.of(classifier.batcher.seconds_per_image),
+        )
+        return Response(description.model_dump_json(), media_type="application/json")
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text, or OpenMetrics for a scraper that accepts it."""
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._metrics.registry), headers={"Content-Type": media_type})
+
+    async def index(self) -> Response:
+        return JSONResponse(
+            {
+                "service": "repvgg",
+                "documentation": "/docs",
+                "classify": "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' .../classify",
+            }
+        )
+
+
+def read_top_k(query: Mapping[str, str], classes: int) -> int:
+    """Raises RequestError `invalid_parameter`."""
+    text = query.get("top_k")
+    if text is None:
+        return min(DEFAULT_TOP_K, classes)
+    if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
+        raise RequestError("invalid_parameter", f"top_k={text} is not a whole number in 1..{classes}")
+    return int(text)
+
+
+def read_timeout_ms(query: Mapping[str, str], most_ms: int) -> int:
+    """The client's deadline, but at most the server's. Raises RequestError `invalid_parameter`."""
+    text = query.get("timeout_ms")
+    if text is None:
+        return most_ms
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
+        raise RequestError(
+            "invalid_parameter",
+            f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})",
+        )
+    return min(int(text), most_ms)

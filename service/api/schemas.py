@@ -1,0 +1,106 @@
+"""The JSON that goes in and out, as models: the truth for /openapi.json as well."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EncodedImage(BaseModel):
+    """`b64`: an encoded image (JPEG, PNG, ...) in base64, or a `data:` URI of one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    b64: str
+
+
+class ClassifyRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[EncodedImage]
+
+
+class ServedModel(BaseModel):
+    name: str
+    version: str
+    engine: str
+    precision: str
+
+
+class ScoredLabel(BaseModel):
+    """`score`: softmax probability over all classes."""
+
+    label: str
+    class_id: int
+    score: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ImageFault(BaseModel):
+    code: str
+    detail: str
+
+
+class Result(BaseModel):
+    """One image's fate: either `predictions` by falling score, or its own `error`."""
+
+    index: int
+    filename: str | None = None
+    predictions: list[ScoredLabel] | None = None
+    error: ImageFault | None = None
+
+
+class Answer(BaseModel):
+    """`results[i]` belongs to the i-th image of the request."""
+
+    model: ServedModel
+    results: list[Result]
+    request_id: str
+
+
+class FailedImage(BaseModel):
+    index: int
+    filename: str | None = None
+    code: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document. `code` is stable and meant for programs, `detail` for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    index: int | None = None
+    errors: list[FailedImage] | None = None
+    retry_after_ms: int | None = None
+    checks: dict[str, str] | None = None
+
+
+class Speed(BaseModel):
+    """Of the engine alone, in full batches: a moving average since the start. Null before anything is measured."""
+
+    seconds_per_image: float | None
+    images_per_second: float | None
+
+    @classmethod
+    def of(cls, seconds_per_image: float) -> Speed:
+        if seconds_per_image <= 0:
+            return cls(seconds_per_image=None, images_per_second=None)
+        return cls(seconds_per_image=seconds_per_image, images_per_second=1 / seconds_per_image)
+
+
+class ModelDescription(ServedModel):
+    """`manifest`: the bundle's manifest.json as it is."""
+
+    manifest: dict[str, Any]
+    speed: Speed
+
+
+class Health(BaseModel):
+    status: str
+    checks: dict[str, str] | None = None

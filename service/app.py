@@ -1,0 +1,59 @@
+"""The web application, wired; nothing else happens here.
+
+The order of the layers: RequestMiddleware (id, timings, log, metrics, errors) > KeyMiddleware > routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from service.api.health import Probes
+from service.api.keys import KeyMiddleware
+from service.api.lifecycle import Lifecycle
+from service.api.openapi import describe
+from service.api.requests import RequestMiddleware, answer_framework_error
+from service.api.routes import Endpoints
+from service.engines.base import Engine
+from service.metrics import Metrics, program_version
+from service.settings import Settings
+
+
+def create_app(
+    settings: Settings, *, engine: Engine | None = None, registry: CollectorRegistry | None = None
+) -> FastAPI:
+    """The service as an ASGI application; its lifespan opens the model in the background and drains it at the end.
+
+    `app.state.lifecycle` tells where it stands. Without `engine` the one of the settings is loaded, without
+    `registry` the metrics get their own.
+    """
+    metrics = Metrics(registry or CollectorRegistry())
+    lifecycle = Lifecycle(settings, metrics, engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with lifecycle.running():
+            yield
+
+    app = FastAPI(
+        title="RepVGG image classification",
+        version=program_version(),
+        description="Images in, labels with probabilities out.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: answer_framework_error, RequestValidationError: answer_framework_error},
+    )
+    app.state.lifecycle = lifecycle
+    # The last one added is the outermost.
+    app.add_middleware(KeyMiddleware, keys=settings.api_keys)
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    Endpoints(lifecycle, settings, metrics).add_to(app.router)
+    Probes(lifecycle, settings).add_to(app.router)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app

@@ -1,0 +1,300 @@
+"""The queue before the engine: images of many callers become batches, and each image keeps its own fate.
+
+1. an idle engine never waits: there is no timer, a batch is what came while the engine was busy;
+2. a full queue says so at once, and when to come back;
+3. a caller that leaves never hurts its batch-mates, and costs no engine time if it was still queued;
+4. an image that cannot make its deadline is dropped before the engine;
+5. a batch that fails never stops the next, and only the images that also fail alone fail;
+6. whatever happens, every caller is answered: nothing is left pending.
+
+Arrivals of one tick of the event loop coalesce, because the pump runs in the next one. A batch is built only when a
+slot of the engine is free, so late arrivals still get in. All state belongs to the event loop's thread; only
+`_infer` runs in the executor. A caller who must be woken at its deadline even while the engine is stuck puts a
+timeout around `submit` (the classifier does, one a request): a cancelled `submit` leaves the queue at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import DeadlineExceeded, Draining, EngineFailed, Overloaded
+from service.metrics import Metrics
+from service.speed import BatchSpeed
+
+if TYPE_CHECKING:
+    from service.engines.base import Engine
+
+log = logging.getLogger(__name__)
+
+# The part of an image's time, from queueing to deadline, that its batch may take in the engine: the rest is its wait.
+ENGINE_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """`logits` float32 (K,), the size of its batch, seconds in the queue and seconds of the batch in the engine."""
+
+    logits: NDArray[np.float32]
+    batch_size: int
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One image and its caller's future; `deadline` and `queued_at` are times of the batcher's clock, seconds."""
+
+    image: NDArray[np.float32]
+    deadline: float | None
+    queued_at: float
+    future: asyncio.Future[Inferred]
+
+    def settle(self, outcome: Inferred | Exception) -> None:
+        if self.future.done():  # the caller left, or was told that the service drains
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+@dataclass(eq=False)
+class _Batch:
+    items: list[_Waiting]
+    started_at: float
+
+
+@dataclass
+class _Outcome:
+    """A row of logits, or None, for each image; `whole` if the engine took them in one batch."""
+
+    rows: list[NDArray[np.float32] | None]
+    infer_s: float
+    whole: bool
+
+
+class Batcher:
+    """`slots` batches run at once, each of at most `max_batch_size` images; at most `max_queue_images` wait.
+
+    `clock` gives seconds; deadlines are times of that clock. Create and use it within one event loop.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_batch_size: int,
+        max_queue_images: int,
+        metrics: Metrics,
+        slots: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._max_batch_size = max_batch_size
+        self._max_queue_images = max_queue_images
+        self._slots = slots
+        self._metrics = metrics
+        self._clock = clock
+        self._image_shape = (3, engine.input_size, engine.input_size)
+        self._queue: OrderedDict[_Waiting, None] = OrderedDict()  # in order of arrival, and left in O(1)
+        self._running: dict[asyncio.Future[_Outcome], _Batch] = {}
+        self._speed = BatchSpeed(max_batch_size)
+        self._pump_is_due = False
+        self._closed = False
+        self._executor = _started_executor(slots)
+        self._publish_gauges()
+
+    def _publish_gauges(self) -> None:
+        self._metrics.queue_depth.set_function(lambda: self.queue_depth)
+        self._metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
+        self._metrics.engine_slots.labels("busy").set_function(lambda: len(self._running))
+        self._metrics.engine_slots.labels("idle").set_function(lambda: self._slots - len(self._running))
+
+    @property
+    def queue_depth(self) -> int:
+        """Images waiting for a slot."""
+        return len(self._queue)
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Measured, in full batches; 0 before anything is measured."""
+        return self._speed.batch_s(self._max_batch_size) / self._max_batch_size
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """Time until an image that came now would be in the engine: what runs, then what waits, at measured speed."""
+        now = self._clock()
+        full, rest = divmod(len(self._queue), self._max_batch_size)
+        waiting_s = full * self._speed.batch_s(self._max_batch_size) + self._speed.batch_s(rest)
+        running = [self._speed.batch_s(len(b.items)) - (now - b.started_at) for b in list(self._running.values())]
+        return (sum(max(0.0, left_s) for left_s in running) + waiting_s) / self._slots
+
+    @property
+    def longest_running_s(self) -> float:
+        """Age of the oldest batch in the engine, 0 when it is idle: a stuck engine shows as an age that only grows."""
+        started = [batch.started_at for batch in list(self._running.values())]
+        return max(0.0, self._clock() - min(started)) if started else 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in the engine."""
+        return not self._running
+
+    def learn_speed(self, images: int, seconds: float) -> None:
+        """A batch of `images` was measured to take `seconds` in the engine."""
+        self._speed.learn(images, seconds)
+
+    async def submit(self, image: NDArray[np.float32], deadline: float | None = None) -> Inferred:
+        """float32 (3, S, S) -> its logits.
+
+        Raises at once ValueError for another shape or dtype, Draining if closed, Overloaded if the queue is full;
+        DeadlineExceeded if it cannot make its deadline; EngineFailed.
+        """
+        now = self._clock()
+        if image.shape != self._image_shape or image.dtype != np.float32:
+            raise ValueError(f"an image must be float32 {self._image_shape}, not {image.dtype} {image.shape}")
+        if self._closed:
+            raise Draining("the service is shutting down", self.predicted_wait_s)
+        if deadline is not None and deadline <= now:
+            raise DeadlineExceeded("the deadline passed before the queue")
+        if len(self._queue) >= self._max_queue_images:
+            raise Overloaded(f"{len(self._queue)} images are waiting already", self.predicted_wait_s)
+        loop = asyncio.get_running_loop()
+        item = _Waiting(image, deadline, now, loop.create_future())
+        self._queue[item] = None
+        self._wake_pump(loop)
+        try:
+            return await item.future
+        finally:
+            self._queue.pop(item, None)
+
+    def _wake_pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._pump_is_due and len(self._running) < self._slots:
+            self._pump_is_due = True
+            loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Give batches to the engine while a slot is idle and images wait."""
+        self._pump_is_due = False
+        while len(self._running) < self._slots and (items := self._take()):
+            self._start(_Batch(items, self._clock()))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch, in order of arrival; what cannot make its deadline in it is dropped on the way."""
+        now = self._clock()
+        limit = self._batch_limit()
+        expected_s = self._speed.batch_s(limit)
+        items: list[_Waiting] = []
+        too_late: list[_Waiting] = []
+        while self._queue and len(items) < limit:
+            item, _ = self._queue.popitem(last=False)
+            if not item.future.done():
+                makes_it = item.deadline is None or now + expected_s <= item.deadline
+                (items if makes_it else too_late).append(item)
+        self._drop(too_late, now)
+        return items
+
+    def _batch_limit(self) -> int:
+        """Batch size at which the engine takes at most ENGINE_SHARE of the time that the first image was given.
+
+        Not of the time it has left: under load that would shrink the batches just when throughput is needed.
+        """
+        limit = min(len(self._queue), self._max_batch_size)
+        first = next(iter(self._queue), None)
+        if first is None or first.deadline is None:
+            return limit
+        return min(limit, self._speed.most_images_within(ENGINE_SHARE * (first.deadline - first.queued_at)))
+
+    def _drop(self, too_late: list[_Waiting], now: float) -> None:
+        if any(item.deadline is not None and now < item.deadline for item in too_late):
+            self._speed.fade()
+        for item in too_late:
+            item.settle(DeadlineExceeded("the deadline passed, or cannot be met any more, in the queue"))
+
+    def _start(self, batch: _Batch) -> None:
+        self._metrics.batch_size.observe(len(batch.items))
+        images = [item.image for item in batch.items]
+        done = asyncio.get_running_loop().run_in_executor(self._executor, self._infer, images)
+        self._running[done] = batch
+        done.add_done_callback(partial(self._finish, batch))
+
+    def _finish(self, batch: _Batch, done: asyncio.Future[_Outcome]) -> None:
+        """Free the slot and start the next batch, only then answer this one."""
+        del self._running[done]
+        outcome = done.result()
+        if outcome.whole:
+            self._speed.learn(len(batch.items), outcome.infer_s)
+        self._metrics.engine_busy.inc(max(0.0, outcome.infer_s))
+        self._pump()
+        for item, row in zip(batch.items, outcome.rows, strict=True):
+            if row is None:  # an error of its own for each: a traceback grows on an exception wherever it is raised
+                item.settle(EngineFailed("the engine gave no usable answer for this image"))
+            else:
+                queue_s = batch.started_at - item.queued_at
+                item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s))
+
+    def _infer(self, images: list[NDArray[np.float32]]) -> _Outcome:
+        """In the executor: the whole batch, or after a failure each image alone, once. Raises nothing."""
+        started = self._clock()
+        whole, rows = True, self._try_infer(images)
+        if rows is None:
+            whole, rows = False, [None]
+            if len(images) > 1:
+                rows = [row for image in images for row in self._try_infer([image]) or [None]]
+        return _Outcome(rows, self._clock() - started, whole)
+
+    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | None] | None:
+        """A row of logits for each image, None where they are not finite; None if the batch failed."""
+        try:
+            # np.stack and np.array copy: neither we nor the engine see the other's buffers again.
+            logits = np.array(self._engine.infer(np.stack(images)), dtype=np.float32)
+            if logits.shape != (len(images), self._engine.num_classes):
+                raise ValueError(f"the engine answered {len(images)} images with shape {logits.shape}")
+        except BaseException:  # an engine may raise anything, and no caller may be left without an answer
+            log.exception("the engine failed on a batch of %d", len(images))
+            return None
+        rows = [row if np.isfinite(row).all() else None for row in logits]
+        if bad := sum(row is None for row in rows):
+            log.error("the engine gave logits that are not finite for %d of %d images", bad, len(rows))
+        return rows
+
+    async def close(self, grace_s: float) -> None:
+        """Refuse new images, finish those accepted within `grace_s` seconds, then fail the rest with Draining.
+
+        A thread that is stuck in the engine cannot be stopped: it is left behind with its batch, `idle` stays False.
+        """
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + grace_s
+        try:
+            while (unsettled := self._unsettled()) and (remaining_s := give_up_at - loop.time()) > 0:
+                await asyncio.wait(unsettled, timeout=remaining_s)
+        finally:
+            for item in [*(item for batch in self._running.values() for item in batch.items), *self._queue]:
+                item.settle(Draining("the service shut down before the image's turn", self.predicted_wait_s))
+            self._queue.clear()
+            self._executor.shutdown(wait=False)
+
+    def _unsettled(self) -> list[asyncio.Future[_Outcome] | asyncio.Future[Inferred]]:
+        return [*self._running, *(item.future for item in self._queue)]
+
+
+def _started_executor(threads: int) -> ThreadPoolExecutor:
+    """With all its threads running: a system that gives none says so at start-up, not in the middle of a batch."""
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+    all_started = threading.Barrier(threads)
+    for _ in range(threads):
+        executor.submit(all_started.wait)
+    return executor

@@ -1,0 +1,80 @@
+"""Classify image files and print the best labels of each."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from service import logs
+from service.api.schemas import Result
+from service.cli.console import Console, UsageError
+from service.settings import Settings, add_flags, load_settings
+
+DEFAULT_TOP_K = 5
+FLAGS = ("model", "engine", "precision", "max_batch_size", "decode_threads", "engine_threads", "max_image_pixels")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--top-k", type=int, metavar="K", help=f"labels an image (default {DEFAULT_TOP_K})")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and image, instead of a table")
+    add_flags(parser, FLAGS)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """-> 1 if any image failed, which keeps no other from being classified."""
+    from service.cli.images import find_images
+
+    settings, _ = load_settings(vars(arguments), console.environ)
+    logs.configure("console", console.err, logging.WARNING)
+    paths = find_images(arguments.paths)
+    width = max(len(str(path)) for path in paths)
+    line = json_line if arguments.json else partial(table_line, width=width)
+    failed = asyncio.run(_classify(paths, arguments.top_k, settings, line, console))
+    return 1 if failed else 0
+
+
+async def _classify(
+    paths: Sequence[Path], top_k: int | None, settings: Settings, line: Callable[[Path, Result], str], console: Console
+) -> int:
+    """-> how many images failed."""
+    from service.api.answers import result_of
+    from service.cli.images import classify_files, open_classifier, progress_bar
+
+    failed, numbers = 0, count()
+    async with open_classifier(settings) as classifier:
+        k = check_top_k(top_k, len(classifier.bundle.labels))
+        with progress_bar(len(paths), console) as bar:
+            async for path, fate in classify_files(classifier, paths, top_k=k, settings=settings):
+                result = result_of(next(numbers), path.name, fate)
+                failed += result.error is not None
+                bar.write(line(path, result), file=console.out)
+                bar.update()
+    return failed
+
+
+def check_top_k(top_k: int | None, classes: int) -> int:
+    if top_k is None:
+        return min(DEFAULT_TOP_K, classes)
+    if not 1 <= top_k <= classes:
+        raise UsageError(f"--top-k {top_k} is not in 1..{classes}, the number of classes")
+    return top_k
+
+
+def json_line(path: Path, result: Result) -> str:
+    """The fields of an HTTP result, and the path."""
+    return json.dumps(result.model_dump(exclude_none=True) | {"path": str(path)}, ensure_ascii=False)
+
+
+def table_line(path: Path, result: Result, width: int) -> str:
+    """`photos/cat.jpg   cat 0.970  dog 0.020`; for an image that failed, why."""
+    if result.error is not None:
+        return f"{path!s:<{width}}  error: {result.error.detail}"
+    labels = "  ".join(f"{scored.label} {scored.score:.3f}" for scored in result.predictions or [])
+    return f"{path!s:<{width}}  {labels}"

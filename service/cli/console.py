@@ -1,0 +1,24 @@
+"""What every verb is given and may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass(frozen=True)
+class Console:
+    """The environment and the two streams of a run: `out` for results, `err` for everything else."""
+
+    environ: Mapping[str, str]
+    out: TextIO
+    err: TextIO
+
+
+class UsageError(Exception):
+    """The arguments fit the syntax, but not what is there. The text names the argument."""
+
+
+class AddressUnavailable(Exception):
+    """The server cannot listen where it was told to. The text names host, port and a way out."""

@@ -1,0 +1,70 @@
+"""Verify a model bundle and print what is in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from models.store import Bundle, open_bundle
+from service.cli.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name or name/version of the store")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Raises BundleError, which names the file that is missing or corrupt."""
+    from models import golden  # imports the image library
+
+    bundle = open_bundle(arguments.bundle)
+    images = len(golden.load(bundle)[0])  # verifies the golden images' checksums as well
+    if arguments.json:
+        facts = {
+            "folder": str(bundle.folder),
+            "manifest": bundle.manifest.model_dump(mode="json"),
+            "labels": bundle.labels,
+            "golden_images": images,
+        }
+        print(json.dumps(facts), file=console.out)
+    else:
+        for name, fact in describe(bundle, images):
+            print(f"{name:<11} {fact}", file=console.out)
+    return 0
+
+
+def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
+    """(name, fact) pairs, in words."""
+    manifest = bundle.manifest
+    network, spec, training = manifest.network, manifest.preprocess, manifest.training
+    tolerances = ", ".join(f"{precision} {delta:g}" for precision, delta in manifest.golden.tolerance.items())
+    scores = ", ".join(
+        f"{name} {value:.2%}"
+        for name, value in (("top-1", training.top1), ("top-5", training.top5))
+        if value is not None
+    )
+    return [
+        ("bundle", f"{manifest.name} {manifest.version}, written {manifest.created_at}"),
+        ("folder", f"{bundle.folder} (every checksum is right)"),
+        ("network", f"{network.variant}, {network.num_classes} classes, {network.parameters:,} parameters"),
+        ("input", f"{spec.input_size} x {spec.input_size} {spec.color}, mean {spec.mean}, std {spec.std}"),
+        ("resize", f"short side to {spec.resize_size} ({spec.interpolation}), centre crop"),
+        ("labels", _shortened(bundle.labels)),
+        *[("artifact", _describe_artifact(bundle, index)) for index in range(len(manifest.artifacts))],
+        ("golden", f"{golden_images} images, greatest difference allowed: {tolerances}"),
+        ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
+        ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+    ]
+
+
+def _describe_artifact(bundle: Bundle, index: int) -> str:
+    artifact = bundle.manifest.artifacts[index]
+    megabytes = bundle.path(artifact).stat().st_size / 1e6
+    batch = artifact.batch if artifact.batch == "dynamic" else "of " + ", ".join(str(size) for size in artifact.batch)
+    return f"{artifact.format} {artifact.precision}, {artifact.file}, {megabytes:.3g} MB, batch {batch}"
+
+
+def _shortened(labels: tuple[str, ...], most: int = 10) -> str:
+    shown = ", ".join(labels[:most])
+    return f"{shown}, ... ({len(labels)} in all)" if len(labels) > most else shown

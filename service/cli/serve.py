@@ -1,0 +1,29 @@
+"""Serve a model bundle over HTTP until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from service import logs
+from service.cli.console import Console
+from service.settings import add_flags, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_flags(parser)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Blocks. Raises what kept the service from starting."""
+    settings, warnings = load_settings(vars(arguments), console.environ)
+    logs.configure(settings.log_format, console.out)
+    for warning in warnings:
+        log.warning("%s", warning)
+    from service.cli.server import listen, serve  # the web framework: not before it is needed
+
+    with listen(settings.host, settings.port) as listener:
+        serve(settings, listener)
+    return 0

@@ -1,0 +1,41 @@
+"""What an engine is: the network on one runtime. Batching, threads and metrics are not its business."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import Precision
+from models.store import Bundle
+
+
+class Engine(Protocol):
+    """`input_size` is S, `num_classes` is K below."""
+
+    @property
+    def name(self) -> str:
+        """As in the table of engines."""
+
+    @property
+    def precision(self) -> Precision: ...
+
+    @property
+    def input_size(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL; may raise anything."""
+
+    def close(self) -> None:
+        """Free what the runtime holds. No `infer` runs any more, and none comes after."""
+
+
+class EngineFactory(Protocol):
+    """What an entry of the table of engines is: a class with this `open`."""
+
+    def open(self, bundle: Bundle, precision: Precision, threads: int) -> Engine:
+        """Raises BundleError for an artifact that does not fit, EngineUnavailable for a missing device."""

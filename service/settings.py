@@ -1,0 +1,190 @@
+"""Every knob of the service, once: its name, unit, bounds and what it does.
+
+1. a flag wins over its variable, the variable over the default;
+2. an unknown REPVGG_ variable is an error that names the nearest known one;
+3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
+4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from service.errors import ConfigError
+
+PREFIX = "REPVGG_"
+MEBIBYTE = 1 << 20
+
+# Kubernetes docs, "Accessing the Service: Environment variables". A Service named repvgg-canary collides alike.
+_INJECTED_NAME = re.compile(
+    PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+_INJECTED_URL_NAME = re.compile(PREFIX + r"(\w+_)?PORT")
+_INJECTED_URL = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+def _split_commas(value: Any) -> Any:
+    return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
+    engine: Literal["auto", "onnxruntime", "fake"] = Field("auto", description="runtime that computes the logits")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    max_batch_size: int = Field(16, ge=1, le=1024, description="most images the engine gets at once")
+    max_queue_images: int = Field(256, ge=1, le=65536, description="most images waiting; more are refused at once")
+    max_images_per_request: int = Field(64, ge=1, le=65536, description="most images in one request")
+    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, le=4096 * MEBIBYTE, description="longest request body, bytes")
+    max_image_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="largest image, width times height")
+    timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
+    decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
+    engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
+    drain_seconds: float = Field(
+        5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
+    api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
+        (), description="comma-separated keys, one of which a client must send; a flag shows in ps, a variable does not"
+    )
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Flags (None = not given) > REPVGG_ variables (empty = not given) > defaults -> settings and warnings.
+
+    `flags` may hold more than settings (a whole argparse namespace). Raises ConfigError.
+    """
+    injected = {name for name, value in environ.items() if _is_injected(name, value)}
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for variable, text in environ.items():
+        if variable.startswith(PREFIX) and variable not in injected:
+            name = _setting_of(variable)
+            if text:
+                values[name], sources[name] = text, variable
+    for name in Settings.model_fields:
+        if flags.get(name) is not None:
+            values[name], sources[name] = flags[name], flag_name(name)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        wrong = dict.fromkeys(str(item["loc"][0]) for item in error.errors())
+        raise ConfigError("; ".join(_describe_wrong(name, sources[name], values[name]) for name in wrong)) from None
+    return settings, _warnings(injected)
+
+
+def _is_injected(name: str, value: str) -> bool:
+    url = _INJECTED_URL_NAME.fullmatch(name) and _INJECTED_URL.fullmatch(value)
+    return bool(_INJECTED_NAME.fullmatch(name) or url)
+
+
+def _warnings(injected: set[str]) -> list[str]:
+    if not injected:
+        return []
+    names = ", ".join(sorted(injected))
+    return [f"ignored what Kubernetes injects for a Service of this name: {names}; set enableServiceLinks: false"]
+
+
+def _setting_of(variable: str) -> str:
+    known = [variable_name(name) for name in Settings.model_fields]
+    if variable not in known:
+        nearest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"{variable} is no setting; the nearest one is {nearest}")
+    return variable.removeprefix(PREFIX).lower()
+
+
+def _describe_wrong(name: str, source: str, value: object) -> str:
+    shown = "" if name == "api_keys" else f"={value}"
+    return f"{source}{shown} is not allowed: it must be {allowed(name)}"
+
+
+def variable_name(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def allowed(name: str) -> str:
+    """The values a setting may have, in words: `one of json, console`, `a whole number in 1..1024`."""
+    field = Settings.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(get_args(field.annotation))
+    bounds = {type(bound).__name__: bound for bound in field.metadata}
+    if "Ge" in bounds and "Le" in bounds:
+        kind = "a number" if field.annotation is float else "a whole number"
+        return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
+    return "text"
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Settings.model_fields)) -> None:
+    """One flag a setting, unparsed and None when not given: `load_settings` checks flags and variables alike."""
+    for name in names:
+        field = Settings.model_fields[name]
+        wanted = allowed(name)
+        limits = "" if wanted == "text" else f": {wanted}"
+        default = {None: "the CPUs it may use", (): "none"}.get(field.default, field.default)
+        parser.add_argument(
+            flag_name(name),
+            metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
+            help=f"{field.description}{limits} (default {default}; {variable_name(name)})",
+        )
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """CPUs this process can keep busy: the least of its affinity and its cgroup's quota, rounded up; at least 1.
+
+    `os.cpu_count()` knows neither; more threads than this only get each other throttled.
+    """
+    return max(1, min([len(os.sched_getaffinity(0)), *(math.ceil(quota) for quota in cpu_quotas(root))]))
+
+
+def cpu_quotas(root: Path) -> Iterator[float]:
+    """The CPU quotas, in cores, of this process's cgroups and of their ancestors, versions 1 and 2."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, read_quota = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read_quota = root / "sys/fs/cgroup" / controllers, _quota_v1
+        else:
+            continue
+        # In a container the path may be the host's while the mount shows the container's own group as its root,
+        # so folders of the path that are not there are no error.
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            quota = read_quota(folder)
+            if quota is not None:
+                yield quota
+            if folder == mount:
+                break
+
+
+def _quota_v2(group: Path) -> float | None:
+    quota, _, period = _read(group / "cpu.max").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() else None
+
+
+def _quota_v1(group: Path) -> float | None:
+    quota, period = _read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us").strip()
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,158 @@
+"""Shared fixtures: drawn images, and a small real bundle whose golden logits were not computed by an engine of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from PIL import Image, ImageDraw
+
+from models import golden
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.preprocess import preprocess
+from models.store import write_bundle
+
+TINY_SIZE = 32
+TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TINY_SPEC = Preprocess(
+    input_size=TINY_SIZE, interpolation="bicubic", crop_pct=1.0, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)
+)
+
+DrawImage = Callable[..., bytes]
+
+
+def encode_drawing(seed: int = 0, image_format: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
+    """A picture of coloured ellipses, another one for each seed."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", size, tuple(int(c) for c in rng.integers(0, 256, 3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(4):
+        x, y = rng.integers(0, size[0] // 2), rng.integers(0, size[1] // 2)
+        box = (int(x), int(y), int(x + size[0] // 2), int(y + size[1] // 2))
+        draw.ellipse(box, fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
+    encoded = BytesIO()
+    image.save(encoded, image_format)
+    return encoded.getvalue()
+
+
+def run_in_loop(test: Coroutine[Any, Any, Any]) -> Any:
+    problems: list[dict[str, Any]] = []
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        return await asyncio.wait_for(test, timeout=60)
+
+    result = asyncio.run(main())
+    assert problems == []
+    return result
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """`run(coroutine)` in a loop of its own; an exception that nobody retrieved, or a minute without end, fails."""
+    return run_in_loop
+
+
+@pytest.fixture(scope="session")
+def draw_image() -> DrawImage:
+    """`draw_image(seed, image_format, size)` -> encoded bytes."""
+    return encode_drawing
+
+
+@pytest.fixture(scope="session")
+def jpeg_bytes() -> bytes:
+    return encode_drawing(0, "JPEG")
+
+
+@pytest.fixture(scope="session")
+def png_bytes() -> bytes:
+    return encode_drawing(1, "PNG")
+
+
+def tiny_network(seed: int = 0) -> onnx.ModelProto:
+    """Conv stride 4 -> Relu -> mean over the image -> Gemm: 314 parameters, any batch size."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "conv.weight": rng.normal(0, 0.3, (8, 3, 3, 3)),
+        "conv.bias": rng.normal(0, 0.3, 8),
+        "head.weight": rng.normal(0, 2.0, (len(TINY_LABELS), 8)),
+        "head.bias": rng.normal(0, 0.3, len(TINY_LABELS)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "conv.weight", "conv.bias"], ["conv"], strides=[4, 4], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("ReduceMean", ["relu"], ["pooled"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["pooled", "head.weight", "head.bias"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, TINY_SIZE, TINY_SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(TINY_LABELS)])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.ModelProto | None = None) -> Path:
+    """A bundle of `network`; its golden logits are those of `truth` (of `network` itself when not given)."""
+    drawings = {f"{seed}.png": encode_drawing(seed, "PNG") for seed in range(3)}
+    tensors = np.stack([preprocess(encoded, TINY_SPEC) for encoded in drawings.values()])
+    (logits,) = ReferenceEvaluator(truth or network).run(None, {"image": tensors})
+    files = golden.pack(drawings, logits.tolist())
+    files["labels.txt"] = "".join(f"{label}\n" for label in TINY_LABELS).encode()
+    files["tiny.onnx"] = network.SerializeToString()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = Manifest(
+        name="tiny",
+        version="1",
+        created_at="2026-01-31T12:00:00Z",
+        network=Network(variant="tiny", num_classes=len(TINY_LABELS), parameters=314),
+        preprocess=TINY_SPEC,
+        labels=Labels(file="labels.txt", sha256=digests["labels.txt"]),
+        artifacts=[
+            Artifact(
+                format="onnx",
+                precision="fp32",
+                file="tiny.onnx",
+                sha256=digests["tiny.onnx"],
+                input="image",
+                output="logits",
+                batch="dynamic",
+            )
+        ],
+        golden=Golden(file=golden.FILE, sha256=digests[golden.FILE], tolerance={"fp32": 1e-4}),
+        training=Training(
+            dataset="drawings",
+            evaluated_on="nothing",
+            recipe="random weights",
+            epochs=0,
+            framework="onnx reference",
+            git_commit="none",
+        ),
+    )
+    return write_bundle(folder, manifest, files).folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle with a random network of 10 classes on 32 x 32 pixels."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("store") / "tiny" / "1", tiny_network())
+
+
+@pytest.fixture(scope="session")
+def wrong_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `tiny_bundle`, but the golden logits are those of another network."""
+    folder = tmp_path_factory.mktemp("store") / "wrong" / "1"
+    return write_tiny_bundle(folder, tiny_network(), truth=tiny_network(seed=1))

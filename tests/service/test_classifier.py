@@ -1,0 +1,447 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from models.errors import BundleError, ImageError
+from models.preprocess import preprocess
+from models.store import open_bundle
+from models.topk import top_k
+from service.classifier import Classified, Classifier
+from service.engines.fake import FakeEngine
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    GoldenCheckFailed,
+    Overloaded,
+    ServiceError,
+)
+from service.metrics import Metrics
+from service.settings import Settings
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+DrawImage = Callable[..., bytes]
+Images = NDArray[np.float32]
+
+
+def far() -> float:
+    return time.monotonic() + 60.0
+
+
+class Opened:
+    """`async with Opened(bundle) as it`: a classifier on the fake engine (its gate is open) or on `engine`."""
+
+    def __init__(self, bundle: Path, *, fail: Callable[[Images], None] | None = None, **settings: Any) -> None:
+        self.settings = Settings(model=str(bundle), **settings)
+        self.registry = CollectorRegistry()
+        self.gate = threading.Event()
+        self.engine = FakeEngine(10, 32, gate=self.gate, fail=fail)
+
+    async def __aenter__(self) -> Opened:
+        self.gate.set()
+        self.classifier = await Classifier.open(self.settings, Metrics(self.registry), engine=self.engine)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.gate.set()
+        await self.classifier.close(30.0)
+
+    def classify(self, *images: bytes, deadline: float | None = None) -> asyncio.Task[list[Any]]:
+        return asyncio.create_task(self.classifier.classify(images, top_k=3, deadline=deadline or far()))
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Decoding happens in threads: turn the loop until it shows."""
+        give_up_at = time.monotonic() + 30.0
+        while not is_so():
+            assert time.monotonic() < give_up_at
+            await asyncio.sleep(0)
+
+    async def occupied(self, image: bytes) -> asyncio.Task[list[Any]]:
+        """The engine is at work on `image` until the gate opens."""
+        self.gate.clear()
+        task = self.classify(image)
+        await self.until(lambda: not self.classifier.batcher.idle)
+        return task
+
+    def value(self, sample: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(sample, labels)
+
+
+def test_an_image_gets_the_predictions_of_its_own_pixels(run: Run, tiny_bundle: Path, draw_image: DrawImage) -> None:
+    """Through the real engine, against the reference: preprocessing, inference and top-k each on their own."""
+
+    async def scenario() -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        bundle = open_bundle(tiny_bundle)
+        classifier = await Classifier.open(Settings(model=str(tiny_bundle)), Metrics(CollectorRegistry()))
+        assert classifier.engine.name == "onnxruntime"
+        images = [draw_image(seed, kind) for seed, kind in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"))]
+        fates = await classifier.classify(images, top_k=10, deadline=far())
+        reference = ReferenceEvaluator(str(tiny_bundle / "tiny.onnx"))
+        for image, fate in zip(images, fates, strict=True):
+            (logits,) = reference.run(None, {"image": preprocess(image, bundle.manifest.preprocess)[None]})
+            expected = top_k(logits[0], bundle.labels, 10)
+            assert isinstance(fate, Classified)
+            assert [p.label for p in fate.predictions] == [p.label for p in expected]
+            np.testing.assert_allclose([p.score for p in fate.predictions], [p.score for p in expected], atol=1e-4)
+        await classifier.close(30.0)
+
+    run(scenario())
+
+
+def test_each_image_has_its_own_fate(run: Run, tiny_bundle: Path, draw_image: DrawImage) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, max_image_pixels=48 * 40) as it:
+            good, huge, last = draw_image(0), draw_image(1, size=(49, 40)), draw_image(2, "PNG")
+            first, empty, too_big, truncated, second = await it.classify(good, b"", huge, good[:200], last)
+            assert isinstance(first, Classified)
+            assert isinstance(second, Classified)
+            assert first.predictions != second.predictions
+            assert all(isinstance(fate, ImageError) for fate in (empty, too_big, truncated))
+            assert [fate.code for fate in (empty, too_big, truncated)] == [
+                "undecodable_image",
+                "too_many_pixels",
+                "undecodable_image",
+            ]
+            assert it.value("repvgg_decode_failures_total", reason="undecodable_image") == 2
+            assert it.value("repvgg_decode_failures_total", reason="too_many_pixels") == 1
+
+    run(scenario())
+
+
+def test_what_the_engine_fails_on_fails_no_neighbour(run: Run, tiny_bundle: Path, draw_image: DrawImage) -> None:
+    images = [draw_image(seed) for seed in range(3)]
+    poison = preprocess(images[1], open_bundle(tiny_bundle).manifest.preprocess)
+
+    def fail(batch: Images) -> None:
+        if any(np.array_equal(image, poison) for image in batch):
+            raise RuntimeError("poison")
+
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, fail=fail) as it:
+            first, failed, last = await it.classify(*images)
+            assert isinstance(first, Classified)
+            assert isinstance(failed, EngineFailed)
+            assert isinstance(last, Classified)
+
+    run(scenario())
+
+
+class BrokenBytes(bytes):
+    def __bool__(self) -> bool:
+        raise RuntimeError("what nobody foresaw")
+
+
+def test_a_bug_fails_only_its_image_and_shows_nothing(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            broken, fine = await it.classify(BrokenBytes(jpeg_bytes), jpeg_bytes)
+            assert type(broken) is ServiceError
+            assert broken.detail == "internal error"
+            assert isinstance(fine, Classified)
+
+    run(scenario())
+    assert "Traceback" in caplog.text
+
+
+def test_an_image_that_finds_too_many_waiting_is_refused_before_it_is_decoded(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, max_queue_images=2) as it:
+            first = await it.occupied(jpeg_bytes)
+            waiting = it.classify(jpeg_bytes, jpeg_bytes)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 2)
+            [refused] = await it.classify(b"this would be undecodable")
+            assert isinstance(refused, Overloaded)
+            assert refused.retry_after_s >= 0
+            it.gate.set()
+            assert all(isinstance(fate, Classified) for fate in [*await first, *await waiting])
+
+    run(scenario())
+
+
+def test_images_being_decoded_count_as_waiting(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, max_queue_images=2) as it:
+            fates = await it.classify(*[jpeg_bytes] * 5)
+            assert [type(fate) for fate in fates] == [Classified] * 2 + [Overloaded] * 3
+
+    run(scenario())
+
+
+def test_every_caller_is_answered_by_its_deadline_whatever_the_engine_does(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            stuck = await it.occupied(jpeg_bytes)
+            [late] = await it.classify(jpeg_bytes, deadline=time.monotonic() + 0.05)
+            assert isinstance(late, DeadlineExceeded)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 0)
+            it.gate.set()
+            [fate] = await stuck
+            assert isinstance(fate, Classified)
+
+    run(scenario())
+
+
+def test_a_passed_deadline_is_told_without_work(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            [fate] = await it.classify(jpeg_bytes, deadline=time.monotonic() - 1.0)
+            assert isinstance(fate, DeadlineExceeded)
+            assert it.value("repvgg_batch_size_count") == 0
+
+    run(scenario())
+
+
+class SlowBytes(bytes):
+    """An image whose decoding waits for `gate` and is remembered in `begun`."""
+
+    gate: threading.Event
+    begun: threading.Event
+
+    @classmethod
+    def of(cls, image: bytes) -> SlowBytes:
+        slow = cls(image)
+        slow.gate, slow.begun = threading.Event(), threading.Event()
+        return slow
+
+    def __bool__(self) -> bool:
+        self.begun.set()
+        return self.gate.wait(timeout=60)
+
+
+def test_an_image_whose_caller_left_is_not_decoded_any_more(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, decode_threads=1) as it:
+            slow, waiting = SlowBytes.of(jpeg_bytes), SlowBytes.of(jpeg_bytes)
+            decoding, leaving = it.classify(slow), it.classify(waiting)
+            await it.until(slow.begun.is_set)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert leaving.cancelled()
+            slow.gate.set()
+            [fate] = await decoding
+            assert isinstance(fate, Classified)
+            [after] = await it.classify(jpeg_bytes)  # the one thread would have decoded `waiting` before
+            assert isinstance(after, Classified)
+            assert not waiting.begun.is_set()
+            assert it.value("repvgg_requests_cancelled_total", stage="decode") == 1
+
+    run(scenario())
+
+
+def test_an_image_whose_deadline_passed_is_not_decoded_any_more(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, decode_threads=1) as it:
+            slow, waiting = SlowBytes.of(jpeg_bytes), SlowBytes.of(jpeg_bytes)
+            decoding = it.classify(slow)
+            await it.until(slow.begun.is_set)
+            [late] = await it.classify(waiting, deadline=time.monotonic() + 0.05)
+            assert isinstance(late, DeadlineExceeded)
+            slow.gate.set()
+            await decoding
+            await it.classify(jpeg_bytes)
+            assert not waiting.begun.is_set()
+            assert it.value("repvgg_requests_cancelled_total", stage="decode") == 0
+
+    run(scenario())
+
+
+def test_a_caller_that_leaves_the_queue_frees_its_places(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            first = await it.occupied(jpeg_bytes)
+            leaving = it.classify(b"", jpeg_bytes, jpeg_bytes)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 2)
+            leaving.cancel()
+            await it.until(lambda: it.classifier.batcher.queue_depth == 0)
+            it.gate.set()
+            await first
+            assert it.value("repvgg_requests_cancelled_total", stage="queue") == 1
+            assert it.value("repvgg_batch_size_sum") == 1
+
+    run(scenario())
+
+
+def test_the_stages_of_an_answered_image_are_measured_and_counted(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, png_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            fates = await it.classify(jpeg_bytes, png_bytes)
+            for stage in ("decode", "queue", "infer"):
+                assert it.value("repvgg_stage_duration_seconds_count", stage=stage) == 2
+                total = sum(getattr(fate.timings, f"{stage}_s") for fate in fates)
+                assert it.value("repvgg_stage_duration_seconds_sum", stage=stage) == pytest.approx(total)
+            assert it.value("repvgg_images_total", format="jpeg") == 1
+            assert it.value("repvgg_images_total", format="png") == 1
+            assert it.value("repvgg_top1_score_sum") == pytest.approx(sum(f.predictions[0].score for f in fates))
+            for fate in fates:
+                assert (it.value("repvgg_predictions_total", label=fate.predictions[0].label) or 0) > 0
+
+    run(scenario())
+
+
+def test_warming_up_counts_nothing_but_measures_the_speed(run: Run, tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            assert it.classifier.batcher.seconds_per_image > 0
+            assert it.value("repvgg_batch_size_count") == 0
+            assert it.value("repvgg_engine_busy_seconds_total") == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_a_top_k_out_of_range_is_refused(run: Run, tiny_bundle: Path, jpeg_bytes: bytes, k: int) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            with pytest.raises(ValueError, match=r"1\.\.10"):
+                await it.classifier.classify([jpeg_bytes], top_k=k, deadline=far())
+
+    run(scenario())
+
+
+def test_no_image_has_no_fate(run: Run, tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            assert await it.classify() == []
+
+    run(scenario())
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_named_in_the_metrics(run: Run, tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            digest = hashlib.sha256((tiny_bundle / "manifest.json").read_bytes()).hexdigest()
+            labels = {"name": "tiny", "version": "1", "engine": "fake", "precision": "fp32", "sha256": digest}
+            assert it.value("repvgg_model_info", **labels) == 1
+            assert it.value("repvgg_predictions_total", label="frog") == 0
+
+    run(scenario())
+
+
+async def failing_open(bundle: Path, **settings: Any) -> None:
+    await Classifier.open(Settings(model=str(bundle), **settings), Metrics(CollectorRegistry()))
+
+
+def test_nothing_is_served_before_the_engine_has_reproduced_the_golden_logits(run: Run, wrong_bundle: Path) -> None:
+    with pytest.raises(GoldenCheckFailed, match=r"onnxruntime fp32 is up to .* off the golden logits"):
+        run(failing_open(wrong_bundle))
+
+
+def test_the_fake_engine_is_not_checked_and_says_so(
+    run: Run, wrong_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        classifier = await Classifier.open(
+            Settings(model=str(wrong_bundle), engine="fake"), Metrics(CollectorRegistry())
+        )
+        assert classifier.engine.name == "fake"
+        await classifier.close(0.0)
+
+    run(scenario())
+    assert "no golden logits are checked" in caplog.text
+
+
+def test_a_handed_in_engine_that_is_not_the_fake_is_checked_and_closed_when_it_fails(
+    run: Run, tiny_bundle: Path
+) -> None:
+    class Another(FakeEngine):
+        name = "another"
+
+    engine = Another(10, 32)
+    with pytest.raises(GoldenCheckFailed, match="another"):
+        run(Classifier.open(Settings(model=str(tiny_bundle)), Metrics(CollectorRegistry()), engine=engine))
+    assert engine.closed
+
+
+def test_an_engine_that_raises_on_the_golden_images_has_failed_the_check(run: Run, tiny_bundle: Path) -> None:
+    class Another(FakeEngine):
+        name = "another"
+
+    def fail(images: Images) -> None:
+        raise RuntimeError("no such operator")
+
+    engine = Another(10, 32, fail=fail)
+    with pytest.raises(GoldenCheckFailed, match="no such operator"):
+        run(Classifier.open(Settings(model=str(tiny_bundle)), Metrics(CollectorRegistry()), engine=engine))
+
+
+def test_an_engine_for_another_input_size_is_refused(run: Run, tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"\(32, 10\)"):
+        run(Classifier.open(Settings(model=str(tiny_bundle)), Metrics(CollectorRegistry()), engine=FakeEngine(10, 64)))
+
+
+def test_a_missing_bundle_is_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no model bundle at"):
+        run(failing_open(tmp_path / "nowhere"))
+
+
+def test_a_precision_the_bundle_does_not_have_is_named(run: Run, tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no onnx artifact of precision int8"):
+        run(failing_open(tiny_bundle, precision="int8"))
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_accepted_before_closing_is_answered_within_the_grace_time(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            first = await it.occupied(jpeg_bytes)
+            slow = SlowBytes.of(jpeg_bytes)
+            decoding = it.classify(slow)
+            await it.until(slow.begun.is_set)
+            closing = asyncio.create_task(it.classifier.close(30.0))
+            await asyncio.sleep(0)
+            [refused] = await it.classify(jpeg_bytes)
+            assert isinstance(refused, Draining)
+            assert not it.engine.closed
+            it.gate.set()
+            slow.gate.set()
+            assert [type(fate) for fate in [*await first, *await decoding]] == [Classified, Classified]
+            await closing
+            assert it.engine.closed
+
+    run(scenario())
+
+
+def test_a_stuck_engine_or_decoder_does_not_keep_closing_from_ending(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, decode_threads=1) as it:
+            stuck = await it.occupied(jpeg_bytes)
+            slow = SlowBytes.of(jpeg_bytes)
+            decoding = it.classify(slow, jpeg_bytes)
+            await it.until(slow.begun.is_set)
+            await it.classifier.close(0.0)
+            assert not it.engine.closed
+            assert [type(fate) for fate in await stuck] == [Draining]
+            slow.gate.set()
+            assert [type(fate) for fate in await decoding] == [Draining, Draining]
+
+    run(scenario())
