@@ -63,10 +63,9 @@ class _Schema(BaseModel):
 
 
 def problems(error: ValidationError) -> str:
-    """`key: what is wrong with it`, for each problem."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'the whole'}: {item['msg']}" for item in error.errors()
-    )
+    """`key: what is wrong with it`, for each problem; no key where it is the whole text."""
+    named = ((".".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors())
+    return "; ".join(f"{key}: {message}" if key else message for key, message in named)
 
 
 class Network(Strict):
