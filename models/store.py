@@ -112,7 +112,7 @@ def verify(folder: Path, file: str, digest: str) -> Path:
     path = folder / file
     try:
         if not path.is_file():
-            raise BundleError(f"{path} is missing: the manifest names it")
+            raise BundleError(f"{path} is missing; copy the bundle again")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"{path} leads out of the bundle")
         found = sha256(path)

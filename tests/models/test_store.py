@@ -55,7 +55,7 @@ def test_a_missing_artifact_lists_what_there_is(bundle: Bundle) -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_a_bundle_is_opened_whole_or_not_at_all_when_a_file_is_missing(bundle: Bundle, name: str) -> None:
     (bundle.folder / name).unlink()
-    assert refusal(bundle.folder) == f"{bundle.folder / name} is missing: the manifest names it"
+    assert refusal(bundle.folder) == f"{bundle.folder / name} is missing; copy the bundle again"
 
 
 @pytest.mark.parametrize("name", NAMED)
