@@ -1,34 +1,36 @@
 """A few images and the logits that the training framework gave for them: the proof that an engine is right.
 
+1. an engine whose logits differ by more than the manifest's tolerance is never ok, nor is one that gives
+   NaN or another shape;
+2. the images have their checksums too: a golden image that changed is a BundleError, not a failed engine;
+3. the images go the same way as a client's: models.preprocess, from the encoded bytes.
+
 `golden/golden.json` holds `{"images": [{"file", "sha256", "logits"}]}`; the image files lie beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from models.errors import BundleError
-from models.manifest import FileName, Precision, Sha256
+from models.errors import BundleError, ImageError
+from models.manifest import FileName, Precision, Preprocess, Sha256, Strict, problems
 from models.preprocess import preprocess
-from models.store import Bundle, verify
+from models.store import Bundle, read, verify
 
 FILE = "golden/golden.json"
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GoldenImage(_Strict):
+class GoldenImage(Strict):
     """`file` is relative to the folder of golden.json."""
 
     file: FileName
@@ -36,13 +38,13 @@ class GoldenImage(_Strict):
     logits: list[float]
 
 
-class GoldenSet(_Strict):
+class GoldenSet(Strict):
     images: list[GoldenImage]
 
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """`max_delta`: greatest |logit - expected|; infinite where a logit is not finite."""
+    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite."""
 
     max_delta: float
     tolerance: float
@@ -53,9 +55,12 @@ class GoldenReport:
 
 
 def pack(images: Mapping[str, bytes], logits: Sequence[Sequence[float]]) -> dict[str, bytes]:
-    """Named encoded images and their logits -> the files of the bundle's golden folder."""
+    """Named encoded images and their logits -> the files of the bundle's golden folder.
+
+    Raises ValueError for a name that leads out of the folder and for logits that are not finite.
+    """
     entries = [
-        GoldenImage(file=name, sha256=hashlib.sha256(encoded).hexdigest(), logits=list(row))
+        GoldenImage(file=name, sha256=hashlib.sha256(encoded).hexdigest(), logits=[float(logit) for logit in row])
         for (name, encoded), row in zip(images.items(), logits, strict=True)
     ]
     folder = PurePosixPath(FILE).parent
@@ -67,15 +72,23 @@ def load(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """-> tensors float32 (N, 3, S, S) and expected logits float32 (N, K). Raises BundleError."""
     path = bundle.folder / bundle.manifest.golden.file
     try:
-        golden = GoldenSet.model_validate_json(path.read_bytes())
+        golden = GoldenSet.model_validate_json(read(path))
     except ValidationError as error:
-        raise BundleError(f"{path} is not valid: {error.errors()[0]['msg']}") from error
+        raise BundleError(f"{path} is not valid: {problems(error)}") from error
     classes = bundle.manifest.network.num_classes
     if not golden.images or any(len(image.logits) != classes for image in golden.images):
         raise BundleError(f"{path} must hold at least one image, each with {classes} logits")
-    spec = bundle.manifest.preprocess
-    tensors = [preprocess(verify(path.parent, image.file, image.sha256).read_bytes(), spec) for image in golden.images]
+    tensors = [
+        _tensor(verify(path.parent, image.file, image.sha256), bundle.manifest.preprocess) for image in golden.images
+    ]
     return np.stack(tensors), np.asarray([image.logits for image in golden.images], np.float32)
+
+
+def _tensor(path: Path, spec: Preprocess) -> NDArray[np.float32]:
+    try:
+        return preprocess(read(path), spec)
+    except ImageError as error:
+        raise BundleError(f"{path} is no usable golden image: {error}") from error
 
 
 def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:
@@ -87,6 +100,11 @@ def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:
     if tolerance is None:
         raise BundleError(f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}")
     tensors, expected = load(bundle)
-    logits = np.concatenate([infer(tensor[None]) for tensor in tensors])
-    delta = float(np.max(np.abs(logits - expected))) if np.isfinite(logits).all() else float("inf")
-    return GoldenReport(delta, tolerance)
+    deltas = [_delta(infer(tensor[None]), logits[None]) for tensor, logits in zip(tensors, expected, strict=True)]
+    return GoldenReport(max(deltas), tolerance)
+
+
+def _delta(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if logits.shape != expected.shape or not np.isfinite(logits).all():
+        return math.inf
+    return float(np.max(np.abs(logits - expected)))

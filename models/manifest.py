@@ -2,12 +2,12 @@
 
 1. an unknown schema version is refused before anything else is looked at;
 2. an unknown key, a wrong type or a value out of range names the key;
-3. no file name may leave the bundle's folder.
+3. no file name may leave the bundle's folder;
+4. what was written is read back equal.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -17,19 +17,34 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from models.errors import BundleError
 
 SCHEMA_VERSION: Literal[1] = 1
+MAX_SIDE = 4096  # pixels, of the resized short side: no published network comes near it
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Rounding = Literal["floor", "round"]
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
+    """The name itself if it can only mean a file inside the bundle's folder; else ValueError."""
     path = PurePosixPath(name)
-    if not name or "\\" in name or path.is_absolute() or ".." in path.parts or path == PurePosixPath("."):
+    outside = path.is_absolute() or ".." in path.parts or path == PurePosixPath(".")
+    if outside or "\\" in name or not name.isprintable():
         raise ValueError(f"{name!r} is not a file inside the bundle: write a relative path without '..'")
     return name
 
 
-FileName = Annotated[str, AfterValidator(_inside)]
+def _moment(text: str) -> str:
+    try:
+        # Python 3.10 reads no "Z".
+        offset = datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset()
+    except ValueError:
+        offset = None
+    if offset is None:
+        raise ValueError(f"{text!r} is no time with its offset: write it like 2025-01-31T12:00:00Z")
+    return text
+
+
+FileName = Annotated[str, AfterValidator(inside)]
+Moment = Annotated[str, AfterValidator(_moment)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -37,11 +52,23 @@ Positive = Annotated[int, Field(gt=0)]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Strict(BaseModel):
+    """Every JSON object of a bundle: no unknown key, no converted type, no NaN or Infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Network(_Strict):
+class _Schema(BaseModel):
+    schema_version: Any = None
+
+
+def problems(error: ValidationError) -> str:
+    """`key: what is wrong with it`, for each problem; no key where it is the whole text."""
+    named = ((".".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors())
+    return "; ".join(f"{key}: {message}" if key else message for key, message in named)
+
+
+class Network(Strict):
     """`parameters` counts the deploy form's weights and biases."""
 
     variant: str
@@ -49,7 +76,7 @@ class Network(_Strict):
     parameters: Positive
 
 
-class Preprocess(_Strict):
+class Preprocess(Strict):
     """How pixels become the input tensor; `models.preprocess` is its only reader.
 
     The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
@@ -57,7 +84,7 @@ class Preprocess(_Strict):
     its offset rounded as `crop_offset_rounding` says; then `(pixel / 255 - mean) / std`.
     """
 
-    input_size: Positive
+    input_size: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     color: Literal["RGB"] = "RGB"
     resize: Literal["shortest_side"] = "shortest_side"
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -70,19 +97,15 @@ class Preprocess(_Strict):
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _json_arrays(cls, values: Any) -> Any:
-        # JSON knows no tuples, and strict mode would refuse the lists it has instead.
-        if isinstance(values, dict):
-            return {k: tuple(v) if k in ("mean", "std") and isinstance(v, list) else v for k, v in values.items()}
-        return values
-
     @model_validator(mode="after")
     def _plausible(self) -> Preprocess:
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
             if not all(low <= value <= 1.0 for value in values):
                 raise ValueError(f"{name} is in 0..1, not 0..255: {values}")
+        if self.input_size / self.crop_pct > MAX_SIDE:
+            raise ValueError(
+                f"crop_pct {self.crop_pct} of input_size {self.input_size} asks for over {MAX_SIDE} pixels"
+            )
         return self
 
     @property
@@ -91,12 +114,12 @@ class Preprocess(_Strict):
         return int(self.input_size / self.crop_pct)
 
 
-class Labels(_Strict):
+class Labels(Strict):
     file: FileName
     sha256: Sha256
 
 
-class Artifact(_Strict):
+class Artifact(Strict):
     """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for."""
 
     format: Literal["onnx", "mindir", "air", "openvino"]
@@ -105,10 +128,10 @@ class Artifact(_Strict):
     sha256: Sha256
     input: str
     output: str
-    batch: Literal["dynamic"] | list[Positive]
+    batch: Literal["dynamic"] | Annotated[list[Positive], Field(min_length=1)]
 
 
-class Golden(_Strict):
+class Golden(Strict):
     """`tolerance`: greatest |logit difference| that a serving engine of this precision may show."""
 
     file: FileName
@@ -116,7 +139,7 @@ class Golden(_Strict):
     tolerance: dict[Precision, Annotated[float, Field(gt=0.0)]]
 
 
-class Training(_Strict):
+class Training(Strict):
     """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`."""
 
     dataset: str
@@ -129,11 +152,11 @@ class Training(_Strict):
     git_commit: str
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
     version: Slug
-    created_at: str
+    created_at: Moment
     network: Network
     preprocess: Preprocess
     labels: Labels
@@ -143,7 +166,6 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        datetime.fromisoformat(self.created_at.replace("Z", "+00:00"))
         kinds = [(artifact.format, artifact.precision) for artifact in self.artifacts]
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
@@ -153,23 +175,15 @@ class Manifest(_Strict):
     def from_json(cls, text: str | bytes) -> Manifest:
         """Parse manifest.json; raises BundleError that names the key and what is wrong with it."""
         try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise BundleError(f"manifest.json is not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise BundleError("manifest.json must hold one JSON object")
-        if values.get("schema_version") != SCHEMA_VERSION:
-            raise BundleError(
-                f"manifest.json has schema_version {values.get('schema_version')!r}, this program reads "
-                f"{SCHEMA_VERSION}: use the release that wrote the bundle, or export the bundle again"
-            )
-        try:
-            return cls.model_validate(values)
+            version = _Schema.model_validate_json(text).schema_version
+            if type(version) is int and version == SCHEMA_VERSION:
+                return cls.model_validate_json(text)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()
-            )
-            raise BundleError(f"manifest.json is not valid: {problems}") from error
+            raise BundleError(f"manifest.json is not valid: {problems(error)}") from error
+        raise BundleError(
+            f"manifest.json has schema_version {version!r}, this program reads {SCHEMA_VERSION}: "
+            "use the release that wrote the bundle, or export the bundle again"
+        )
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"

@@ -2,13 +2,15 @@
 
 1. pixels are counted from the header, before anything is decoded;
 2. whatever is wrong with the bytes is an ImageError, never another exception;
-3. EXIF orientation is applied; grey, palette, alpha (over white), 16-bit and CMYK become RGB;
-4. the same bytes and spec give the same tensor in training's evaluation and in the service.
+3. EXIF orientation is applied, and broken EXIF data spoils no good picture;
+4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
+5. the same bytes and spec give the same tensor in training's evaluation and in the service.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -26,6 +28,10 @@ MAX_IMAGE_PIXELS = 50_000_000
 # Our own limit (an argument, checked before decoding) replaces Pillow's process-wide one, which warns on
 # stderr from 89 megapixels on and raises only at twice that.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns about odd metadata of pictures that it reads all the same: nothing that a server could act on, and
+# with the client's bytes in the text, so that each would be printed and remembered anew.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# Find all formats now, not in the first threads that meet a rarer one.
 Image.init()
 
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round}
@@ -50,7 +56,7 @@ _UPRIGHT = {
 
 
 def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Read the header only; the pixels stay undecoded.
+    """Read the header only; the pixels stay undecoded. `format` of what is returned is one of FORMATS.
 
     Raises ImageError: `undecodable_image` for what is no image of FORMATS, `too_many_pixels` over `max_pixels`.
     """
@@ -67,6 +73,8 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
             "too_many_pixels",
             f"the image has {width} x {height} = {width * height} pixels, the limit is {max_pixels}",
         )
+    if image.format == "MPO":  # two or more JPEGs in one file, as phones write them: the first is the picture
+        image.format = "JPEG"
     return image
 
 
@@ -76,43 +84,48 @@ def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     try:
         image.load()
         return to_rgb(_turn_upright(image))
-    except MemoryError:
+    except MemoryError:  # the pixels were counted: the server is short, not the image wrong
         raise
     except Exception as error:  # as above: the decoders of hostile bytes raise anything
         raise ImageError("undecodable_image", f"the {image.format} data is broken or truncated") from error
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; broken EXIF data says nothing about it and spoils no good picture."""
+    """Apply the EXIF orientation; broken EXIF data says nothing about it."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  # Pillow's EXIF reader raises anything on hostile bytes
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB. 16-bit grey is scaled by 1/257; transparency is laid over white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
     if image.mode.startswith(("I", "F")):
         image = _grey_to_8_bit(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(layer, mask=layer)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (I, I;16, I;16B: 0..65535) or of floats (F: 0..1, or 0..255 if any is above 1)."""
-    grey = np.asarray(image)
+    """Grey of 16 bits (I, I;16, I;16B: 0..65535) or of floats (F: 0..1, or 0..255 if any is above 1).
+
+    In place, since 50 megapixels take 200 MB for each float32 copy.
+    """
+    grey = np.array(image, np.float32)
     if image.mode == "F":
-        finite = np.nan_to_num(grey, posinf=0.0, neginf=0.0)
-        eight = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)
+        np.nan_to_num(grey, copy=False, posinf=0.0, neginf=0.0)
+        white = 1.0 if grey.max() <= 1.0 else 255.0
     else:
-        eight = grey / 257.0
-    return Image.fromarray(np.clip(np.rint(eight), 0, 255).astype(np.uint8), mode="L")
+        white = 65535.0
+        if "transparency" in image.info:
+            grey[grey == image.info["transparency"]] = white
+    np.clip(grey, 0.0, white, out=grey)
+    grey *= 255.0 / white
+    return Image.fromarray(np.rint(grey, out=grey).astype(np.uint8))
 
 
 def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
@@ -122,7 +135,7 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
     """
     short = spec.resize_size
     width, height = image.size
-    long_side = max(short, _ROUND[spec.long_side_rounding](short * max(width, height) / min(width, height)))
+    long_side = _ROUND[spec.long_side_rounding](short * max(width, height) / min(width, height))
     if short * long_side > MAX_IMAGE_PIXELS:
         raise ImageError("too_many_pixels", f"an image of {width} x {height} pixels is too long and thin to be resized")
     size = (short, long_side) if width <= height else (long_side, short)

@@ -1,24 +1,29 @@
 """Open and write model bundles, the folders `store/<name>/<version>/`.
 
-1. a bundle is opened whole or not at all: every file is there and has its checksum;
+1. a bundle is opened whole or not at all: every file of the manifest is there and has its checksum
+   (the images that golden.json names have theirs there, and models.golden looks at them);
 2. nothing outside the folder is read, whatever the manifest says;
-3. a bundle is written to a temporary folder and renamed: a reader never sees half of one.
+3. a bundle is written to a temporary folder and renamed: a reader never sees half of one;
+4. whatever the disk refuses is a BundleError that names the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.errors import BundleError
-from models.manifest import Artifact, Golden, Labels, Manifest, Precision
+from models.manifest import Artifact, Golden, Labels, Manifest, Precision, inside
 
 STORE = Path(__file__).parent / "store"
 MANIFEST = "manifest.json"
+# A name with a leading dot is the draft of a writer that is at work or was killed.
+_VERSIONS = f"[!.]*/{MANIFEST}"
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Bundle:
     manifest: Manifest
     labels: tuple[str, ...]
 
-    def artifact(self, formats: Iterable[str], precision: Precision) -> Artifact:
+    def artifact(self, formats: Sequence[str], precision: Precision) -> Artifact:
         """The first artifact of `precision` in the order of `formats`; BundleError lists what there is."""
         have: dict[tuple[str, str], Artifact] = {(a.format, a.precision): a for a in self.manifest.artifacts}
         for wanted in formats:
@@ -52,52 +57,78 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find_bundle(model: str | Path) -> Path:
+def find_bundle(model: str | Path, store: Path = STORE) -> Path:
     """A folder, or `name` (its newest version) or `name/version` in the store -> the bundle's folder."""
-    folder = Path(model)
-    if (folder / MANIFEST).is_file():
-        return folder
-    in_store = STORE / folder
-    if not folder.is_absolute() and ".." not in folder.parts:
-        if (in_store / MANIFEST).is_file():
-            return in_store
-        versions = sorted((path.parent for path in in_store.glob(f"*/{MANIFEST}")), key=_version_order)
-        if versions:
-            return versions[-1]
-    known = ", ".join(sorted(str(path.parent.relative_to(STORE)) for path in STORE.glob(f"*/*/{MANIFEST}"))) or "none"
+    try:
+        for place in _places(Path(model), store):
+            if (place / MANIFEST).is_file():
+                return place
+    except OSError as error:  # a name too long for the file system, a folder that may not be entered
+        raise BundleError(f"{model} cannot be read: {error.strerror}") from error
+    known = ", ".join(sorted(str(path.parent.relative_to(store)) for path in store.glob(f"*/{_VERSIONS}"))) or "none"
     raise BundleError(f"no model bundle at {model}: give a folder with a {MANIFEST}, or one of the store: {known}")
 
 
-def _version_order(folder: Path) -> tuple[int, str]:
-    return (int(folder.name) if folder.name.isdigit() else -1, folder.name)
+def _places(model: Path, store: Path) -> Iterator[Path]:
+    yield model
+    if not model.is_absolute() and ".." not in model.parts:
+        yield store / model
+        versions = (path.parent for path in (store / model).glob(_VERSIONS))
+        yield from sorted(versions, key=_version_order, reverse=True)
 
 
-def open_bundle(model: str | Path) -> Bundle:
+def _version_order(folder: Path) -> tuple[bool, list[str | int]]:
+    """Words before numbers, and the numbers inside by their value: beta < 2 < 10, 1.2 < 1.10."""
+    # Text and digits take turns, so that a list of one name compares with that of any other.
+    parts = re.split(r"([0-9]+)", folder.name)
+    return parts[0] == "", [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def open_bundle(model: str | Path, store: Path = STORE) -> Bundle:
     """Open and verify a bundle. Raises BundleError that names the file and what is wrong with it."""
-    folder = find_bundle(model)
-    manifest = Manifest.from_json(_read(folder, MANIFEST))
+    folder = find_bundle(model, store)
+    text = read(folder / MANIFEST)
+    try:
+        manifest = Manifest.from_json(text)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from error
     for file, digest in _checksums(manifest):
         verify(folder, file, digest)
-    labels = tuple(_read(folder, manifest.labels.file).decode("utf-8").splitlines())
-    if len(labels) != manifest.network.num_classes:
-        raise BundleError(
-            f"{folder / manifest.labels.file} has {len(labels)} labels, "
-            f"the network has {manifest.network.num_classes} classes"
-        )
-    return Bundle(folder, manifest, labels)
+    return Bundle(folder, manifest, _labels(folder / manifest.labels.file, manifest.network.num_classes))
+
+
+def _labels(path: Path, classes: int) -> tuple[str, ...]:
+    try:
+        labels = tuple(read(path).decode("utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} is not UTF-8 text: {error}") from error
+    if len(labels) != classes:
+        raise BundleError(f"{path} has {len(labels)} labels, the network has {classes} classes")
+    return labels
 
 
 def verify(folder: Path, file: str, digest: str) -> Path:
     """The path of `file` in the bundle if it is really inside it and has this sha256; else BundleError."""
     path = folder / file
-    if not path.is_file():
-        raise BundleError(f"{path} is missing: the manifest names it")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{path} leads out of the bundle")
-    found = sha256(path)
+    try:
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the bundle again")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"{path} leads out of the bundle")
+        found = sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     if found != digest:
         raise BundleError(f"{path} is corrupt: its sha256 is {found}, not {digest}; copy the bundle again")
     return path
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes; BundleError if the disk refuses."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _checksums(manifest: Manifest) -> list[tuple[str, str]]:
@@ -105,36 +136,40 @@ def _checksums(manifest: Manifest) -> list[tuple[str, str]]:
     return [(entry.file, entry.sha256) for entry in entries]
 
 
-def _read(folder: Path, file: str) -> bytes:
-    try:
-        return (folder / file).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{folder / file} cannot be read: {error.strerror}") from error
-
-
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
     """Write manifest and files (name -> content, or a file to copy), verify, then rename into place.
 
-    Raises BundleError if `folder` exists, a file does not match its checksum in the manifest, or the disk refuses.
+    Raises BundleError if `folder` exists, a name leads out of it, a file does not match its checksum in the
+    manifest, or the disk refuses.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists: a published bundle is never changed; give the next version")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _fill(draft, manifest, files)
+            bundle = open_bundle(draft)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise BundleError(f"{folder.parent} cannot be written: {error.strerror}") from error
-    try:
-        for name, content in files.items():
-            target = draft / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        open_bundle(draft)
-        draft.chmod(0o755)  # mkdtemp makes it private; the service often runs as another user
-        draft.rename(folder)
-    except OSError as error:
-        raise BundleError(f"{folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return open_bundle(folder)
+        raise BundleError(f"{folder} cannot be written: {error}") from error
+    return replace(bundle, folder=folder)
+
+
+def _fill(draft: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> None:
+    for name, content in files.items():
+        try:
+            target = draft / inside(name)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            shutil.copyfile(content, target)
+    (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    # The service often runs as another user, and neither mkdtemp nor a careful umask lets that one in.
+    for path in (draft, *draft.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,0 +1,104 @@
+"""The promises of models.topk."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.topk import Prediction, softmax, top_k
+
+finite = st.floats(-(2.0**100), 2.0**100, width=32)
+# Whole numbers tie often, wide ones make all scores but one vanish.
+Row = st.lists(st.integers(-3, 3).map(float) | finite, min_size=1, max_size=40)
+
+
+def array(values: object) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
+
+
+def test_softmax_by_hand() -> None:
+    """e^0 : e^ln2 : e^ln5 = 1 : 2 : 5."""
+    assert softmax(array([0.0, math.log(2), math.log(5)])) == pytest.approx([1 / 8, 2 / 8, 5 / 8], rel=1e-7)
+
+
+def test_softmax_of_a_batch_is_that_of_its_rows() -> None:
+    batch = np.random.default_rng(3).normal(0, 5, (2, 4, 7)).astype(np.float32)
+    rows = [softmax(row) for row in batch.reshape(8, 7)]
+    assert np.array_equal(softmax(batch), np.reshape(rows, (2, 4, 7)))
+
+
+@given(Row)
+def test_scores_sum_to_1_over_all_classes(logits: list[float]) -> None:
+    scores = softmax(array(logits))
+    assert abs(math.fsum(scores) - 1.0) < 1e-12
+    assert all(0.0 <= score <= 1.0 for score in scores)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=40), st.integers(-100_000, 100_000))
+def test_a_shift_of_all_logits_changes_none_of_them(logits: list[int], shift: int) -> None:
+    """Whole numbers, since float32 would round the shifted logits themselves."""
+    assert np.array_equal(softmax(array(logits)), softmax(array(logits) + np.float32(shift)))
+
+
+@given(Row, st.data())
+def test_predictions_are_sorted_by_falling_score_equal_ones_by_class_id(
+    logits: list[float], data: st.DataObject
+) -> None:
+    labels = [f"class {index}" for index in range(len(logits))]
+    k = data.draw(st.integers(1, len(logits)))
+    best = top_k(array(logits), labels, k)
+    assert len(best) == k
+    assert best == sorted(best, key=lambda prediction: (-prediction.score, prediction.class_id))
+    assert all(prediction.label == labels[prediction.class_id] for prediction in best)
+    assert best[0].class_id == logits.index(max(logits, key=np.float32))
+    left_out = set(range(len(logits))) - {prediction.class_id for prediction in best}
+    scores = softmax(array(logits))
+    assert all((scores[index], -index) <= (best[-1].score, -best[-1].class_id) for index in left_out)
+
+
+@given(Row)
+def test_fewer_predictions_are_the_first_of_more(logits: list[float]) -> None:
+    labels = [str(index) for index in range(len(logits))]
+    everything = top_k(array(logits), labels, len(logits))
+    assert all(top_k(array(logits), labels, k) == everything[:k] for k in range(1, len(logits)))
+
+
+def test_equal_scores_by_class_id() -> None:
+    best = top_k(array([1.0, 2.0, 1.0, 2.0]), ["a", "b", "c", "d"], 4)
+    assert [prediction.label for prediction in best] == ["b", "d", "a", "c"]
+
+
+def test_predictions_hold_plain_python_values() -> None:
+    """So that any JSON encoder can write them."""
+    (prediction,) = top_k(array([0.0]), ["only"], 1)
+    assert prediction == Prediction("only", 0, 1.0)
+    assert (type(prediction.class_id), type(prediction.score)) == (int, float)
+
+
+def test_two_classes_may_bear_one_label() -> None:
+    """ImageNet has two cranes and two maillots."""
+    best = top_k(array([0.0, 1.0]), ["crane", "crane"], 2)
+    assert [(prediction.label, prediction.class_id) for prediction in best] == [("crane", 1), ("crane", 0)]
+
+
+@pytest.mark.parametrize("k", [-1, 0, 4])
+def test_a_k_out_of_range_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k must be in 1..3, not {k}"):
+        top_k(array([1.0, 2.0, 3.0]), ["a", "b", "c"], k)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_never_become_predictions(wrong: float) -> None:
+    with pytest.raises(ValueError, match="the logits are not finite"):
+        top_k(array([1.0, wrong, 3.0]), ["a", "b", "c"], 1)
+
+
+@pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0])
+def test_logits_that_are_not_one_for_each_label_never_become_predictions(logits: object) -> None:
+    with pytest.raises(ValueError, match="3 labels need as many logits"):
+        top_k(array(logits), ["a", "b", "c"], 1)
