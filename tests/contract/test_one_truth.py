@@ -1,0 +1,123 @@
+"""What was measured in training is what is served: the same tensors, the same logits, the same answer."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from models.preprocess import preprocess
+from models.store import open_bundle
+from models.topk import softmax
+from service.app import create_app
+from service.engines import load_engine
+from service.engines.fake import FakeEngine
+from service.settings import Settings
+
+PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """<folder>/photos/*.jpeg: an image folder of one class, for training to evaluate and for us to post."""
+    if not PHOTOS.is_file():
+        pytest.skip("the photos ../shared/data/imagenet_samples.tar are absent")
+    folder = tmp_path_factory.mktemp("real") / "photos"
+    folder.mkdir()
+    with tarfile.open(PHOTOS) as archive:
+        members = [member for member in archive if member.isfile()][:COUNT]
+        for member in members:
+            (folder / f"{Path(member.name).stem}.jpeg").write_bytes(archive.extractfile(member).read())
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def mindspore():
+    """Set up for CPU; some versions warn of their own deprecated parts when imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from training import device
+
+        device.prepare("CPU", 0)
+        import mindspore
+    return mindspore
+
+
+@pytest.fixture
+def serving():
+    """`with serving(settings, engine=...) as client`: the application, its model opened."""
+
+    @contextmanager
+    def opened(settings, engine=None):
+        with TestClient(create_app(settings, engine=engine)) as client:
+            until = time.monotonic() + 60
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < until, client.get("/readyz?verbose").text
+                time.sleep(0.01)  # polls another thread's start-up
+            yield client
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return open_bundle(Settings().model)
+
+
+def post(client, path):
+    return client.post("/classify", content=path.read_bytes(), headers={"Content-Type": "image/jpeg"})
+
+
+def test_training_evaluates_and_the_service_infers_bit_identical_tensors(mindspore, photos, shipped, serving):
+    from training.data import evaluation_batches, scan
+
+    folder = scan(photos, 1)
+    evaluated = next(evaluation_batches(folder, shipped.manifest.preprocess, len(folder), 2)).images
+    served = []
+
+    def remember(images):
+        served.extend(images.copy())
+        return np.zeros((len(images), len(shipped.labels)), np.float32)
+
+    engine = FakeEngine(len(shipped.labels), shipped.manifest.preprocess.input_size, answer=remember)
+    with serving(Settings(), engine=engine) as client:
+        served.clear()  # the warm-up is no photo
+        for path, _ in folder.images:
+            assert post(client, path).status_code == 200
+    np.testing.assert_array_equal(np.stack(served), evaluated)
+
+
+def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shipped, serving):
+    paths = sorted((photos / "photos").iterdir())
+    tensors = np.stack([preprocess(path.read_bytes(), shipped.manifest.preprocess) for path in paths])
+    network = mindspore.nn.GraphCell(mindspore.load(str(shipped.path(shipped.artifact(["mindir"], "fp32")))))
+    expected = network(mindspore.Tensor(tensors)).asnumpy()
+
+    engine = load_engine("onnxruntime", shipped, "fp32", 2)
+    np.testing.assert_allclose(engine.infer(tensors), expected, atol=1e-4, rtol=0)
+    engine.close()
+
+    with serving(Settings()) as client:
+        for path, logits in zip(paths, expected, strict=True):
+            answer = post(client, path).json()
+            scores = {prediction["class_id"]: prediction["score"] for prediction in answer["results"][0]["predictions"]}
+            probabilities = softmax(logits)
+            for class_id, score in scores.items():
+                assert score == pytest.approx(probabilities[class_id], abs=1e-4)
+            assert len(scores) == 5
+            assert min(scores.values()) >= np.sort(probabilities)[-5] - 1e-4
+
+
+def test_the_golden_logits_are_those_of_the_framework(mindspore, shipped):
+    from models.golden import load
+
+    tensors, expected = load(shipped)
+    network = mindspore.nn.GraphCell(mindspore.load(str(shipped.path(shipped.artifact(["mindir"], "fp32")))))
+    np.testing.assert_allclose(network(mindspore.Tensor(tensors)).asnumpy(), expected, atol=1e-4, rtol=0)
