@@ -174,16 +174,13 @@ class Batcher:
         loop = asyncio.get_running_loop()
         item = _Waiting(image, deadline, now, loop.create_future())
         self._queue[item] = None
-        self._wake_pump(loop)
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            loop.call_soon(self._pump)
         try:
             return await item.future
         finally:
             self._queue.pop(item, None)
-
-    def _wake_pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._pump_is_due and len(self._running) < self._slots:
-            self._pump_is_due = True
-            loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         """Give batches to the engine while a slot is idle and images wait."""
@@ -284,7 +281,6 @@ class Batcher:
         finally:
             for item in [*(item for batch in self._running.values() for item in batch.items), *self._queue]:
                 item.settle(Draining("the service shut down before the image's turn", self.predicted_wait_s))
-            self._queue.clear()
             self._executor.shutdown(wait=False)
 
     def _unsettled(self) -> list[asyncio.Future[_Outcome] | asyncio.Future[Inferred]]:

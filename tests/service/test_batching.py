@@ -160,6 +160,20 @@ def test_a_batch_is_what_came_while_the_engine_was_busy(run: Run) -> None:
     run(scenario())
 
 
+def test_a_batch_is_built_only_when_a_slot_is_free_so_late_arrivals_still_get_in(run: Run) -> None:
+    async def scenario() -> None:
+        world = World()
+        tasks = [world.submit(picture(seed)) for seed in range(MAX_BATCH + 1)]
+        await ticks()
+        assert world.batcher.queue_depth == 1
+        tasks.append(world.submit(picture(9)))
+        await ticks()
+        world.gate.set()
+        assert [answer.batch_size for answer in await asyncio.gather(*tasks)] == [MAX_BATCH] * MAX_BATCH + [2, 2]
+
+    run(scenario())
+
+
 def test_each_slot_takes_a_batch(run: Run) -> None:
     async def scenario() -> None:
         world = World(slots=2)
@@ -233,6 +247,21 @@ def test_a_caller_that_leaves_the_queue_costs_no_engine_time(run: Run) -> None:
     run(scenario())
 
 
+def test_a_caller_that_leaves_just_before_the_pump_costs_no_engine_time(run: Run) -> None:
+    async def scenario() -> None:
+        world = World()
+        world.gate.set()
+        task = world.submit(picture(1))
+        await asyncio.sleep(0)  # it is in the queue, and the pump is due
+        assert world.batcher.queue_depth == 1
+        task.cancel()
+        await outcomes(task)
+        await world.batcher.close(30.0)
+        assert world.batch_sizes == []
+
+    run(scenario())
+
+
 def test_a_passed_deadline_is_told_at_once(run: Run) -> None:
     async def scenario() -> None:
         world = World()
@@ -293,6 +322,7 @@ def test_a_batch_takes_at_most_its_share_of_the_time_that_its_first_image_was_gi
         await world.occupy_the_engine()
         tasks = [world.submit(picture(seed), world.clock.now + 0.5) for seed in range(4)]
         await ticks()
+        world.clock.now += 0.2  # not of the time that is left: under load that would shrink the batches
         world.gate.set()
         assert all(isinstance(outcome, Inferred) for outcome in await outcomes(*tasks))
         assert world.batch_sizes == [1, 2, 2]  # 0.4 of 0.5 s are two images, where four would have taken 0.4 s
@@ -329,6 +359,28 @@ def test_a_batch_that_fails_never_stops_the_next(run: Run) -> None:
         assert isinstance(failed, EngineFailed)
         assert isinstance(answered, Inferred)
         assert world.is_right(answered, image)
+
+    run(scenario())
+
+
+def test_a_batch_that_fails_says_nothing_about_the_speed(run: Run) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+
+        def fail(images: Image) -> None:
+            clock.now += 5.0
+            raise RuntimeError("after a long time")
+
+        batcher = Batcher(
+            FakeEngine(CLASSES, SIZE, fail=fail),
+            max_batch_size=2,
+            max_queue_images=8,
+            metrics=Metrics(CollectorRegistry()),
+            clock=clock,
+        )
+        batcher.learn_speed(2, 0.5)
+        await asyncio.gather(batcher.submit(picture(0)), batcher.submit(picture(1)), return_exceptions=True)
+        assert batcher.seconds_per_image == 0.25
 
     run(scenario())
 

@@ -5,16 +5,18 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from models.errors import BundleError, ImageError
-from models.preprocess import preprocess
+from models.preprocess import open_image, preprocess
 from models.store import open_bundle
 from models.topk import top_k
 from service.classifier import Classified, Classifier
@@ -299,6 +301,19 @@ def test_the_stages_of_an_answered_image_are_measured_and_counted(
     run(scenario())
 
 
+def test_a_phones_jpeg_with_further_pictures_counts_as_jpeg(run: Run, tiny_bundle: Path) -> None:
+    encoded = BytesIO()
+    Image.new("RGB", (32, 32)).save(encoded, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert open_image(encoded.getvalue()).format == "MPO"
+
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            await it.classify(encoded.getvalue())
+            assert it.value("repvgg_images_total", format="jpeg") == 1
+
+    run(scenario())
+
+
 def test_warming_up_counts_nothing_but_measures_the_speed(run: Run, tiny_bundle: Path) -> None:
     async def scenario() -> None:
         async with Opened(tiny_bundle) as it:
@@ -435,13 +450,14 @@ def test_a_stuck_engine_or_decoder_does_not_keep_closing_from_ending(
     async def scenario() -> None:
         async with Opened(tiny_bundle, decode_threads=1) as it:
             stuck = await it.occupied(jpeg_bytes)
-            slow = SlowBytes.of(jpeg_bytes)
-            decoding = it.classify(slow, jpeg_bytes)
+            slow, waiting = SlowBytes.of(jpeg_bytes), SlowBytes.of(jpeg_bytes)
+            decoding = it.classify(slow, waiting)
             await it.until(slow.begun.is_set)
             await it.classifier.close(0.0)
             assert not it.engine.closed
             assert [type(fate) for fate in await stuck] == [Draining]
             slow.gate.set()
             assert [type(fate) for fate in await decoding] == [Draining, Draining]
+            assert not waiting.begun.is_set()
 
     run(scenario())

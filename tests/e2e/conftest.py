@@ -1,0 +1,126 @@
+"""The real server: a process, a socket on 127.0.0.1, ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import service
+
+ROOT = Path(service.__file__).parents[1]
+LIMIT_S = 120.0
+
+
+class Server:
+    """`repvgg serve` in a process of its own; its log lines are collected as they come."""
+
+    def __init__(self, *flags: object, environ: dict[str, str] | None = None) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", *map(str, flags)],
+            cwd=ROOT,
+            env=inherited | (environ or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._arrived.put(json.loads(line))
+        self._arrived.put(None)
+
+    def wait_for_line(self, start: str) -> dict[str, Any]:
+        """The next log line whose message begins so."""
+        while True:
+            line = self._arrived.get(timeout=LIMIT_S)
+            assert line is not None, f"the server ended: {self.lines}"
+            self.lines.append(line)
+            if line["msg"].startswith(start):
+                return line
+
+    def wait_until_serving(self) -> Server:
+        self.url: str = self.wait_for_line("serving ")["url"]
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code and stderr, once it has ended."""
+        assert self.process.stderr is not None
+        code = self.process.wait(LIMIT_S)
+        self._reader.join(LIMIT_S)
+        while not self._arrived.empty():
+            if (line := self._arrived.get()) is not None:
+                self.lines.append(line)
+        return code, self.process.stderr.read()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(LIMIT_S)
+        self._reader.join(LIMIT_S)
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def start(tiny_bundle: Path) -> Iterator[Callable[..., Server]]:
+    """`start(*flags, environ={...})` -> a Server of the tiny bundle on any free port, unless flags say otherwise."""
+    servers: list[Server] = []
+
+    def run(*flags: object, environ: dict[str, str] | None = None) -> Server:
+        servers.append(Server("--model", tiny_bundle, "--port", 0, *flags, environ=environ))
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def server(tiny_bundle: Path) -> Iterator[Server]:
+    """One that serves with the default settings, for all tests that leave it as it is."""
+    running = Server("--model", tiny_bundle, "--port", 0)
+    try:
+        yield running.wait_until_serving()
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    def wait(condition: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < give_up_at, "waited in vain"
+            time.sleep(0.02)
+
+    return wait

@@ -1,0 +1,149 @@
+"""How the process starts, fails to start, and ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+CLASSIFY = (
+    b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n"
+    b"Expect: 100-continue\r\n\r\n"
+)
+
+
+def request_in_flight(server: Server, image: bytes) -> socket.socket:
+    """A connection whose request the application has begun to read: the server said to go on."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=120)
+    connection.sendall(CLASSIFY % len(image))
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    connection.close()
+    return received
+
+
+def refuses_connections(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port), timeout=120).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_sigterm_answers_what_is_in_flight_and_ends_with_0(
+    start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
+) -> None:
+    server = start("--drain-seconds", 0).wait_until_serving()
+    connections = [request_in_flight(server, jpeg_bytes) for _ in range(8)]
+    server.signal(signal.SIGTERM)
+    wait_until(lambda: refuses_connections(server))
+    for connection in connections:
+        connection.sendall(jpeg_bytes)
+    replies = [read_all(connection) for connection in connections]
+    assert [reply.split(b"\r\n")[0] for reply in replies] == [b"HTTP/1.1 200 OK"] * 8
+    assert all(b'"predictions"' in reply for reply in replies)
+    assert server.wait() == (0, "")
+    assert server.lines[-1]["msg"] == "stopped"
+
+
+def test_sigterm_is_announced_while_requests_are_still_answered_and_a_second_one_skips_the_waiting(
+    start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
+) -> None:
+    server = start("--drain-seconds", 3600).wait_until_serving()
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        assert client.get("/readyz").json()["code"] == "draining"
+        assert client.get("/livez").status_code == 200
+        reply = client.post("/classify", content=jpeg_bytes, headers={"content-type": "image/jpeg"})
+        assert reply.status_code == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == (0, "")
+
+
+def test_ctrl_c_does_not_wait(start: Callable[..., Server]) -> None:
+    server = start("--drain-seconds", 3600).wait_until_serving()
+    server.signal(signal.SIGINT)
+    assert server.wait() == (0, "")
+
+
+def test_the_banner_names_address_model_and_engine(server: Server) -> None:
+    banner = server.lines[-1]
+    assert banner["msg"] == f"serving tiny 1 with onnxruntime fp32 on {server.url}"
+    assert (banner["url"], banner["model_engine"]) == (server.url, "onnxruntime")
+
+
+def one_line(said: str, text: str) -> bool:
+    return said in text and text.startswith("repvgg serve: ") and text.count("\n") == 1
+
+
+def test_a_port_in_use_ends_with_69(start: Callable[..., Server], server: Server) -> None:
+    code, err = start("--port", server.port).wait()
+    assert code == 69
+    assert one_line(f"port {server.port}: the port is in use", err)
+
+
+def test_a_corrupt_bundle_ends_with_66(start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corrupt"
+    shutil.copytree(tiny_bundle, folder)
+    (folder / "labels.txt").write_text("something else\n")
+    code, err = start("--model", folder).wait()
+    assert code == 66
+    assert one_line(f"{folder / 'labels.txt'} is corrupt", err)
+
+
+def test_a_missing_bundle_ends_with_66(start: Callable[..., Server], tmp_path: Path) -> None:
+    code, err = start("--model", tmp_path).wait()
+    assert code == 66
+    assert one_line(f"no model bundle at {tmp_path}", err)
+
+
+def test_logits_that_are_not_the_golden_ones_end_with_70(start: Callable[..., Server], wrong_bundle: Path) -> None:
+    code, err = start("--model", wrong_bundle).wait()
+    assert code == 70
+    assert one_line("off the golden logits", err)
+
+
+def test_an_engine_that_is_not_installed_ends_with_69(start: Callable[..., Server], tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not installed')")
+    code, err = start(environ={"PYTHONPATH": str(tmp_path)}).wait()
+    assert code == 69
+    assert one_line("pip install 'repvgg[onnx]'", err)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "said"),
+    [
+        (["--port", "http"], {}, "--port=http is not allowed: it must be a whole number in 0..65535"),
+        ([], {"REPVGG_TIMEOUT_MS": "-1"}, "REPVGG_TIMEOUT_MS=-1 is not allowed"),
+        ([], {"REPVGG_TIMEOUT": "1"}, "REPVGG_TIMEOUT is no setting; the nearest one is REPVGG_TIMEOUT_MS"),
+    ],
+)
+def test_a_bad_configuration_ends_with_78(
+    start: Callable[..., Server], flags: list[str], environ: dict[str, str], said: str
+) -> None:
+    code, err = start(*flags, environ=environ).wait()
+    assert code == 78
+    assert one_line(said, err)
+
+
+def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[..., Server]) -> None:
+    injected = {"REPVGG_SERVICE_HOST": "10.0.0.1", "REPVGG_PORT": "tcp://10.0.0.1:80"}
+    server = start(environ=injected).wait_until_serving()
+    (warning,) = [line for line in server.lines if line["level"] == "warning"]
+    assert all(name in warning["msg"] for name in injected)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.store import open_bundle
+
+
+def test_a_table_names_each_file_and_its_best_labels(
+    repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path
+) -> None:
+    ended = repvgg("classify", "--model", tiny_bundle, "--top-k", 2, photos)
+    lines = ended.out.splitlines()
+    assert ended.code == 0
+    assert [line.split()[0] for line in lines] == [
+        *[str(photos / f"cat/{number}.jpg") for number in range(5)],
+        *[str(photos / f"dog/{number}.PNG") for number in range(4)],
+    ]
+    _, label, score, second, lower = lines[0].split()
+    assert {label, second} <= set(open_bundle(tiny_bundle).labels)
+    assert 1 >= float(score) >= float(lower) >= 0
+
+
+def test_json_lines_have_the_fields_of_an_http_result_and_the_path(
+    repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path
+) -> None:
+    ended = repvgg("classify", "--model", tiny_bundle, "--json", photos / "dog")
+    results = [json.loads(line) for line in ended.out.splitlines()]
+    assert [set(result) for result in results] == [{"index", "filename", "predictions", "path"}] * 4
+    assert [result["index"] for result in results] == [0, 1, 2, 3]
+    assert results[2]["filename"] == "2.PNG"
+    assert results[2]["path"] == str(photos / "dog" / "2.PNG")
+    assert [set(prediction) for prediction in results[0]["predictions"]] == [{"label", "class_id", "score"}] * 5
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_bad_image_is_reported_and_keeps_no_other_from_being_classified(
+    repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path, form: list[str]
+) -> None:
+    good, bad = photos / "cat" / "0.jpg", photos / "cat" / "notes.txt"
+    ended = repvgg("classify", "--model", tiny_bundle, *form, bad, good)
+    assert ended.code == 1
+    first, second = ended.out.splitlines()
+    assert "0.jpg" in first
+    assert "not a readable image" in second
+    assert ("undecodable_image" in second) is bool(form)
+
+
+def test_top_k_out_of_range_is_wrong_usage(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:
+    ended = repvgg("classify", "--model", tiny_bundle, "--top-k", 11, photos)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "repvgg classify: --top-k 11 is not in 1..10, the number of classes\n"
+
+
+def test_settings_come_from_the_environment_too(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:
+    ended = repvgg("classify", photos, environ={"REPVGG_MODEL": str(tiny_bundle), "REPVGG_ENGINE": "fake"})
+    assert ended.code == 0
+    assert "the fake engine answers" in ended.err
+
+
+def test_no_image_is_wrong_usage(repvgg: Callable[..., Any], tmp_path: Path) -> None:
+    assert repvgg("classify", tmp_path / "none.jpg").code == 2

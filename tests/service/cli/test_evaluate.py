@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import ImageError
+from models.topk import Prediction
+from service.classifier import Classified, Timings
+from service.cli.evaluate import rank_of
+from service.errors import EngineFailed
+
+
+@pytest.fixture
+def labelled(repvgg: Callable[..., Any], tiny_bundle: Path, draw_image: Callable[..., bytes], tmp_path: Path) -> Path:
+    """A folder a class, 23 images: sorted by what the bundle itself says, except that two lie in a wrong folder."""
+    unsorted, data = tmp_path / "unsorted", tmp_path / "data"
+    unsorted.mkdir()
+    for seed in range(23):
+        (unsorted / f"{seed:02}.jpg").write_bytes(draw_image(seed))
+    lines = repvgg("classify", "--model", tiny_bundle, "--json", "--top-k", 10, unsorted).out.splitlines()
+    for number, line in enumerate(lines):
+        result = json.loads(line)
+        place = {0: 3, 1: 9}.get(number, 0)  # one is among the best five only, one not even there
+        folder = data / result["predictions"][place]["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(result["path"]).rename(folder / result["filename"])
+    return data
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 64])
+def test_every_image_counts_the_last_batch_too(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path, batch_size: int
+) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--batch-size", batch_size, "--json")
+    figures = json.loads(ended.out.splitlines()[-1])
+    assert ended.code == 0
+    assert set(figures) == {"images", "top1", "top5", "images_per_second", "engine", "precision"}
+    assert (figures["images"], figures["top1"], figures["top5"]) == (23, 21 / 23, 22 / 23)
+    assert (figures["engine"], figures["precision"]) == ("onnxruntime", "fp32")
+    assert figures["images_per_second"] > 0
+
+
+def test_an_undecodable_image_counts_as_wrong_and_is_named(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path
+) -> None:
+    folder = next(labelled.iterdir())
+    (folder / "broken.png").write_bytes(b"junk")
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--json")
+    figures = json.loads(ended.out)
+    assert (ended.code, figures["images"], figures["top1"]) == (0, 24, 21 / 24)
+    assert f"{folder / 'broken.png'}: counts as wrong: not a readable image" in ended.err
+
+
+def test_without_json_it_is_one_sentence(repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--engine", "fake")
+    assert ended.out.startswith("23 images: top-1 ")
+    assert ended.out.endswith(" images/s with fake fp32\n")
+
+
+def test_a_missing_folder_is_wrong_usage(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", tmp_path / "none")
+    assert (ended.code, ended.err) == (2, f"repvgg evaluate: --data {tmp_path / 'none'} is no folder\n")
+
+
+def test_a_folder_that_is_no_class_names_the_nearest(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path
+) -> None:
+    (labelled / "hoarse").mkdir()
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled)
+    assert ended.code == 2
+    assert "hoarse is none of the bundle's 10 classes; the nearest is horse" in ended.err
+
+
+def test_a_folder_without_images_says_how_they_should_lie(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", tmp_path)
+    assert ended.code == 2
+    assert "FOLDER/<class>/*.jpg" in ended.err
+
+
+def test_a_label_s_rank_is_its_place_among_the_best() -> None:
+    timings = Timings(0.0, 0.0, 0.0, 1)
+    fate = Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings)
+    assert (rank_of("cat", fate), rank_of("dog", fate), rank_of("ship", fate)) == (0, 1, None)
+    assert rank_of("cat", ImageError("undecodable_image", "broken")) is None
+
+
+def test_an_engine_that_fails_makes_no_figures() -> None:
+    with pytest.raises(EngineFailed):
+        rank_of("cat", EngineFailed("the engine gave no usable answer"))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from service.cli.console import AddressUnavailable
+from service.cli.server import listen, url_of
+
+
+def test_port_0_takes_any_free_one() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert port > 0
+        assert url_of(listener) == f"http://127.0.0.1:{port}"
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+def test_a_name_is_resolved() -> None:
+    with listen("localhost", 0) as listener:
+        assert listener.getsockname()[1] > 0
+
+
+def test_a_port_that_is_taken_is_said_with_a_way_out() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(AddressUnavailable, match=f"127.0.0.1 port {port}: the port is in use; .* another --port"):
+            listen("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_said() -> None:
+    # RFC 5737 keeps this address for documentation: no machine has it.
+    with pytest.raises(AddressUnavailable, match="this machine does not have the address; give --host"):
+        listen("192.0.2.1", 0)
+
+
+def test_a_host_that_is_none_is_said() -> None:
+    with pytest.raises(AddressUnavailable, match="the host is not known"):
+        listen("not a host", 0)
