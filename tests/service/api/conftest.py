@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +10,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.engines.fake import FakeEngine
 from service.settings import Settings
-
-with warnings.catch_warnings():
-    # starlette 1.x wants a successor of httpx that it does not install itself; httpx still works.
-    warnings.filterwarnings("ignore", message=".*httpx.*")
-    from starlette.testclient import TestClient
 
 
 def _wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
