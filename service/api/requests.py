@@ -80,10 +80,9 @@ class Exchange:
 
     def server_timing(self) -> str:
         """`read;dur=0.4, decode;dur=2.1, queue;dur=0.1, infer;dur=9.8;desc="batch=4", total;dur=12.6` (milliseconds)"""
-        parts = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in self.stages.items()]
-        if self.batch_size is not None and parts:
-            parts[-1] += f';desc="batch={self.batch_size}"'
-        return ", ".join([*parts, f"total;dur={self.elapsed_s() * 1000:.3f}"])
+        details = {} if self.batch_size is None else {"infer": f';desc="batch={self.batch_size}"'}
+        stages = self.stages | {"total": self.elapsed_s()}
+        return ", ".join(f"{name};dur={seconds * 1000:.3f}{details.get(name, '')}" for name, seconds in stages.items())
 
     def problem(self, fault: Fault, **more: Any) -> Response:
         self.code = fault.code

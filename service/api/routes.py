@@ -84,11 +84,7 @@ class Endpoints:
 
     async def index(self) -> Response:
         return JSONResponse(
-            {
-                "service": "repvgg",
-                "documentation": "/docs",
-                "classify": "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' .../classify",
-            }
+            {"service": "repvgg", "classify": "POST /classify", "documentation": "/docs", "model": "/models"}
         )
 
 

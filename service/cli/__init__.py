@@ -58,7 +58,9 @@ def main(
     console = Console(environ, out or sys.stdout, err or sys.stderr)
     arguments = build_parser().parse_args(argv)
     try:
-        return VERBS[arguments.verb].run(arguments, console)
+        code = VERBS[arguments.verb].run(arguments, console)
+        console.out.flush()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -76,8 +78,8 @@ def _report(error: Exception, verb: str, console: Console) -> int:
     elif isinstance(error, ServiceError):
         print(f"repvgg {verb}: stopped: {error}", file=console.err)
     else:
-        log.error("a bug", exc_info=error)
-        print(f"repvgg {verb}: a bug, see the traceback: {type(error).__name__}: {error}", file=console.err)
+        log.error("repvgg %s failed", verb, exc_info=error)
+        print(f"repvgg {verb}: {type(error).__name__}: {error}", file=console.err)
     return code
 
 

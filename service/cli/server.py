@@ -3,7 +3,8 @@
 1. a port that is taken is said at once, with a way out;
 2. SIGTERM: /readyz says no at once, requests are served on for `drain_seconds`, then those in flight are finished;
 3. Ctrl-C, or a second signal, skips the waiting, but not the finishing;
-4. a start that fails ends the process with its reason; a clean end is exit code 0.
+4. a start that fails ends the process with its reason; a clean end is exit code 0;
+5. an engine that is stuck does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import errno
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from service.api.answers import served_model
 from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.cli.console import AddressUnavailable
+from service.engines.base import Engine
 from service.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -35,9 +38,12 @@ LINGER_S = 5
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
-    """Blocks until a signal. Raises what kept the service from starting."""
-    app = create_app(settings)
+def serve(settings: Settings, listener: socket.socket, engine: Engine | None = None) -> None:
+    """Blocks until a signal. Raises what kept the service from starting.
+
+    `engine` instead of the one of the settings, as in create_app.
+    """
+    app = create_app(settings, engine=engine)
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
@@ -55,15 +61,27 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     DrainingServer(config, lifecycle, url, settings.drain_seconds).run(sockets=[listener])
     if lifecycle.failure is not None:
         raise lifecycle.failure
+    if lifecycle.classifier is not None and not lifecycle.classifier.batcher.idle:
+        # Its thread cannot be stopped, and Python would wait for it for ever at the end.
+        log.error("stopped, although the engine is still at work on a batch")
+        os._exit(1)
     log.info("stopped")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket (SO_REUSEADDR is set). Raises AddressUnavailable."""
+    """A listening socket. Raises AddressUnavailable."""
+    listener: socket.socket | None = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=BACKLOG)
+        # With the protocol named: asyncio sets TCP_NODELAY only where it is, and without that answers wait 40 ms.
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        return listener
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise AddressUnavailable(f"cannot listen on {host} port {port}: {_reason(error)}") from error
 
 

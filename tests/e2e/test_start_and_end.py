@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import service
+
 if TYPE_CHECKING:
     from conftest import Server
 
+ROOT = Path(service.__file__).parents[1]
 CLASSIFY = (
     b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n"
     b"Expect: 100-continue\r\n\r\n"
@@ -147,3 +153,32 @@ def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[...
     server = start(environ=injected).wait_until_serving()
     (warning,) = [line for line in server.lines if line["level"] == "warning"]
     assert all(name in warning["msg"] for name in injected)
+
+
+STUCK = """
+import sys, threading
+from service import logs
+from service.cli.server import listen, serve
+from service.engines.fake import FakeEngine
+from service.settings import Settings
+
+def stick(images):
+    if images.any():  # the warm-up's are black
+        threading.Event().wait()
+
+logs.configure("json", sys.stdout)
+settings = Settings(model=sys.argv[1], timeout_ms=200, drain_seconds=0)
+serve(settings, listen("127.0.0.1", 0), FakeEngine(10, 32, fail=stick))
+"""
+
+
+def test_an_engine_that_is_stuck_keeps_nobody_waiting(tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    command = [sys.executable, "-c", STUCK, str(tiny_bundle)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        lines = (json.loads(line) for line in process.stdout)
+        url = next(line["url"] for line in lines if line["msg"].startswith("serving "))
+        reply = httpx.post(f"{url}/classify", content=jpeg_bytes, headers={"content-type": "image/jpeg"}, timeout=120)
+        assert (reply.status_code, reply.json()["code"]) == (504, "deadline_exceeded")
+        process.terminate()
+        assert process.wait(120) == 1
+        assert "still at work" in list(lines)[-1]["msg"]

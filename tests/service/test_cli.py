@@ -87,3 +87,20 @@ def test_a_bad_configuration_is_one_clear_line(environ: dict[str, str], flags: l
     assert main(["serve", *flags], environ, StringIO(), err) == 78
     assert err.getvalue().startswith(f"repvgg serve: {said}")
     assert err.getvalue().count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_failure_to_shout_about(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "service", "inspect", str(tiny_bundle)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_what_nobody_foresaw_ends_with_1_and_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    err = StringIO()
+    assert main(["inspect", "x" * 5000], {}, StringIO(), err) == 1  # a name that is too long for the file system
+    assert err.getvalue().startswith("repvgg inspect: OSError: ")
+    assert "Traceback" in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -14,6 +15,27 @@ def test_port_0_takes_any_free_one() -> None:
         assert port > 0
         assert url_of(listener) == f"http://127.0.0.1:{port}"
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+def test_answers_are_not_held_back_for_40_ms() -> None:
+    async def accepted_without_delay() -> int:
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            done.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        async with await asyncio.start_server(accept, sock=listener):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            no_delay = await done
+            writer.close()
+            await writer.wait_closed()
+        return no_delay
+
+    assert asyncio.run(accepted_without_delay())
 
 
 def test_a_name_is_resolved() -> None:
