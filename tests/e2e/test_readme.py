@@ -40,15 +40,10 @@ def test_every_command_of_the_readme_is_tried_by_a_test():
     assert all(f"\n{command.split()[1]}:" in makefile for command in MAKE)
 
 
-@pytest.fixture(scope="module")
-def url(request):
-    server = request.getfixturevalue("shipped_server")
-    return server.url
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("command", CURL)
-def test_curl(url, command):
+def test_curl(start, command):
+    url = start("--model", "repvgg-tiny-cifar10").wait_until_serving().url
     out = shell(command.replace("http://127.0.0.1:8000", url).replace("curl ", "curl --fail-with-body --silent ", 1))
     if "/classify" in command:
         answer = json.loads(out)
