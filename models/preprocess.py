@@ -80,7 +80,11 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
 
 def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """Encoded image -> upright 8-bit RGB image (first frame). Raises ImageError."""
-    image = open_image(encoded, max_pixels)
+    return read_pixels(open_image(encoded, max_pixels))
+
+
+def read_pixels(image: Image.Image) -> Image.Image:
+    """An image as `open_image` gives it -> upright 8-bit RGB image (first frame). Raises ImageError."""
     try:
         image.load()
         return to_rgb(_turn_upright(image))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from models import golden
 from models.errors import BundleError, ContractError, ImageError
 from models.manifest import Preprocess
-from models.preprocess import open_image, preprocess
+from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
 from service.batching import Batcher, Inferred
@@ -227,10 +227,9 @@ class Classifier:
 def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
-    found = open_image(encoded, max_pixels).format or ""
-    tensor = preprocess(encoded, spec, max_pixels)
-    # Pillow calls a JPEG that carries further pictures, as phones write them, MPO.
-    image_format = "jpeg" if found == "MPO" else found.lower()
+    image = open_image(encoded, max_pixels)
+    image_format = str(image.format).lower()
+    tensor = to_tensor(read_pixels(image), spec)
     return _Decoded(tensor, image_format, time.monotonic() - started)
 
 

@@ -98,9 +98,14 @@ def test_a_reader_that_has_enough_is_no_failure_to_shout_about(tiny_bundle: Path
 
 
 def test_what_nobody_foresaw_ends_with_1_and_a_traceback_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    class Broken(StringIO):
+        def write(self, text: str) -> int:
+            raise RuntimeError("nobody foresaw this")
+
     err = StringIO()
-    assert main(["inspect", "x" * 5000], {}, StringIO(), err) == 1  # a name that is too long for the file system
-    assert err.getvalue().startswith("repvgg inspect: OSError: ")
+    assert main(["inspect", str(tiny_bundle)], {}, Broken(), err) == 1
+    assert err.getvalue().startswith("repvgg inspect: a bug")
+    assert "nobody foresaw this" in err.getvalue()
     assert "Traceback" in caplog.text
