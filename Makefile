@@ -3,7 +3,7 @@ PYTHON ?= python3
 
 serve:  ## serve the default model bundle on http://127.0.0.1:8000
 	@$(PYTHON) scripts/setup.py serve
-	@exec .venv/bin/repvgg serve
+	@exec .venv/bin/repvgg serve --log-format console
 
 test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
