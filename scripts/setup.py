@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
 # The lock files of each set-up; `dev` holds the pins of `serve` and more, so it serves both.
 LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
 DOWNLOADS = {"serve": "about 55 MB", "dev": "about 0.9 GB"}
@@ -26,7 +27,7 @@ def main(which: str) -> int:
     if is_current(which):
         return 0
     print(f"setting up .venv ({which}): downloads {DOWNLOADS[which]} the first time", flush=True)
-    if not (VENV / "bin" / "python").exists():
+    if version_of(PYTHON) != version_of(Path(sys.executable)):
         create_venv()
     for lock in LOCKS[which]:
         pip("--require-hashes", "--requirement", str(ROOT / "requirements" / f"{lock}.lock"))
@@ -47,17 +48,25 @@ def missing(which: str) -> str | None:
     return None
 
 
+def version_of(python: Path) -> str | None:
+    """`3.11`; None if there is no such interpreter, or it does not run any more."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        return subprocess.run([python, "-c", program], capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def create_venv() -> None:
     """With its own pip where Python can give it one: Debian keeps that in python3-venv, and we can do without."""
-    whole = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, check=False)
+    whole = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, check=False)
     if whole.returncode:
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], check=True)
 
 
 def pip(*arguments: str) -> None:
-    python = str(VENV / "bin" / "python")
-    own = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
-    command = [python, "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", python]
+    own = subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    command = [str(PYTHON), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(PYTHON)]
     subprocess.run(
         [*command, "install", "--quiet", "--disable-pip-version-check", "--no-input", *arguments], check=True
     )
@@ -74,7 +83,7 @@ def fingerprint(which: str) -> str:
 
 def is_current(which: str) -> bool:
     """The set-up asked for, or the larger one, was made from the lock files as they are now."""
-    return any(
+    return PYTHON.exists() and any(
         stamp(done).is_file() and stamp(done).read_text() == fingerprint(done) for done in dict.fromkeys((which, "dev"))
     )
 

@@ -15,6 +15,7 @@ def setup(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "VENV", tmp_path)
+    monkeypatch.setattr(module, "PYTHON", Path(sys.executable))
     return module
 
 
@@ -73,3 +74,14 @@ def test_serving_and_testing_pin_the_same_versions():
 
 def test_serving_needs_no_training_framework():
     assert "mindspore" not in (ROOT / "requirements" / "serve.lock").read_text()
+
+
+def test_an_environment_of_another_python_or_a_broken_one_is_made_anew(setup, tmp_path):
+    assert setup.version_of(Path(sys.executable)) == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert setup.version_of(tmp_path / "no" / "python") is None
+
+
+def test_a_stamp_without_its_interpreter_counts_for_nothing(setup, monkeypatch, tmp_path):
+    setup.stamp("serve").write_text(setup.fingerprint("serve"))
+    monkeypatch.setattr(setup, "PYTHON", tmp_path / "gone")
+    assert not setup.is_current("serve")
