@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -91,7 +92,8 @@ def test_a_bad_configuration_is_one_clear_line(environ: dict[str, str], flags: l
 
 def test_a_reader_that_has_enough_is_no_failure_to_shout_about(tiny_bundle: Path) -> None:
     command = [sys.executable, "-m", "service", "inspect", str(tiny_bundle)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1

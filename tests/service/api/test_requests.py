@@ -265,6 +265,7 @@ def test_requests_and_stages_are_counted(client: TestClient, registry: Collector
 def test_paths_that_do_not_exist_share_one_series(client: TestClient, registry: CollectorRegistry) -> None:
     for path in ("/a", "/b", "/c"):
         client.get(path)
+    assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "read"}) == 0
     labels = {"route": "other", "code": "404"}
     assert registry.get_sample_value("repvgg_request_duration_seconds_count", labels) == 3
 
