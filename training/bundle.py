@@ -21,17 +21,18 @@ import onnx
 from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from pydantic import TypeAdapter, ValidationError
 
 from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Slug, Training
 from models.preprocess import preprocess
 from models.store import Bundle, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
 from training.data import SUFFIXES, evaluation_spec, scan
-from training.errors import DataError, TrainingError
+from training.errors import ConfigError, DataError, TrainingError
 from training.loop import evaluate_on
 
 INPUT, OUTPUT = "image", "logits"
@@ -72,6 +73,7 @@ def publish(
 
     Raises TrainingError.
     """
+    name, version = name_and_version(folder)
     images = read_images(golden or SAMPLES)
     tensors = tensors_of(images, spec)
     logits = np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
@@ -82,8 +84,8 @@ def publish(
     }
     files |= pack(images, logits.tolist())
     manifest = Manifest(
-        name=folder.parent.name,
-        version=folder.name,
+        name=name,
+        version=version,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         network=Network(
             variant=arch,
@@ -100,6 +102,15 @@ def publish(
         return write_bundle(folder, manifest, files)
     except BundleError as error:
         raise TrainingError(str(error)) from error
+
+
+def name_and_version(folder: Path) -> tuple[str, str]:
+    """The last two parts of a bundle's folder. Raises ConfigError for what cannot be a name."""
+    parts = folder.absolute().parent.name, folder.name
+    try:
+        return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
+    except ValidationError as error:
+        raise ConfigError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
 def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:

@@ -4,13 +4,18 @@ The reference is written from the paper (section 3.3 of RepVGG, CVPR 2021) in fl
 nothing of the code that it judges.
 """
 
+import csv
+import hashlib
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training import sources
+from training import convert, sources
+from training.errors import CheckpointError, ConfigError, DataError
 from training.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -271,15 +276,11 @@ def write_file(cpu, torch_file, tmp_path):
 
 
 def read_file(path, source):
-    from training.convert import translated
-
-    return translated(path, sources.SOURCES[source])
+    return convert.translated(path, sources.SOURCES[source])
 
 
 def fused(found, variant, classes, file=Path("test")):
-    from training.convert import deploy_network
-
-    return deploy_network(found, variant, classes, file=file)
+    return convert.deploy_network(found, variant, classes, file=file)
 
 
 def narrow(variant):
@@ -322,3 +323,152 @@ def test_the_real_a0_gives_the_logits_of_the_reference(write_file):
     assert np.abs(logits_of(fused(found, variant, 1000), images) - expected).max() < 1e-4
     counters = [name for name in left_out if name.endswith(".num_batches_tracked")]
     assert len(left_out) == len(counters) == 22 * 2 + 17  # two branches a block, and 17 identities
+
+
+def test_every_missing_unused_and_misshapen_weight_is_named_and_the_network_is_not_made(write_file):
+    variant = narrow(VARIANTS["RepVGG-A0"])
+    arrays = spell(random_reference(variant, CLASSES), "pytorch", "train")
+    del arrays["stage1.0.rbr_1x1.conv.weight"], arrays["stage2.1.rbr_identity.weight"]
+    arrays["stage1.0.rbr_5x5.conv.weight"] = np.ones(3, np.float32)
+    arrays["linear.weight"] = arrays["linear.weight"][:, 1:].copy()
+    path = write_file(arrays, "pytorch")
+    found, _ = read_file(path, "pytorch")
+    with pytest.raises(CheckpointError) as caught:
+        fused(found, variant, CLASSES, file=path)
+    for line in (
+        f"{path} is of another network",
+        "missing: stages.1.0.branch_1x1.conv.weight",
+        "missing: stages.2.1.branch_identity.gamma",
+        "unused: stages.1.0.rbr_5x5.conv.weight",
+        "classifier.weight: shape (5, 31), expected (5, 32)",
+    ):
+        assert line in str(caught.value)
+
+
+def test_weights_of_another_variant_are_refused(write_file):
+    found, _ = read_file(
+        write_file(spell(random_reference(narrow(VARIANTS["RepVGG-A0"]), CLASSES), "timm", "deploy"), "timm"), "timm"
+    )
+    with pytest.raises(CheckpointError, match=r"missing: stages\.1\.2\.conv\.bias"):
+        fused(found, narrow(VARIANTS["RepVGG-B0"]), CLASSES)
+
+
+def test_another_number_of_classes_asks_for_the_labels(write_file):
+    variant = narrow(VARIANTS["RepVGG-A0"])
+    found, _ = read_file(write_file(spell(random_reference(variant, CLASSES), "own", "train"), "own"), "own")
+    with pytest.raises(ConfigError, match="tells 5 classes apart, the labels are 1000: give --labels FILE"):
+        fused(found, variant, 1000)
+
+
+def test_the_shipped_labels_are_those_of_imagenet():
+    labels = convert.read_labels(convert.IMAGENET_LABELS)
+    assert len(labels) == 1000
+    assert [labels[i] for i in (0, 1, 207, 281, 999)] == [
+        "tench", "goldfish", "golden retriever", "tabby", "toilet tissue"
+    ]  # fmt: skip
+
+
+def test_the_shipped_labels_are_in_the_order_of_the_data_that_they_are_from():
+    table = ROOT.parent / "shared/data/imagenet_classes.csv"
+    if not table.is_file():
+        pytest.skip("the table ../shared/data/imagenet_classes.csv is absent")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == convert.read_labels(convert.IMAGENET_LABELS)
+    assert [int(row["class_id"]) for row in rows] == list(range(1000))
+    assert rows == sorted(rows, key=lambda row: row["wnid"])
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing else\n", b"cat\n\ndog\n", b"\xff\xfe"])
+def test_labels_that_are_none_are_named(tmp_path, content):
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"labels\.txt"):
+        convert.read_labels(tmp_path / "labels.txt")
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "training.convert", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image, tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    from models import golden
+    from models.preprocess import preprocess
+    from models.store import open_bundle
+
+    variant = VARIANTS["RepVGG-A0"]
+    reference = random_reference(variant, CLASSES)
+    path = write_file(spell(reference, "pytorch", "train"), "pytorch")
+    (tmp_path / "images").mkdir()
+    drawing = draw_image(0, "PNG", (300, 260))
+    (tmp_path / "images" / "drawing.png").write_bytes(drawing)
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncat\ndog\neel\n")
+    out = tmp_path / "store" / "mine" / "1"
+    names = ("--from", "pytorch", "--arch", "RepVGG-A0", "--weights", path, "--labels", tmp_path / "labels.txt")
+    done = run(*names, "--golden", tmp_path / "images", "--out", out)
+    assert done.returncode == 0, done.stderr
+
+    bundle = open_bundle(out)
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.version, bundle.labels) == ("mine", "1", ("ant", "bee", "cat", "dog", "eel"))
+    assert {(a.format, a.precision, a.batch) for a in manifest.artifacts} == {
+        ("onnx", "fp32", "dynamic"),
+        ("mindir", "fp32", "dynamic"),
+    }
+    assert manifest.preprocess == sources.preprocess_of(sources.SOURCES["pytorch"], "RepVGG-A0")
+    assert (manifest.training.top1, manifest.training.top5) == (None, None)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in manifest.training.recipe
+
+    tensors, logits = golden.load(bundle)
+    np.testing.assert_array_equal(tensors, preprocess(drawing, manifest.preprocess)[None])
+    np.testing.assert_allclose(logits, reference(tensors), atol=1e-4, rtol=0)
+    model = ReferenceEvaluator(onnx.load(bundle.path(bundle.artifact(["onnx"], "fp32"))))
+    np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (("--arch", "RepVGG-A9"), 78, "did you mean 'RepVGG-A"),
+        (("--arch", "RepVGG-Tiny"), 78, "only its recipe knows its preprocessing"),
+        (("--labels", "gone.txt"), 66, "labels gone.txt cannot be read"),
+        (("--weights", "gone.pth"), 66, "gone.pth cannot be read"),
+        (("--weights", "gone.ckpt"), 66, "checkpoint gone.ckpt does not exist"),
+        (("--from", "keras"), 2, "invalid choice: 'keras'"),
+    ],
+)
+@pytest.mark.usefixtures("cpu")
+def test_a_mistake_is_one_line_and_an_exit_code_and_nothing_is_written(capsys, tmp_path, more, code, words):
+    flags = {"--from": "pytorch", "--arch": "RepVGG-A0", "--weights": "gone.pth", "--out": str(tmp_path / "net" / "1")}
+    flags |= {more[0]: more[1]}
+    try:
+        found = convert.main([text for pair in flags.items() for text in pair])
+    except SystemExit as leaving:
+        found = leaving.code
+    assert found == code
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize("out", ["/", "store/a name/1", "store/name/.1"])
+def test_a_folder_that_cannot_name_a_bundle_is_refused(out):
+    from training.bundle import name_and_version
+
+    with pytest.raises(ConfigError, match="must end in NAME/VERSION"):
+        name_and_version(Path(out))
+
+
+def test_help_needs_no_framework():
+    program = (
+        "import sys, training.convert\n"
+        "try: training.convert.main(['--help'])\n"
+        "except SystemExit: print('mindspore' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
