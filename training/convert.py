@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     found, left_out = translated(flags.weights, source)
     network = deploy_network(found, VARIANTS[flags.arch], len(labels), file=flags.weights)
+    print(f"{flags.weights} fits; now exporting and comparing the logits, which takes minutes for the largest networks")
     record = _record(flags.weights, source.title, flags.labels)
     written = bundle.publish(network, flags.arch, flags.out, spec, labels, record, golden=flags.golden)
     print(f"{written.folder}: {flags.arch} from {flags.weights}, {len(labels)} classes, fused")
