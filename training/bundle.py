@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,18 @@ import onnx
 from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from pydantic import TypeAdapter, ValidationError
 
 from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Slug, Training
 from models.preprocess import preprocess
 from models.store import Bundle, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
 from training.data import SUFFIXES, evaluation_spec, scan
-from training.errors import DataError, TrainingError
+from training.errors import ConfigError, DataError, TrainingError
 from training.loop import evaluate_on
 
 INPUT, OUTPUT = "image", "logits"
@@ -43,44 +45,72 @@ def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path |
     validation = scan(config.data_url / "val", config.num_classes)
     network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
     _, top1, top5 = evaluate_on(network, validation, config)
+    training = Training(
+        dataset=config.dataset,
+        evaluated_on=f"{config.dataset}, val split, {len(validation)} images",
+        recipe=recipe.name if recipe else "command line",
+        epochs=config.epochs,
+        top1=top1,
+        top5=top5,
+        framework=framework(),
+        git_commit=git_commit(),
+    )
     spec = evaluation_spec(config)
+    return publish(network, config.arch, folder, spec, validation.classes, training, golden=golden)
+
+
+def publish(
+    network: nn.Cell,
+    arch: str,
+    folder: Path,
+    spec: Preprocess,
+    labels: Sequence[str],
+    training: Training,
+    *,
+    golden: Path | None,
+) -> Bundle:
+    """Write a deploy network as the new bundle `folder`, with the images of `golden` [default: the drawn samples].
+
+    Raises TrainingError.
+    """
+    name, version = name_and_version(folder)
     images = read_images(golden or SAMPLES)
     tensors = tensors_of(images, spec)
     logits = np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
     files: dict[str, bytes] = {
-        "labels.txt": "".join(f"{name}\n" for name in validation.classes).encode(),
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
         "model.onnx": export_onnx(network, tensors, logits),
         "model.mindir": export_mindir(network, tensors, logits),
     }
     files |= pack(images, logits.tolist())
     manifest = Manifest(
-        name=folder.parent.name,
-        version=folder.name,
+        name=name,
+        version=version,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         network=Network(
-            variant=config.arch,
-            num_classes=config.num_classes,
+            variant=arch,
+            num_classes=len(labels),
             parameters=sum(parameter.size for parameter in network.trainable_params()),
         ),
         preprocess=spec,
         labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
         artifacts=[_artifact("onnx", files), _artifact("mindir", files)],
         golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
-        training=Training(
-            dataset=config.dataset,
-            evaluated_on=f"{config.dataset}, val split, {len(validation)} images",
-            recipe=recipe.name if recipe else "command line",
-            epochs=config.epochs,
-            top1=top1,
-            top5=top5,
-            framework=f"mindspore {ms.__version__}",
-            git_commit=_git_commit(),
-        ),
+        training=training,
     )
     try:
         return write_bundle(folder, manifest, files)
     except BundleError as error:
         raise TrainingError(str(error)) from error
+
+
+def name_and_version(folder: Path) -> tuple[str, str]:
+    """The last two parts of a bundle's folder. Raises ConfigError for what cannot be a name."""
+    parts = folder.absolute().parent.name, folder.name
+    try:
+        return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
+    except ValidationError as error:
+        raise ConfigError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
 def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
@@ -156,7 +186,11 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _git_commit() -> str:
+def framework() -> str:
+    return f"mindspore {ms.__version__}"
+
+
+def git_commit() -> str:
     """The commit of this code, or `unknown` where it is no git checkout."""
     done = subprocess.run(
         ["git", "rev-parse", "HEAD"],  # noqa: S607
