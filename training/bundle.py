@@ -67,8 +67,8 @@ def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path |
         artifacts=[_artifact("onnx", files), _artifact("mindir", files)],
         golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
         training=Training(
-            dataset=config.dataset,
-            evaluated_on=f"{config.dataset}, val split, {len(validation)} images",
+            dataset=config.dataset_title,
+            evaluated_on=f"{config.dataset_title}, val split, {len(validation)} images",
             recipe=recipe.name if recipe else "command line",
             epochs=config.epochs,
             top1=top1,
