@@ -22,7 +22,8 @@ from training import checkpoint, repvgg
 from training.config import TrainConfig
 from training.data import ImageFolder, evaluation_batches, evaluation_spec, scan, steps_per_epoch, train_batches, verify
 from training.errors import TrainingError
-from training.step import TrainStep, evaluate, learning_rates, optimizer, train_step
+from training.schedules import learning_rates
+from training.step import TrainStep, evaluate, optimizer, train_step
 
 
 @dataclass

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 
 from training.config import TrainConfig
 from training.data import Batch
-from training.schedules import warmup_cosine
+from training.schedules import learning_rates
 
 TrainStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -24,16 +24,6 @@ def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return nn.Momentum(
         groups, learning_rates(config, steps_per_epoch), config.momentum, use_nesterov=config.optimizer == "nesterov"
-    )
-
-
-def learning_rates(config: TrainConfig, steps_per_epoch: int) -> list[float]:
-    return warmup_cosine(
-        base_lr=config.base_lr,
-        warmup_lr=config.warmup_lr,
-        min_lr=config.min_lr,
-        warmup_steps=config.warmup_length * steps_per_epoch,
-        total_steps=config.epochs * steps_per_epoch,
     )
 
 
