@@ -22,8 +22,9 @@ from training import checkpoint, repvgg
 from training.config import TrainConfig
 from training.data import ImageFolder, evaluation_batches, evaluation_spec, scan, steps_per_epoch, train_batches, verify
 from training.errors import TrainingError
+from training.optimizers import optimizer, state
 from training.schedules import learning_rates
-from training.step import TrainStep, evaluate, optimizer, train_step
+from training.step import TrainStep, evaluate, train_step
 
 
 @dataclass
@@ -44,11 +45,11 @@ def train(config: TrainConfig) -> Path:
     steps = steps_per_epoch(train_folder, config)
     network = repvgg.build(config.arch, config.num_classes)
     updates = optimizer(network, config, steps)
-    parameters = repvgg.weights(network) | _optimizer_state(updates)
+    parameters = repvgg.weights(network) | state(updates, config)
     progress = _start(config, network, parameters)
     if progress.epoch == 0:
         verify(train_folder, config.verify_images, config.num_parallel_workers)
-    step = train_step(network, updates, config.label_smoothing)
+    step = train_step(network, updates, config)
     rates = learning_rates(config, steps)
     while progress.epoch < config.epochs:
         epoch = progress.epoch
@@ -96,12 +97,6 @@ def _start(config: TrainConfig, network: nn.Cell, parameters: dict[str, ms.Param
         saved = checkpoint.network_weights(checkpoint.read(config.pretrained))
         checkpoint.restore(repvgg.weights(network), saved, source=config.pretrained)
     return Progress()
-
-
-def _optimizer_state(updates: nn.Optimizer) -> dict[str, ms.Parameter]:
-    """The momentum buffers and the step counter; the schedule itself follows from the configuration."""
-    moments = {f"optimizer.{parameter.name}": parameter for parameter in updates.moments}
-    return moments | {"optimizer.global_step": updates.global_step}
 
 
 def _train_epoch(

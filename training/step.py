@@ -10,37 +10,29 @@ from mindspore import Tensor, nn, ops
 
 from training.config import TrainConfig
 from training.data import Batch
-from training.schedules import learning_rates
+from training.losses import CrossEntropySmooth, CustomL2, true_classes
 
 TrainStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn.Optimizer:
-    """SGD with momentum; weight decay on kernels only: on batch norms and biases it does harm (He et al. 2019)."""
-    decayed: list[ms.Parameter] = []
-    plain: list[ms.Parameter] = []
-    for parameter in network.trainable_params():
-        (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return nn.Momentum(
-        groups, learning_rates(config, steps_per_epoch), config.momentum, use_nesterov=config.optimizer == "nesterov"
-    )
+def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig) -> TrainStep:
+    """-> (images (B, 3, S, S), labels int32 (B,) or soft (B, K)) -> mean loss and right answers, one update done."""
+    loss_function = CrossEntropySmooth(config.label_smoothing)
+    decay = CustomL2(network) if config.custom_l2 else None
 
-
-def train_step(network: nn.Cell, optimizer: nn.Optimizer, label_smoothing: float) -> TrainStep:
-    """-> (images (B, 3, S, S), labels int32 (B,)) -> mean loss and number of right answers, one update done."""
-    loss_function = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = network(images)
-        right = ops.cast(ops.argmax(logits, 1) == labels, ms.int32).sum()
-        return loss_function(logits, labels), right
+        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.int32).sum()
+        loss = loss_function(logits, labels)
+        if decay is None:
+            return loss, loss, right
+        return loss + config.weight_decay / 2 * decay(), loss, right
 
     gradients_of = ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)
 
     @ms.jit  # type: ignore[untyped-decorator]
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        (loss, right), gradients = gradients_of(images, labels)
+        (_, loss, right), gradients = gradients_of(images, labels)
         return ops.depend(loss, optimizer(gradients)), right
 
     return step  # type: ignore[no-any-return]
