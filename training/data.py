@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess
 from models.preprocess import to_tensor
+from training import policies
 from training.config import TrainConfig
 from training.datasets import SUFFIXES, ImageFolder, Images, open_split, scan, verify
 from training.errors import DataError
+from training.mixing import Mixing, erase, mix_chains
 
 __all__ = [
     "SUFFIXES",
@@ -66,30 +68,77 @@ def epoch_order(
 def train_batches(
     images: Images, config: TrainConfig, epoch: int, *, num_shards: int = 1, shard_id: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """One epoch of {"image": float32 (B, 3, S, S), "label": int32 (B,)} tensors; an incomplete batch is left out.
+    """One epoch of {"image": float32 (B, 3, S, S), "label": ...} tensors; an incomplete batch is left out.
 
+    "label" is int32 (B,), or with MixUp or CutMix float32 (B, K), the share of each class, without label smoothing.
     The same (seed, epoch, shard, number of workers) gives the same batches. Raises DataError.
     """
     import mindspore.dataset as ds  # takes seconds: not for --help
 
-    from training import augment
-
-    workers = min(config.num_parallel_workers, os.cpu_count() or 1)  # MindData refuses more than there are cores
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
-    source = _Source(images, order)
-    ds.config.set_seed(int(np.random.SeedSequence((config.seed, epoch, shard_id)).generate_state(1)[0]))
-    dataset = ds.GeneratorDataset(
-        source, ["image", "label"], shuffle=False, num_parallel_workers=workers, python_multiprocessing=False
-    )
-    operations = augment.operations(config, encoded=isinstance(images, ImageFolder))
-    dataset = dataset.map(operations, "image", num_parallel_workers=workers)
-    dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    source, seed = _Source(images, order), (config.seed, epoch, shard_id)
+    ds.config.set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    dataset = _augmented(source, config, encoded=isinstance(images, ImageFolder))
+    changes = _BatchChanges(config, seed)
+    if changes.any:
+        dataset = dataset.batch(
+            config.batch_size, drop_remainder=True, per_batch_map=changes, output_columns=["image", "label"]
+        )
+    else:
+        dataset = dataset.batch(config.batch_size, drop_remainder=True)
     try:
         yield from dataset.create_dict_iterator(num_epochs=1)
     except RuntimeError as error:
         source.explain()
         cause = re.search(r"\[ERROR\] (.*)", str(error))
         raise DataError(f"MindData: {cause[1] if cause else error}") from error
+
+
+def _augmented(source: _Source, config: TrainConfig, *, encoded: bool) -> Any:
+    """-> dataset of the columns image and label, and a column for each chain of AugMix."""
+    import mindspore.dataset as ds
+
+    from training import augment
+
+    workers = min(config.num_parallel_workers, os.cpu_count() or 1)  # MindData refuses more than there are cores
+    # threads: for processes, MindData would copy the source
+    dataset = ds.GeneratorDataset(
+        source, ["image", "label"], shuffle=False, num_parallel_workers=workers, python_multiprocessing=False
+    )
+    policy = policies.parse(config.auto_augment) if config.auto_augment else None
+    chain = augment.chain(policy, config) if policy else []
+    chains = [f"chain{number}" for number in range(policy.width if policy else 0)]
+    first = augment.crop_and_flip(config, encoded=encoded) + augment.jitter(config)
+    if not chains:
+        return dataset.map([*first, *chain, *augment.normalise(config)], "image", num_parallel_workers=workers)
+    dataset = dataset.map(first, "image", num_parallel_workers=workers)
+    for name in chains:
+        dataset = dataset.map(ds.transforms.Duplicate(), "image", ["image", name])
+    for name, operations in (("image", []), *((name, chain) for name in chains)):
+        dataset = dataset.map([*operations, *augment.normalise(config)], name, num_parallel_workers=workers)
+    return dataset.project(["image", "label", *chains])
+
+
+class _BatchChanges:
+    """What is done to whole batches; its randomness depends on the seed and the batch's number only."""
+
+    def __init__(self, config: TrainConfig, seed: tuple[int, ...]) -> None:
+        self._config, self._seed = config, seed
+        self._policy = policies.parse(config.auto_augment) if config.auto_augment else None
+        self._mixing = Mixing(config.mix_up, config.cutmix, config.mixup_prob, config.switch_prob, config.mixup_mode)
+        self.any = bool(self._policy and self._policy.width) or config.re_prob > 0 or self._mixing.on
+
+    def __call__(self, *columns: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Lists of images, labels and chains, and MindData's description of the batch -> images, labels."""
+        *rows, batch = columns
+        images, labels = np.stack(rows[0]), np.stack(rows[1])
+        config, rng = self._config, np.random.default_rng((*self._seed, batch.get_batch_num()))
+        if self._policy and self._policy.width:
+            images = mix_chains(images, np.stack([np.stack(chain) for chain in rows[2:]]), self._policy.alpha, rng)
+        erase(images, config.re_prob, config.re_mode, config.re_count, rng)
+        if self._mixing.on:
+            return self._mixing(images, labels, config.num_classes, rng)
+        return images, labels
 
 
 class _Source:

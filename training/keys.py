@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from training import policies
 from training.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed's odd name for it
@@ -76,12 +77,13 @@ class TrainConfig(BaseModel):
     # Augmentation
     auto_augment: OptionalStr = Field(
         None,
-        description="policy as timm writes it: rand-m9-mstd0.5-inc1, augmix-m3-w3, original, autoaugment; None: off",
+        description="policy as timm writes it: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original, originalr; None: off",
     )
+    hflip: Probability = Field(0.5, description="share of images mirrored left to right")
     color_jitter: Rate = Field(0.0, description="strength of random brightness, contrast and saturation; 0: off")
     re_prob: Probability = Field(0.0, description="share of images with a random rectangle erased; 0: off")
     re_mode: Literal["const", "rand", "pixel"] = Field(
-        "pixel", description="what fills it: black, one random colour, or random pixels"
+        "pixel", description="what fills it: the mean colour, one random colour, or random pixels"
     )
     re_count: Count = Field(1, description="greatest number of rectangles an image")
     mix_up: Rate = Field(0.0, description="alpha of MixUp's beta distribution; 0: off")
@@ -143,6 +145,8 @@ class TrainConfig(BaseModel):
     def _consistent(self) -> TrainConfig:
         if self.arch not in VARIANTS:
             raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest(self.arch, list(VARIANTS))!r}?")
+        if self.auto_augment:
+            policies.parse(self.auto_augment)
         if self.warmup_length > self.epochs:
             raise ValueError(f"warmup_length ({self.warmup_length}) is longer than epochs ({self.epochs})")
         if self.dataset in get_args(Set) and self.dataset != self.set and "set" not in self.model_fields_set:

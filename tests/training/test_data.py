@@ -205,3 +205,58 @@ def test_each_shard_reads_its_own_images(image_folder):
     pictures = np.concatenate(first + second)
     upright = np.minimum(pictures, pictures[..., ::-1]).reshape(64, -1)  # the same whether flipped or not
     assert len(np.unique(upright, axis=0)) == 64
+
+
+AUGMENTED = [
+    {"auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4},
+    {"auto_augment": "original", "crop": "random_resized"},
+    {"auto_augment": "augmix-m5-w4-d2"},
+    {"re_prob": 0.5, "re_count": 2},
+    {"mix_up": 0.8, "cutmix": 1.0, "mixup_mode": "elem", "re_prob": 0.2, "auto_augment": "augmix-m3"},
+]
+
+
+@pytest.mark.parametrize("keys", AUGMENTED, ids=lambda keys: "-".join(keys))
+def test_an_augmented_epoch_is_repeatable_with_several_workers(image_folder, keys):
+    from training.data import scan, train_batches
+
+    folder, settings = scan(image_folder / "train", 2), config(image_folder, num_parallel_workers=2, **keys)
+
+    def epoch(number, shard_id=0):
+        batches = train_batches(folder, settings, number, num_shards=2, shard_id=shard_id)
+        rows = [(row["image"].asnumpy(), row["label"].asnumpy()) for row in batches]
+        return np.stack([images for images, _ in rows]), np.stack([labels for _, labels in rows])
+
+    (images, labels), again, other = epoch(3), epoch(3), epoch(4)
+    assert (images.shape, images.dtype) == ((4, 8, 3, 32, 32), np.float32)
+    if "mix_up" in keys:
+        assert (labels.shape, labels.dtype) == ((4, 8, 2), np.float32)
+        np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
+    else:
+        assert (labels.shape, labels.dtype) == ((4, 8), np.int32)
+    np.testing.assert_array_equal(images, again[0])
+    np.testing.assert_array_equal(labels, again[1])
+    assert not np.array_equal(images, other[0])
+    assert not np.array_equal(images, epoch(3, shard_id=1)[0])
+
+
+def test_without_random_operations_two_shards_see_what_one_sees(image_folder):
+    from training.data import scan, train_batches
+
+    folder, settings = scan(image_folder / "train", 2), config(image_folder, crop_padding=0, hflip=0)
+    whole = [row["image"].asnumpy() for row in train_batches(folder, settings, 0)]
+    half = settings.model_copy(update={"batch_size": 4})
+    shards = [
+        [row["image"].asnumpy() for row in train_batches(folder, half, 0, num_shards=2, shard_id=rank)]
+        for rank in range(2)
+    ]
+    for step, together in enumerate(whole):
+        dealt = np.stack([shards[0][step], shards[1][step]], axis=1).reshape(together.shape)
+        np.testing.assert_array_equal(dealt, together)
+
+
+def test_more_workers_than_cores_are_no_error(image_folder):
+    from training.data import scan, train_batches
+
+    settings = config(image_folder, num_parallel_workers=1000)
+    assert len(list(train_batches(scan(image_folder / "train", 2), settings, 0))) == 8
