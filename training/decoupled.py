@@ -20,16 +20,18 @@ class Decoupled(nn.Optimizer):  # type: ignore[misc]
         self.beta1, self.beta2 = beta
         self.moment1 = self._parameters.clone("moment1", "zeros")
 
-    def construct(self, gradients: tuple[Tensor, ...]) -> bool:
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Update all parameters -> the number of updates so far, int (1,)."""
         gradients = self.flatten_gradients(gradients)
         rate, decays = self.get_lr(), self.get_weight_decay()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
+        done = self.global_step
         step = ops.cast(self.global_step, ms.float32).reshape(())
         for index in range(len(gradients)):
             parameter = self._parameters[index]
             direction = self.direction(index, gradients[index], decays[index] * parameter, step)
-            ops.assign(parameter, parameter - rate * direction)
-        return True
+            done = ops.depend(done, ops.assign(parameter, parameter - rate * direction))
+        return done
 
     def adam(self, index: int, gradient: Tensor, step: Tensor, eps: float) -> Tensor:
         """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); `step` is t, counted from 1."""

@@ -73,14 +73,15 @@ def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn
 
 
 def groups(network: nn.Cell, config: TrainConfig) -> Groups:
-    """The trainable parameters, parted into decayed kernels and the rest."""
+    """The trainable parameters, parted into decayed kernels and the rest; no group is empty."""
     decayed: list[ms.Parameter] = []
     plain: list[ms.Parameter] = []
     for name, parameter in network.parameters_and_names():
         if parameter.requires_grad:
             left_to_loss = config.custom_l2 and name.endswith(_BRANCH_KERNELS)
             (decayed if parameter.ndim > 1 and not left_to_loss else plain).append(parameter)
-    return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    parted = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in parted if group["params"]]
 
 
 def state(updates: nn.Optimizer, config: TrainConfig) -> dict[str, ms.Parameter]:
