@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mindspore.dataset import transforms, vision
+import numpy as np
+from mindspore.dataset import vision
 
 from training.config import TrainConfig
-from training.policies import Operation, Policy, SubPolicy
+from training.policies import Operation, Policy
 
 _INTERPOLATION = {
     "nearest": vision.Inter.NEAREST,
@@ -22,6 +23,7 @@ _INTERPOLATION = {
     "bicubic": vision.Inter.PILCUBIC,  # Inter.BICUBIC is another filter than the one evaluation uses
 }
 Fill = tuple[int, int, int]
+CHOICES = 1024  # sequences of operations that an epoch's images choose from; other ones in each epoch
 
 
 def crop_and_flip(config: TrainConfig, *, encoded: bool) -> list[Any]:
@@ -52,24 +54,24 @@ def normalise(config: TrainConfig) -> list[Any]:
     return [vision.Normalize(mean, std), vision.HWC2CHW()]
 
 
-def chain(policy: Policy, config: TrainConfig) -> list[Any]:
-    """One chain of the policy: uint8 (S, S, 3) -> the same."""
+def chain(policy: Policy, fill: Fill, rng: np.random.Generator) -> Any:
+    """One chain of the policy, uint8 (S, S, 3) -> the same: each image gets one of CHOICES drawn sequences.
+
+    Drawn here, and not by several random operators in a row: MindData gives all random operators of a pipeline the
+    same seed, and two that draw alike choose the same thing for each image (MindSpore 2.10).
+    """
+    return vision.RandomSelectSubpolicy([_sequence(policy.draw(rng), fill) for _ in range(CHOICES)])
+
+
+def mean_colour(config: TrainConfig) -> Fill:
     red, green, blue = (round(255 * value) for value in config.mean)
-    choices = [_sub_policy(sub_policy, (red, green, blue)) for sub_policy in policy.choices]
-
-    def drawn() -> Any:
-        return vision.RandomSelectSubpolicy(choices)
-
-    if policy.depth:
-        return [drawn() for _ in range(policy.depth)]
-    # once, twice or three times, each with probability 1/3
-    return [drawn(), transforms.RandomApply([drawn(), transforms.RandomApply([drawn()], 1 / 2)], 2 / 3)]
+    return red, green, blue
 
 
-def _sub_policy(sub_policy: SubPolicy, fill: Fill) -> list[tuple[Any, float]]:
-    """MindData wants an operation in each sub-policy: one that is never done stands for none."""
-    kept = [(built, probability) for operation, probability in sub_policy if (built := build(operation, fill))]
-    return kept or [(vision.Invert(), 0.0)]
+def _sequence(operations: Sequence[Operation], fill: Fill) -> list[tuple[Any, float]]:
+    """MindData wants an operation in each sequence: one that is never done stands for none."""
+    built = [operator for operation in operations if (operator := build(operation, fill))]
+    return [(operator, 1.0) for operator in built] or [(vision.Invert(), 0.0)]
 
 
 def build(operation: Operation, fill: Fill) -> Any | None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,12 @@ from numpy.typing import NDArray
 from models.manifest import Preprocess
 from models.preprocess import to_tensor
 from training import policies
-from training.config import TrainConfig
+from training.config import TrainConfig, parse
+from training.contact_sheet import caption, draw
 from training.datasets import SUFFIXES, ImageFolder, Images, open_split, scan, verify
-from training.errors import DataError
-from training.mixing import Mixing, erase, mix_chains
+from training.errors import ConfigError, DataError, TrainingError, reporting_errors
+from training.mixing import BatchChanges
+from training.policies import AugMix, Policy
 
 __all__ = [
     "SUFFIXES",
@@ -41,6 +46,8 @@ __all__ = [
     "train_batches",
     "verify",
 ]
+
+MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
 def steps_per_epoch(images: Images, config: TrainConfig, *, num_shards: int = 1) -> int:
@@ -78,8 +85,9 @@ def train_batches(
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
     source, seed = _Source(images, order), (config.seed, epoch, shard_id)
     ds.config.set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    dataset = _augmented(source, config, encoded=isinstance(images, ImageFolder))
-    changes = _BatchChanges(config, seed)
+    policy = policies.parse(config.auto_augment) if config.auto_augment else None
+    dataset = _augmented(source, config, policy, seed)
+    changes = BatchChanges(config, policy.alpha if isinstance(policy, AugMix) else None, seed)
     if changes.any:
         dataset = dataset.batch(
             config.batch_size, drop_remainder=True, per_batch_map=changes, output_columns=["image", "label"]
@@ -94,51 +102,34 @@ def train_batches(
         raise DataError(f"MindData: {cause[1] if cause else error}") from error
 
 
-def _augmented(source: _Source, config: TrainConfig, *, encoded: bool) -> Any:
+def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed: tuple[int, ...]) -> Any:
     """-> dataset of the columns image and label, and a column for each chain of AugMix."""
     import mindspore.dataset as ds
 
     from training import augment
 
-    workers = min(config.num_parallel_workers, os.cpu_count() or 1)  # MindData refuses more than there are cores
+    workers = _workers(config)
     # threads: for processes, MindData would copy the source
     dataset = ds.GeneratorDataset(
         source, ["image", "label"], shuffle=False, num_parallel_workers=workers, python_multiprocessing=False
     )
-    policy = policies.parse(config.auto_augment) if config.auto_augment else None
-    chain = augment.chain(policy, config) if policy else []
+    first = augment.crop_and_flip(config, encoded=source.encoded) + augment.jitter(config)
+    last, fill, rng = augment.normalise(config), augment.mean_colour(config), np.random.default_rng(seed)
     chains = [f"chain{number}" for number in range(policy.width if policy else 0)]
-    first = augment.crop_and_flip(config, encoded=encoded) + augment.jitter(config)
-    if not chains:
-        return dataset.map([*first, *chain, *augment.normalise(config)], "image", num_parallel_workers=workers)
+    if policy is None or not chains:
+        policed = [augment.chain(policy, fill, rng)] if policy else []
+        return dataset.map([*first, *policed, *last], "image", num_parallel_workers=workers)
     dataset = dataset.map(first, "image", num_parallel_workers=workers)
     for name in chains:
         dataset = dataset.map(ds.transforms.Duplicate(), "image", ["image", name])
-    for name, operations in (("image", []), *((name, chain) for name in chains)):
-        dataset = dataset.map([*operations, *augment.normalise(config)], name, num_parallel_workers=workers)
+        dataset = dataset.map([augment.chain(policy, fill, rng), *last], name, num_parallel_workers=workers)
+    dataset = dataset.map(last, "image", num_parallel_workers=workers)
     return dataset.project(["image", "label", *chains])
 
 
-class _BatchChanges:
-    """What is done to whole batches; its randomness depends on the seed and the batch's number only."""
-
-    def __init__(self, config: TrainConfig, seed: tuple[int, ...]) -> None:
-        self._config, self._seed = config, seed
-        self._policy = policies.parse(config.auto_augment) if config.auto_augment else None
-        self._mixing = Mixing(config.mix_up, config.cutmix, config.mixup_prob, config.switch_prob, config.mixup_mode)
-        self.any = bool(self._policy and self._policy.width) or config.re_prob > 0 or self._mixing.on
-
-    def __call__(self, *columns: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Lists of images, labels and chains, and MindData's description of the batch -> images, labels."""
-        *rows, batch = columns
-        images, labels = np.stack(rows[0]), np.stack(rows[1])
-        config, rng = self._config, np.random.default_rng((*self._seed, batch.get_batch_num()))
-        if self._policy and self._policy.width:
-            images = mix_chains(images, np.stack([np.stack(chain) for chain in rows[2:]]), self._policy.alpha, rng)
-        erase(images, config.re_prob, config.re_mode, config.re_count, rng)
-        if self._mixing.on:
-            return self._mixing(images, labels, config.num_classes, rng)
-        return images, labels
+def _workers(config: TrainConfig) -> int:
+    """MindData refuses more than there are cores."""
+    return min(config.num_parallel_workers, os.cpu_count() or 1)
 
 
 class _Source:
@@ -146,6 +137,7 @@ class _Source:
 
     def __init__(self, images: Images, order: NDArray[np.int64]) -> None:
         self._images, self._order, self._labels = images, order, images.labels
+        self.encoded = isinstance(images, ImageFolder)
         self._recent: deque[int] = deque(maxlen=4096)  # more than MindData reads ahead
 
     def __deepcopy__(self, _: object) -> _Source:
@@ -206,3 +198,63 @@ def evaluation_batches(
             for row, tensor in enumerate(pool.map(lambda index: to_tensor(images.picture(index), spec), chunk)):
                 batch.images[row] = tensor
             yield batch
+
+
+def save_grid(config: TrainConfig, path: Path, count: int) -> str:
+    """Draw the first `count` images of the first epoch into `path`, and say so. Raises TrainingError."""
+    images = open_split(config, "train")
+    count = min(count, len(images))
+    batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
+    captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
+    sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
+        raise TrainingError(f"{path} cannot be written: {error}") from error
+    return f"{path}: {count} of {len(images)} images"
+
+
+def measure(config: TrainConfig) -> str:
+    """Time one epoch, at most MEASURED_S of it. Raises DataError."""
+    batches = train_batches(open_split(config, "train"), config, 0)
+    next(batches)  # starts the threads
+    began, began_cpu, count = time.perf_counter(), time.process_time(), 0
+    for _ in batches:
+        count += config.batch_size
+        if time.perf_counter() - began > MEASURED_S:
+            break
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+    if not count:
+        raise DataError(f"one epoch is one batch of {config.batch_size} images: too few to measure")
+    workers = _workers(config)
+    return (
+        f"{count / wall_s:.0f} images/s with {workers} worker threads, {count / wall_s / workers:.0f} each; "
+        f"{count / cpu_s:.0f} images/s of a core's time"
+    )
+
+
+@reporting_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    config, _, flags = parse(
+        argv,
+        prog="python -m training.data",
+        description="Show what training sees: a contact sheet of augmented images, or how fast they come.",
+        **{
+            "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
+            "images": {"type": int, "default": 64, "metavar": "N", "help": "how many [default: 64]"},
+            "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},
+        },
+    )
+    if not (flags.save_grid or flags.measure):
+        raise ConfigError("nothing to do: give --save-grid FILE.png or --measure")
+    if flags.images < 1:
+        raise ConfigError(f"--images {flags.images}: draw at least 1")
+    if flags.save_grid:
+        print(save_grid(config, flags.save_grid, flags.images))
+    if flags.measure:
+        print(measure(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

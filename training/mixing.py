@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.config import TrainConfig
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice]  # rows, columns
@@ -134,3 +136,27 @@ def cut_box(height: int, width: int, kept: float, rng: np.random.Generator) -> B
         half, centre = int(size * ratio) // 2, int(rng.integers(0, size))
         sides.append(slice(max(centre - half, 0), min(centre + half, size)))
     return sides[0], sides[1]
+
+
+class BatchChanges:
+    """All of it in its order, as a batch function of MindData; the same (seed, batch number) draws the same."""
+
+    def __init__(self, config: TrainConfig, augmix_alpha: float | None, seed: tuple[int, ...]) -> None:
+        self._config, self._alpha, self._seed = config, augmix_alpha, seed
+        self._mixing = Mixing(config.mix_up, config.cutmix, config.mixup_prob, config.switch_prob, config.mixup_mode)
+        self.any = self._alpha is not None or config.re_prob > 0 or self._mixing.on
+
+    def __call__(self, *columns: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Lists of images, labels and images of each chain, then MindData's description of the batch.
+
+        -> images float32 (B, 3, S, S), labels int32 (B,) or, if they are mixed, float32 (B, K).
+        """
+        *rows, batch = columns
+        images, labels = np.stack(rows[0]), np.stack(rows[1])
+        config, rng = self._config, np.random.default_rng((*self._seed, batch.get_batch_num()))
+        if self._alpha is not None:
+            images = mix_chains(images, np.stack([np.stack(chain) for chain in rows[2:]]), self._alpha, rng)
+        erase(images, config.re_prob, config.re_mode, config.re_count, rng)
+        if self._mixing.on:
+            return self._mixing(images, labels, config.num_classes, rng)
+        return images, labels

@@ -2,7 +2,7 @@
 
 1. a string that is not understood is an error that names what is;
 2. a magnitude of 0 changes nothing where `inc1` is written, and a greater one changes more;
-3. all of it is data: what draws the choices at random is MindData.
+3. the same generator draws the same operations; they are data, which training.augment carries out.
 
 AutoAugment: Cubuk et al., CVPR 2019, arXiv:1805.09501 (ranges of table 6, ImageNet policy of table 9). RandAugment:
 Cubuk et al., 2020, arXiv:1909.13719. AugMix: Hendrycks et al., ICLR 2020, arXiv:1912.02781. The meaning of the
@@ -11,15 +11,15 @@ strings and of a level for each operation is timm's; its SolarizeAdd, which no p
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 MAX_LEVEL = 10.0
-# A random magnitude is one of this many equally likely ones, since MindData chooses among operations made before.
-LEVELS = 9
+UNIFORM = 100.0  # a deviation from here on means: uniform in 0..m
 UNDERSTOOD = (
     "rand-m<0..10>[-n<layers>][-p<probability>][-mstd<deviation>][-inc<0|1>], original, originalr, "
     "augmix-m<0..10>[-w<chains>][-d<depth>][-a<alpha>][-mstd<deviation>]; e.g. rand-m9-mstd0.5-inc1, augmix-m5-w4-d2"
@@ -36,57 +36,44 @@ class Operation:
     value: float = 0.0
 
 
-SubPolicy = tuple[tuple[Operation, float], ...]  # operations one after the other, each with its probability
+class Policy(Protocol):
+    """With `width` > 0, so many chains start from the image, and AugMix mixes them with it."""
+
+    @property
+    def width(self) -> int: ...
+
+    def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        """What is done to one image (to one chain of it), one after the other; may be nothing."""
 
 
-@dataclass(frozen=True)
-class Policy:
-    """`depth` times (0: once, twice or three times), one of the equally likely `choices` is applied.
-
-    With `width` > 0 so many chains start from the image, and AugMix mixes them with it: weights from
-    Dirichlet(alpha), share of the mixture from Beta(alpha, alpha). `alpha` has no meaning otherwise.
-    """
-
-    choices: tuple[SubPolicy, ...]
-    depth: int = 1
-    width: int = 0
-    alpha: float = 1.0
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Level 0..10 -> value; `signed` scales take a sign of +1 or -1."""
-
-    kind: str
-    value: Callable[[float, int], float] = lambda level, sign: 0.0
-    signed: bool = False
+_Scale = tuple[str, Callable[[float, int], float]]  # kind, and (level 0..10, sign) -> value
 
 
 def _enhance(kind: str) -> dict[str, _Scale]:
     return {
-        kind.capitalize(): _Scale(kind, lambda level, _: 0.1 + 1.8 * level / MAX_LEVEL),
-        f"{kind.capitalize()}Increasing": _Scale(kind, lambda level, sign: 1 + sign * 0.9 * level / MAX_LEVEL, True),
+        kind.capitalize(): (kind, lambda level, sign: 0.1 + 1.8 * level / MAX_LEVEL),
+        f"{kind.capitalize()}Increasing": (kind, lambda level, sign: 1 + sign * 0.9 * level / MAX_LEVEL),
     }
 
 
-def _geometric(kind: str, greatest: float) -> _Scale:
-    return _Scale(kind, lambda level, sign: sign * greatest * level / MAX_LEVEL, True)
+def _move(kind: str, greatest: float) -> _Scale:
+    return kind, lambda level, sign: sign * greatest * level / MAX_LEVEL
 
 
 _SCALES: Mapping[str, _Scale] = {
-    "AutoContrast": _Scale("auto_contrast"),
-    "Equalize": _Scale("equalize"),
-    "Invert": _Scale("invert"),
-    "Rotate": _geometric("rotate", 30.0),
-    "ShearX": _geometric("shear_x", 0.3),
-    "ShearY": _geometric("shear_y", 0.3),
-    "TranslateX": _geometric("translate_x", 0.45),
-    "TranslateY": _geometric("translate_y", 0.45),
-    "Posterize": _Scale("posterize", lambda level, _: int(4 * level / MAX_LEVEL)),
-    "PosterizeIncreasing": _Scale("posterize", lambda level, _: 4 - int(4 * level / MAX_LEVEL)),
-    "PosterizeOriginal": _Scale("posterize", lambda level, _: 4 + int(4 * level / MAX_LEVEL)),
-    "Solarize": _Scale("solarize", lambda level, _: int(256 * level / MAX_LEVEL)),
-    "SolarizeIncreasing": _Scale("solarize", lambda level, _: 256 - int(256 * level / MAX_LEVEL)),
+    "AutoContrast": ("auto_contrast", lambda level, sign: 0.0),
+    "Equalize": ("equalize", lambda level, sign: 0.0),
+    "Invert": ("invert", lambda level, sign: 0.0),
+    "Rotate": _move("rotate", 30.0),
+    "ShearX": _move("shear_x", 0.3),
+    "ShearY": _move("shear_y", 0.3),
+    "TranslateX": _move("translate_x", 0.45),
+    "TranslateY": _move("translate_y", 0.45),
+    "Posterize": ("posterize", lambda level, sign: int(4 * level / MAX_LEVEL)),
+    "PosterizeIncreasing": ("posterize", lambda level, sign: 4 - int(4 * level / MAX_LEVEL)),
+    "PosterizeOriginal": ("posterize", lambda level, sign: 4 + int(4 * level / MAX_LEVEL)),
+    "Solarize": ("solarize", lambda level, sign: int(256 * level / MAX_LEVEL)),
+    "SolarizeIncreasing": ("solarize", lambda level, sign: 256 - int(256 * level / MAX_LEVEL)),
     **_enhance("color"),
     **_enhance("contrast"),
     **_enhance("brightness"),
@@ -129,89 +116,110 @@ Equalize     .8 8  Equalize     .6 3
 """
 
 
+@dataclass(frozen=True)
+class RandAugment:
+    """`layers` operations, each done with `probability`; level from N(level, deviation), cut to 0..10."""
+
+    names: tuple[str, ...]
+    level: float
+    deviation: float = 0.0
+    layers: int = 2
+    probability: float = 0.5
+    width: ClassVar[int] = 0
+
+    def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        names = [str(name) for name in rng.choice(self.names, self.layers) if rng.random() < self.probability]
+        return tuple(_drawn(name, self.level, self.deviation, rng) for name in names)
+
+
+@dataclass(frozen=True)
+class AugMix:
+    """`width` chains of `depth` operations (0: one, two or three at random) and weights from Dirichlet(alpha)."""
+
+    level: float
+    deviation: float = UNIFORM
+    width: int = 3
+    depth: int = 0
+    alpha: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        names = rng.choice(AUGMIX, self.depth or int(rng.integers(1, 4)))
+        return tuple(_drawn(str(name), self.level, self.deviation, rng) for name in names)
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """One of the paper's 25 sub-policies for ImageNet; `posterize` says what a level of Posterize means."""
+
+    posterize: str
+    width: ClassVar[int] = 0
+
+    def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        lines = _IMAGENET.strip().splitlines()
+        fields = lines[int(rng.integers(len(lines)))].split()
+        operations = []
+        for name, probability, level in (fields[:3], fields[3:]):
+            if rng.random() < float(probability):
+                operations.append(_drawn(self.posterize if name == "Posterize" else name, float(level), 0.0, rng))
+        return tuple(operations)
+
+
+def _drawn(name: str, level: float, deviation: float, rng: np.random.Generator) -> Operation:
+    if deviation >= UNIFORM:
+        level = rng.uniform(0.0, level)
+    elif deviation:
+        level = float(np.clip(rng.normal(level, deviation), 0.0, MAX_LEVEL))
+    return operation(name, level, int(rng.choice((1, -1))))
+
+
+def operation(name: str, level: float, sign: int = 1) -> Operation:
+    """`level` in 0..10; `sign` is +1 or -1, and counts for operations that go both ways."""
+    kind, value = _SCALES[name]
+    return Operation(kind, value(level, sign))
+
+
 def parse(text: str) -> Policy:
     """A policy string -> Policy. Raises ValueError that names what is understood."""
     name, *parts = text.split("-")
     if name in ("original", "originalr") and not parts:
-        return _autoaugment("PosterizeOriginal" if name == "original" else "PosterizeIncreasing")
+        return AutoAugment("PosterizeOriginal" if name == "original" else "PosterizeIncreasing")
     if name == "rand":
-        return _randaugment(_options(text, parts, {"m": 1, "n": 1, "p": 0, "mstd": 0, "inc": 1}))
+        options = _options(text, parts, whole=("m", "n", "inc"), fractions=("p", "mstd"))
+        names = RAND_INCREASING if options.pop("inc", 0) else RAND
+        return RandAugment(names, **_renamed(options))
     if name == "augmix":
-        return _augmix(_options(text, parts, {"m": 1, "w": 1, "d": 1, "a": 0, "mstd": 0}))
+        return AugMix(**_renamed(_options(text, parts, whole=("m", "w", "d"), fractions=("a", "mstd"))))
     raise ValueError(f"unknown policy {text!r}; understood: {UNDERSTOOD}")
 
 
-def operation(name: str, level: float, sign: int = 1) -> Operation:
-    scale = _SCALES[name]
-    return Operation(scale.kind, scale.value(level, sign))
+_FIELDS = {
+    "m": "level",
+    "mstd": "deviation",
+    "n": "layers",
+    "p": "probability",
+    "w": "width",
+    "d": "depth",
+    "a": "alpha",
+}
+_LIMITS = {"m": (0, MAX_LEVEL), "n": (1, 10), "p": (0, 1), "inc": (0, 1), "w": (1, 10), "d": (1, 10), "a": (0.01, 100)}
 
 
-def _options(text: str, parts: list[str], whole: Mapping[str, int]) -> dict[str, float]:
-    """`m9`, `mstd0.5`, ... -> numbers; `whole` names the options, and marks those that are whole numbers by 1."""
+def _renamed(options: Mapping[str, float]) -> dict[str, Any]:
+    return {_FIELDS[key]: value for key, value in options.items()}
+
+
+def _options(text: str, parts: list[str], *, whole: tuple[str, ...], fractions: tuple[str, ...]) -> dict[str, float]:
+    """`m9`, `mstd0.5`, ... -> int for the options in `whole`, float for those in `fractions`."""
     options: dict[str, float] = {}
     for part in parts:
         match = re.fullmatch(r"([a-z]+)(\d+|\d*\.\d+)", part)
-        if not match or match[1] not in whole or match[1] in options or (whole[match[1]] and "." in match[2]):
+        key, number = (match[1], match[2]) if match else ("", "")
+        if key in options or key not in whole + fractions or (key in whole and "." in number):
             raise ValueError(f"policy {text!r}: {part!r} is not understood; understood: {UNDERSTOOD}")
-        options[match[1]] = float(match[2])
-    limits = {
-        "m": (0, MAX_LEVEL),
-        "n": (1, 10),
-        "p": (0, 1),
-        "inc": (0, 1),
-        "w": (1, 10),
-        "d": (1, 10),
-        "a": (0.01, 100),
-    }
-    for key, (least, most) in limits.items():
-        if not least <= options.get(key, least) <= most:
+        options[key] = int(number) if key in whole else float(number)
+        least, most = _LIMITS.get(key, (0, float("inf")))
+        if not least <= options[key] <= most:
             raise ValueError(f"policy {text!r}: {key} must be within {least:g}..{most:g}; understood: {UNDERSTOOD}")
     if "m" not in options:
         raise ValueError(f"policy {text!r}: the magnitude m is missing; understood: {UNDERSTOOD}")
     return options
-
-
-def _randaugment(options: Mapping[str, float]) -> Policy:
-    """`n` (2) operations, each done with probability `p` (0.5)."""
-    names = RAND_INCREASING if options.get("inc") else RAND
-    levels = _levels(options["m"], options.get("mstd", 0.0))
-    return Policy(_each_alike(names, levels, options.get("p", 0.5)), depth=int(options.get("n", 2)))
-
-
-def _augmix(options: Mapping[str, float]) -> Policy:
-    """`w` (3) chains of `d` operations (1, 2 or 3 at random); the magnitude is uniform in 0..m without mstd."""
-    levels = _levels(options["m"], options.get("mstd", 100.0))
-    choices = _each_alike(AUGMIX, levels, 1.0)
-    return Policy(choices, int(options.get("d", 0)), int(options.get("w", 3)), options.get("a", 1.0))
-
-
-def _levels(mean: float, deviation: float) -> list[float]:
-    """The middles of LEVELS equal shares of N(mean, deviation) cut to 0..10; of 0..mean, all alike, from 100 on."""
-    shares = [(index + 0.5) / LEVELS for index in range(LEVELS)]
-    if deviation == 0:
-        return [mean]
-    if deviation >= 100:
-        return [share * mean for share in shares]
-    normal = NormalDist(mean, deviation)
-    return [min(max(normal.inv_cdf(share), 0.0), MAX_LEVEL) for share in shares]
-
-
-def _each_alike(names: Iterable[str], levels: list[float], probability: float) -> tuple[SubPolicy, ...]:
-    """One sub-policy for each name, level and sign, so that each name is equally likely."""
-    return tuple(
-        ((operation(name, level, sign), probability),) for name in names for level in levels for sign in (1, -1)
-    )
-
-
-def _autoaugment(posterize: str) -> Policy:
-    lines = [line.split() for line in _IMAGENET.strip().splitlines()]
-    choices = []
-    for line, signs in itertools.product(lines, itertools.product((1, -1), repeat=2)):
-        pairs = zip((line[:3], line[3:]), signs, strict=True)
-        choices.append(
-            tuple(
-                (operation(posterize if name == "Posterize" else name, float(level), sign), float(probability))
-                for (name, probability, level), sign in pairs
-            )
-        )
-    return Policy(tuple(choices))
