@@ -260,3 +260,20 @@ def test_more_workers_than_cores_are_no_error(image_folder):
 
     settings = config(image_folder, num_parallel_workers=1000)
     assert len(list(train_batches(scan(image_folder / "train", 2), settings, 0))) == 8
+
+
+def test_images_come_with_their_labels_in_the_epochs_order(tmp_path):
+    """Each image is grey as its number, so that it is known again; more images than are read ahead."""
+    from training.data import CHUNK, epoch_order, train_batches
+    from training.published import ImageArrays
+
+    count = 7 * CHUNK + 5
+    pixels = np.broadcast_to((np.arange(count) % 256).astype(np.uint8)[:, None, None], (count, 4, 4))
+    images = ImageArrays(tmp_path, ("a", "b", "c"), pixels, (np.arange(count) % 3).astype(np.int32))
+    settings = config(tmp_path, image_size=4, crop_padding=0, mean=[0, 0, 0], std=[1, 1, 1], num_classes=3)
+    rows = list(train_batches(images, settings, 0))
+    order = epoch_order(images, settings, 0)
+    assert len(rows) == count // 8
+    greys = np.concatenate([row["image"].asnumpy()[:, 0, 0, 0] for row in rows]) * 255
+    np.testing.assert_array_equal(np.rint(greys), order % 256)
+    np.testing.assert_array_equal(np.concatenate([row["label"].asnumpy() for row in rows]), order % 3)
