@@ -168,8 +168,8 @@ def _drawn(name: str, level: float, deviation: float, rng: np.random.Generator) 
     if deviation >= UNIFORM:
         level = rng.uniform(0.0, level)
     elif deviation:
-        level = float(np.clip(rng.normal(level, deviation), 0.0, MAX_LEVEL))
-    return operation(name, level, int(rng.choice((1, -1))))
+        level = min(max(rng.normal(level, deviation), 0.0), MAX_LEVEL)
+    return operation(name, level, 1 if rng.random() < 0.5 else -1)
 
 
 def operation(name: str, level: float, sign: int = 1) -> Operation:
