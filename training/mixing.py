@@ -22,9 +22,9 @@ from training.config import TrainConfig
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice]  # rows, columns
 
-ERASED_AREA = (0.02, 1 / 3)
+ERASED_AREA = (0.02, 0.4)  # share of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
-_ATTEMPTS = 10  # to find a rectangle that fits; else the image stays whole, as in the paper's algorithm 1
+_ATTEMPTS = 10  # to find a rectangle that fits; else the image stays whole
 
 
 def mix_chains(images: Floats, chains: Floats, alpha: float, rng: np.random.Generator) -> Floats:

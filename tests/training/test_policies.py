@@ -220,3 +220,19 @@ def test_probability_0_changes_nothing(photo):
     operator = chain(parse("rand-m9-p0-inc1"), FILL, np.random.default_rng(0))
     for _ in range(5):
         np.testing.assert_array_equal(operator(photo), photo)
+
+
+@pytest.mark.usefixtures("cpu")
+def test_the_chains_of_augmix_differ_although_minddata_draws_the_same_place_in_each():
+    from training.augment import CHOICES, chain
+
+    rng = np.random.default_rng(0)
+    first, second = (
+        [
+            [type(operator).__name__ for operator, _ in sequence]
+            for sequence in chain(parse("augmix-m5"), FILL, rng).policy
+        ]
+        for _ in range(2)
+    )
+    assert len(first) == len(second) == CHOICES
+    assert sum(one == other for one, other in zip(first, second, strict=True)) < CHOICES / 4
