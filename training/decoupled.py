@@ -13,33 +13,19 @@ from mindspore import Tensor, nn, ops
 
 
 class Decoupled(nn.Optimizer):  # type: ignore[misc]
-    """The common part: learning rate of the step, weight decay of the group, one parameter after the other."""
+    """The common part: `rule` is done to each parameter with its decay, its moments and its gradient."""
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(list(rates), list(groups))
         self.beta1, self.beta2 = beta
+        self.over_all = ops.HyperMap()  # a Python loop over hundreds of parameters takes minutes to compile
         self.moment1 = self._parameters.clone("moment1", "zeros")
 
-    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Update all parameters -> the number of updates so far, int (1,)."""
-        gradients = self.flatten_gradients(gradients)
-        rate, decays = self.get_lr(), self.get_weight_decay()
+    def counted(self) -> tuple[Tensor, Tensor]:
+        """-> the learning rate of this update and its number from 1 as float32 scalar; counts it."""
+        rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        done = self.global_step
-        step = ops.cast(self.global_step, ms.float32).reshape(())
-        for index in range(len(gradients)):
-            parameter = self._parameters[index]
-            direction = self.direction(index, gradients[index], decays[index] * parameter, step)
-            done = ops.depend(done, ops.assign(parameter, parameter - rate * direction))
-        return done
-
-    def adam(self, index: int, gradient: Tensor, step: Tensor, eps: float) -> Tensor:
-        """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); `step` is t, counted from 1."""
-        m = self.beta1 * self.moment1[index] + (1 - self.beta1) * gradient
-        v = self.beta2 * self.moment2[index] + (1 - self.beta2) * gradient * gradient
-        ops.assign(self.moment1[index], m)
-        ops.assign(self.moment2[index], v)
-        return m / (1 - ops.pow(self.beta1, step)) / (ops.sqrt(v / (1 - ops.pow(self.beta2, step))) + eps)
+        return rate, ops.cast(self.global_step, ms.float32).reshape(())
 
 
 class AdamW(Decoupled):
@@ -49,8 +35,11 @@ class AdamW(Decoupled):
         super().__init__(groups, rates, beta)
         self.moment2 = self._parameters.clone("moment2", "zeros")
 
-    def direction(self, index: int, gradient: Tensor, decay: Tensor, step: Tensor) -> Tensor:
-        return self.adam(index, gradient, step, 1e-8) + decay
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, step = self.counted()
+        rule = ops.partial(_adamw, rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
 
 
 class Lamb(Decoupled):
@@ -60,19 +49,73 @@ class Lamb(Decoupled):
         super().__init__(groups, rates, beta)
         self.moment2 = self._parameters.clone("moment2", "zeros")
 
-    def direction(self, index: int, gradient: Tensor, decay: Tensor, step: Tensor) -> Tensor:
-        update = self.adam(index, gradient, step, 1e-6) + decay
-        weight_norm = ops.sqrt((self._parameters[index] ** 2).sum())
-        update_norm = ops.sqrt((update**2).sum())
-        usable = ops.logical_and(weight_norm > 0, update_norm > 0)
-        return update * ops.select(usable, weight_norm / update_norm, ops.ones_like(weight_norm))
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, step = self.counted()
+        rule = ops.partial(_lamb, rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
 
 
 class Lion(Decoupled):
     """p <- p - rate * (sign(b1 * m + (1 - b1) * g) + d * p), m <- b2 * m + (1 - b2) * g (Chen et al., NeurIPS 2023)."""
 
-    def direction(self, index: int, gradient: Tensor, decay: Tensor, step: Tensor) -> Tensor:
-        m = self.moment1[index]
-        sign = ops.sign(self.beta1 * m + (1 - self.beta1) * gradient)
-        ops.assign(m, self.beta2 * m + (1 - self.beta2) * gradient)
-        return sign + decay
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, _ = self.counted()
+        rule = ops.partial(_lion, rate, self.beta1, self.beta2)
+        return self.over_all(rule, self.get_weight_decay(), self._parameters, self.moment1, gradients)
+
+
+def _adam(
+    beta1: float, beta2: float, step: Tensor, eps: float, m: ms.Parameter, v: ms.Parameter, gradient: Tensor
+) -> Tensor:
+    """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); moves m and v."""
+    next_m = ops.assign(m, beta1 * m + (1 - beta1) * gradient)
+    next_v = ops.assign(v, beta2 * v + (1 - beta2) * gradient * gradient)
+    return next_m / (1 - ops.pow(beta1, step)) / (ops.sqrt(next_v / (1 - ops.pow(beta2, step))) + eps)
+
+
+def _adamw(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    step: Tensor,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    v: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    direction = _adam(beta1, beta2, step, 1e-8, m, v, gradient) + decay * parameter
+    return ops.assign(parameter, parameter - rate * direction)
+
+
+def _lamb(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    step: Tensor,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    v: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    direction = _adam(beta1, beta2, step, 1e-6, m, v, gradient) + decay * parameter
+    weight_norm, norm = ops.sqrt((parameter**2).sum()), ops.sqrt((direction**2).sum())
+    usable = ops.logical_and(weight_norm > 0, norm > 0)
+    ratio = ops.select(usable, weight_norm / norm, ops.ones_like(norm))
+    return ops.assign(parameter, parameter - rate * ratio * direction)
+
+
+def _lion(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    sign = ops.sign(beta1 * m + (1 - beta1) * gradient)
+    moved = ops.depend(sign, ops.assign(m, beta2 * m + (1 - beta2) * gradient))
+    return ops.assign(parameter, parameter - rate * (moved + decay * parameter))

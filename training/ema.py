@@ -19,6 +19,7 @@ class Ema(nn.Cell):  # type: ignore[misc]
         super().__init__(auto_prefix=False)
         average.update_parameters_name(PREFIX)  # two parameters of a graph must not share a name
         self.decay = decay
+        self.over_all = ops.HyperMap()  # a Python loop would take minutes to compile
         self.weights = ms.ParameterTuple(network.get_parameters())
         self.averages = ms.ParameterTuple(average.get_parameters())
         self.restart()
@@ -33,7 +34,8 @@ class Ema(nn.Cell):  # type: ignore[misc]
         """Take the weights in; `updates` int (1,) is the number of them so far, this one included."""
         before = ops.cast(updates, ms.float32).reshape(()) - 1
         decay = ops.minimum((1 + before) / (10 + before), Tensor(self.decay, ms.float32))
-        for index in range(len(self.weights)):
-            average = self.averages[index]
-            ops.assign(average, decay * average + (1 - decay) * self.weights[index])
-        return updates
+        return ops.depend(updates, self.over_all(ops.partial(_move, decay), self.averages, self.weights))
+
+
+def _move(decay: Tensor, average: ms.Parameter, weight: ms.Parameter) -> Tensor:
+    return ops.assign(average, decay * average + (1 - decay) * weight)

@@ -126,7 +126,7 @@ class TrainConfig(BaseModel):
     is_dynamic_loss_scale: bool = Field(
         True, description="O1-O3: halve the loss scale at an overflow, double it after 2000 updates without"
     )
-    loss_scale: Annotated[float, Field(ge=1)] = Field(65536.0, description="O1-O3: the static scale, or the first one")
+    loss_scale: Annotated[float, Field(ge=1)] = Field(1024.0, description="O1-O3: the static scale, or the first one")
     # Averaged weights
     with_ema: bool = Field(False, description="evaluate and export an exponential moving average of the weights")
     ema_decay: Decay = Field(0.9999, description="share of the average that an update keeps")

@@ -24,6 +24,8 @@ from training.precision import LossScale
 
 Gradients = tuple[Tensor, ...]
 
+over_all = ops.HyperMap()  # a Python loop over hundreds of gradients takes minutes to compile
+
 
 @dataclass(frozen=True)
 class TrainStep:
@@ -51,14 +53,11 @@ class Accumulation(nn.Cell):  # type: ignore[misc]
 
     def construct(self, gradients: Gradients) -> Tensor:
         """Add the gradients of a batch -> whether that makes an update, a bool scalar."""
-        for index in range(len(gradients)):
-            ops.assign_add(self.sums[index], gradients[index])
-        return ops.assign_add(self.count, Tensor(1, ms.int32)) == self.steps
+        added = over_all(_add, self.sums, gradients)
+        return ops.depend(ops.assign_add(self.count, Tensor(1, ms.int32)) == self.steps, added)
 
-    def clear(self) -> None:
-        for total in self.sums:
-            ops.assign(total, ops.zeros_like(total))
-        ops.assign(self.count, Tensor(0, ms.int32))
+    def clear(self) -> Tensor:
+        return ops.depend(ops.assign(self.count, Tensor(0, ms.int32)), over_all(_clear, self.sums))
 
 
 def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, ema: Ema | None = None) -> TrainStep:
@@ -78,7 +77,7 @@ def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, e
             return ops.depend(loss, update(gradients)), right
         if accumulation(gradients):
             loss = ops.depend(loss, update(accumulation.sums))
-            accumulation.clear()
+            loss = ops.depend(loss, accumulation.clear())
         return loss, right
 
     cells = [cell for cell in (scaling, accumulation) if cell is not None]
@@ -135,19 +134,29 @@ def _update(
 
 
 def multiplied(gradients: Gradients, factor: Tensor | float) -> Gradients:
-    """Each gradient times a number, in float32."""
-    result: Gradients = ()
-    for gradient in gradients:
-        result = (*result, ops.cast(gradient, ms.float32) * factor)
-    return result
+    """Each gradient times a number."""
+    return over_all(ops.partial(_multiply, factor), gradients)  # type: ignore[no-any-return]
 
 
 def global_norm(gradients: Gradients) -> Tensor:
     """Euclidean norm of all gradients as one vector; not finite if one of them is not."""
-    total = 0.0
-    for gradient in gradients:
-        total = total + (gradient * gradient).sum()
-    return ops.sqrt(total)
+    return ops.sqrt(ops.addn(over_all(_sum_of_squares, gradients)))
+
+
+def _multiply(factor: Tensor | float, gradient: Tensor) -> Tensor:
+    return gradient * factor
+
+
+def _add(total: Tensor, gradient: Tensor) -> Tensor:
+    return ops.assign_add(total, gradient)
+
+
+def _clear(total: Tensor) -> Tensor:
+    return ops.assign(total, ops.zeros_like(total))
+
+
+def _sum_of_squares(gradient: Tensor) -> Tensor:
+    return (gradient * gradient).sum()
 
 
 def evaluate(network: nn.Cell, batches: Iterable[Batch]) -> tuple[int, float, float]:
