@@ -9,7 +9,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from training.repvgg import TrainBlock
+from training.repvgg import BATCH_NORM_EPS, TrainBlock
 
 
 class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
@@ -53,22 +53,38 @@ class CustomL2(nn.Cell):  # type: ignore[misc]
         self.narrow_kernels = ms.ParameterTuple([branch.conv.weight for branch in narrow])
         self.narrow_gammas = ms.ParameterTuple([branch.bn.gamma for branch in narrow])
         self.narrow_variances = ms.ParameterTuple([branch.bn.moving_variance for branch in narrow])
-        self.eps = [(a.bn.eps, b.bn.eps) for a, b in zip(wide, narrow, strict=True)]
+        self.over_all = ops.HyperMap()  # a Python loop over the blocks of a large network compiles slowly
 
     def construct(self) -> Tensor:
-        total = 0.0
-        for index in range(len(self.eps)):
-            wide, narrow = self.wide_kernels[index], self.narrow_kernels[index]
-            wide_eps, narrow_eps = self.eps[index]
-            wide_scale = _scale(self.wide_gammas[index], self.wide_variances[index], wide_eps)
-            narrow_scale = _scale(self.narrow_gammas[index], self.narrow_variances[index], narrow_eps)
-            centre = wide[:, :, 1:2, 1:2]
-            equivalent = centre * wide_scale + narrow * narrow_scale
-            total = total + (wide**2).sum() - (centre**2).sum()
-            total = total + (equivalent**2 / (wide_scale**2 + narrow_scale**2)).sum()
-        return total
+        return ops.addn(
+            self.over_all(
+                _squared_norm,
+                self.wide_kernels,
+                self.wide_gammas,
+                self.wide_variances,
+                self.narrow_kernels,
+                self.narrow_gammas,
+                self.narrow_variances,
+            )
+        )
 
 
-def _scale(gamma: Tensor, variance: Tensor, eps: float) -> Tensor:
+def _squared_norm(
+    wide: Tensor,
+    wide_gamma: Tensor,
+    wide_variance: Tensor,
+    narrow: Tensor,
+    narrow_gamma: Tensor,
+    narrow_variance: Tensor,
+) -> Tensor:
+    """That of one block's equivalent kernel."""
+    wide_scale, narrow_scale = _scale(wide_gamma, wide_variance), _scale(narrow_gamma, narrow_variance)
+    centre = wide[:, :, 1:2, 1:2]
+    equivalent = centre * wide_scale + narrow * narrow_scale
+    outer = (wide**2).sum() - (centre**2).sum()
+    return outer + (equivalent**2 / (wide_scale**2 + narrow_scale**2)).sum()
+
+
+def _scale(gamma: Tensor, variance: Tensor) -> Tensor:
     """(C,) -> (C, 1, 1, 1), a constant to the gradient."""
-    return ops.stop_gradient(gamma / ops.sqrt(variance + eps)).reshape(-1, 1, 1, 1)
+    return ops.stop_gradient(gamma / ops.sqrt(variance + BATCH_NORM_EPS)).reshape(-1, 1, 1, 1)
