@@ -205,12 +205,15 @@ def test_equalize_is_opencvs(photo):
 @pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-m5", "original", "originalr", "augmix-m5-w4-d2"])
 def test_a_chain_keeps_size_and_type_and_changes_pictures(photo, text):
+    import mindspore.dataset as ds
+
     from training.augment import chain
 
-    operator = chain(parse(text), FILL, np.random.default_rng(0))
-    pictures = [operator(photo) for _ in range(20)]
+    dataset = ds.NumpySlicesDataset(np.stack([photo] * 40), ["image"], shuffle=False)
+    dataset = dataset.map(chain(parse(text), FILL, np.random.default_rng(0)), "image")
+    pictures = [row["image"] for row in dataset.create_dict_iterator(num_epochs=1, output_numpy=True)]
     assert {(picture.shape, picture.dtype) for picture in pictures} == {(photo.shape, np.dtype(np.uint8))}
-    assert len({picture.tobytes() for picture in pictures}) > 3
+    assert len({picture.tobytes() for picture in pictures}) > 15
 
 
 @pytest.mark.usefixtures("cpu")
