@@ -2,7 +2,7 @@
 
 1. what is exported is always the fused network;
 2. an artifact that does not give the framework's logits is not written;
-3. top-1 and top-5 in the manifest are those of the fused network on every image of the validation folder.
+3. top-1 and top-5 in the manifest are those of the fused network on every image of the val split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from models.preprocess import preprocess
 from models.store import Bundle, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
-from training.data import SUFFIXES, evaluation_spec, scan
+from training.data import SUFFIXES, evaluation_spec, open_split
 from training.errors import ConfigError, DataError, TrainingError
 from training.loop import evaluate_on
 
@@ -42,12 +42,12 @@ SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 
 def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path | None, recipe: Path | None) -> Bundle:
     """Export `pretrained` into the new bundle `folder`. Raises TrainingError."""
-    validation = scan(config.data_url / "val", config.num_classes)
+    validation = open_split(config, "val")
     network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
     _, top1, top5 = evaluate_on(network, validation, config)
     training = Training(
-        dataset=config.dataset,
-        evaluated_on=f"{config.dataset}, val split, {len(validation)} images",
+        dataset=config.dataset_title,
+        evaluated_on=f"{config.dataset_title}, val split, {len(validation)} images",
         recipe=recipe.name if recipe else "command line",
         epochs=config.epochs,
         top1=top1,

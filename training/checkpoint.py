@@ -15,6 +15,7 @@ import mindspore as ms
 from numpy.typing import NDArray
 
 from training import fuse, repvgg
+from training.ema import PREFIX as EMA
 from training.errors import CheckpointError
 
 Weights = dict[str, NDArray[Any]]
@@ -62,8 +63,9 @@ def restore(parameters: Mapping[str, ms.Parameter], saved: Weights, *, source: P
 
 
 def network_weights(saved: Weights) -> Weights:
-    """The network's own weights in a checkpoint, without the optimizer's state and the progress."""
-    return {name: array for name, array in saved.items() if name.startswith(("stages.", "classifier."))}
+    """The network's weights in a checkpoint, the averaged ones where the run kept such; no state, no progress."""
+    averaged = {name.removeprefix(EMA): array for name, array in saved.items() if name.startswith(EMA)}
+    return averaged or {name: array for name, array in saved.items() if name.startswith(("stages.", "classifier."))}
 
 
 def is_train_form(weights: Weights) -> bool:

@@ -1,95 +1,25 @@
-"""The configuration of a run: the YAML keys of a recipe, each of which is a command-line flag too.
+"""Command line and recipe -> the configuration of a run.
 
-1. an unknown key is an error that names the nearest known one;
+1. an unknown key is an error that names the nearest known one, and so is an unknown value of a choice;
 2. types mean what people mean: `1e-4` is a number and `None` is nothing, although YAML reads both as text;
-3. a flag wins over the recipe, the recipe over the default.
+3. a flag wins over the recipe, the recipe over the default;
+4. `--print-config` shows every value with its source, as a recipe that gives the same configuration.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from training.errors import ConfigError
-from training.variants import VARIANTS
+from training.keys import ARCH_ALIASES, TrainConfig, nearest
 
-
-def _none(value: Any) -> Any:
-    return None if value in ("None", "none", "null", "") else value
-
-
-def _three(value: Any) -> Any:
-    return list(value.strip("[]() ").split(",")) if isinstance(value, str) else value
-
-
-OptionalPath = Annotated[Path | None, BeforeValidator(_none)]
-Channels = Annotated[tuple[float, float, float], BeforeValidator(_three)]
-Count = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(ge=0.0)]
-
-
-class TrainConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    # Architecture
-    arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
-    num_classes: Count = 1000
-    pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
-    # Dataset
-    data_url: Path = Field(Path("./dataset"), description="folder with train/<class>/* and val/<class>/*")
-    dataset: str = Field("ImageNet", description="its name in logs and in the bundle's manifest")
-    image_size: Count = Field(224, description="side of the network's square input, pixels")
-    crop: Literal["random_resized", "padded"] = Field(
-        "random_resized",
-        description="training crop: a random part of the photo, or a shifted crop of a padded small image",
-    )
-    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="pixels of zero padding for crop: padded")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description="evaluation: share of the short side kept")
-    mean: Channels = (0.485, 0.456, 0.406)
-    std: Channels = (0.229, 0.224, 0.225)
-    verify_images: Literal["headers", "pixels"] = Field(
-        "pixels", description="how far each training image is read before the first epoch; headers is quick"
-    )
-    num_parallel_workers: Count = Field(2, description="threads that read and augment images")
-    # Learning rate
-    base_lr: Rate = 0.1
-    warmup_lr: Rate = 0.00000007
-    min_lr: Rate = 0.000006
-    lr_scheduler: Literal["cosine_lr"] = "cosine_lr"
-    warmup_length: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
-    # Training
-    optimizer: Literal["momentum", "nesterov"] = "momentum"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Rate = Field(0.0001, description="not applied to batch norms and biases")
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    epochs: Count = 180
-    batch_size: Count = Field(128, description="images a step and device")
-    seed: Annotated[int, Field(ge=0)] = 1
-    # Where it runs and what it leaves
-    device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
-    device_id: Annotated[int, Field(ge=0)] = 0
-    save_dir: Path = Field(Path("./runs"), description="checkpoints and logs go to <save_dir>/<arch>")
-    resume: bool = Field(True, description="go on from the last checkpoint of this run, if there is one")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainConfig:
-        if self.arch not in VARIANTS:
-            nearest = difflib.get_close_matches(self.arch, VARIANTS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest!r}?")
-        if self.warmup_length > self.epochs:
-            raise ValueError(f"warmup_length ({self.warmup_length}) is longer than epochs ({self.epochs})")
-        return self
-
-    @property
-    def run_dir(self) -> Path:
-        return self.save_dir / self.arch
+__all__ = ["TrainConfig", "build", "effective", "parse", "read_yaml"]
 
 
 def parse(
@@ -97,21 +27,38 @@ def parse(
 ) -> tuple[TrainConfig, Path | None, argparse.Namespace]:
     """Command line -> configuration, path of its recipe, and the flags of the verb itself.
 
-    `extra` maps the verb's own flags to the keywords of `add_argument`. Raises ConfigError.
+    `extra` maps the verb's own flags to the keywords of `add_argument`. Raises ConfigError; leaves with status 0
+    after `--print-config`.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="recipe; every key of it is a flag too")
+    parser.add_argument("--print-config", action="store_true", help="show every value with its source, and leave")
     for name, keywords in extra.items():
         parser.add_argument(f"--{name}", **keywords)
     keys = parser.add_argument_group("keys of the recipe")
-    for name, field in TrainConfig.model_fields.items():
-        default = "" if field.is_required() else f" [default: {field.default}]"
-        text = (field.description or "") + default
-        keys.add_argument(f"--{name}", default=None, metavar="VALUE", help=text.strip().replace("%", "%%"))
+    for name in TrainConfig.model_fields:
+        keys.add_argument(f"--{name}", default=None, metavar="VALUE", help=_help(name))
     flags = parser.parse_args(argv)
     recipe = read_yaml(flags.config) if flags.config else {}
     given = {name: getattr(flags, name) for name in TrainConfig.model_fields if getattr(flags, name) is not None}
-    return build(recipe | given, source=str(flags.config or "the command line")), flags.config, flags
+    config = build(recipe | given, source=str(flags.config or "the command line"))
+    if flags.print_config:
+        print(effective(config, recipe=recipe, flags=given), end="")
+        parser.exit()
+    if (alias := (recipe | given).get("arch")) in ARCH_ALIASES:
+        print(f"arch {alias} is another name of {config.arch}")
+    return config, flags.config, flags
+
+
+def effective(config: TrainConfig, *, recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    """Every key as a line of YAML, with where its value is from: flag, recipe or default."""
+    lines = []
+    for key, value in config.model_dump(mode="json").items():
+        in_one_line = None if isinstance(value, list) else False
+        line = yaml.safe_dump({key: value}, default_flow_style=in_one_line, width=1000).strip()
+        source = "flag" if key in flags else "recipe" if key in recipe else "default"
+        lines.append(f"{line:<60} # {source}\n")
+    return "".join(lines)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -132,15 +79,30 @@ def build(values: Mapping[str, Any], *, source: str) -> TrainConfig:
     known = list(TrainConfig.model_fields)
     for key in values:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{source}: unknown key {key!r}; did you mean {nearest!r}?")
+            raise ConfigError(f"{source}: unknown key {key!r}; did you mean {nearest(key, known)!r}?")
     try:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']} (got {item['input']!r})"
-            if item["loc"]
-            else item["msg"]
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{source}: " + "; ".join(problems)) from error
+        raise ConfigError(f"{source}: " + "; ".join(_problem(item) for item in error.errors())) from error
+
+
+def _problem(item: Any) -> str:
+    """One of pydantic's findings in our words."""
+    if not item["loc"]:
+        return str(item["msg"])
+    place, found = ".".join(map(str, item["loc"])), item["input"]
+    if choices := _choices(str(item["loc"][0])):
+        return f"{place}: unknown value {found!r}; did you mean {nearest(found, choices)!r}? ({', '.join(choices)})"
+    return f"{place}: {item['msg']} (got {found!r})"
+
+
+def _choices(key: str) -> list[str]:
+    """The values of a choice key; none for another key."""
+    annotation = TrainConfig.model_fields[key].annotation
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
+
+
+def _help(key: str) -> str:
+    field, choices = TrainConfig.model_fields[key], _choices(key)
+    parts = [", ".join(choices), field.description or "", f"[default: {field.default}]"]
+    return " ".join(part for part in parts if part).replace("%", "%%")

@@ -1,100 +1,171 @@
-"""Image folders -> batches: `<root>/<class>/<image>`, classes in alphabetical order.
+"""Images -> batches, for training and for evaluation; `python -m training.data` shows what training sees.
 
 1. training reads through MindData's C++ operators, shuffled and augmented anew each epoch from (seed, epoch);
-2. evaluation goes through models.preprocess, the code that serves, and counts every image, the last batch too;
-3. a missing folder, an empty class and a broken image are errors that name the path.
+2. shards of an epoch neither overlap nor lose an image of a whole step, and all have the same number of steps;
+3. evaluation goes through models.preprocess, the code that serves, and counts every image, the last batch too;
+4. a missing folder, an empty class and a broken image are errors that name the path.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import mindspore.dataset as ds
 import numpy as np
-from mindspore.dataset import vision
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from models.errors import ImageError
 from models.manifest import Preprocess
-from models.preprocess import decode, open_image, preprocess
-from training.config import TrainConfig
-from training.errors import DataError
+from models.preprocess import to_tensor
+from training import policies
+from training.config import TrainConfig, parse
+from training.contact_sheet import caption, draw
+from training.datasets import SUFFIXES, ImageFolder, Images, open_split, scan, verify
+from training.errors import ConfigError, DataError, TrainingError, reporting_errors
+from training.mixing import BatchChanges
+from training.policies import AugMix, Policy
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+__all__ = [
+    "SUFFIXES",
+    "Batch",
+    "ImageFolder",
+    "Images",
+    "epoch_order",
+    "evaluation_batches",
+    "evaluation_spec",
+    "open_split",
+    "scan",
+    "steps_per_epoch",
+    "train_batches",
+    "verify",
+]
 
-_INTERPOLATION = {
-    "nearest": vision.Inter.NEAREST,
-    "bilinear": vision.Inter.LINEAR,
-    "bicubic": vision.Inter.PILCUBIC,  # Inter.BICUBIC is another filter than the one evaluation uses
-}
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """`images` holds (path, class id); class ids count `classes`."""
-
-    root: Path
-    classes: tuple[str, ...]
-    images: tuple[tuple[Path, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """images float32 (B, 3, S, S), labels int32 (B,); only the first `count` rows are real."""
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    count: int
+Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # an image as it is stored, and its class id
+CHUNK = 64  # images that a thread reads at once
+MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
-def scan(root: Path, num_classes: int) -> ImageFolder:
-    """List an image folder. Raises DataError for a missing folder, an empty class or another number of classes."""
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: --data_url must hold train/<class>/* and val/<class>/*")
-    classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
-    if len(classes) != num_classes:
-        raise DataError(f"{root} has {len(classes)} class folders, num_classes is {num_classes}")
-    images = []
-    for class_id, name in enumerate(classes):
-        files = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
-        if not files:
-            raise DataError(f"{root / name} holds no image ({', '.join(sorted(SUFFIXES))})")
-        images += [(path, class_id) for path in files]
-    return ImageFolder(root, classes, tuple(images))
+def steps_per_epoch(images: Images, config: TrainConfig, *, num_shards: int = 1) -> int:
+    """Raises DataError if there are fewer images than one step of all shards takes."""
+    steps = len(images) // (config.batch_size * num_shards)
+    if steps == 0:
+        shards = "" if num_shards == 1 else f" on each of {num_shards} devices"
+        raise DataError(f"{images.root} has {len(images)} images, fewer than one batch of {config.batch_size}{shards}")
+    return steps
 
 
-def verify(folder: ImageFolder, how: Literal["headers", "pixels"], workers: int) -> None:
-    """Read every image before the run starts. Raises DataError that lists the broken ones.
+def epoch_order(
+    images: Images, config: TrainConfig, epoch: int, *, num_shards: int = 1, shard_id: int = 0
+) -> NDArray[np.int64]:
+    """Indices of this shard's images, in the order of this epoch.
 
-    MindData's decoder fills a truncated image with grey and dies of SIGFPE on a truncated header (MindSpore 2.10).
+    The shuffled images are dealt out one by one, so that a step of all shards sees the images that one device with
+    the batch of all of them would see. What fills no whole step is left out, other images in each epoch.
     """
-    read: Callable[[bytes], object] = open_image if how == "headers" else decode
+    used = steps_per_epoch(images, config, num_shards=num_shards) * config.batch_size * num_shards
+    shuffled = np.random.default_rng((config.seed, epoch)).permutation(len(images))
+    return shuffled[shard_id:used:num_shards]
 
-    def problem(item: tuple[Path, int]) -> str | None:
-        try:
-            read(item[0].read_bytes())
-        except ImageError as error:
-            return f"{item[0]}: {error.detail}"
-        except OSError as error:
-            return f"{item[0]} cannot be read: {error.strerror}"
-        return None
 
-    with ThreadPoolExecutor(workers) as pool:
-        results = tqdm(pool.map(problem, folder.images), "verify images", len(folder), leave=False, disable=None)
-        broken = [text for text in results if text]
-    if broken:
-        listed = "\n  ".join(broken[:10]) + ("" if len(broken) <= 10 else f"\n  and {len(broken) - 10} more")
-        raise DataError(f"{len(broken)} broken images in {folder.root}; remove or replace them:\n  {listed}")
+def train_batches(
+    images: Images, config: TrainConfig, epoch: int, *, num_shards: int = 1, shard_id: int = 0
+) -> Iterator[dict[str, Any]]:
+    """One epoch of {"image": float32 (B, 3, S, S), "label": ...} tensors; an incomplete batch is left out.
+
+    "label" is int32 (B,), or with MixUp or CutMix float32 (B, K), the share of each class, without label smoothing.
+    The same (seed, epoch, shard, number of workers) gives the same batches. Raises DataError.
+    """
+    import mindspore.dataset as ds  # takes seconds: not for --help
+
+    order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
+    source, seed = _Source(images, order, _workers(config)), (config.seed, epoch, shard_id)
+    ds.config.set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    policy = policies.parse(config.auto_augment) if config.auto_augment else None
+    dataset = _augmented(source, config, policy, seed)
+    changes = BatchChanges(config, policy.alpha if isinstance(policy, AugMix) else None, seed)
+    if changes.any:
+        dataset = dataset.batch(
+            config.batch_size, drop_remainder=True, per_batch_map=changes, output_columns=["image", "label"]
+        )
+    else:
+        dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    try:
+        yield from dataset.create_dict_iterator(num_epochs=1)
+    except RuntimeError as error:
+        source.explain()
+        cause = re.search(r"\[ERROR\] (.*)", str(error))
+        raise DataError(f"MindData: {cause[1] if cause else error}") from error
+
+
+def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed: tuple[int, ...]) -> Any:
+    """-> dataset of the columns image and label, and a column for each chain of AugMix."""
+    import mindspore.dataset as ds
+
+    from training import augment
+
+    workers = _workers(config)
+    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=1)
+    first = augment.crop_and_flip(config, encoded=source.encoded) + augment.jitter(config)
+    last, fill, rng = augment.normalise(config), augment.mean_colour(config), np.random.default_rng(seed)
+    chains = [f"chain{number}" for number in range(policy.width if policy else 0)]
+    if policy is None or not chains:
+        policed = [augment.chain(policy, fill, rng)] if policy else []
+        return dataset.map([*first, *policed, *last], "image", num_parallel_workers=workers)
+    dataset = dataset.map(first, "image", num_parallel_workers=workers)
+    for name in chains:
+        dataset = dataset.map(ds.transforms.Duplicate(), "image", ["image", name])
+        dataset = dataset.map([augment.chain(policy, fill, rng), *last], name, num_parallel_workers=workers)
+    dataset = dataset.map(last, "image", num_parallel_workers=workers)
+    return dataset.project(["image", "label", *chains])
+
+
+def _workers(config: TrainConfig) -> int:
+    """MindData refuses more than there are cores."""
+    return min(config.num_parallel_workers, os.cpu_count() or 1)
+
+
+class _Source:
+    """An epoch's images in their order, for MindData; remembers what it read last, to explain a failure.
+
+    Reads chunks ahead in threads of its own: with MindData's (`num_parallel_workers` of GeneratorDataset) the
+    pipeline was 7 to 15 times slower with two workers than with one (MindSpore 2.10, CIFAR-10).
+    """
+
+    def __init__(self, images: Images, order: NDArray[np.int64], workers: int) -> None:
+        self._images, self._labels, self._workers = images, images.labels, workers
+        self._chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+        self._recent: deque[NDArray[np.int64]] = deque(maxlen=64)  # more than MindData reads ahead
+        self.encoded = isinstance(images, ImageFolder)
+
+    def __deepcopy__(self, _: object) -> _Source:
+        return self  # MindData copies what it reads from, which here may be all pixels of a data set
+
+    def __iter__(self) -> Iterator[Row]:
+        with ThreadPoolExecutor(self._workers) as pool:
+            reading: deque[Future[list[Row]]] = deque()
+            for chunk in self._chunks:
+                reading.append(pool.submit(self._read, chunk))
+                if len(reading) > self._workers:
+                    yield from reading.popleft().result()
+            while reading:
+                yield from reading.popleft().result()
+
+    def _read(self, chunk: NDArray[np.int64]) -> list[Row]:
+        self._recent.append(chunk)
+        return [(self._images.stored(int(index)), np.array(self._labels[index])) for index in chunk]
+
+    def explain(self) -> None:
+        """Raises DataError that names the broken images among the last ones read, if there are any."""
+        if isinstance(self._images, ImageFolder):
+            recent = tuple(self._images.images[index] for chunk in self._recent for index in chunk)
+            verify(ImageFolder(self._images.root, self._images.classes, recent), "pixels", 1)
 
 
 def evaluation_spec(config: TrainConfig) -> Preprocess:
@@ -108,65 +179,91 @@ def evaluation_spec(config: TrainConfig) -> Preprocess:
     )
 
 
-def train_batches(folder: ImageFolder, config: TrainConfig, epoch: int) -> Iterator[dict[str, Any]]:
-    """One epoch of {"image": (B, 3, S, S), "label": (B,)} tensors; a last incomplete batch is left out.
+@dataclass(frozen=True)
+class Batch:
+    """images float32 (B, 3, S, S), labels int32 (B,); only the first `count` rows are real."""
 
-    Raises DataError with MindData's words, which name the image that cannot be decoded.
+    images: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    count: int
+
+
+def evaluation_batches(
+    images: Images, spec: Preprocess, batch_size: int, workers: int, *, num_shards: int = 1, shard_id: int = 0
+) -> Iterator[Batch]:
+    """Every image once, in order; the last batch is filled up to `batch_size` with zeros.
+
+    Shard `shard_id` of `num_shards` has every num_shards-th image, so that the counts of all shards add up to all.
     """
-    ds.config.set_seed(config.seed * 100_003 + epoch)
-    class_ids = {name: class_id for class_id, name in enumerate(folder.classes)}
-    workers = config.num_parallel_workers
-    dataset = ds.ImageFolderDataset(
-        str(folder.root), num_parallel_workers=workers, shuffle=True, class_indexing=class_ids, extensions=_extensions()
-    )
-    dataset = dataset.map(_train_operations(config), "image", num_parallel_workers=workers)
-    dataset = dataset.batch(config.batch_size, drop_remainder=True)
-    try:
-        yield from dataset.create_dict_iterator(num_epochs=1)
-    except RuntimeError as error:
-        cause = re.search(r"\[ERROR\] (.*)", str(error))
-        raise DataError(f"MindData: {cause[1] if cause else error}") from error
-
-
-def steps_per_epoch(folder: ImageFolder, config: TrainConfig) -> int:
-    """Raises DataError if there are fewer images than one batch holds."""
-    steps = len(folder) // config.batch_size
-    if steps == 0:
-        raise DataError(f"{folder.root} has {len(folder)} images, fewer than one batch of {config.batch_size}")
-    return steps
-
-
-def evaluation_batches(folder: ImageFolder, spec: Preprocess, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Every image once, in the folder's order; the last batch is filled up to `batch_size` with zeros."""
-    remaining = iter(folder.images)
+    mine, labels = range(shard_id, len(images), num_shards), images.labels
     with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(remaining, batch_size)):
-            images = np.zeros((batch_size, 3, spec.input_size, spec.input_size), np.float32)
-            labels = np.zeros(batch_size, np.int32)
-            labels[: len(chunk)] = [class_id for _, class_id in chunk]
-            for row, tensor in enumerate(pool.map(lambda item: _read(item[0], spec), chunk)):
-                images[row] = tensor
-            yield Batch(images, labels, len(chunk))
+        for start in range(0, len(mine), batch_size):
+            chunk = mine[start : start + batch_size]
+            batch = Batch(
+                np.zeros((batch_size, 3, spec.input_size, spec.input_size), np.float32),
+                np.zeros(batch_size, np.int32),
+                len(chunk),
+            )
+            batch.labels[: len(chunk)] = labels[chunk]
+            for row, tensor in enumerate(pool.map(lambda index: to_tensor(images.picture(index), spec), chunk)):
+                batch.images[row] = tensor
+            yield batch
 
 
-def _read(path: Path, spec: Preprocess) -> NDArray[np.float32]:
+def save_grid(config: TrainConfig, path: Path, count: int) -> str:
+    """Draw the first `count` images of the first epoch into `path`, and say so. Raises TrainingError."""
+    images = open_split(config, "train")
+    count = min(count, len(images))
+    batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
+    captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
+    sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std)
     try:
-        return preprocess(path.read_bytes(), spec)
-    except ImageError as error:
-        raise DataError(f"{path}: {error.detail}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
+        raise TrainingError(f"{path} cannot be written: {error}") from error
+    return f"{path}: {count} of {len(images)} images"
 
 
-def _train_operations(config: TrainConfig) -> list[Any]:
-    size, filter_ = config.image_size, _INTERPOLATION[config.interpolation]
-    if config.crop == "padded":
-        crop = [vision.Decode(), vision.Resize((size, size), filter_), vision.RandomCrop(size, config.crop_padding)]
-    else:
-        crop = [vision.RandomCropDecodeResize(size, scale=(0.08, 1.0), interpolation=filter_)]
-    mean, std = ([255.0 * value for value in values] for values in (config.mean, config.std))
-    return [*crop, vision.RandomHorizontalFlip(), vision.Normalize(mean, std), vision.HWC2CHW()]
+def measure(config: TrainConfig) -> str:
+    """Time one epoch, at most MEASURED_S of it, with its start. Raises DataError."""
+    import mindspore.dataset  # noqa: F401  # not to be measured
+
+    images = open_split(config, "train")
+    began, began_cpu, count = time.perf_counter(), time.process_time(), 0
+    for _ in train_batches(images, config, 0):
+        count += config.batch_size
+        if time.perf_counter() - began > MEASURED_S:
+            break
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+    workers = _workers(config)
+    return (
+        f"{count / wall_s:.0f} images/s with {workers} worker threads, {count / wall_s / workers:.0f} each; "
+        f"{count / cpu_s:.0f} images/s of a core's time"
+    )
 
 
-def _extensions() -> list[str]:
-    return sorted(SUFFIXES | {suffix.upper() for suffix in SUFFIXES})
+@reporting_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    config, _, flags = parse(
+        argv,
+        prog="python -m training.data",
+        description="Show what training sees: a contact sheet of augmented images, or how fast they come.",
+        **{
+            "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
+            "images": {"type": int, "default": 64, "metavar": "N", "help": "how many [default: 64]"},
+            "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},
+        },
+    )
+    if not (flags.save_grid or flags.measure):
+        raise ConfigError("nothing to do: give --save-grid FILE.png or --measure")
+    if flags.images < 1:
+        raise ConfigError(f"--images {flags.images}: draw at least 1")
+    if flags.save_grid:
+        print(save_grid(config, flags.save_grid, flags.images))
+    if flags.measure:
+        print(measure(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

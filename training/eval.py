@@ -1,4 +1,4 @@
-"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 on every image of <data_url>/val."""
+"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 on every image of the val split."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint shall be evaluated?")
     print(device.prepare(config.device_target, config.device_id))
     from training.checkpoint import load_network
-    from training.data import scan
+    from training.data import open_split
     from training.loop import evaluate_on
 
-    folder = scan(config.data_url / "val", config.num_classes)
+    images = open_split(config, "val")
     network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)
-    count, top1, top5 = evaluate_on(network, folder, config)
+    count, top1, top5 = evaluate_on(network, images, config)
     print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
     return 0
 

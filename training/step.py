@@ -1,59 +1,162 @@
-"""One training step and one evaluation, as compiled graphs."""
+"""One training step and one evaluation, as compiled graphs.
+
+1. a step is one graph, whatever is switched on, and without mixed precision exactly float32;
+2. gradients are averaged over `accumulate_steps` batches, unscaled, then clipped by their global norm, then applied;
+3. an update whose gradients overflow is skipped and counted, and leaves weights, averages and schedule alone;
+4. what a resumed run must know of the step is in its `state`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from training import precision
 from training.config import TrainConfig
 from training.data import Batch
-from training.schedules import warmup_cosine
+from training.ema import Ema
+from training.losses import CrossEntropySmooth, CustomL2, true_classes
+from training.precision import LossScale
 
-TrainStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Gradients = tuple[Tensor, ...]
 
-
-def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn.Optimizer:
-    """SGD with momentum; weight decay on kernels only: on batch norms and biases it does harm (He et al. 2019)."""
-    decayed: list[ms.Parameter] = []
-    plain: list[ms.Parameter] = []
-    for parameter in network.trainable_params():
-        (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return nn.Momentum(
-        groups, learning_rates(config, steps_per_epoch), config.momentum, use_nesterov=config.optimizer == "nesterov"
-    )
+over_all = ops.HyperMap()  # a Python loop over hundreds of gradients takes minutes to compile
 
 
-def learning_rates(config: TrainConfig, steps_per_epoch: int) -> list[float]:
-    return warmup_cosine(
-        base_lr=config.base_lr,
-        warmup_lr=config.warmup_lr,
-        min_lr=config.min_lr,
-        warmup_steps=config.warmup_length * steps_per_epoch,
-        total_steps=config.epochs * steps_per_epoch,
-    )
+@dataclass(frozen=True)
+class TrainStep:
+    """Call it with images (B, 3, S, S) and labels int32 (B,) or soft (B, K) -> mean loss and number of right answers.
+
+    `loss_scale` is none in float32.
+    """
+
+    graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    state: dict[str, ms.Parameter]
+    loss_scale: LossScale | None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.graph(images, labels)
 
 
-def train_step(network: nn.Cell, optimizer: nn.Optimizer, label_smoothing: float) -> TrainStep:
-    """-> (images (B, 3, S, S), labels int32 (B,)) -> mean loss and number of right answers, one update done."""
-    loss_function = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+class Accumulation(nn.Cell):  # type: ignore[misc]
+    """The sum of the gradients of up to `steps` batches."""
 
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network(images)
-        right = ops.cast(ops.argmax(logits, 1) == labels, ms.int32).sum()
-        return loss_function(logits, labels), right
+    def __init__(self, parameters: ms.ParameterTuple, steps: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.steps = steps
+        self.sums = parameters.clone("accumulated", "zeros")
+        self.count = ms.Parameter(Tensor(0, ms.int32), name="accumulated.count", requires_grad=False)
 
-    gradients_of = ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)
+    def construct(self, gradients: Gradients) -> Tensor:
+        """Add the gradients of a batch -> whether that makes an update, a bool scalar."""
+        added = over_all(_add, self.sums, gradients)
+        return ops.depend(ops.assign_add(self.count, Tensor(1, ms.int32)) == self.steps, added)
+
+    def clear(self) -> Tensor:
+        return ops.depend(ops.assign(self.count, Tensor(0, ms.int32)), over_all(_clear, self.sums))
+
+
+def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, ema: Ema | None = None) -> TrainStep:
+    """The step of the recipe over a network and its optimizer; makes the network compute in the recipe's precision."""
+    precision.use(network, config.amp_level)
+    scaling = precision.loss_scale(config)
+    accumulation = None
+    if config.accumulate_steps > 1:
+        accumulation = Accumulation(optimizer.parameters, config.accumulate_steps)
+    gradients_of = _gradients(network, optimizer, config, scaling)
+    update = _update(optimizer, config, scaling, ema)
 
     @ms.jit  # type: ignore[untyped-decorator]
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        (loss, right), gradients = gradients_of(images, labels)
-        return ops.depend(loss, optimizer(gradients)), right
+        (_, loss, right), gradients = gradients_of(images, labels)
+        if accumulation is None:
+            return ops.depend(loss, update(gradients)), right
+        if accumulation(gradients):
+            loss = ops.depend(loss, update(accumulation.sums))
+            loss = ops.depend(loss, accumulation.clear())
+        return loss, right
 
-    return step  # type: ignore[no-any-return]
+    cells = [cell for cell in (scaling, accumulation) if cell is not None]
+    return TrainStep(
+        step, {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}, scaling
+    )
+
+
+def _gradients(
+    network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None
+) -> Callable[[Tensor, Tensor], tuple[tuple[Tensor, Tensor, Tensor], Gradients]]:
+    """-> (images, labels) -> (what is derived, loss, right answers), its gradients times the loss scale."""
+    loss_function = CrossEntropySmooth(config.label_smoothing)
+    decay = CustomL2(network) if config.custom_l2 else None
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = ops.cast(network(images), ms.float32)
+        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.int32).sum()
+        loss = loss_function(logits, labels)
+        total = loss if decay is None else loss + config.weight_decay / 2 * decay()
+        return total if scaling is None else total * scaling.scale, loss, right
+
+    return ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)  # type: ignore[no-any-return]
+
+
+def _update(
+    optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None
+) -> Callable[[Gradients], Tensor]:
+    """-> (sums of scaled gradients) -> whether they were applied, a bool scalar."""
+    limit, batches = config.clip_global_norm_value, config.accumulate_steps
+
+    def apply(gradients: Gradients, norm: Tensor) -> Tensor:
+        if limit is not None:
+            gradients = multiplied(gradients, limit / ops.maximum(norm, Tensor(limit, ms.float32)))
+        done = optimizer(gradients)
+        if ema is not None:
+            done = ops.depend(ema(optimizer.global_step), done)
+        return done
+
+    def update(gradients: Gradients) -> Tensor:
+        if scaling is not None:
+            gradients = multiplied(gradients, 1 / (scaling.scale * batches))
+        elif batches > 1:
+            gradients = multiplied(gradients, 1 / batches)
+        if scaling is None:
+            return apply(gradients, global_norm(gradients) if limit is not None else None)
+        norm = global_norm(gradients)
+        finite = scaling(ops.isfinite(norm))
+        if finite:  # an update whose result is not used is optimised away (MindSpore 2.10)
+            finite = ops.depend(finite, apply(gradients, norm))
+        return finite
+
+    return update
+
+
+def multiplied(gradients: Gradients, factor: Tensor | float) -> Gradients:
+    """Each gradient times a number."""
+    return over_all(ops.partial(_multiply, factor), gradients)  # type: ignore[no-any-return]
+
+
+def global_norm(gradients: Gradients) -> Tensor:
+    """Euclidean norm of all gradients as one vector; not finite if one of them is not."""
+    return ops.sqrt(ops.addn(over_all(_sum_of_squares, gradients)))
+
+
+def _multiply(factor: Tensor | float, gradient: Tensor) -> Tensor:
+    return gradient * factor
+
+
+def _add(total: Tensor, gradient: Tensor) -> Tensor:
+    return ops.assign_add(total, gradient)
+
+
+def _clear(total: Tensor) -> Tensor:
+    return ops.assign(total, ops.zeros_like(total))
+
+
+def _sum_of_squares(gradient: Tensor) -> Tensor:
+    return (gradient * gradient).sum()
 
 
 def evaluate(network: nn.Cell, batches: Iterable[Batch]) -> tuple[int, float, float]:

@@ -77,3 +77,15 @@ def test_both_forms_are_recognised(saved, tmp_path):
     assert set(repvgg.weights(checkpoint.load_network(path, "RepVGG-Tiny", 3, deploy=False))) == set(
         repvgg.weights(deploy)
     )
+
+
+def test_the_weights_of_a_run_that_averages_them_are_the_averages(tmp_path):
+    from training import checkpoint, repvgg
+
+    now, average = repvgg.weights(repvgg.build("RepVGG-Tiny", 3)), repvgg.weights(repvgg.build("RepVGG-Tiny", 3))
+    path = tmp_path / "last.ckpt"
+    checkpoint.save(path, now | {f"ema.{name}": parameter for name, parameter in average.items()}, {"epoch": 1})
+    found = checkpoint.load_network(path, "RepVGG-Tiny", 3, deploy=False)
+    expected = average["classifier.weight"].asnumpy()
+    assert (found.classifier.weight.asnumpy() == expected).all()
+    assert (now["classifier.weight"].asnumpy() != expected).any()

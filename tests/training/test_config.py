@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from training.config import TrainConfig, build, parse
 from training.errors import ConfigError
+
+SEED = Path(__file__).with_name("seed.yaml")
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 
@@ -76,3 +79,107 @@ def test_an_unknown_flag_is_a_usage_error(capsys):
         parsed("--no-such-flag", "1")
     assert stop.value.code == 2
     assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_the_configuration_of_the_seed_loads_as_it_stands():
+    config = parsed("--config", str(SEED))
+    written = yaml.safe_load(SEED.read_text())
+    odd = {"arch": "RepVGG-A0", "auto_augment": None, "data_url": Path("dataset"), "beta": (0.9, 0.999)}
+    assert {key: getattr(config, key) for key in written} == written | odd
+
+
+def test_the_name_that_the_seed_gave_a0_is_said_to_be_one(capsys):
+    assert parsed("--arch", "RepVGG-A0-A0tiny").arch == "RepVGG-A0"
+    assert capsys.readouterr().out == "arch RepVGG-A0-A0tiny is another name of RepVGG-A0\n"
+
+
+def printed(capsys, *argv):
+    with pytest.raises(SystemExit) as stop:
+        parsed(*argv, "--print-config")
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_print_config_shows_every_value_with_its_source(capsys, tmp_path):
+    path = recipe(tmp_path, "epochs: 3\nweight_decay: 1e-4\nauto_augment: None")
+    lines = printed(capsys, "--config", path, "--epochs", "5", "--with_ema", "True").splitlines()
+    shown = {line.split(":")[0]: line.split(": ", 1)[1].split() for line in lines}
+    assert list(shown) == list(TrainConfig.model_fields)
+    assert shown["epochs"] == ["5", "#", "flag"]
+    assert shown["weight_decay"] == ["0.0001", "#", "recipe"]
+    assert shown["auto_augment"] == ["null", "#", "recipe"]
+    assert shown["with_ema"] == ["true", "#", "flag"]
+    assert shown["num_classes"] == ["1000", "#", "default"]
+
+
+def test_what_print_config_shows_is_a_recipe_of_the_same_configuration(capsys, tmp_path):
+    argv = ("--config", str(SEED), "--lr_milestones", "30,60", "--dataset", "Photos # 1: all", "--base_lr", "2e-7")
+    again = recipe(tmp_path, printed(capsys, *argv))
+    assert parsed("--config", again) == parsed(*argv)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("optimizer", "adam", "adamw"),
+        ("device_target", "ascend", "Ascend"),
+        ("set", "cifar-10", "CIFAR10"),
+        ("lr_scheduler", "cosine", "cosine_lr"),
+        ("amp_level", "o2", "O2"),
+        ("re_mode", "random", "rand"),
+        ("mixup_mode", "element", "elem"),
+        ("interpolation", "cubic", "bicubic"),
+    ],
+)
+def test_an_unknown_value_of_a_choice_names_the_nearest_valid_one(key, value, meant):
+    with pytest.raises(ConfigError, match=f"{key}: unknown value '{value}'; did you mean '{meant}'"):
+        build({key: value}, source="x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("re_prob", 1.5),
+        ("mix_up", -0.1),
+        ("re_count", 0),
+        ("beta", [0.9]),
+        ("beta", [0.9, 1.0]),
+        ("clip_global_norm_value", 0),
+        ("ema_decay", 1),
+        ("accumulate_steps", 0),
+        ("loss_scale", 0.5),
+        ("lr_milestones", [0]),
+        ("with_ema", "perhaps"),
+    ],
+)
+def test_a_value_out_of_bounds_names_the_key(key, value):
+    with pytest.raises(ConfigError, match=f"x: {key}"):
+        build({key: value}, source="x")
+
+
+def test_the_title_of_the_images_is_not_their_layout():
+    assert build({}, source="x").dataset_title == "ImageNet"
+    assert build({"set": "CIFAR10"}, source="x").dataset_title == "CIFAR10"
+    assert build({"set": "ImageFolder", "dataset": "CIFAR10"}, source="x").dataset_title == "CIFAR10"
+    with pytest.raises(ConfigError, match="dataset is a title for people; the layout on disk is `set`"):
+        build({"dataset": "CIFAR10"}, source="x")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "needs lr_milestones"),
+        ({"lr_milestones": [60, 30]}, "must rise"),
+        ({"lr_milestones": [30, 30]}, "must rise"),
+    ],
+)
+def test_milestones_that_make_no_sense_are_refused(values, words):
+    with pytest.raises(ConfigError, match=words):
+        build({"lr_scheduler": "multistep_lr"} | values, source="x")
+
+
+def test_help_names_the_choices_and_the_default(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    assert "const, rand, pixel" in (text := capsys.readouterr().out)
+    assert "[default: cosine_lr]" in text

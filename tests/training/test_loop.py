@@ -1,0 +1,101 @@
+"""A run with everything switched on; the plain one, as a user starts it, is in test_run.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from training.config import build
+from training.errors import TrainingError
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+EVERYTHING = {
+    "arch": "RepVGG-Tiny",
+    "num_classes": 2,
+    "image_size": 16,
+    "crop": "padded",
+    "crop_pct": 1.0,
+    "batch_size": 8,
+    "epochs": 2,
+    "optimizer": "adamw",
+    "base_lr": 0.002,
+    "amp_level": "O1",
+    "with_ema": True,
+    "ema_decay": 0.9,
+    "accumulate_steps": 3,
+    "clip_global_norm_value": 5.0,
+    "custom_l2": True,
+    "mix_up": 0.2,
+    "device_target": "CPU",
+}
+
+
+def arrays(parameters):
+    return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
+
+
+def feed(run, batches):
+    import mindspore as ms
+
+    run.network.set_train(True)
+    for images, labels in batches:
+        run.step(ms.Tensor(images), ms.Tensor(labels))
+
+
+def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp_path):
+    from training import checkpoint
+    from training.loop import assemble
+
+    rng = np.random.default_rng(0)
+    batches = [
+        (rng.normal(size=(4, 3, 16, 16)).astype(np.float32), rng.dirichlet([1, 1], 4).astype(np.float32))
+        for _ in range(8)
+    ]
+    config = build(EVERYTHING | {"loss_scale": 2.0**30}, source="test")  # the first update overflows
+    whole = assemble(config, steps=8)
+    path, stop = tmp_path / "stopped.ckpt", 4  # one update of three batches, and one batch more
+    feed(whole, batches[:stop])
+    checkpoint.save(path, whole.parameters, {})
+    feed(whole, batches[stop:])
+    again = assemble(config, steps=8)
+    checkpoint.restore(again.parameters, checkpoint.read(path), source=path)
+    feed(again, batches[stop:])
+    assert whole.overflows > 0
+    expected, found = arrays(whole.parameters), arrays(again.parameters)
+    assert {name.split(".")[0] for name in expected} >= {"stages", "optimizer", "ema", "loss_scale", "accumulated"}
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_path):
+    from training import checkpoint
+    from training.data import open_split
+    from training.loop import evaluate_on, train
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path)}
+    config = build(keys | {"loss_scale": 128, "accumulate_steps": 2}, source="test")
+    best = train(config)
+    lines = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["overflow_steps"] for line in lines] == [0, 0]
+    assert [line["loss_scale"] for line in lines] == [128, 128]
+    last, kept = checkpoint.read(best.parent / "last.ckpt"), checkpoint.read(best)
+    assert int(last["optimizer.global_step"][0]) == 2 * 8 // 2
+    assert (last["ema.classifier.weight"] != last["classifier.weight"]).any()
+    top1 = [line["val_top1"] for line in lines]
+    assert float(last["best_top1"]) == pytest.approx(max(top1))
+    assert int(kept["epoch"]) == 1 + int(top1[1] > top1[0])
+    network = checkpoint.load_network(best, "RepVGG-Tiny", 2, deploy=False)
+    assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
+
+
+def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path):
+    from training.loop import train
+
+    plain = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "crop", "crop_pct", "batch_size")}
+    static = {"amp_level": "O1", "is_dynamic_loss_scale": False, "loss_scale": 2.0**40, "epochs": 1}
+    folders = {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs")}
+    with pytest.raises(TrainingError, match=r"every update of epoch 1 overflowed, loss scale 1\.09951e\+12"):
+        train(build(plain | static | folders, source="test"))
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -1,0 +1,122 @@
+"""Each optimizer against its formula in numpy, written from the papers, float64."""
+
+import numpy as np
+import pytest
+
+from training.config import build
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+STEPS = 6
+RATES = [0.1 * (1 - step / STEPS) for step in range(STEPS)]
+KEYS = {"momentum": 0.8, "beta": [0.7, 0.9], "weight_decay": 0.05, "epochs": 1}
+KEYS |= {"lr_scheduler": "poly_lr", "base_lr": 0.1, "min_lr": 0.0}
+
+
+def sgd(p, g, rate, decay, state, t):
+    return p - rate * (g + decay * p)
+
+
+def momentum(p, g, rate, decay, state, t):
+    state["v"] = 0.8 * state.get("v", 0) + g + decay * p
+    return p - rate * state["v"]
+
+
+def nesterov(p, g, rate, decay, state, t):
+    g = g + decay * p
+    state["v"] = 0.8 * state.get("v", 0) + g
+    return p - rate * (g + 0.8 * state["v"])
+
+
+def adam(g, state, t, eps):
+    state["m"] = 0.7 * state.get("m", 0) + 0.3 * g
+    state["v"] = 0.9 * state.get("v", 0) + 0.1 * g**2
+    return state["m"] / (1 - 0.7**t) / (np.sqrt(state["v"] / (1 - 0.9**t)) + eps)
+
+
+def adamw(p, g, rate, decay, state, t):
+    return p - rate * (adam(g, state, t, 1e-8) + decay * p)
+
+
+def lamb(p, g, rate, decay, state, t):
+    r = adam(g, state, t, 1e-6) + decay * p
+    norms = np.linalg.norm(p), np.linalg.norm(r)
+    return p - rate * (norms[0] / norms[1] if min(norms) > 0 else 1) * r
+
+
+def lion(p, g, rate, decay, state, t):
+    m = state.get("m", 0)
+    state["m"] = 0.9 * m + 0.1 * g
+    return p - rate * (np.sign(0.7 * m + 0.3 * g) + decay * p)
+
+
+FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion)}
+
+
+def test_every_optimizer_of_the_table_has_its_formula_here():
+    from training.optimizers import OPTIMIZERS
+
+    assert set(OPTIMIZERS) == set(FORMULAS)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_an_optimizer_is_its_formula(name):
+    import mindspore as ms
+    from mindspore import nn
+
+    from training.optimizers import optimizer
+
+    rng = np.random.default_rng(1)
+    network = nn.Dense(5, 3)
+    expected = {"weight": rng.normal(size=(3, 5)), "bias": np.zeros(3)}  # a norm of zero is Lamb's special case
+    for key, value in expected.items():
+        getattr(network, key).set_data(ms.Tensor(value.astype(np.float32)))
+    updates = optimizer(network, build(KEYS | {"optimizer": name}, source="test"), STEPS)
+    states = {"weight": {}, "bias": {}}
+    for t, rate in enumerate(RATES, start=1):
+        gradients = {key: rng.normal(size=value.shape) for key, value in expected.items()}
+        updates(tuple(ms.Tensor(gradients[key].astype(np.float32)) for key in ("weight", "bias")))
+        for key, decay in (("weight", 0.05), ("bias", 0.0)):
+            expected[key] = FORMULAS[name](expected[key], gradients[key], rate, decay, states[key], t)
+    for key, value in expected.items():
+        np.testing.assert_allclose(getattr(network, key).asnumpy(), value, atol=2e-6, err_msg=key)
+    assert int(updates.global_step.asnumpy()[0]) == STEPS
+
+
+def names_of(parameters, network):
+    by_identity = {id(parameter): name for name, parameter in network.parameters_and_names()}
+    return {by_identity[id(parameter)] for parameter in parameters}
+
+
+def test_batch_norms_and_biases_are_not_decayed():
+    from training import repvgg
+    from training.optimizers import groups
+
+    network = repvgg.build("RepVGG-Tiny", 3)
+    decayed, plain = groups(network, build({"weight_decay": 0.5}, source="test"))
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    assert {name.split(".")[-2] for name in names_of(decayed["params"], network)} == {"conv", "classifier"}
+    assert {name.split(".")[-1] for name in names_of(plain["params"], network)} == {"gamma", "beta", "bias"}
+    assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
+
+
+def test_with_the_custom_l2_no_kernel_decays_twice():
+    from training import repvgg
+    from training.optimizers import groups
+
+    network = repvgg.build("RepVGG-Tiny", 3)
+    decayed, plain = groups(network, build({"custom_l2": True}, source="test"))
+    assert names_of(decayed["params"], network) == {"classifier.weight"}
+    assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_state_has_names_of_its_own_for_every_parameter(name):
+    from training import repvgg
+    from training.optimizers import OPTIMIZERS, optimizer, state
+
+    network, config = repvgg.build("RepVGG-Tiny", 3), build({"optimizer": name}, source="test")
+    found = state(optimizer(network, config, 2), config)
+    count = len(OPTIMIZERS[name].moments) * len(network.trainable_params())
+    assert len(found) == count + 1
+    assert not set(found) & set(repvgg.weights(network))

@@ -1,0 +1,61 @@
+"""Training images as people can look at them: de-normalised, in rows, with their labels under them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = 112  # pixels a cell is wide, at least; small images are enlarged by a whole factor
+GAP, LINE = 6, 13  # pixels between cells, and for a line of text
+FONT_SIZE = 11
+
+
+def caption(label: NDArray[np.generic], classes: Sequence[str]) -> list[str]:
+    """Class id (), or shares (K,) -> lines: the class, or each class with its share, greatest first."""
+    if label.ndim == 0:
+        return [classes[int(label)]]
+    shares = np.asarray(label, np.float64)
+    order = [int(class_id) for class_id in np.argsort(-shares, kind="stable") if shares[class_id] >= 0.005]
+    if len(order) == 1:
+        return [classes[order[0]]]
+    return [f"{shares[class_id]:.0%} {classes[class_id]}" for class_id in order]
+
+
+def draw(
+    images: NDArray[np.float32], captions: Sequence[Sequence[str]], mean: Sequence[float], std: Sequence[float]
+) -> Image.Image:
+    """Normalised images (N, 3, S, S) with N captions -> RGB sheet, about square."""
+    size = images.shape[2]
+    side = size * max(1, math.ceil(CELL / size))
+    lines = max(len(caption) for caption in captions)
+    width, height = side + GAP, side + lines * LINE + GAP
+    columns = math.ceil(math.sqrt(len(images) * height / width))
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    for index, (pixels, caption) in enumerate(zip(_pixels(images, mean, std), captions, strict=True)):
+        left, top = GAP + index % columns * width, GAP + index // columns * height
+        sheet.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        for number, text in enumerate(caption):
+            pen.text((left, top + side + number * LINE), _fitting(text, side, font), "black", font)
+    return sheet
+
+
+def _pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """-> uint8 (N, S, S, 3); what lies outside black and white, as erased noise does, is cut."""
+    scale, shift = np.asarray(std, np.float32), np.asarray(mean, np.float32)
+    colours = images.transpose(0, 2, 3, 1) * scale + shift
+    pixels: NDArray[np.uint8] = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"

@@ -1,0 +1,121 @@
+"""Optimizers with decoupled weight decay: MindSpore 2.10 has no AdamW with bias correction, no Lamb on CPU, no Lion.
+
+All maths is in float32; g is the gradient, d the weight decay, m and v the running averages of g and of its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class Decoupled(nn.Optimizer):  # type: ignore[misc]
+    """The common part: `rule` is done to each parameter with its decay, its moments and its gradient."""
+
+    def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
+        super().__init__(list(rates), list(groups))
+        self.beta1, self.beta2 = beta
+        self.over_all = ops.HyperMap()  # a Python loop over hundreds of parameters takes minutes to compile
+        self.moment1 = self._parameters.clone("moment1", "zeros")
+
+    def counted(self) -> tuple[Tensor, Tensor]:
+        """-> the learning rate of this update and its number from 1 as float32 scalar; counts it."""
+        rate = self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        return rate, ops.cast(self.global_step, ms.float32).reshape(())
+
+
+class AdamW(Decoupled):
+    """p <- p - rate * (adam + d * p) (Loshchilov & Hutter, ICLR 2019); eps 1e-8."""
+
+    def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
+        super().__init__(groups, rates, beta)
+        self.moment2 = self._parameters.clone("moment2", "zeros")
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, step = self.counted()
+        rule = ops.partial(_adamw, rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+
+
+class Lamb(Decoupled):
+    """p <- p - rate * |p| / |r| * r, r = adam + d * p (You et al., ICLR 2020); eps 1e-6, ratio 1 where a norm is 0."""
+
+    def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
+        super().__init__(groups, rates, beta)
+        self.moment2 = self._parameters.clone("moment2", "zeros")
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, step = self.counted()
+        rule = ops.partial(_lamb, rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+
+
+class Lion(Decoupled):
+    """p <- p - rate * (sign(b1 * m + (1 - b1) * g) + d * p), m <- b2 * m + (1 - b2) * g (Chen et al., NeurIPS 2023)."""
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, _ = self.counted()
+        rule = ops.partial(_lion, rate, self.beta1, self.beta2)
+        return self.over_all(rule, self.get_weight_decay(), self._parameters, self.moment1, gradients)
+
+
+def _adam(
+    beta1: float, beta2: float, step: Tensor, eps: float, m: ms.Parameter, v: ms.Parameter, gradient: Tensor
+) -> Tensor:
+    """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); moves m and v."""
+    next_m = ops.assign(m, beta1 * m + (1 - beta1) * gradient)
+    next_v = ops.assign(v, beta2 * v + (1 - beta2) * gradient * gradient)
+    return next_m / (1 - ops.pow(beta1, step)) / (ops.sqrt(next_v / (1 - ops.pow(beta2, step))) + eps)
+
+
+def _adamw(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    step: Tensor,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    v: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    direction = _adam(beta1, beta2, step, 1e-8, m, v, gradient) + decay * parameter
+    return ops.assign(parameter, parameter - rate * direction)
+
+
+def _lamb(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    step: Tensor,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    v: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    direction = _adam(beta1, beta2, step, 1e-6, m, v, gradient) + decay * parameter
+    weight_norm, norm = ops.sqrt((parameter**2).sum()), ops.sqrt((direction**2).sum())
+    usable = ops.logical_and(weight_norm > 0, norm > 0)
+    ratio = ops.select(usable, weight_norm / norm, ops.ones_like(norm))
+    return ops.assign(parameter, parameter - rate * ratio * direction)
+
+
+def _lion(
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    decay: float,
+    parameter: ms.Parameter,
+    m: ms.Parameter,
+    gradient: Tensor,
+) -> Tensor:
+    sign = ops.sign(beta1 * m + (1 - beta1) * gradient)
+    moved = ops.depend(sign, ops.assign(m, beta2 * m + (1 - beta2) * gradient))
+    return ops.assign(parameter, parameter - rate * (moved + decay * parameter))

@@ -1,0 +1,175 @@
+"""The keys of a recipe: types, bounds and meaning, in one place; each key is a command-line flag too.
+
+The seed project's keys keep their names and meaning; ours are the rest. Defaults are ours: a key that is not
+written switches nothing on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from training import policies
+from training.variants import VARIANTS
+
+ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed's odd name for it
+
+Set = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST"]
+
+
+def _none(value: Any) -> Any:
+    return None if value in ("None", "none", "null", "") else value
+
+
+def _listed(value: Any) -> Any:
+    """`[0.9, 0.999]` or `0.9,0.999` of a flag -> its parts."""
+    if not isinstance(value, str):
+        return value
+    inner = value.strip("[]() ")
+    return inner.split(",") if inner else []
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_none)]
+OptionalStr = Annotated[str | None, BeforeValidator(_none)]
+OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)]
+Channels = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
+Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0.0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+
+
+class TrainConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    # Architecture
+    arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
+    num_classes: Count = 1000
+    pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
+    # Dataset
+    data_url: Path = Field(Path("./dataset"), description="folder that holds the images in the layout of `set`")
+    set: Set = Field(
+        "ImageNet",
+        description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, the others "
+        "their publishers' files",
+    )
+    dataset: OptionalStr = Field(
+        None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
+    )
+    image_size: Count = Field(224, description="side of the network's square input, pixels")
+    crop: Literal["random_resized", "padded"] = Field(
+        "random_resized",
+        description="training crop: a random part of the photo, or a shifted crop of a padded small image",
+    )
+    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="pixels of zero padding for crop: padded")
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description="evaluation: share of the short side kept")
+    mean: Channels = (0.485, 0.456, 0.406)
+    std: Channels = (0.229, 0.224, 0.225)
+    verify_images: Literal["headers", "pixels"] = Field(
+        "pixels", description="how far each training image is read before the first epoch; headers is quick"
+    )
+    num_parallel_workers: Count = Field(2, description="threads that read and augment images")
+    # Augmentation
+    auto_augment: OptionalStr = Field(
+        None,
+        description="policy as timm writes it: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original, originalr; None: off",
+    )
+    hflip: Probability = Field(0.5, description="share of images mirrored left to right")
+    color_jitter: Rate = Field(0.0, description="strength of random brightness, contrast and saturation; 0: off")
+    re_prob: Probability = Field(0.0, description="share of images with a random rectangle erased; 0: off")
+    re_mode: Literal["const", "rand", "pixel"] = Field(
+        "pixel", description="what fills it: the mean colour, one random colour, or random pixels"
+    )
+    re_count: Count = Field(1, description="greatest number of rectangles an image")
+    mix_up: Rate = Field(0.0, description="alpha of MixUp's beta distribution; 0: off")
+    cutmix: Rate = Field(0.0, description="alpha of CutMix's beta distribution; 0: off")
+    mixup_prob: Probability = Field(1.0, description="how often MixUp or CutMix is done at all")
+    switch_prob: Probability = Field(0.5, description="how often it is CutMix where both are on")
+    mixup_mode: Literal["batch", "elem", "pair"] = Field(
+        "batch", description="one mixing ratio for the batch, for each image, or for each pair of images"
+    )
+    # Learning rate
+    base_lr: Rate = Field(0.1, description="for the batch as it is: scale it with batch_size in the recipe")
+    warmup_lr: Rate = Field(0.00000007, description="rate of the first step of the warm-up")
+    min_lr: Rate = Field(0.000006, description="rate at the end of cosine_lr and poly_lr, least rate of exp_lr")
+    lr_scheduler: Literal["cosine_lr", "multistep_lr", "exp_lr", "poly_lr", "constant_lr"] = "cosine_lr"
+    warmup_length: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
+    lr_milestones: Annotated[tuple[Count, ...], BeforeValidator(_listed)] = Field(
+        (), description="multistep_lr: epochs after which the rate is multiplied by lr_gamma"
+    )
+    lr_gamma: Factor = Field(0.1, description="multistep_lr: factor at each milestone")
+    lr_decay: Factor = Field(0.97, description="exp_lr: factor an epoch")
+    lr_power: Annotated[float, Field(gt=0)] = Field(1.0, description="poly_lr: exponent; 1 is a straight line")
+    # Training
+    optimizer: Literal["momentum", "sgd", "nesterov", "adamw", "lamb", "lion"] = "momentum"
+    momentum: Decay = Field(0.9, description="of momentum and nesterov")
+    beta: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = Field(
+        (0.9, 0.999), description="of adamw, lamb and lion: averages of the gradient and of its square"
+    )
+    weight_decay: Rate = Field(0.0001, description="not applied to batch norms and biases")
+    custom_l2: bool = Field(False, description="RepVGG's own: decay the blocks' equivalent kernels, not their branches")
+    label_smoothing: Decay = 0.1
+    clip_global_norm_value: OptionalPositive = Field(None, description="greatest norm of all gradients; None: off")
+    accumulate_steps: Count = Field(1, description="batches whose gradients are averaged into one update")
+    epochs: Count = 180
+    batch_size: Count = Field(128, description="images a step and device")
+    seed: Annotated[int, Field(ge=0)] = 1
+    # Mixed precision
+    amp_level: Literal["O0", "O1", "O2", "O3"] = Field(
+        "O0", description="O0 float32; float16 for O1 convolutions and products, O2 all but batch norms, O3 all"
+    )
+    is_dynamic_loss_scale: bool = Field(
+        True, description="O1-O3: halve the loss scale at an overflow, double it after 2000 updates without"
+    )
+    loss_scale: Annotated[float, Field(ge=1)] = Field(1024.0, description="O1-O3: the static scale, or the first one")
+    # Averaged weights
+    with_ema: bool = Field(False, description="evaluate and export an exponential moving average of the weights")
+    ema_decay: Decay = Field(0.9999, description="share of the average that an update keeps")
+    # Where it runs and what it leaves
+    device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
+    device_id: Annotated[int, Field(ge=0)] = 0
+    save_dir: Path = Field(Path("./runs"), description="checkpoints and logs go to <save_dir>/<arch>")
+    resume: bool = Field(True, description="go on from the last checkpoint of this run, if there is one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_arch(cls, values: Any) -> Any:
+        return {**values, "arch": ARCH_ALIASES.get(values["arch"], values["arch"])} if "arch" in values else values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.arch not in VARIANTS:
+            raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest(self.arch, list(VARIANTS))!r}?")
+        if self.auto_augment:
+            policies.parse(self.auto_augment)
+        if self.warmup_length > self.epochs:
+            raise ValueError(f"warmup_length ({self.warmup_length}) is longer than epochs ({self.epochs})")
+        if self.dataset in get_args(Set) and self.dataset != self.set and "set" not in self.model_fields_set:
+            raise ValueError(
+                f"dataset is a title for people; the layout on disk is `set`: write set: {self.dataset} for its "
+                "publisher's files or set: ImageFolder for train/<class>/* and val/<class>/*"
+            )
+        if self.lr_scheduler == "multistep_lr" and not self.lr_milestones:
+            raise ValueError("lr_scheduler: multistep_lr needs lr_milestones, epochs such as [60, 120, 160]")
+        if list(self.lr_milestones) != sorted({*self.lr_milestones}):
+            raise ValueError(f"lr_milestones {list(self.lr_milestones)} must rise")
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        return self.save_dir / self.arch
+
+    @property
+    def dataset_title(self) -> str:
+        return self.dataset or self.set
+
+
+def nearest(word: object, known: list[str]) -> str:
+    """The likeliest meant one of `known`, whatever the case of `word`."""
+    by_lower = {name.lower(): name for name in known}
+    return by_lower[difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.0)[0]]
