@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -310,37 +310,44 @@ def test_a_source_that_cannot_be_read_is_a_bundle_error_that_names_it(
     assert list((tmp_path / "tiny").iterdir()) == []
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file of this process may grow over 1000 bytes, root's neither (Python ignores the signal: an OSError)."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("small_disk")
-def test_a_full_disk_is_a_bundle_error_and_leaves_nothing(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"tiny/1 cannot be written: .*File too large"):
-        write(tmp_path / "tiny/1")
-    assert list((tmp_path / "tiny").iterdir()) == []
-
-
-KILLED_WRITER = """
-import json, os, signal, sys
+# A writer in a process of its own; `{before}` is what happens to it before it writes.
+WRITER = """
+import json, os, resource, signal, sys
 from pathlib import Path
 from models.manifest import Manifest
 from models.store import write_bundle
 
+manifest, files = json.load(sys.stdin)
+files = {{name: bytes.fromhex(content) for name, content in files.items()}}
+{before}
+write_bundle(Path(sys.argv[1]), Manifest.from_json(json.dumps(manifest)), files)
+"""
+KILLED = """
 class Files(dict):
     def items(self):
         yield from list(super().items())[:int(sys.argv[2])]
         os.kill(os.getpid(), signal.SIGKILL)
 
-manifest, files = json.load(sys.stdin)
-files = Files({name: bytes.fromhex(content) for name, content in files.items()})
-write_bundle(Path(sys.argv[1]), Manifest.from_json(json.dumps(manifest)), files)
+files = Files(files)
 """
+# No file of the process may grow over 1000 bytes, root's neither (Python ignores the signal: an OSError).
+SMALL_DISK = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))"
+
+
+def run_writer(before: str, values: Values, files: Files, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", WRITER.format(before=before), *map(str, arguments)],
+        input=json.dumps([values, {name: content.hex() for name, content in files.items()}]).encode(),
+        cwd=Path(models.__file__).parent.parent,
+        capture_output=True,
+    )
+
+
+def test_a_full_disk_is_a_bundle_error_and_leaves_nothing(values: Values, files: Files, tmp_path: Path) -> None:
+    writer = run_writer(SMALL_DISK, values, files, tmp_path / "tiny/1")
+    last_line = writer.stderr.decode().splitlines()[-1]
+    assert re.search(r"BundleError: .*tiny/1 cannot be written: .*File too large", last_line)
+    assert list((tmp_path / "tiny").iterdir()) == []
 
 
 @pytest.mark.parametrize("written", [0, 2])
@@ -348,12 +355,7 @@ def test_a_killed_writer_leaves_no_half_bundle_visible(
     write: Write, values: Values, files: Files, tmp_path: Path, written: int
 ) -> None:
     folder = tmp_path / "store/tiny/1"
-    wanted = json.dumps([values, {name: content.hex() for name, content in files.items()}])
-    writer = subprocess.run(
-        [sys.executable, "-c", KILLED_WRITER, str(folder), str(written)],
-        input=wanted.encode(),
-        cwd=Path(models.__file__).parent.parent,
-    )
+    writer = run_writer(KILLED, values, files, folder, written)
     assert writer.returncode == -signal.SIGKILL
     drafts = list(folder.parent.iterdir())
     assert [len(contents(draft)) for draft in drafts] == [written]
