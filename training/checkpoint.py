@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from training import fuse, repvgg
 from training.ema import PREFIX as EMA
 from training.errors import CheckpointError
+from training.variants import VARIANTS, Variant
 
 Weights = dict[str, NDArray[Any]]
 
@@ -73,17 +74,19 @@ def is_train_form(weights: Weights) -> bool:
 
 
 def load_network(path: Path, arch: str, num_classes: int, *, deploy: bool) -> repvgg.RepVGG:
-    """A checkpoint of either form -> network; `deploy` fuses a train form. Raises CheckpointError.
+    """A checkpoint of either form -> network, as `network_of`. Raises CheckpointError."""
+    return network_of(network_weights(read(path)), VARIANTS[arch], num_classes, deploy=deploy, source=path)
 
-    A checkpoint of the deploy form has no branches any more and always gives a deploy network.
+
+def network_of(weights: Weights, variant: Variant, num_classes: int, *, deploy: bool, source: Path) -> repvgg.RepVGG:
+    """Weights of either form -> network; `deploy` fuses a train form. Raises CheckpointError.
+
+    Weights of the deploy form have no branches any more and always give a deploy network.
     """
-    weights = network_weights(read(path))
     train_form = is_train_form(weights)
     if train_form and deploy:
-        restore(
-            repvgg.weights(repvgg.build(arch, num_classes)), weights, source=path
-        )  # names what does not fit, before fusing
+        restore(repvgg.weights(repvgg.RepVGG(variant, num_classes)), weights, source=source)  # names what does not fit
         weights = fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS)
-    network = repvgg.build(arch, num_classes, deploy=deploy or not train_form)
-    restore(repvgg.weights(network), weights, source=path)
+    network = repvgg.RepVGG(variant, num_classes, deploy=deploy or not train_form)
+    restore(repvgg.weights(network), weights, source=source)
     return network.set_train(False)  # type: ignore[no-any-return]

@@ -85,18 +85,12 @@ def deploy_network(found: dict[str, NDArray[Any]], variant: Variant, num_classes
 
     Raises CheckpointError that names what does not fit, ConfigError for another number of classes.
     """
-    from training import checkpoint, fuse, repvgg
+    from training import checkpoint
 
     if "classifier.bias" in found and len(found["classifier.bias"]) != num_classes:
         classes = len(found["classifier.bias"])
         raise ConfigError(f"{file} tells {classes} classes apart, the labels are {num_classes}: give --labels FILE")
-    if checkpoint.is_train_form(found):
-        train_form = repvgg.RepVGG(variant, num_classes)
-        checkpoint.restore(repvgg.weights(train_form), found, source=file)  # names what does not fit, before fusing
-        found = fuse.fuse_weights(found, repvgg.BATCH_NORM_EPS)
-    network = repvgg.RepVGG(variant, num_classes, deploy=True)
-    checkpoint.restore(repvgg.weights(network), found, source=file)
-    return network.set_train(False)  # type: ignore[no-any-return]
+    return checkpoint.network_of(found, variant, num_classes, deploy=True, source=file)
 
 
 def _record(file: Path, title: str, labels: str) -> Training:

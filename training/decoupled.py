@@ -5,7 +5,7 @@ All maths is in float32; g is the gradient, d the weight decay, m and v the runn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -28,32 +28,36 @@ class Decoupled(nn.Optimizer):  # type: ignore[misc]
         return rate, ops.cast(self.global_step, ms.float32).reshape(())
 
 
-class AdamW(Decoupled):
+class Adaptive(Decoupled):
+    """Those that divide by the root of the squared gradient's average."""
+
+    rule: Callable[..., Tensor]
+
+    def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
+        super().__init__(groups, rates, beta)
+        self.moment2 = self._parameters.clone("moment2", "zeros")
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        rate, step = self.counted()
+        rule = ops.partial(self.rule, rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+
+
+class AdamW(Adaptive):
     """p <- p - rate * (adam + d * p) (Loshchilov & Hutter, ICLR 2019); eps 1e-8."""
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(groups, rates, beta)
-        self.moment2 = self._parameters.clone("moment2", "zeros")
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, step = self.counted()
-        rule = ops.partial(_adamw, rate, self.beta1, self.beta2, step)
-        decays = self.get_weight_decay()
-        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+        self.rule = _adamw
 
 
-class Lamb(Decoupled):
+class Lamb(Adaptive):
     """p <- p - rate * |p| / |r| * r, r = adam + d * p (You et al., ICLR 2020); eps 1e-6, ratio 1 where a norm is 0."""
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(groups, rates, beta)
-        self.moment2 = self._parameters.clone("moment2", "zeros")
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, step = self.counted()
-        rule = ops.partial(_lamb, rate, self.beta1, self.beta2, step)
-        decays = self.get_weight_decay()
-        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+        self.rule = _lamb
 
 
 class Lion(Decoupled):
