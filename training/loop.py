@@ -4,7 +4,8 @@
 2. a loss that is not finite stops the run at once and names step, learning rate and loss scale; nothing is
    overwritten;
 3. every epoch leaves a line in log.jsonl, `last.ckpt`, and `best.ckpt` when it is the best so far;
-4. where weights are averaged, the averages are evaluated and kept as the best.
+4. where weights are averaged, the averages are evaluated and kept as the best;
+5. of several ranks rank 0 alone writes, figures are those of all, and all stop together at a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
-from training import checkpoint, repvgg
+from training import checkpoint, modelarts, ranks, repvgg
 from training.config import TrainConfig
 from training.data import (
     Images,
@@ -31,6 +32,7 @@ from training.data import (
     train_batches,
     verify,
 )
+from training.device import ALONE, Place
 from training.ema import PREFIX, Ema
 from training.errors import TrainingError
 from training.optimizers import optimizer, state
@@ -57,6 +59,7 @@ class Run:
     updates: nn.Optimizer
     step: TrainStep
     rates: list[float]
+    place: Place
 
     @property
     def result(self) -> nn.Cell:
@@ -84,35 +87,38 @@ class Run:
         return int(self.step.loss_scale.overflows.asnumpy()) if self.step.loss_scale else 0
 
 
-def assemble(config: TrainConfig, steps: int) -> Run:
+def assemble(config: TrainConfig, steps: int, place: Place = ALONE) -> Run:
     """Fresh weights and all else of a run with `steps` batches an epoch. Raises TrainingError for too short a run."""
     ms.set_seed(config.seed)
     network = repvgg.build(config.arch, config.num_classes)
     updates = optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.num_classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
-    step = train_step(network, updates, config, ema)
-    return Run(config, network, average, ema, updates, step, learning_rates(config, steps))
+    step = train_step(network, updates, config, ema, place)
+    return Run(config, network, average, ema, updates, step, learning_rates(config, steps), place)
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, place: Place = ALONE) -> Path:
     """Run the recipe to its end -> the best checkpoint. Raises TrainingError."""
     train_images, val_images = open_split(config, "train"), open_split(config, "val")
     if train_images.classes != val_images.classes:
         raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
-    steps = steps_per_epoch(train_images, config)
-    run = assemble(config, steps)
+    steps = steps_per_epoch(train_images, config, num_shards=place.size)
+    run = assemble(config, steps, place)
     progress = _start(run)
     if progress.epoch == 0:
-        verify(train_images, config.verify_images, config.num_parallel_workers)
+        verify(train_images, config.verify_images, config.num_parallel_workers, **place.shard)
     while progress.epoch < config.epochs:
         epoch, overflows = progress.epoch, run.overflows
         began = time.perf_counter()
         loss, accuracy = _train_epoch(run, train_images, epoch)
         trained_s = time.perf_counter() - began
-        _, top1, top5 = evaluate_on(run.result, val_images, config)
+        ranks.average(run.parameters.values(), place)  # batch norms' statistics and half accumulated gradients differ
+        _, top1, top5 = evaluate_on(run.result, val_images, config, place)
         improved = top1 > progress.best_top1
         progress.epoch, progress.best_top1 = epoch + 1, max(top1, progress.best_top1)
+        if not place.leads:
+            continue
         checkpoint.save(config.run_dir / "last.ckpt", run.parameters, asdict(progress))
         if improved:
             best = repvgg.weights(run.result)
@@ -124,7 +130,7 @@ def train(config: TrainConfig) -> Path:
             "val_top1": top1,
             "val_top5": top5,
             "lr": run.rates[max(run.updates_done, 1) - 1],
-            "images_per_second": steps * config.batch_size / trained_s,
+            "images_per_second": steps * config.batch_size * place.size / trained_s,
         }
         if run.step.loss_scale:
             line |= {
@@ -135,13 +141,14 @@ def train(config: TrainConfig) -> Path:
     return config.run_dir / "best.ckpt"
 
 
-def evaluate_on(network: nn.Cell, images: Images, config: TrainConfig) -> tuple[int, float, float]:
+def evaluate_on(
+    network: nn.Cell, images: Images, config: TrainConfig, place: Place = ALONE
+) -> tuple[int, float, float]:
     """-> number of images, top-1 and top-5 as fractions."""
     spec = evaluation_spec(config)
-    batches = evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers)
-    return evaluate(
-        network, tqdm(batches, "evaluate", math.ceil(len(images) / config.batch_size), leave=False, disable=None)
-    )
+    batches = evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers, **place.shard)
+    total = math.ceil(len(images) / (config.batch_size * place.size))
+    return evaluate(network, tqdm(batches, "evaluate", total, leave=False, disable=_hidden(place)), place)
 
 
 def _start(run: Run) -> Progress:
@@ -170,10 +177,9 @@ def _train_epoch(run: Run, images: Images, epoch: int) -> tuple[float, float]:
     run.network.set_train(True)
     config, losses, right = run.config, [], 0
     updates_before, overflows_before = run.updates_done, run.overflows
-    total = steps_per_epoch(images, config)
-    with tqdm(
-        train_batches(images, config, epoch), f"epoch {epoch + 1}/{config.epochs}", total, unit="step", disable=None
-    ) as bar:
+    total = steps_per_epoch(images, config, num_shards=run.place.size)
+    batches, title = train_batches(images, config, epoch, **run.place.shard), f"epoch {epoch + 1}/{config.epochs}"
+    with tqdm(batches, title, total, unit="step", disable=_hidden(run.place)) as bar:
         for index, batch in enumerate(bar):
             rate = run.learning_rate
             loss_tensor, right_tensor = run.step(batch["image"], batch["label"])
@@ -193,7 +199,12 @@ def _train_epoch(run: Run, images: Images, epoch: int) -> tuple[float, float]:
             f"every update of epoch {epoch + 1} overflowed{_scale_in_words(run.step)}: "
             "lower base_lr, a static loss_scale or amp_level; the last checkpoint is untouched"
         )
-    return float(np.mean(losses)), right / (len(losses) * config.batch_size)
+    return float(np.mean(losses)), right / (len(losses) * config.batch_size * run.place.size)
+
+
+def _hidden(place: Place) -> bool | None:
+    """tqdm's `disable`: none is shown on a terminal only."""
+    return None if place.leads else True
 
 
 def _scale_in_words(step: TrainStep) -> str:

@@ -1,0 +1,84 @@
+"""Folders at obs:// and s3:// addresses, where ModelArts keeps them: copied in before a run, and out after an epoch.
+
+1. a folder is copied in once on each machine: the first process does it, the others wait for it;
+2. what is half copied is never taken for the folder;
+3. without moxing, which exists on ModelArts only, an address is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from training.errors import DataError, DeviceError, TrainingError
+
+
+def local_folder(url: str, cache_dir: Path) -> Path:
+    """A folder or an address -> the folder, or the copy of it in `cache_dir`. Raises TrainingError."""
+    if not _is_remote(url):
+        return Path(url)
+    folder = cache_dir / quote(url.split("://")[1].rstrip("/"), safe="")  # another name for each address
+    _copy_in(url, folder)
+    return folder
+
+
+def fetch_run(url: str, run_dir: Path) -> None:
+    """Copy the run that an earlier job has kept at `url` to `run_dir`, unless there is one. Raises TrainingError."""
+    kept = _run_at(url, run_dir)
+    if _moxing().file.exists(kept) if _is_remote(kept) else Path(kept).is_dir():
+        _copy_in(kept, run_dir)
+
+
+def keep_run(run_dir: Path, url: str) -> None:
+    """Copy all of `run_dir` to a folder of its name at `url`. Raises TrainingError."""
+    _copy(str(run_dir), _run_at(url, run_dir))
+
+
+def _run_at(url: str, run_dir: Path) -> str:
+    return f"{url.rstrip('/')}/{run_dir.name}"
+
+
+def _is_remote(url: str) -> bool:
+    return url.startswith(("obs://", "s3://"))
+
+
+def _copy_in(url: str, folder: Path) -> None:
+    """Only one process of the machine copies; a lock, unlike a marker, is gone when its process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return
+        print(f"copying {url} to {folder}", flush=True)
+        half = folder.with_name(f".{folder.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        _copy(url, str(half))
+        if not half.is_dir():
+            raise DataError(f"there is no folder {url}")
+        half.replace(folder)
+
+
+def _copy(source: str, target: str) -> None:
+    """A folder's content into another folder, made where it is missing."""
+    copy = _moxing().file.copy_parallel if _is_remote(source) or _is_remote(target) else _copy_tree
+    try:
+        copy(source, target)
+    except Exception as error:  # noqa: BLE001  # moxing names no base class of its errors
+        raise TrainingError(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def _copy_tree(source: str, target: str) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _moxing() -> Any:
+    try:
+        import moxing
+    except ImportError as error:
+        raise DeviceError(
+            f"obs:// and s3:// need moxing, which only ModelArts has ({error}): copy by hand and give a local folder"
+        ) from error
+    return moxing
