@@ -21,6 +21,7 @@ import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
+from models.preprocess import to_tensor
 from training import checkpoint, modelarts, ranks, repvgg
 from training.config import TrainConfig
 from training.data import (
@@ -38,6 +39,10 @@ from training.errors import TrainingError
 from training.optimizers import optimizer, state
 from training.schedules import learning_rates
 from training.step import TrainStep, evaluate, train_step
+from training.variants import VARIANTS
+from training.whitening import patch_covariance, whitening_kernels
+
+WHITENED_FROM = 1000  # images; of 32x32 pixels that is a million patches for 378 numbers
 
 
 @dataclass
@@ -99,15 +104,22 @@ def assemble(config: TrainConfig, steps: int, place: Place = ALONE) -> Run:
 
 
 def train(config: TrainConfig, place: Place = ALONE) -> Path:
-    """Run the recipe to its end -> the best checkpoint. Raises TrainingError."""
+    """Run the recipe to its end -> the best checkpoint. Raises TrainingError.
+
+    A rank that fails alone ends, and the launcher ends the others, which wait for it in AllReduce.
+    """
     train_images, val_images = open_split(config, "train"), open_split(config, "val")
     if train_images.classes != val_images.classes:
         raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
     steps = steps_per_epoch(train_images, config, num_shards=place.size)
     run = assemble(config, steps, place)
     progress = _start(run)
+    progress.epoch = int(ranks.first(progress.epoch, place))  # other machines may not have rank 0's checkpoint
     if progress.epoch == 0:
         verify(train_images, config.verify_images, config.num_parallel_workers, **place.shard)
+        if config.stem_init == "whitened" and not config.pretrained:
+            _whiten_stem(run, train_images)
+    ranks.share(run.parameters.values(), place)
     while progress.epoch < config.epochs:
         epoch, overflows = progress.epoch, run.overflows
         began = time.perf_counter()
@@ -138,6 +150,7 @@ def train(config: TrainConfig, place: Place = ALONE) -> Path:
                 "overflow_steps": run.overflows - overflows,
             }
         _log(config.run_dir / "log.jsonl", line)
+        _keep(config)
     return config.run_dir / "best.ckpt"
 
 
@@ -155,11 +168,14 @@ def _start(run: Run) -> Progress:
     """Restore everything from the last checkpoint of this run, if there is one, else `pretrained` weights."""
     config = run.config
     last = config.run_dir / "last.ckpt"
+    if config.resume and config.train_url:
+        modelarts.fetch_run(config.train_url, config.run_dir)
     if config.resume and last.is_file():
         saved = checkpoint.read(last)
         progress = Progress(int(saved.pop("epoch")), float(saved.pop("best_top1")))
         checkpoint.restore(run.parameters, saved, source=last)
-        print(f"going on from {last} after epoch {progress.epoch}")
+        if run.place.leads:
+            print(f"going on from {last} after epoch {progress.epoch}")
         return progress
     if config.pretrained:
         saved = checkpoint.network_weights(checkpoint.read(config.pretrained))
@@ -167,6 +183,16 @@ def _start(run: Run) -> Progress:
         if run.ema:
             run.ema.restart()
     return Progress()
+
+
+def _whiten_stem(run: Run, images: Images) -> None:
+    """Kernels from WHITENED_FROM images that lie evenly over the split, as evaluation would see them."""
+    spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENED_FROM)
+    pictures = (images.picture(index) for index in range(0, len(images), stride))
+    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    repvgg.start_stem(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
+    if run.ema:
+        run.ema.restart()
 
 
 def _train_epoch(run: Run, images: Images, epoch: int) -> tuple[float, float]:
@@ -209,6 +235,15 @@ def _hidden(place: Place) -> bool | None:
 
 def _scale_in_words(step: TrainStep) -> str:
     return f", loss scale {float(step.loss_scale.scale.asnumpy()):g}" if step.loss_scale else ""
+
+
+def _keep(config: TrainConfig) -> None:
+    """Copy the run out to `train_url`; training is worth more than one copy, so a failure is only told."""
+    if config.train_url:
+        try:
+            modelarts.keep_run(config.run_dir, config.train_url)
+        except TrainingError as error:
+            print(f"{error}; it is tried again after the next epoch and at the end", flush=True)
 
 
 def _log(path: Path, line: dict[str, float]) -> None:

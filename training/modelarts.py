@@ -66,7 +66,7 @@ def _copy(source: str, target: str) -> None:
     copy = _moxing().file.copy_parallel if _is_remote(source) or _is_remote(target) else _copy_tree
     try:
         copy(source, target)
-    except Exception as error:  # noqa: BLE001  # moxing names no base class of its errors
+    except Exception as error:  # moxing names no base class of its errors
         raise TrainingError(f"{source} cannot be copied to {target}: {error}") from error
 
 

@@ -46,6 +46,6 @@ def average(parameters: Iterable[ms.Parameter], place: Place) -> None:
                 _set(parameter, total(parameter.asnumpy(), place) / place.size)
 
 
-def _set(parameter: ms.Parameter, array: NDArray[np.float32]) -> None:
+def _set(parameter: ms.Parameter, array: NDArray[np.floating]) -> None:
     """By an operator: a graph that has run once does not see what `set_data` sets any more (MindSpore 2.10, CPU)."""
     ops.assign(parameter, Tensor(array, parameter.dtype))

@@ -73,17 +73,17 @@ def train_step(
     if config.accumulate_steps > 1:
         accumulation = Accumulation(optimizer.parameters, config.accumulate_steps)
     gradients_of = _gradients(network, optimizer, config, scaling)
-    update = _update(optimizer, config, scaling, ema, place.size)
-    of_all_ranks = _of_all_ranks(place.size)
+    update = _update(optimizer, config, scaling, ema, config.accumulate_steps * place.size)
+    over_ranks, ranks = _over_ranks(place.size), place.size
 
     @ms.jit  # type: ignore[untyped-decorator]
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         (_, loss, right), gradients = gradients_of(images, labels)
-        loss, right = of_all_ranks(loss, right)
+        loss, right = over_ranks(loss) / ranks, over_ranks(right)
         if accumulation is None:
-            return ops.depend(loss, update(gradients)), right
+            return ops.depend(loss, update(over_all(over_ranks, gradients))), right
         if accumulation(gradients):
-            loss = ops.depend(loss, update(accumulation.sums))
+            loss = ops.depend(loss, update(over_all(over_ranks, accumulation.sums)))
             loss = ops.depend(loss, accumulation.clear())
         return loss, right
 
@@ -102,7 +102,7 @@ def _gradients(
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = ops.cast(network(images), ms.float32)
-        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.int32).sum()
+        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.float32).sum()
         loss = loss_function(logits, labels)
         total = loss if decay is None else loss + config.weight_decay / 2 * decay()
         return total if scaling is None else total * scaling.scale, loss, right
@@ -110,29 +110,20 @@ def _gradients(
     return ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)  # type: ignore[no-any-return]
 
 
-def _of_all_ranks(ranks: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """-> (loss, right answers) of this rank -> those of all."""
-    all_reduce = ops.AllReduce() if ranks > 1 else None
-
-    def of_all(loss: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        if all_reduce is None:
-            return loss, right
-        sums = all_reduce(ops.stack([loss, ops.cast(right, ms.float32)]))
-        return sums[0] / ranks, ops.cast(sums[1], ms.int32)
-
-    return of_all
+def _over_ranks(ranks: int) -> Callable[[Tensor], Tensor]:
+    """-> (tensor) -> its sum over all ranks."""
+    if ranks == 1:
+        return lambda tensor: tensor
+    # The attribute is that of nn.DistributedGradReducer: a device may send several tensors together.
+    all_reduce = ops.AllReduce().add_prim_attr("fusion", 1)
+    return lambda tensor: all_reduce(tensor)
 
 
 def _update(
-    optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None, ranks: int
+    optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None, batches: int
 ) -> Callable[[Gradients], Tensor]:
-    """-> (sums of scaled gradients) -> whether they were applied, a bool scalar."""
-    limit, batches = config.clip_global_norm_value, config.accumulate_steps * ranks
-    # The attribute is what nn.DistributedGradReducer sets: devices may send gradients together.
-    all_reduce = ops.AllReduce().add_prim_attr("fusion", 1) if ranks > 1 else None
-
-    def over_ranks(gradient: Tensor) -> Tensor:
-        return all_reduce(gradient)
+    """-> (sums of the scaled gradients of `batches`) -> whether they were applied, a bool scalar."""
+    limit = config.clip_global_norm_value
 
     def apply(gradients: Gradients, norm: Tensor) -> Tensor:
         if limit is not None:
@@ -143,8 +134,6 @@ def _update(
         return done
 
     def update(gradients: Gradients) -> Tensor:
-        if all_reduce is not None:
-            gradients = over_all(over_ranks, gradients)
         if scaling is not None:
             gradients = multiplied(gradients, 1 / (scaling.scale * batches))
         elif batches > 1:

@@ -1,0 +1,218 @@
+"""Two processes under msrun: the step against one process with the doubled batch, and a whole run as a user starts it.
+
+A run of msrun costs half a minute of starting, so each does as much as it can.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).with_name("two_ranks.py")
+FAKE_MOXING = Path(__file__).with_name("fake_modelarts")
+GENEROUS_S = 280
+
+RNG = np.random.default_rng(5)
+STEPS, BATCH = 6, 4
+CASES = {
+    "plain": ("dense", {"optimizer": "sgd"}),
+    "everything": (
+        "dense",
+        {
+            "optimizer": "momentum",
+            "accumulate_steps": 2,
+            "clip_global_norm_value": 0.3,
+            "with_ema": True,
+            "ema_decay": 0.5,
+        },
+    ),
+    "overflow": ("dense", {"optimizer": "sgd", "amp_level": "O1", "loss_scale": 2.0**20}),
+    "batch_norm": ("conv", {"optimizer": "momentum"}),
+}
+
+
+def drawn_batches():
+    """Inputs (steps, ranks, batch, ...) and labels (steps, ranks, batch) of each case."""
+    found = {}
+    for name, (kind, _) in CASES.items():
+        shape = (5,) if kind == "dense" else (3, 6, 6)
+        found[f"{name}/inputs"] = RNG.normal(0, 2, (STEPS, 2, BATCH, *shape)).astype(np.float32)
+        found[f"{name}/labels"] = RNG.integers(0, 3, (STEPS, 2, BATCH)).astype(np.int32)
+    found["overflow/inputs"][0, 0] = 0  # rank 0 alone would have made the first update
+    # The same images, with labels of its own, on both ranks: then the statistics of a half are those of the whole.
+    found["batch_norm/inputs"][:, 1] = found["batch_norm/inputs"][:, 0]
+    return found
+
+
+def msrun(logs, *command, environment):
+    """Two workers to their end -> exit status; their output is in logs/worker_<rank>.log."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scripts = Path(sys.executable).parent
+    path = {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}  # msrun starts what is called `python` there
+    start = [scripts / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", f"--log_dir={logs}"]
+    with subprocess.Popen(
+        [*start, "--join=True", "--tail_worker_log=-1", "--cluster_time_out=120", *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | path | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            return process.wait(GENEROUS_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # upon which it kills what it has started
+            raise
+
+
+def log_of(logs, rank):
+    """What the process itself said, without MindSpore's own lines."""
+    lines = (logs / f"worker_{rank}.log").read_text(errors="replace").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("["))
+
+
+@pytest.fixture(scope="module")
+def two_ranks():
+    spec = importlib.util.spec_from_file_location("two_ranks", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return drawn_batches()
+
+
+@pytest.fixture(scope="module")
+def found(batches, tmp_path_factory):
+    """What the two ranks found, rank 0 first."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "cases.json").write_text(json.dumps(CASES))
+    np.savez(folder / "batches.npz", **batches)
+    status = msrun(folder / "logs", PROGRAM, folder, environment={"PYTHONPATH": str(ROOT)})
+    assert status == 0, log_of(folder / "logs", 0) + log_of(folder / "logs", 1)
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in (0, 1)]
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_make_the_updates_of_one_device_with_the_doubled_batch(name, found, batches, two_ranks):
+    from training.device import ALONE
+
+    kind, keys = CASES[name]
+    inputs, labels = batches[f"{name}/inputs"], batches[f"{name}/labels"]
+    doubled = zip(inputs.reshape(STEPS, 2 * BATCH, *inputs.shape[3:]), labels.reshape(STEPS, 2 * BATCH), strict=True)
+    expected = two_ranks.results(name, kind, keys, doubled, ALONE)
+    assert not np.array_equal(expected[f"{name}/weights"][0], expected[f"{name}/weights"][-1])
+    assert set(expected) == {what for what in found[0] if what.startswith(f"{name}/")}
+    tolerance = 1e-2 if "amp_level" in keys else 1e-5
+    for what, array in expected.items():
+        np.testing.assert_array_equal(found[0][what], found[1][what], err_msg=f"{what}: the ranks differ")
+        if what.endswith("moving_variance"):  # (n - 1) / n of half the batch is not that of the whole
+            tolerance = 1 / (BATCH * 6 * 6)
+        np.testing.assert_allclose(found[0][what], array, rtol=tolerance, atol=tolerance, err_msg=what)
+
+
+def test_an_overflow_of_one_rank_skips_the_update_of_all(found):
+    for rank in (0, 1):
+        assert found[rank]["overflow/overflows"] >= 1
+        assert found[rank]["overflow/overflows"] + found[rank]["overflow/updates"] == STEPS
+        np.testing.assert_array_equal(found[rank]["overflow/weights"][0], found[rank]["overflow/weights"][0])
+
+
+def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(found):
+    for rank in (0, 1):
+        mine = found[rank]
+        assert mine["total"].tolist() == [3, 20]
+        assert mine["first"] == 5
+        assert mine["shared/counted"] == 7
+        assert mine["shared/weight"].tolist() == [1, 2]
+        assert mine["averaged/counted"] == 7
+        assert mine["averaged/weight"].tolist() == [1.5, 2]
+        assert mine["used/weight"].tolist() == [2.5, 3], "a graph that had run already must see the mean"
+
+
+KEYS = {
+    "arch": "RepVGG-Tiny",
+    "num_classes": 2,
+    "data_url": "obs://bucket/stripes",
+    "train_url": "obs://bucket/runs",
+    "image_size": 16,
+    "crop": "padded",
+    "crop_pct": 1.0,
+    "batch_size": 8,
+    "device_target": "CPU",
+}
+
+
+def train(folder, name, **more):
+    """A run by two processes that ModelArts would have started -> exit status, folder of their logs, run folder."""
+    keys = KEYS | {"cache_dir": folder / "cache", "save_dir": folder / name} | more
+    flags = [f"--{key}={value}" for key, value in keys.items()]
+    environment = {"OBS": str(folder / "obs"), "PYTHONPATH": str(FAKE_MOXING)}
+    status = msrun(folder / f"{name}-logs", "python", "-m", "training.train", *flags, environment=environment)
+    return status, folder / f"{name}-logs", folder / name / "RepVGG-Tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(draw_image_folder, tmp_path_factory):
+    """Two epochs, with val images that two ranks cannot share evenly."""
+    folder = tmp_path_factory.mktemp("run")
+    draw_image_folder(folder / "obs" / "bucket" / "stripes", {"train": 40, "val": 9})
+    (folder / "obs" / "bucket" / "stripes" / "val" / "across" / "000.jpg").unlink()
+    status, logs, run_dir = train(folder, "runs", epochs=2)
+    assert status == 0, log_of(logs, 0) + log_of(logs, 1)
+    return folder, logs, run_dir
+
+
+@pytest.mark.usefixtures("cpu")
+def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
+    from training import checkpoint
+    from training.config import build
+    from training.data import open_split
+    from training.loop import evaluate_on
+
+    folder, logs, run_dir = trained
+    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["best.ckpt", "last.ckpt", "log.jsonl"]
+    assert "2 processes" in log_of(logs, 0)
+    assert "epoch 2: loss" in log_of(logs, 0)
+    assert log_of(logs, 1).strip() in ("", *[text for text in [log_of(logs, 1).strip()] if "copying" in text])
+    config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
+    network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Tiny", 2, deploy=False)
+    count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
+    assert (count, top1) == (17, pytest.approx(lines[-1]["val_top1"]))
+
+
+def test_a_run_at_obs_is_copied_in_once_and_kept_after_each_epoch(trained):
+    folder, _, run_dir = trained
+    copies = [line.split()[0] for line in (folder / "obs" / "copies.txt").read_text().splitlines()]
+    assert copies[0] == "obs://bucket/stripes"
+    assert copies[1:3] == [str(run_dir)] * 2
+    assert copies.count("obs://bucket/stripes") == 1
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Tiny"
+    for path in run_dir.iterdir():
+        assert (kept / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_at_a_loss_that_is_not_finite(trained):
+    folder, _, first = trained
+    status, logs, run_dir = train(folder, "again", epochs=3, base_lr=1e30)
+    assert status != 0
+    assert "going on from" in log_of(logs, 0)
+    assert "going on from" not in log_of(logs, 1)
+    for rank in (0, 1):
+        assert "error: the loss is" in log_of(logs, rank)
+        assert "Traceback" not in log_of(logs, rank)
+    assert (run_dir / "last.ckpt").read_bytes() == (first / "last.ckpt").read_bytes()
