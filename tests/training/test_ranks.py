@@ -1,6 +1,6 @@
 """Two processes under msrun: the step against one process with the doubled batch, and a whole run as a user starts it.
 
-A run of msrun costs half a minute of starting, so each does as much as it can.
+A run of msrun starts three processes that compile, so each does as much as it can.
 """
 
 import importlib.util
@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 FAKE_MOXING = Path(__file__).with_name("fake_modelarts")
-GENEROUS_S = 280
+GENEROUS_S = 500
+pytestmark = pytest.mark.timeout(600)
 
 RNG = np.random.default_rng(5)
 STEPS, BATCH = 6, 4
@@ -115,19 +116,19 @@ def test_two_ranks_make_the_updates_of_one_device_with_the_doubled_batch(name, f
     expected = two_ranks.results(name, kind, keys, doubled, ALONE)
     assert not np.array_equal(expected[f"{name}/weights"][0], expected[f"{name}/weights"][-1])
     assert set(expected) == {what for what in found[0] if what.startswith(f"{name}/")}
-    tolerance = 1e-2 if "amp_level" in keys else 1e-5
     for what, array in expected.items():
-        np.testing.assert_array_equal(found[0][what], found[1][what], err_msg=f"{what}: the ranks differ")
-        if what.endswith("moving_variance"):  # (n - 1) / n of half the batch is not that of the whole
+        tolerance = 1e-2 if "amp_level" in keys else 1e-5
+        if what.endswith("moving_variance"):  # that of half as many pixels n is larger by n / (n - 1)
             tolerance = 1 / (BATCH * 6 * 6)
+        np.testing.assert_array_equal(found[0][what], found[1][what], err_msg=f"{what}: the ranks differ")
         np.testing.assert_allclose(found[0][what], array, rtol=tolerance, atol=tolerance, err_msg=what)
 
 
-def test_an_overflow_of_one_rank_skips_the_update_of_all(found):
+def test_an_overflow_of_one_rank_skips_the_update_of_all(found, two_ranks):
     for rank in (0, 1):
+        np.testing.assert_array_equal(found[rank]["overflow/weights"][0], two_ranks.WEIGHT)
         assert found[rank]["overflow/overflows"] >= 1
         assert found[rank]["overflow/overflows"] + found[rank]["overflow/updates"] == STEPS
-        np.testing.assert_array_equal(found[rank]["overflow/weights"][0], found[rank]["overflow/weights"][0])
 
 
 def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(found):
@@ -188,7 +189,7 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     assert sorted(path.name for path in run_dir.iterdir()) == ["best.ckpt", "last.ckpt", "log.jsonl"]
     assert "2 processes" in log_of(logs, 0)
     assert "epoch 2: loss" in log_of(logs, 0)
-    assert log_of(logs, 1).strip() in ("", *[text for text in [log_of(logs, 1).strip()] if "copying" in text])
+    assert [line for line in log_of(logs, 1).splitlines() if line and not line.startswith("copying")] == []
     config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
     network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Tiny", 2, deploy=False)
     count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
