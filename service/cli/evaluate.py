@@ -8,6 +8,7 @@ import difflib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from service.errors import ServiceError
 from service.settings import Settings, add_flags, load_settings
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from service.classifier import Fate
+    from service.cli.confusion import Confusion
 
 FLAGS = ("model", "engine", "precision", "decode_threads", "engine_threads", "max_image_pixels")
 
@@ -41,19 +45,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="FOLDER/<class>/*.jpg")
     parser.add_argument("--batch-size", dest="max_batch_size", metavar="N", help="most images the engine gets at once")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last on stdout")
+    parser.add_argument("--per-class", action="store_true", help="figures of each class, and what it is taken for")
+    parser.add_argument("--confusion-matrix", type=Path, metavar="FILE.png", help="draw what is taken for what")
     add_flags(parser, FLAGS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Every image counts, the last batch too; one that cannot be decoded counts as wrong and is named on stderr."""
+    from service.cli.confusion import draw, table
+
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
-    evaluation = asyncio.run(_evaluate(settings, arguments.data, console))
+    if arguments.confusion_matrix and not arguments.confusion_matrix.parent.is_dir():
+        raise UsageError(f"--confusion-matrix: there is no folder {arguments.confusion_matrix.parent}")
+    evaluation, confusion = asyncio.run(_evaluate(settings, arguments.data, console))
+    if arguments.confusion_matrix:
+        _save(draw(confusion, describe(evaluation)), arguments.confusion_matrix)
     if arguments.json:
-        print(json.dumps(asdict(evaluation)), file=console.out)
+        per_class = {"classes": [asdict(figures) for figures in confusion.classes()]} if arguments.per_class else {}
+        print(json.dumps(asdict(evaluation) | per_class), file=console.out)
     else:
-        print(describe(evaluation), file=console.out)
+        print(*[table(confusion)] * arguments.per_class, describe(evaluation), sep="\n", file=console.out)
     return 0
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
+        raise UsageError(f"--confusion-matrix {path} cannot be written: {error}") from error
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -81,35 +101,39 @@ def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     return images
 
 
-async def _evaluate(settings: Settings, folder: Path, console: Console) -> Evaluation:
+async def _evaluate(settings: Settings, folder: Path, console: Console) -> tuple[Evaluation, Confusion]:
     """Raises ServiceError if the engine fails on an image: the figures would be wrong."""
+    from service.cli.confusion import Confusion
     from service.cli.images import classify_files, open_classifier, progress_bar
 
-    ranks: list[int | None] = []
+    right_in_5, counts = 0, Counter[tuple[str, str | None]]()
     async with open_classifier(settings) as classifier:
-        truths = find_classes(folder, classifier.bundle.labels)
-        k = min(5, len(classifier.bundle.labels))
+        labels = classifier.bundle.labels
+        truths = find_classes(folder, labels)
         started = time.perf_counter()
         with progress_bar(len(truths), console) as bar:
-            async for path, fate in classify_files(classifier, list(truths), top_k=k, settings=settings):
-                ranks.append(rank_of(truths[path], fate))
+            fates = classify_files(classifier, list(truths), top_k=min(5, len(labels)), settings=settings)
+            async for path, fate in fates:
+                answers = answers_of(fate)
+                right_in_5 += truths[path] in answers
+                counts[truths[path], answers[0] if answers else None] += 1
                 if isinstance(fate, ImageError):
                     bar.write(f"{path}: counts as wrong: {fate.detail}", file=console.err)
                 bar.update()
         seconds = time.perf_counter() - started
-        return Evaluation(
-            images=len(ranks),
-            top1=sum(rank == 0 for rank in ranks) / len(ranks),
-            top5=sum(rank is not None for rank in ranks) / len(ranks),
-            images_per_second=len(ranks) / seconds,
-            engine=classifier.engine.name,
-            precision=classifier.engine.precision,
-        )
+    evaluation = Evaluation(
+        images=len(truths),
+        top1=sum(count for (truth, answer), count in counts.items() if truth == answer) / len(truths),
+        top5=right_in_5 / len(truths),
+        images_per_second=len(truths) / seconds,
+        engine=classifier.engine.name,
+        precision=classifier.engine.precision,
+    )
+    return evaluation, Confusion(labels, counts)
 
 
-def rank_of(truth: str, fate: Fate) -> int | None:
-    """Place of the label `truth` among the best ones, 0 first; None if it is not there. Raises ServiceError."""
+def answers_of(fate: Fate) -> list[str]:
+    """The best labels, the best first; none for an image that cannot be decoded. Raises ServiceError."""
     if isinstance(fate, ServiceError):
         raise fate
-    labels = [] if isinstance(fate, ImageError) else [prediction.label for prediction in fate.predictions]
-    return labels.index(truth) if truth in labels else None
+    return [] if isinstance(fate, ImageError) else [prediction.label for prediction in fate.predictions]
