@@ -1,11 +1,10 @@
 """Where a run takes place: sets the device, joins the other processes of the run, and says so.
 
-1. without a launcher's environment variables a run is one process;
-2. variables that are incomplete or contradict each other are an error that names them, before anything waits;
-3. nothing else reads these variables.
+1. without a launcher's variables a run is one process;
+2. variables that are incomplete or contradict each other are an error that names them, before anything waits.
 
 Two launchers are known: msrun (MindSpore's dynamic cluster), which tells a process its rank after `init`, and the
-Ascend rank table, where the environment of each process says it.
+Ascend rank table, where the environment of each process says it. No other module reads these variables.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def join(target: str, device_id: int, environment: Mapping[str, str] = os.enviro
         return Place(line=prepare(target, device_id))
     if started_by == "rank table" and target != "Ascend":
         raise DeviceError(f"RANK_TABLE_FILE is for device_target Ascend, not {target}: start the run by msrun")
-    line = prepare(target, int(environment.get("DEVICE_ID", device_id)))
+    line = prepare(target, _number(environment, "DEVICE_ID") if environment.get("DEVICE_ID") else device_id)
     import mindspore as ms
     from mindspore import communication
 
@@ -98,30 +97,29 @@ def join(target: str, device_id: int, environment: Mapping[str, str] = os.enviro
 
 def launcher(environment: Mapping[str, str]) -> Literal["msrun", "rank table"] | None:
     """What has started this process as one of several. Raises ConfigError for variables that make no sense."""
-    if "MS_ROLE" in environment:
+    if environment.get("MS_ROLE"):
         if missing := [name for name in MSRUN if not environment.get(name)]:
-            raise ConfigError(f"MS_ROLE is set without {', '.join(missing)}: start the run by msrun")
+            raise ConfigError(f"MS_ROLE without {', '.join(missing)}: start the run by msrun")
         return "msrun"
     given = [name for name in RANK_TABLE if environment.get(name)]
     if not given or given == ["DEVICE_ID"]:
         return None
-    if (size := _number(environment, "RANK_SIZE")) <= (rank := _number(environment, "RANK_ID")):
+    alone = environment.get("RANK_SIZE") == "1"
+    needed = ("RANK_SIZE", "RANK_ID") if alone else RANK_TABLE
+    if missing := [name for name in needed if name not in given]:
+        raise ConfigError(f"{', '.join(given)} without {', '.join(missing)}: set {', '.join(RANK_TABLE)}, or use msrun")
+    if (rank := _number(environment, "RANK_ID")) >= (size := _number(environment, "RANK_SIZE")):
         raise ConfigError(f"RANK_ID={rank} is not below RANK_SIZE={size}")
-    if size == 1:
+    if alone:
         return None
-    if missing := [name for name in RANK_TABLE if name not in given]:
-        raise ConfigError(f"RANK_SIZE={size} without {', '.join(missing)}: set {', '.join(RANK_TABLE)}, or use msrun")
-    _number(environment, "DEVICE_ID")
     _check_rank_table(Path(environment["RANK_TABLE_FILE"]), size)
     return "rank table"
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "")
-    if not text.isdecimal():
-        others = ", ".join(f"{other}={environment[other]}" for other in RANK_TABLE if other in environment)
-        raise ConfigError(f"{name} must be a whole number, not {text!r} (the environment has {others})")
-    return int(text)
+    if not environment[name].isdecimal():
+        raise ConfigError(f"{name} must be a whole number, not {environment[name]!r}")
+    return int(environment[name])
 
 
 def _check_rank_table(path: Path, size: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +30,10 @@ def local_folder(url: str, cache_dir: Path) -> Path:
 def fetch_run(url: str, run_dir: Path) -> None:
     """Copy the run that an earlier job has kept at `url` to `run_dir`, unless there is one. Raises TrainingError."""
     kept = _run_at(url, run_dir)
-    if _moxing().file.exists(kept) if _is_remote(kept) else Path(kept).is_dir():
+    exists = _moxing().file.exists if _is_remote(kept) else _is_folder
+    with _explaining(f"{kept} cannot be looked up"):
+        found = exists(kept)
+    if found:
         _copy_in(kept, run_dir)
 
 
@@ -64,14 +69,24 @@ def _copy_in(url: str, folder: Path) -> None:
 def _copy(source: str, target: str) -> None:
     """A folder's content into another folder, made where it is missing."""
     copy = _moxing().file.copy_parallel if _is_remote(source) or _is_remote(target) else _copy_tree
-    try:
+    with _explaining(f"{source} cannot be copied to {target}"):
         copy(source, target)
-    except Exception as error:  # moxing names no base class of its errors
-        raise TrainingError(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_dir()
 
 
 def _copy_tree(source: str, target: str) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+@contextmanager
+def _explaining(problem: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # moxing names no base class of its errors
+        raise TrainingError(f"{problem}: {error}") from error
 
 
 def _moxing() -> Any:

@@ -89,6 +89,12 @@ def test_without_moxing_an_address_says_what_to_do(tmp_path):
         modelarts.local_folder("obs://bucket/set", tmp_path)
 
 
+def test_a_failure_of_moxing_is_explained(obs, tmp_path, monkeypatch):
+    monkeypatch.delenv("OBS")
+    with pytest.raises(TrainingError, match="obs://bucket/kept/RepVGG-A0 cannot be looked up: 'OBS'"):
+        modelarts.fetch_run("obs://bucket/kept", tmp_path / "RepVGG-A0")
+
+
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_run_is_kept_and_found_by_the_next_job(obs, tmp_path, remote):
     url = "obs://bucket/kept/" if remote else str(tmp_path / "kept")
