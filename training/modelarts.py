@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from training.errors import DataError, DeviceError, TrainingError
+from training.errors import DeviceError, TrainingError
 
 
 def local_folder(url: str, cache_dir: Path) -> Path:
@@ -39,7 +39,10 @@ def fetch_run(url: str, run_dir: Path) -> None:
 
 def keep_run(run_dir: Path, url: str) -> None:
     """Copy all of `run_dir` to a folder of its name at `url`. Raises TrainingError."""
-    _copy(str(run_dir), _run_at(url, run_dir))
+    kept = _run_at(url, run_dir)
+    copy = _copier(kept)
+    with _explaining(f"{run_dir} cannot be copied to {kept}"):
+        copy(str(run_dir), kept)
 
 
 def _run_at(url: str, run_dir: Path) -> str:
@@ -52,25 +55,24 @@ def _is_remote(url: str) -> bool:
 
 def _copy_in(url: str, folder: Path) -> None:
     """Only one process of the machine copies; a lock, unlike a marker, is gone when its process dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            return
-        print(f"copying {url} to {folder}", flush=True)
-        half = folder.with_name(f".{folder.name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        _copy(url, str(half))
-        if not half.is_dir():
-            raise DataError(f"there is no folder {url}")
-        half.replace(folder)
+    copy, half = _copier(url), folder.with_name(f".{folder.name}.half")
+    with _explaining(f"{url} cannot be copied to {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return
+            print(f"copying {url} to {folder}", flush=True)
+            shutil.rmtree(half, ignore_errors=True)
+            copy(url, str(half))
+            if not half.is_dir():
+                raise FileNotFoundError("there is no such folder")
+            half.replace(folder)
 
 
-def _copy(source: str, target: str) -> None:
-    """A folder's content into another folder, made where it is missing."""
-    copy = _moxing().file.copy_parallel if _is_remote(source) or _is_remote(target) else _copy_tree
-    with _explaining(f"{source} cannot be copied to {target}"):
-        copy(source, target)
+def _copier(url: str) -> Callable[[str, str], object]:
+    """What copies a folder's content from or to `url`, into a folder that it makes where it is missing."""
+    return _moxing().file.copy_parallel if _is_remote(url) else _copy_tree
 
 
 def _is_folder(path: str) -> bool:

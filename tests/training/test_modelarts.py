@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training import modelarts
-from training.errors import DataError, DeviceError, TrainingError
+from training.errors import DeviceError, TrainingError
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).with_name("fake_modelarts")
@@ -80,13 +80,20 @@ def test_a_copy_that_copied_nothing_is_an_error(obs, tmp_path):
     import moxing
 
     moxing.file.copy_parallel = lambda source, target: None  # as an object store does with a key of nothing
-    with pytest.raises(DataError, match="there is no folder obs://bucket/gone"):
+    with pytest.raises(TrainingError, match=r"obs://bucket/gone cannot be copied to .*: there is no such folder"):
         modelarts.local_folder("obs://bucket/gone", tmp_path)
 
 
 def test_without_moxing_an_address_says_what_to_do(tmp_path):
     with pytest.raises(DeviceError, match=r"only ModelArts has .*copy by hand and give a local folder"):
         modelarts.local_folder("obs://bucket/set", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(obs, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(TrainingError, match=r"obs://bucket/set cannot be copied to .*cache/bucket%2Fset: "):
+        modelarts.local_folder("obs://bucket/set", tmp_path / "cache")
 
 
 def test_a_failure_of_moxing_is_explained(obs, tmp_path, monkeypatch):
