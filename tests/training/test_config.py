@@ -74,6 +74,12 @@ def test_a_warm_up_longer_than_the_run_is_refused():
         build({"epochs": 2, "warmup_length": 5}, source="x")
 
 
+def test_the_custom_l2_of_repvgg_is_refused_for_qarepvgg():
+    assert build({"arch": "RepVGG-A0", "custom_l2": True}, source="x").custom_l2
+    with pytest.raises(ConfigError, match=r"custom_l2 is RepVGG's: QARepVGG-A0 .* write custom_l2: False"):
+        build({"arch": "QARepVGG-A0", "custom_l2": True}, source="x")
+
+
 def test_an_unknown_flag_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as stop:
         parsed("--no-such-flag", "1")

@@ -19,18 +19,20 @@ def with_random_statistics(network, seed):
 
 
 def variants():
+    from dataclasses import replace
+
     from training.variants import VARIANTS, Variant
 
-    return {
-        "tiny": VARIANTS["RepVGG-Tiny"],
-        "a0": VARIANTS["RepVGG-A0"],
+    small = {
         "g2": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=2),
         "g4": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=4),
         "se": Variant((16, 32, 32, 32, 64), (1, 2, 2, 2, 1), squeeze_excite=True),
     }
+    qa = {f"qa {kind}": replace(variant, block="qarepvgg") for kind, variant in small.items()}
+    return small | qa | {"tiny": VARIANTS["RepVGG-Tiny"], "a0": VARIANTS["RepVGG-A0"], "qa a0": VARIANTS["QARepVGG-A0"]}
 
 
-@pytest.mark.parametrize("kind", ["tiny", "a0", "g2", "g4", "se"])
+@pytest.mark.parametrize("kind", ["tiny", "a0", "g2", "g4", "se", "qa a0", "qa g2", "qa g4", "qa se"])
 def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
     import mindspore as ms
 
@@ -41,7 +43,7 @@ def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
     train_form = with_random_statistics(repvgg.RepVGG(variant, 7), seed=3)
     weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(train_form).items()}
     deploy_form = repvgg.RepVGG(variant, 7, deploy=True).set_train(False)
-    restore(repvgg.weights(deploy_form), fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS), source="test")
+    restore(repvgg.weights(deploy_form), fuse.fuse_weights(weights, variant, repvgg.BATCH_NORM_EPS), source="test")
 
     images = ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
     expected, found = train_form(images).asnumpy(), deploy_form(images).asnumpy()
@@ -55,6 +57,23 @@ def test_the_deploy_form_has_no_branches_left():
 
     names = repvgg.weights(repvgg.build("RepVGG-Tiny", 10, deploy=True))
     assert {name.split(".")[-2] for name in names} == {"conv", "classifier"}
+
+
+def test_the_deploy_form_of_qarepvgg_is_that_of_repvgg():
+    from training import repvgg
+
+    shapes = [
+        {name: parameter.shape for name, parameter in repvgg.weights(repvgg.build(arch, 10, deploy=True)).items()}
+        for arch in ("RepVGG-A0", "QARepVGG-A0")
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_train_form_of_qarepvgg_has_the_published_size_of_b0():
+    from training import repvgg
+
+    count = sum(parameter.size for parameter in repvgg.build("QARepVGG-B0", 1000).trainable_params())
+    assert count == 15_808_616  # n_parameters in the authors' log, github.com/cxxgtxy/QARepVGG: B0_log.txt
 
 
 def test_the_train_form_has_the_published_size_of_a0():
