@@ -29,6 +29,7 @@ def ours(name, source):
         ("mindcv", "stage1.0.rbr_1x1.1.running_mean", "stages.1.0.branch_1x1.bn.moving_mean"),  # its newer mint layers
         ("modelzoo", "model.stage2.1.rbr_dense.0.convs.0.weight", "stages.2.1.branch_3x3.conv.weight"),
         ("own", "classifier.weight", "classifier.weight"),
+        ("own", "stages.1.0.bn.moving_mean", "stages.1.0.bn.moving_mean"),  # QARepVGG's
     ],
 )
 def test_a_name_of_a_source_becomes_ours(source, name, expected):
