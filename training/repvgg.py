@@ -7,8 +7,10 @@ deploy form, `classifier.weight`; `training.fuse` turns the one into the other.
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, mint, nn
 from mindspore.common.initializer import HeNormal, Normal, initializer
+from numpy.typing import NDArray
 
 from training.variants import VARIANTS, Variant
 
@@ -144,6 +146,19 @@ def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Name -> parameter, the batch norms' moving statistics included."""
     return dict(network.parameters_and_names())
+
+
+def start_stem(network: RepVGG, kernels: NDArray[np.float32]) -> None:
+    """Give the stem's first output channels these `kernels` (n, 3, 3, 3) and silence its 1x1 branch there.
+
+    The fused stem then starts as those kernels behind a batch norm; the branch's scale, or its kernel where it has no
+    batch norm, grows from 0 in training.
+    """
+    stem = network.stages[0][0]
+    silenced = stem.branch_1x1.bn.gamma if isinstance(stem, TrainBlock) else stem.branch_1x1.weight
+    silence = np.zeros((len(kernels), *silenced.shape[1:]), np.float32)
+    for parameter, start in ((stem.branch_3x3.conv.weight, kernels), (silenced, silence)):
+        parameter.set_data(Tensor(np.concatenate([start, parameter.asnumpy()[len(start) :]])))
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

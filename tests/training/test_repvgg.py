@@ -1,7 +1,11 @@
 """Train form and deploy form give the same logits in float32 through MindSpore."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+
+from training.variants import VARIANTS, Variant
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -19,10 +23,6 @@ def with_random_statistics(network, seed):
 
 
 def variants():
-    from dataclasses import replace
-
-    from training.variants import VARIANTS, Variant
-
     small = {
         "g2": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=2),
         "g4": Variant((8, 16, 16, 32, 32), (1, 2, 3, 2, 1), groups=4),
@@ -81,3 +81,16 @@ def test_the_train_form_has_the_published_size_of_a0():
 
     count = sum(parameter.size for parameter in repvgg.build("RepVGG-A0", 1000).trainable_params())
     assert round(count / 1e6, 2) == 9.11  # million, RepVGG paper, table 6 (three branches)
+
+
+@pytest.mark.parametrize(("arch", "batch_norms"), [("RepVGG-Tiny", 1), ("QARepVGG-Tiny", 2)])
+def test_a_started_stem_is_the_given_kernels_once_it_is_fused(arch, batch_norms):
+    from training import fuse, repvgg
+
+    network = repvgg.build(arch, 10)
+    kernels = np.random.default_rng(2).normal(size=(20, 3, 3, 3)).astype(np.float32)
+    repvgg.start_stem(network, kernels)
+    weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(network).items()}
+    fused = fuse.fuse_weights(weights, VARIANTS[arch], repvgg.BATCH_NORM_EPS)["stages.0.0.conv.weight"]
+    np.testing.assert_allclose(fused[:20], kernels / np.sqrt(1 + repvgg.BATCH_NORM_EPS) ** batch_norms, rtol=1e-6)
+    assert fused[20:].any(axis=(1, 2, 3)).all(), "the other channels keep their random kernels"

@@ -101,7 +101,7 @@ def test_qarepvgg_is_read_from_our_own_checkpoints_alone(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_preprocessing_is_guessed_for_a_variant_that_nobody_published(source):
-    small = [name for name, variant in VARIANTS.items() if (variant.strides[1], variant.block) == (1, "repvgg")]
+    small = [name for name, variant in VARIANTS.items() if variant.block == "repvgg" and variant.strides[0] == 1]
     assert small
     for arch in small:
         with pytest.raises(ConfigError, match=r"only its recipe knows its preprocessing: python -m training\.export"):
