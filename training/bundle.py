@@ -184,7 +184,7 @@ def export_mindir(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArra
 
 
 def export_air(network: nn.Cell, tensors: NDArray[np.float32], _: NDArray[np.float32]) -> bytes:
-    """The network as AIR for batches of one image; Ascend only. Not compared: MindSpore writes AIR but cannot run it."""
+    """The network as AIR for one image; Ascend only. Not compared: MindSpore writes AIR but cannot run it."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/model.air"
         ms.export(network, ms.Tensor(tensors[:1]), file_name=file, file_format="AIR")
