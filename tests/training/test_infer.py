@@ -105,7 +105,12 @@ def test_a_file_of_another_size_leaves_no_results(folder, name, floats, words, c
         ("text.onnx", (), 66, "text.onnx cannot be loaded by ONNX Runtime"),
         ("text.mindir", (), 66, "text.mindir is no MINDIR file that MindSpore"),
         ("weights.ckpt", (), 78, "weights.ckpt must end in .mindir or .onnx"),
-        ("text.onnx", ("--device_target", "GPU"), 69, "no CUDAExecutionProvider: device_target GPU needs another build"),
+        (
+            "text.onnx",
+            ("--device_target", "GPU"),
+            69,
+            "no CUDAExecutionProvider: device_target GPU needs another build",
+        ),
         ("text.onnx", ("--batch_size", "0"), 78, "--batch_size 0: infer at least 1"),
     ],
 )

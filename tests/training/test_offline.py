@@ -5,9 +5,13 @@ from training.errors import TrainingError
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
-    with pytest.raises(KeyboardInterrupt), offline.new_folder(tmp_path / "out") as draft:
-        (draft / "half").write_text("written")
-        raise KeyboardInterrupt
+    def interrupted():
+        with offline.new_folder(tmp_path / "out") as draft:
+            (draft / "half").write_text("written")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
     with offline.new_folder(tmp_path / "out") as draft:
         (draft / "whole").write_text("written")
@@ -22,7 +26,10 @@ def test_a_folder_is_never_written_into_an_old_one(tmp_path):
 
 def test_a_disk_that_refuses_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TrainingError, match=r"file/out cannot be written"), offline.new_folder(tmp_path / "file" / "out"):
+    with (
+        pytest.raises(TrainingError, match=r"file/out cannot be written"),
+        offline.new_folder(tmp_path / "file" / "out"),
+    ):
         pytest.fail("the block must not run")
 
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from models.manifest import Preprocess
 from models.preprocess import preprocess as pixels_of
