@@ -4,8 +4,8 @@ set -euo pipefail
 usage='Usage: run_distribute_train_ascend.sh [RANK_TABLE_FILE] [CONFIG_PATH] [--KEY VALUE ...]
 Runs in the foreground: rank 0 prints here, each rank N into ./logs/rank_N.log. When a rank fails, the others are ended
 and the exit status is not 0; so they are on Ctrl-C. Further arguments go to training.train.
-Environment: DEVICE_TARGET (Ascend, GPU or CPU; default Ascend), PYTHON (default python). With CPU, msrun starts as many
-ranks as the table has devices, at MASTER_PORT (default 8118).'
+Environment: DEVICE_TARGET (Ascend, GPU or CPU; default Ascend), PYTHON (default python). Without Ascend, msrun starts as
+many ranks as the table has devices, at MASTER_PORT (default 8118).'
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
 (($# >= 2)) || refuse "2 arguments are needed, not $#"
 need_file RANK_TABLE_FILE "$1"
@@ -24,7 +24,7 @@ read -ra devices <<<"$listed"
 train=(-m training.train --config "$2" --device_target "$target")
 mkdir -p logs
 
-if [[ $target == CPU ]]; then # there is no HCCL, and so no use for the table's addresses
+if [[ $target != Ascend ]]; then # there is no HCCL, and so no use for the table's addresses
   PATH=$(dirname -- "$(command -v "$python")"):$PATH # msrun starts `python`
   exec "$python" -m mindspore.parallel.cluster.run \
     --worker_num "${#devices[@]}" --local_worker_num "${#devices[@]}" --master_port "${MASTER_PORT:-8118}" \
