@@ -196,7 +196,7 @@ def test_each_device_of_the_table_gets_its_rank(ranks):
     for rank, device in enumerate("456"):
         _, environ, arguments = (ranks / f"rank.{rank}").read_text().splitlines()
         assert environ == f"{rank} {device} 3 table.json"
-        flags = f"--config recipe.yaml --device_target Ascend --device_id {device} --epochs 3"
+        flags = f"--config recipe.yaml --device_target Ascend --epochs 3 --device_id {device}"
         assert arguments == f"-m training.train {flags}"
         assert (ranks / "logs" / f"rank_{rank}.log").read_text() == f"rank {rank} speaks\n"
 
@@ -204,7 +204,7 @@ def test_each_device_of_the_table_gets_its_rank(ranks):
 def test_a_rank_that_fails_ends_the_others(ranks):
     done = distribute(ranks, task=FAIL_ONCE_ALL_RUN)
     assert done.returncode == 7
-    assert "a rank ended with status 7" in done.stderr
+    assert "a process ended with status 7" in done.stderr
     assert "rank 1 speaks" in done.stderr
     assert not any(map(is_running, ranks.glob("rank.*")))
 
@@ -224,13 +224,17 @@ def test_ctrl_c_ends_all_ranks(ranks, sent, status):
     assert not any(map(is_running, notes))
 
 
-def test_on_cpu_msrun_starts_as_many_ranks_as_the_table_has_devices(ranks):
-    done = distribute(ranks, "--epochs", "3", target="CPU")
+def test_without_ascend_the_ranks_get_a_cluster_of_mindspore(ranks):
+    done = distribute(ranks, target="CPU", task="env | grep ^MS_ | sort > cluster.$MS_ROLE.$RANK_ID")
     assert done.returncode == 0, done.stderr
-    _, environ, arguments = (ranks / "rank.").read_text().splitlines()
-    assert environ.split() == []
-    assert arguments.startswith("-m mindspore.parallel.cluster.run --worker_num 3 --local_worker_num 3 ")
-    assert arguments.endswith("python -m training.train --config recipe.yaml --device_target CPU --epochs 3")
+    (port,) = re.findall(r"^MS_SCHED_PORT=(\d+)$", (ranks / "cluster.MS_SCHED.").read_text(), re.MULTILINE)
+    cluster = f"MS_SCHED_HOST=127.0.0.1\nMS_SCHED_PORT={port}\nMS_WORKER_NUM=3\n"
+    assert (ranks / "cluster.MS_SCHED.").read_text() == f"MS_ROLE=MS_SCHED\n{cluster}"
+    for rank, device in enumerate("456"):
+        assert (ranks / f"cluster.MS_WORKER.{rank}").read_text() == f"MS_NODE_ID={rank}\nMS_ROLE=MS_WORKER\n{cluster}"
+        _, environ, arguments = (ranks / f"rank.{rank}").read_text().splitlines()
+        assert environ.split() == [str(rank), device, "3"]
+        assert arguments == f"-m training.train --config recipe.yaml --device_target CPU --device_id {device}"
 
 
 def test_a_table_of_two_servers_is_refused(ranks):

@@ -2,8 +2,8 @@
 # Accuracy of a MINDIR file on Ascend 310.
 set -euo pipefail
 usage='Usage: run_infer_310.sh [MINDIR_PATH] [DATASET_NAME] [DATASET_PATH] [DEVICE_ID] [--KEY VALUE ...]
-DATASET_NAME is what the key set is: ImageNet (or imagenet2012), ImageFolder, CIFAR10, CIFAR100 or FashionMNIST; DATASET_PATH is
-what data_url is. DEVICE_ID is 0 where nothing follows. Further arguments go to training.preprocess.
+DATASET_NAME is the key set: ImageNet (or imagenet2012), ImageFolder, CIFAR10, CIFAR100 or FashionMNIST; DATASET_PATH is
+the key data_url. DEVICE_ID is 0 where it is not given. Further arguments go to training.preprocess.
 Images and logits stay in RESULT_PATH/preprocess_Result and RESULT_PATH/result_Files.
 Environment: CONFIG_PATH (the recipe of the model: image size, mean, ...; default: that of ImageNet), RESULT_PATH
 (default .), DEVICE_TARGET (Ascend, GPU or CPU; default Ascend), PYTHON (default python)'

@@ -2,7 +2,7 @@
 # Accuracy of an ONNX file on ONNX Runtime.
 set -euo pipefail
 usage='Usage: run_infer_onnx.sh [ONNX_PATH] [DATASET_PATH] [DEVICE_TARGET] [DEVICE_ID] [--KEY VALUE ...]
-DATASET_PATH is what data_url is. Where they are not given, DEVICE_TARGET (Ascend, GPU or CPU) is that of the
+DATASET_PATH is the key data_url. Where they are not given, DEVICE_TARGET (Ascend, GPU or CPU) is that of the
 environment or CPU, and DEVICE_ID is 0. Further arguments go to training.preprocess.
 Images and logits stay in RESULT_PATH/preprocess_Result and RESULT_PATH/result_Files.
 Environment: CONFIG_PATH (the recipe of the model: image size, mean, ...; default: that of ImageNet), RESULT_PATH
