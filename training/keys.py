@@ -50,6 +50,9 @@ class TrainConfig(BaseModel):
     arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
+    stem_init: Literal["random", "whitened"] = Field(
+        "random", description="first kernels of the stem; whitened: from the training images, for short runs"
+    )
     # Dataset
     data_url: Path = Field(Path("./dataset"), description="folder that holds the images in the layout of `set`")
     set: Set = Field(

@@ -20,6 +20,7 @@ import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
+from models.preprocess import to_tensor
 from training import checkpoint, repvgg
 from training.config import TrainConfig
 from training.data import (
@@ -36,6 +37,10 @@ from training.errors import TrainingError
 from training.optimizers import optimizer, state
 from training.schedules import learning_rates
 from training.step import TrainStep, evaluate, train_step
+from training.variants import VARIANTS
+from training.whitening import patch_covariance, whitening_kernels
+
+WHITENED_FROM = 1000  # images; of 32x32 pixels that is a million patches for 378 numbers
 
 
 @dataclass
@@ -105,6 +110,8 @@ def train(config: TrainConfig) -> Path:
     progress = _start(run)
     if progress.epoch == 0:
         verify(train_images, config.verify_images, config.num_parallel_workers)
+        if config.stem_init == "whitened" and not config.pretrained:
+            _whiten_stem(run, train_images)
     while progress.epoch < config.epochs:
         epoch, overflows = progress.epoch, run.overflows
         began = time.perf_counter()
@@ -160,6 +167,16 @@ def _start(run: Run) -> Progress:
         if run.ema:
             run.ema.restart()
     return Progress()
+
+
+def _whiten_stem(run: Run, images: Images) -> None:
+    """Kernels from WHITENED_FROM images that lie evenly over the split, as evaluation would see them."""
+    spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENED_FROM)
+    pictures = (images.picture(index) for index in range(0, len(images), stride))
+    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    repvgg.start_stem(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
+    if run.ema:
+        run.ema.restart()
 
 
 def _train_epoch(run: Run, images: Images, epoch: int) -> tuple[float, float]:
