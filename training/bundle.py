@@ -1,5 +1,6 @@
-"""Checkpoint -> model bundle: fused, exported to every format, with labels and golden logits of this framework; or
--> single files of chosen formats.
+"""Checkpoint -> model bundle: fused, exported to every format, with labels and golden logits of this framework.
+
+`write_files` is the export alone.
 
 1. what is exported is always the fused network;
 2. an artifact that does not give the framework's logits is not written;

@@ -64,10 +64,10 @@ def open_engine(model: Path, target: str, device_id: int) -> Engine:
 
 
 def run(engine: Engine, paths: Sequence[Path], folder: Path, batch_size: int) -> float:
-    """Write a result for each of `paths` into the new `folder` -> seconds that the engine took after its first batch.
+    """Write a result for each of `paths` into the new `folder` -> seconds that the engine took, its start apart.
 
-    The last batch is filled up with zeros: every batch has the same shape, for which engines compile. Raises
-    TrainingError.
+    The last batch is filled up with zeros: every batch has the same shape, for which engines compile.
+    Raises TrainingError.
     """
     side = _side(paths[0], engine)
     batch = np.zeros((batch_size, 3, side, side), np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training import device
 from training.errors import DataError
-from training.offline import Engine
+from training.offline import Engine, batch_and_side
 
 
 def open_engine(model: Path, target: str, device_id: int) -> Engine:
@@ -39,7 +39,7 @@ def _lite(model: Path, device_id: int) -> Engine:
         inputs[0].set_data_from_numpy(images)
         return np.array(network.predict(inputs)[0].get_data_to_numpy())
 
-    batch, _, side, _ = (size if size > 0 else None for size in network.get_inputs()[0].shape)
+    batch, side = batch_and_side(model, [source.shape for source in network.get_inputs()])
     return Engine(f"MindSpore Lite {lite.__version__} on Ascend {device_id}", batch, side, infer)
 
 
@@ -53,8 +53,8 @@ def _mindspore(model: Path, target: str, device_id: int) -> Engine:
     except RuntimeError as error:
         raise DataError(f"{model} is no MINDIR file that MindSpore {ms.__version__} can read") from error
     # A loaded graph does not tell its input's shape, and convolutions take any side without a word.
-    (source,) = ModelProto.FromString(model.read_bytes()).graph.input
-    batch, _, side, _ = (size if size > 0 else None for size in source.tensor[0].dims)
+    inputs = ModelProto.FromString(model.read_bytes()).graph.input
+    batch, side = batch_and_side(model, [source.tensor[0].dims for source in inputs])
 
     def infer(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(network(ms.Tensor(images)).asnumpy())

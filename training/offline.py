@@ -1,4 +1,6 @@
-"""The files of offline inference: preprocess writes the first two, infer the third, postprocess counts.
+"""What the steps of offline inference share: their files, and what an engine is.
+
+preprocess writes the first two, infer the third, postprocess counts.
 
 <result_path>/img_data/<name>.bin     float32 (3, S, S), as the network takes it
 <result_path>/label/label.json        {"num_classes": K, "labels": {"<name>": class id, ...}}
@@ -16,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,14 @@ class Engine:
     batch: int | None
     side: int | None
     infer: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def batch_and_side(model: Path, inputs: Sequence[Sequence[object]]) -> tuple[int | None, int | None]:
+    """N and S of a model's input, of the shapes of all its inputs; a name or -1 stands for any. Raises DataError."""
+    if len(inputs) != 1 or len(inputs[0]) != 4:
+        raise DataError(f"{model} takes {[list(shape) for shape in inputs]}, not one tensor (N, 3, S, S)")
+    batch, _, side, _ = (size if isinstance(size, int) and size > 0 else None for size in inputs[0])
+    return batch, side
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError, DeviceError
-from training.offline import Engine
+from training.offline import Engine, batch_and_side
 
 # ONNX Runtime 1.32 sends telemetry by default, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -30,10 +30,10 @@ def open_engine(model: Path, target: str, device_id: int) -> Engine:
         raise DataError(f"{model} cannot be loaded by ONNX Runtime: {error}") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU with no more than a warning
         raise DeviceError(f"ONNX Runtime cannot use {target} {device_id}; its warnings above say why")
-    (source,) = session.get_inputs()
-    batch, _, side, _ = (size if isinstance(size, int) else None for size in source.shape)
+    inputs = session.get_inputs()
+    batch, side = batch_and_side(model, [source.shape for source in inputs])
 
     def infer(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(session.run(None, {source.name: images})[0], np.float32)
+        return np.asarray(session.run(None, {inputs[0].name: images})[0], np.float32)
 
     return Engine(f"ONNX Runtime {onnxruntime.__version__} on {target}", batch, side, infer)

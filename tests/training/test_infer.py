@@ -122,6 +122,15 @@ def test_a_mistake_is_one_line_and_an_exit_code(folder, model, more, code, words
     assert not (folder / "out").exists()
 
 
+def test_a_model_that_takes_no_images_is_named(folder, capsys):
+    numbers = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 8]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", numbers[:1], numbers[1:])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "relu.onnx")
+    assert run(folder, folder / "relu.onnx") == 66
+    assert "relu.onnx takes [['N', 8]], not one tensor (N, 3, S, S)" in capsys.readouterr().err
+
+
 def test_a_folder_without_images_is_named(folder, capsys):
     shutil.rmtree(folder / "in")
     assert run(folder, SHIPPED / "model.onnx") == 66
