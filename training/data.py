@@ -27,13 +27,12 @@ from models.preprocess import to_tensor
 from training import policies
 from training.config import TrainConfig, parse
 from training.contact_sheet import caption, draw
-from training.datasets import SUFFIXES, ImageFolder, Images, open_split, scan, verify
+from training.datasets import ImageFolder, Images, open_split, scan, verify
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
 from training.mixing import BatchChanges
 from training.policies import AugMix, Policy
 
 __all__ = [
-    "SUFFIXES",
     "Batch",
     "ImageFolder",
     "Images",

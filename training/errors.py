@@ -46,7 +46,7 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print("interrupted; the last checkpoint is whole, run the same command to go on", file=sys.stderr)
+            print("interrupted; every file on disk is whole, run the same command to go on", file=sys.stderr)
             return 130
 
     return reporting
