@@ -24,4 +24,5 @@ UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate
 lock:  ## pin all dependencies again; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
+	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

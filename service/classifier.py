@@ -80,13 +80,12 @@ class _Request:
 
 
 class Classifier:
-    """One open bundle on one engine. `draining` is for the readiness probe: images are answered until `close`."""
+    """One open bundle on one engine; images are answered until `close`."""
 
     def __init__(self, bundle: Bundle, engine: Engine, batcher: Batcher, settings: Settings, metrics: Metrics) -> None:
         self.bundle = bundle
         self.engine = engine
         self.batcher = batcher
-        self.draining = False
         self._max_queue_images = settings.max_queue_images
         self._max_image_pixels = settings.max_image_pixels
         self._metrics = metrics
@@ -212,7 +211,7 @@ class Classifier:
 
         An engine that is still at work then is not closed under it: it ends with the process.
         """
-        self.draining = self._closed = True
+        self._closed = True
         give_up_at = time.monotonic() + grace_s
         if self._images:
             await asyncio.wait(self._images, timeout=grace_s)

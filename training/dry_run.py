@@ -15,7 +15,7 @@ import mindspore as ms
 from training import repvgg
 from training.config import TrainConfig
 from training.data import Images, evaluation_batches, evaluation_spec, train_batches
-from training.loop import Run, prepare
+from training.loop import Run, set_up
 from training.step import evaluate
 
 
@@ -36,7 +36,7 @@ def rehearse(config: TrainConfig) -> str:
 
     Raises TrainingError.
     """
-    run, progress, train_images, val_images = prepare(config)
+    run, progress, train_images, val_images = set_up(config)
     step = _step_seconds(run, list(islice(train_batches(train_images, config, progress.epoch), 2)))
     read_s, evaluation = _evaluation_seconds(run, val_images)
     steps, evaluations = run.steps * config.epochs, math.ceil(config.epochs / config.eval_interval)

@@ -42,7 +42,7 @@ def _resume(value: Any) -> Any:
     if word in ("auto", "none"):
         return word
     if not word.endswith(".ckpt"):
-        raise ValueError(f"must be auto, none or FILE.ckpt, not {value!r}")
+        raise ValueError("must be auto, none or FILE.ckpt")
     return value
 
 
@@ -64,6 +64,9 @@ class TrainConfig(BaseModel):
     arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
+    stem_init: Literal["random", "whitened"] = Field(
+        "random", description="first kernels of the stem; whitened: from the training images, for short runs"
+    )
     # Dataset
     data_url: Path = Field(Path("./dataset"), description="folder that holds the images in the layout of `set`")
     set: Set = Field(

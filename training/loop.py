@@ -21,6 +21,7 @@ import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
+from models.preprocess import to_tensor
 from training import checkpoint, repvgg, resume
 from training.config import TrainConfig
 from training.data import (
@@ -41,6 +42,10 @@ from training.resume import Progress
 from training.schedules import learning_rates
 from training.step import TrainStep, evaluate, train_step
 from training.stopping import StopRequest
+from training.variants import VARIANTS
+from training.whitening import patch_covariance, whitening_kernels
+
+WHITENED_FROM = 1000  # images; of 32x32 pixels that is a million patches for 378 numbers
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def assemble(config: TrainConfig, steps: int) -> Run:
     return Run(config, network, average, ema, updates, step, steps, learning_rates(config, steps))
 
 
-def prepare(config: TrainConfig) -> tuple[Run, Progress, Images, Images]:
+def set_up(config: TrainConfig) -> tuple[Run, Progress, Images, Images]:
     """The run as it begins or goes on, with its images for training and validation. Raises TrainingError."""
     train_images, val_images = open_split(config, "train"), open_split(config, "val")
     if train_images.classes != val_images.classes:
@@ -106,10 +111,12 @@ def prepare(config: TrainConfig) -> tuple[Run, Progress, Images, Images]:
 
 def train(config: TrainConfig, stop: StopRequest | None = None) -> Path:
     """Run the recipe to its end -> the best checkpoint. Raises TrainingError, Stopped where `stop` is requested."""
-    run, progress, train_images, val_images = prepare(config)
+    run, progress, train_images, val_images = set_up(config)
     journal = Journal(config.run_dir, progress.epoch)
     if progress == Progress():
         verify(train_images, config.verify_images, config.num_parallel_workers)
+        if config.stem_init == "whitened" and not config.pretrained:
+            _whiten_stem(run, train_images)
     with stop or StopRequest() as stop:
         while progress.epoch < config.epochs:
             if progress.step < run.steps:
@@ -141,9 +148,8 @@ def _start(run: Run) -> Progress:
     config = run.config
     if source := resume.source(config):
         progress = resume.restore(source, run.parameters, config, run.steps)
-        print(
-            f"going on from {source} after {progress}" + (", the last one" if progress.epoch == config.epochs else "")
-        )
+        end = ", the last one" if progress.epoch == config.epochs else ""
+        print(f"going on from {source} after {progress}{end}")
         if not (config.run_dir / "best.ckpt").is_file():  # as when it goes on in another folder
             progress.best_top1 = Progress.best_top1
         return progress
@@ -159,6 +165,16 @@ def _save(run: Run, progress: Progress) -> None:
     resume.save(run.config.run_dir / "last.ckpt", run.parameters, progress, run.config, run.steps)
 
 
+def _whiten_stem(run: Run, images: Images) -> None:
+    """Kernels from WHITENED_FROM images that lie evenly over the split, as evaluation would see them."""
+    spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENED_FROM)
+    pictures = (images.picture(index) for index in range(0, len(images), stride))
+    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    repvgg.start_stem(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
+    if run.ema:
+        run.ema.restart()
+
+
 def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) -> None:
     """Train what is left of the epoch under way and keep account in `progress`; save both now and then.
 
@@ -169,15 +185,7 @@ def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
     config, recent = run.config, deque[float](maxlen=50)
     save_after_s = 60 * (config.checkpoint_minutes or math.inf)
     saved = before = time.perf_counter()
-    with tqdm(
-        train_batches(images, config, progress.epoch, first=progress.step),
-        f"epoch {progress.epoch + 1}/{config.epochs}",
-        run.steps,
-        initial=progress.step,
-        unit=" images",
-        unit_scale=config.batch_size,
-        disable=None,
-    ) as bar:
+    with _bar(run, images, progress) as bar:
         for batch in bar:
             rate = run.learning_rate
             loss_tensor, right_tensor = run.step(batch["image"], batch["label"])
@@ -203,6 +211,19 @@ def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
             f"every update of epoch {progress.epoch + 1} overflowed{_scale_in_words(run.step)}: "
             "lower base_lr, a static loss_scale or amp_level; the last checkpoint is untouched"
         )
+
+
+def _bar(run: Run, images: Images, progress: Progress) -> tqdm[dict[str, ms.Tensor]]:
+    """The batches left of the epoch, with a bar that counts images."""
+    return tqdm(
+        train_batches(images, run.config, progress.epoch, first=progress.step),
+        f"epoch {progress.epoch + 1}/{run.config.epochs}",
+        run.steps,
+        initial=progress.step,
+        unit=" images",
+        unit_scale=run.config.batch_size,
+        disable=None,
+    )
 
 
 def _end_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) -> Line:

@@ -7,8 +7,10 @@ deploy form, `classifier.weight`; `training.fuse` turns the one into the other.
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, mint, nn
 from mindspore.common.initializer import HeNormal, Normal, initializer
+from numpy.typing import NDArray
 
 from training.variants import VARIANTS, Variant
 
@@ -120,6 +122,17 @@ def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Name -> parameter, the batch norms' moving statistics included."""
     return dict(network.parameters_and_names())
+
+
+def start_stem(network: RepVGG, kernels: NDArray[np.float32]) -> None:
+    """Give the stem's first output channels these `kernels` (n, 3, 3, 3) and silence its 1x1 branch there.
+
+    The fused stem then starts as those kernels behind a batch norm; the branch's scale grows from 0 in training.
+    """
+    stem = network.stages[0][0]
+    weight, scale = stem.branch_3x3.conv.weight, stem.branch_1x1.bn.gamma
+    weight.set_data(Tensor(np.concatenate([kernels, weight.asnumpy()[len(kernels) :]])))
+    scale.set_data(Tensor(np.concatenate([np.zeros(len(kernels), np.float32), scale.asnumpy()[len(kernels) :]])))
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

@@ -61,8 +61,6 @@ class Lifecycle:
     def drain(self) -> None:
         """From now on `/readyz` says no; requests are still answered."""
         self.draining = True
-        if self.classifier is not None:
-            self.classifier.draining = True
 
     def serving(self) -> Classifier:
         """Raises NotReady before the model serves."""

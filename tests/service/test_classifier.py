@@ -462,13 +462,9 @@ def test_a_stuck_engine_or_decoder_does_not_keep_closing_from_ending(
     run(scenario())
 
 
-def test_draining_is_for_the_readiness_probe_images_are_answered_until_closing(
-    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
-) -> None:
+def test_a_closed_classifier_answers_no_image(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
     async def scenario() -> None:
         async with Opened(tiny_bundle) as it:
-            it.classifier.draining = True
-            assert [type(fate) for fate in await it.classify(jpeg_bytes)] == [Classified]
             await it.classifier.close(30.0)
             assert [type(fate) for fate in await it.classify(jpeg_bytes)] == [Draining]
 

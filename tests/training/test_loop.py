@@ -90,6 +90,43 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
+def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path):
+    from training import checkpoint
+    from training.data import evaluation_batches, evaluation_spec, open_split
+    from training.loop import train
+    from training.whitening import patch_covariance, whitening_kernels
+
+    still = {"stem_init": "whitened", "with_ema": False, "base_lr": 0.0, "min_lr": 0.0, "warmup_lr": 0.0, "epochs": 1}
+    keys = EVERYTHING | still | {"data_url": str(image_folder), "save_dir": str(tmp_path), "optimizer": "sgd"}
+    config = build(keys, source="test")
+    kept = checkpoint.read(train(config).parent / "last.ckpt")
+    images = open_split(config, "train")
+    (batch,) = evaluation_batches(images, evaluation_spec(config), len(images), 1)
+    expected = whitening_kernels(patch_covariance(batch.images), 32)
+    np.testing.assert_allclose(kept["stages.0.0.branch_3x3.conv.weight"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
+    """18 images in batches of 8 end with an incomplete one; evaluation lies between two epochs."""
+    from mindspore.graph.api import ms_compile_cache  # the phases of every compiled function
+
+    from training.data import open_split, train_batches
+    from training.loop import assemble, evaluate_on
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "with_ema": False}
+    config = build(keys, source="test")
+    run, train_images, val_images = assemble(config, 8), open_split(config, "train"), open_split(config, "val")
+    compiled = []
+    for epoch in range(2):
+        run.network.set_train(True)
+        for batch in train_batches(train_images, config, epoch):
+            run.step(batch["image"], batch["label"])
+        assert evaluate_on(run.network, val_images, config)[0] == 18
+        compiled.append((len(ms_compile_cache), len(run.network.compile_cache)))
+    assert compiled[0] == compiled[1]
+    assert compiled[0][1] == 1
+
+
 def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path):
     from training.loop import train
 

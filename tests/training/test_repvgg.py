@@ -62,3 +62,15 @@ def test_the_train_form_has_the_published_size_of_a0():
 
     count = sum(parameter.size for parameter in repvgg.build("RepVGG-A0", 1000).trainable_params())
     assert round(count / 1e6, 2) == 9.11  # million, RepVGG paper, table 6 (three branches)
+
+
+def test_a_started_stem_is_the_given_kernels_once_it_is_fused():
+    from training import fuse, repvgg
+
+    network = repvgg.build("RepVGG-Tiny", 10)
+    kernels = np.random.default_rng(2).normal(size=(20, 3, 3, 3)).astype(np.float32)
+    repvgg.start_stem(network, kernels)
+    weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(network).items()}
+    fused = fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS)["stages.0.0.conv.weight"]
+    np.testing.assert_allclose(fused[:20], kernels / np.sqrt(1 + repvgg.BATCH_NORM_EPS), rtol=1e-5)
+    assert fused[20:].any(axis=(1, 2, 3)).all(), "the other channels keep their random kernels"

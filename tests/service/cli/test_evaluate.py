@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from models.errors import ImageError
 from models.topk import Prediction
 from service.classifier import Classified, Timings
-from service.cli.evaluate import rank_of
+from service.cli.evaluate import answers_of
 from service.errors import EngineFailed
 
 
@@ -83,13 +84,37 @@ def test_a_folder_without_images_says_how_they_should_lie(
     assert "FOLDER/<class>/*.jpg" in ended.err
 
 
-def test_a_label_s_rank_is_its_place_among_the_best() -> None:
+def test_the_answers_of_an_image_are_its_labels_the_best_first() -> None:
     timings = Timings(0.0, 0.0, 0.0, 1)
-    fate = Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings)
-    assert (rank_of("cat", fate), rank_of("dog", fate), rank_of("ship", fate)) == (0, 1, None)
-    assert rank_of("cat", ImageError("undecodable_image", "broken")) is None
+    assert answers_of(Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings)) == ["cat", "dog"]
+    assert answers_of(ImageError("undecodable_image", "broken")) == []
 
 
 def test_an_engine_that_fails_makes_no_figures() -> None:
     with pytest.raises(EngineFailed):
-        rank_of("cat", EngineFailed("the engine gave no usable answer"))
+        answers_of(EngineFailed("the engine gave no usable answer"))
+
+
+def test_per_class_figures_and_the_confusion_matrix_on_request(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    ask = ("evaluate", "--model", tiny_bundle, "--data", labelled, "--per-class")
+    lines = repvgg(*ask).out.splitlines()
+    assert lines[0].split() == ["class", "images", "top-1", "most", "often", "taken", "for"]
+    assert lines[-1].startswith("23 images: top-1 ")
+    picture = tmp_path / "confusion.png"
+    classes = json.loads(repvgg(*ask, "--json", "--confusion-matrix", picture).out)["classes"]
+    assert sum(entry["images"] for entry in classes) == 23
+    assert sum(entry["images"] * entry["top1"] for entry in classes) == pytest.approx(21)
+    assert sum(entry["confused_times"] for entry in classes) == 2
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["none/matrix.png", "matrix.unknown"])
+def test_a_picture_that_cannot_be_written_is_wrong_usage(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--confusion-matrix", tmp_path / name)
+    assert ended.code == 2
+    assert "--confusion-matrix" in ended.err

@@ -1,0 +1,21 @@
+"""The benchmark runs and says what it promises; its figures are for people, not for tests."""
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+def test_it_measures_the_step_the_pipeline_and_both(image_folder, capsys):
+    from benchmarks.training import main
+
+    keys = {"arch": "RepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "batch_size": 8}
+    where = {"data_url": image_folder, "device_target": "CPU", "steps": 2, "repeats": 1}
+    assert main([text for key, value in (keys | where).items() for text in (f"--{key}", str(value))]) == 0
+    said = capsys.readouterr().out
+    assert "batch 8, 2 steps, 1 repeats" in said
+    assert [line.split(":")[0].strip() for line in said.splitlines() if "images/s (from" in line] == [
+        "step",
+        "pipeline",
+        "both",
+    ]
+    assert "feeding costs" in said
