@@ -97,7 +97,6 @@ def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(
     assert "going on from" in resumed.stdout
     whole, again = weights_of(finished[1] / "last.ckpt"), weights_of(last)
     assert set(whole) == set(again)
-    assert whole.pop("run") != again["run"], "it has the seconds"
     for name, array in whole.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
     log = (tmp_path / "RepVGG-Tiny" / "log.jsonl").read_text().splitlines()
