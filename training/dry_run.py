@@ -52,7 +52,7 @@ def rehearse(config: TrainConfig) -> str:
         f"{evaluation_h:.2f} h in {evaluations} evaluations",
         f"checkpoints: last.ckpt {_megabytes(run.parameters):.1f} MB, "
         f"best.ckpt {_megabytes(repvgg.weights(run.result)):.1f} MB",
-        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, "
+        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB, "
         "without that of an accelerator",
         "nothing was written",
     )

@@ -3,7 +3,8 @@
 1. a run that was stopped or killed at any moment goes on from its last checkpoint and ends as if it had not been;
 2. a loss that is not finite stops the run at once and names step, learning rate and loss scale; nothing is
    overwritten;
-3. every epoch leaves a line in log.jsonl, `last.ckpt`, and `best.ckpt` when it is the best so far;
+3. every epoch leaves a line in log.jsonl, a point in curves.png and `last.ckpt`, every evaluation `best.ckpt` when it
+   is the best so far;
 4. where weights are averaged, the averages are evaluated and kept as the best.
 """
 

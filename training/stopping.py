@@ -35,12 +35,15 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._let_through()
+
+    def _let_through(self) -> None:
         while self._former:
             signal.signal(*self._former.popitem())
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.requested = number
-        self.__exit__()
+        self._let_through()
         name = signal.Signals(number).name
         os.write(2, f"\n{name}: finishing this step; a second signal stops at once\n".encode())  # print may be busy
 

@@ -174,6 +174,20 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
     assert logs[0][0]["overflow_steps"] > 0
 
 
+def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_folder, tmp_path):
+    from training import resume
+    from training.loop import assemble, set_up
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path / "one")}
+    config = build(keys, source="test")
+    last, progress = config.run_dir / "last.ckpt", resume.Progress(epoch=1, best_top1=0.9)
+    resume.save(last, assemble(config, 8).parameters, progress, config, 8)
+    last.with_name("best.ckpt").touch()
+    assert set_up(config)[1] == progress
+    elsewhere = build(keys | {"save_dir": str(tmp_path / "two"), "resume": str(last)}, source="test")
+    assert set_up(elsewhere)[1] == resume.Progress(epoch=1)
+
+
 def test_every_so_many_epochs_and_the_last_one_are_evaluated(image_folder, tmp_path):
     from training.loop import train
 
