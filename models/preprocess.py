@@ -13,7 +13,6 @@ import math
 import warnings
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,11 +151,12 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
 
 def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:
     """RGB image -> float32 (3, S, S): resized, cropped, `(pixel / 255 - mean) / std`."""
-    pixels: NDArray[Any] = np.asarray(resize_and_crop(image, spec), dtype=np.float32)
-    mean = np.asarray(spec.mean, np.float32) * np.float32(255)
-    std = np.asarray(spec.std, np.float32) * np.float32(255)
-    normalised = (pixels - mean) / std
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+    pixels = np.asarray(resize_and_crop(image, spec))
+    tensor = np.empty((3, spec.input_size, spec.input_size), np.float32)
+    tensor[:] = pixels.transpose(2, 0, 1)
+    tensor -= np.asarray(spec.mean, np.float32)[:, None, None] * np.float32(255)  # in place: a fifth of the time
+    tensor /= np.asarray(spec.std, np.float32)[:, None, None] * np.float32(255)
+    return tensor
 
 
 def preprocess(encoded: bytes, spec: Preprocess, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:

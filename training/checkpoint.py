@@ -91,7 +91,7 @@ def network_of(weights: Weights, variant: Variant, num_classes: int, *, deploy: 
     train_form = is_train_form(weights)
     if train_form and deploy:
         restore(repvgg.weights(repvgg.RepVGG(variant, num_classes)), weights, source=source)  # names what does not fit
-        weights = fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS)
+        weights = fuse.fuse_weights(weights, variant, repvgg.BATCH_NORM_EPS)
     network = repvgg.RepVGG(variant, num_classes, deploy=deploy or not train_form)
     restore(repvgg.weights(network), weights, source=source)
     return network.set_train(False)  # type: ignore[no-any-return]

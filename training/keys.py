@@ -169,6 +169,11 @@ class TrainConfig(BaseModel):
     def _consistent(self) -> TrainConfig:
         if self.arch not in VARIANTS:
             raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest(self.arch, list(VARIANTS))!r}?")
+        if self.custom_l2 and VARIANTS[self.arch].block == "qarepvgg":
+            raise ValueError(
+                f"custom_l2 is RepVGG's: {self.arch} has no batch norm to weigh its 1x1 branch with, and its authors "
+                "decay the plain kernels since custom_l2 spreads the activations; write custom_l2: False"
+            )
         if self.auto_augment:
             policies.parse(self.auto_augment)
         if self.warmup_length > self.epochs:

@@ -8,8 +8,6 @@ from training.errors import ConfigError
 
 SEED = Path(__file__).with_name("seed.yaml")
 
-RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
-
 
 def recipe(tmp_path, text):
     path = tmp_path / "recipe.yaml"
@@ -19,12 +17,6 @@ def recipe(tmp_path, text):
 
 def parsed(*argv):
     return parse(argv, prog="train", description="")[0]
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_shipped_recipe_is_valid_and_opens_with_its_story(path):
-    assert isinstance(parsed("--config", str(path)), TrainConfig)
-    assert path.read_text().startswith("# ")
 
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path):
@@ -72,6 +64,12 @@ def test_a_missing_recipe_names_the_file(tmp_path):
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(ConfigError, match=r"warmup_length \(5\) is longer than epochs \(2\)"):
         build({"epochs": 2, "warmup_length": 5}, source="x")
+
+
+def test_the_custom_l2_of_repvgg_is_refused_for_qarepvgg():
+    assert build({"arch": "RepVGG-A0", "custom_l2": True}, source="x").custom_l2
+    with pytest.raises(ConfigError, match=r"custom_l2 is RepVGG's: QARepVGG-A0 .* write custom_l2: False"):
+        build({"arch": "QARepVGG-A0", "custom_l2": True}, source="x")
 
 
 def test_an_unknown_flag_is_a_usage_error(capsys):

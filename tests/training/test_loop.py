@@ -218,3 +218,42 @@ def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path)
     with pytest.raises(TrainingError, match=r"every update of epoch 1 overflowed, loss scale 1\.09951e\+12"):
         train(build(plain | static | folders, source="test"))
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_path):
+    import mindspore as ms
+    from onnx.reference import ReferenceEvaluator
+
+    from models.golden import load
+    from training import bundle, checkpoint, repvgg
+    from training.loop import train
+
+    keys = {"arch": "QARepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
+    keys |= {"batch_size": 16, "epochs": 2, "data_url": image_folder, "save_dir": tmp_path, "device_target": "CPU"}
+    config = build(keys, source="test")
+    best = train(config)
+    written = bundle.write(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
+    manifest = written.manifest
+    log = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
+    assert log[1]["loss"] < log[0]["loss"]
+    assert manifest.training.top1 == max(line["val_top1"] for line in log) > 0.5
+    assert manifest.network.variant == "QARepVGG-Tiny"
+    deploy = repvgg.build("RepVGG-Tiny", 2, deploy=True)
+    assert manifest.network.parameters == sum(parameter.size for parameter in deploy.trainable_params())
+
+    tensors, logits = load(written)
+    train_form = checkpoint.load_network(best, "QARepVGG-Tiny", 2, deploy=False)
+    np.testing.assert_allclose(train_form(ms.Tensor(tensors)).asnumpy(), logits, atol=1e-4, rtol=0)
+    model = ReferenceEvaluator(str(written.path(written.artifact(["onnx"], "fp32"))))
+    np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
+
+
+def test_a_checkpoint_of_repvgg_is_none_of_qarepvgg(tmp_path):
+    from training import checkpoint, repvgg
+    from training.errors import CheckpointError
+
+    path = tmp_path / "repvgg.ckpt"
+    checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Tiny", 2)), {})
+    for deploy in (False, True):
+        with pytest.raises(CheckpointError, match=r"missing: stages\.0\.0\.bn\.beta(.|\n)*unused: .*branch_1x1\.bn"):
+            checkpoint.load_network(path, "QARepVGG-Tiny", 2, deploy=deploy)
