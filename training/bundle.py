@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from training.checkpoint import load_network
 from training.config import TrainConfig
 from training.data import evaluation_spec, open_split
 from training.errors import ConfigError, DataError, TrainingError
+from training.files import write_whole
 from training.loop import evaluate_on
 
 INPUT, OUTPUT = "image", "logits"
@@ -130,22 +130,8 @@ def write_files(
     logits = logits_of(network, tensors)
     contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
     for path, content in contents.items():
-        _replace(path, content)
+        write_whole(path, content)
     return list(contents)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_bytes(content)
-            draft.chmod(0o644)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def logits_of(network: nn.Cell, tensors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,11 +36,11 @@ def test_a_wrong_type_names_the_key_and_the_value(tmp_path):
 
 def test_types_mean_what_people_mean(tmp_path):
     config = parsed(
-        "--config", recipe(tmp_path, "weight_decay: 1e-4\npretrained: None\nresume: 'True'\nmean: [0, 0.5, 1]")
+        "--config", recipe(tmp_path, "weight_decay: 1e-4\npretrained: None\nwith_ema: 'True'\nmean: [0, 0.5, 1]")
     )
     assert config.weight_decay == 0.0001
     assert config.pretrained is None
-    assert config.resume is True
+    assert config.with_ema is True
     assert config.mean == (0.0, 0.5, 1.0)
 
 
@@ -181,3 +181,21 @@ def test_help_names_the_choices_and_the_default(capsys):
         parsed("--help")
     assert "const, rand, pixel" in (text := capsys.readouterr().out)
     assert "[default: cosine_lr]" in text
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *((word, "auto") for word in ("auto", "True", "true", "yes", "1")),
+        *((word, "none") for word in ("none", "None", "False", "no", "null", "0")),
+        ("'runs/RepVGG-A0/last.ckpt'", Path("runs/RepVGG-A0/last.ckpt")),
+    ],
+)
+def test_resume_is_auto_or_none_or_a_checkpoint_and_yes_and_no_keep_their_meaning(tmp_path, written, meant):
+    assert parsed("--config", recipe(tmp_path, f"resume: {written}")).resume == meant
+    assert parsed("--resume", written.strip("'")).resume == meant
+
+
+def test_resume_is_nothing_else():
+    with pytest.raises(ConfigError, match=r"resume: .*must be auto, none or FILE\.ckpt \(got 'atuo'\)"):
+        build({"resume": "atuo"}, source="x")
