@@ -4,15 +4,18 @@
 2. whatever is wrong with the bytes is an ImageError, never another exception;
 3. EXIF orientation is applied, and broken EXIF data spoils no good picture;
 4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
-5. the same bytes and spec give the same tensor in training's evaluation and in the service.
+5. the same bytes and spec give the same tensor in training's evaluation and in the service;
+6. the same files of a folder count as images in both.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +36,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Find all formats now, not in the first threads that meet a rarer one.
 Image.init()
 
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round}
 _FILTER = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,6 +57,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """What looks like an image in `folder`, at any depth; hidden files and folders are passed over."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
 
 
 def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:

@@ -12,16 +12,22 @@ from training.errors import reporting_errors
 
 @reporting_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    config, _, _ = parse(argv, prog="python -m training.train", description=__doc__)
+    config, _, flags = parse(
+        argv,
+        prog="python -m training.train",
+        description=__doc__,
+        **{"dry-run": {"action": "store_true", "help": "do two steps, write nothing, say what the run would cost"}},
+    )
     place = device.join(config.device_target, config.device_id)
     if place.leads:
         print(place.line)
-    from training.loop import train  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.loop import train
 
-    best = train(config, place)
+    said = rehearse(config, place) if flags.dry_run else f"best checkpoint: {train(config, place=place)}"
     if place.leads:
-        print(f"best checkpoint: {best}")
-        if config.train_url:
+        print(said)
+        if config.train_url and not flags.dry_run:
             modelarts.keep_run(config.run_dir, config.train_url)
     return 0
 

@@ -109,7 +109,7 @@ def describe(evaluation: Evaluation) -> str:
 
 def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     """Image -> the label that its folder names. Raises UsageError."""
-    from service.cli.images import images_in
+    from models.preprocess import images_in
 
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no folder")

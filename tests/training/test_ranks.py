@@ -10,10 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from training.journal import read
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("two_ranks.py")
@@ -37,6 +41,7 @@ CASES = {
     ),
     "overflow": ("dense", {"optimizer": "sgd", "amp_level": "O1", "loss_scale": 2.0**20}),
     "batch_norm": ("conv", {"optimizer": "momentum"}),
+    "not_finite": ("dense", {"optimizer": "sgd"}),
 }
 
 
@@ -48,13 +53,15 @@ def drawn_batches():
         found[f"{name}/inputs"] = RNG.normal(0, 2, (STEPS, 2, BATCH, *shape)).astype(np.float32)
         found[f"{name}/labels"] = RNG.integers(0, 3, (STEPS, 2, BATCH)).astype(np.int32)
     found["overflow/inputs"][0, 0] = 0  # rank 0 alone would have made the first update
+    found["not_finite/inputs"][-1, 1] = np.nan  # and would have seen no reason to stop here
     # The same images, with labels of its own, on both ranks: then the statistics of a half are those of the whole.
     found["batch_norm/inputs"][:, 1] = found["batch_norm/inputs"][:, 0]
     return found
 
 
+@contextmanager
 def msrun(logs, *command, environment):
-    """Two workers to their end -> exit status; their output is in logs/worker_<rank>.log."""
+    """Two workers, whose end is awaited; their output is in logs/worker_<rank>.log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,10 +76,11 @@ def msrun(logs, *command, environment):
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            return process.wait(GENEROUS_S)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # upon which it kills what it has started
-            raise
+            yield process
+            process.wait(GENEROUS_S)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # upon which it kills what it has started
 
 
 def log_of(logs, rank):
@@ -100,8 +108,9 @@ def found(batches, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     (folder / "cases.json").write_text(json.dumps(CASES))
     np.savez(folder / "batches.npz", **batches)
-    status = msrun(folder / "logs", PROGRAM, folder, environment={"PYTHONPATH": str(ROOT)})
-    assert status == 0, log_of(folder / "logs", 0) + log_of(folder / "logs", 1)
+    with msrun(folder / "logs", PROGRAM, folder, environment={"PYTHONPATH": str(ROOT)}) as process:
+        pass
+    assert process.returncode == 0, log_of(folder / "logs", 0) + log_of(folder / "logs", 1)
     return [dict(np.load(folder / f"{rank}.npz")) for rank in (0, 1)]
 
 
@@ -131,6 +140,18 @@ def test_an_overflow_of_one_rank_skips_the_update_of_all(found, two_ranks):
         assert found[rank]["overflow/overflows"] + found[rank]["overflow/updates"] == STEPS
 
 
+def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(found):
+    for rank in (0, 1):
+        assert np.isfinite(found[rank]["not_finite/loss"]).tolist() == [True] * (STEPS - 1) + [False]
+
+
+def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
+    for rank in (0, 1):
+        assert found[rank]["agreed"].tolist() == [False, True], "only rank 0's time had come"
+        assert found[rank]["agreed/stop"]
+        assert found[rank]["agreed/signal"] == [signal.SIGTERM, signal.SIGINT][rank]
+
+
 def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(found):
     for rank in (0, 1):
         mine = found[rank]
@@ -157,12 +178,23 @@ KEYS = {
 
 
 def train(folder, name, **more):
-    """A run by two processes that ModelArts would have started -> exit status, folder of their logs, run folder."""
+    """A run by two processes as ModelArts would start them; its logs are in <folder>/<name>-logs."""
     keys = KEYS | {"cache_dir": folder / "cache", "save_dir": folder / name} | more
     flags = [f"--{key}={value}" for key, value in keys.items()]
     environment = {"OBS": str(folder / "obs"), "PYTHONPATH": str(FAKE_MOXING)}
-    status = msrun(folder / f"{name}-logs", "python", "-m", "training.train", *flags, environment=environment)
-    return status, folder / f"{name}-logs", folder / name / "RepVGG-Tiny"
+    return msrun(folder / f"{name}-logs", "python", "-m", "training.train", *flags, environment=environment)
+
+
+def epochs_in(run_dir):
+    return [line["epoch"] for line in read(run_dir / "log.jsonl")]
+
+
+def worker_of(msrun_pid, rank):
+    """The process id of a rank among what msrun has started."""
+    for pid in Path(f"/proc/{msrun_pid}/task/{msrun_pid}/children").read_text().split():
+        if f"MS_NODE_ID={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"msrun has no rank {rank}")
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +203,11 @@ def trained(draw_image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     draw_image_folder(folder / "obs" / "bucket" / "stripes", {"train": 40, "val": 9})
     (folder / "obs" / "bucket" / "stripes" / "val" / "across" / "000.jpg").unlink()
-    status, logs, run_dir = train(folder, "runs", epochs=2)
-    assert status == 0, log_of(logs, 0) + log_of(logs, 1)
-    return folder, logs, run_dir
+    with train(folder, "runs", epochs=2) as process:
+        pass
+    logs = folder / "runs-logs"
+    assert process.returncode == 0, log_of(logs, 0) + log_of(logs, 1)
+    return folder, logs, folder / "runs" / "RepVGG-Tiny"
 
 
 @pytest.mark.usefixtures("cpu")
@@ -184,36 +218,42 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     from training.loop import evaluate_on
 
     folder, logs, run_dir = trained
-    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2]
-    assert sorted(path.name for path in run_dir.iterdir()) == ["best.ckpt", "last.ckpt", "log.jsonl"]
+    assert epochs_in(run_dir) == [1, 2]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["best.ckpt", "curves.png", "last.ckpt", "log.jsonl"]
     assert "2 processes" in log_of(logs, 0)
     assert "epoch 2: loss" in log_of(logs, 0)
     assert [line for line in log_of(logs, 1).splitlines() if line and not line.startswith("copying")] == []
     config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
     network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Tiny", 2, deploy=False)
     count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
-    assert (count, top1) == (17, pytest.approx(lines[-1]["val_top1"]))
+    assert (count, top1) == (17, pytest.approx(read(run_dir / "log.jsonl")[-1]["val_top1"]))
 
 
-def test_a_run_at_obs_is_copied_in_once_and_kept_after_each_epoch(trained):
+def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
     folder, _, run_dir = trained
     copies = [line.split()[0] for line in (folder / "obs" / "copies.txt").read_text().splitlines()]
     assert copies[0] == "obs://bucket/stripes"
-    assert copies[1:3] == [str(run_dir)] * 2
     assert copies.count("obs://bucket/stripes") == 1
+    assert copies.count(str(run_dir)) == 2 * 2 + 1  # before each evaluation, after each epoch, and at the end
     kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Tiny"
     for path in run_dir.iterdir():
         assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_at_a_loss_that_is_not_finite(trained):
-    folder, _, first = trained
-    status, logs, run_dir = train(folder, "again", epochs=3, base_lr=1e30)
-    assert status != 0
-    assert "going on from" in log_of(logs, 0)
+def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_asked_to(trained):
+    folder, _, _ = trained
+    logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Tiny", time.monotonic() + GENEROUS_S
+    with train(folder, "again", epochs=1000) as process:
+        while not (run_dir / "log.jsonl").is_file() or epochs_in(run_dir)[-1] < 3:
+            assert process.poll() is None, log_of(logs, 0) + log_of(logs, 1)
+            assert time.monotonic() < deadline
+            time.sleep(0.05)  # polls for an epoch of other processes
+        os.kill(worker_of(process.pid, 1), signal.SIGTERM)
+    assert process.returncode != 0
+    assert "last.ckpt after epoch 2" in log_of(logs, 0)
     assert "going on from" not in log_of(logs, 1)
     for rank in (0, 1):
-        assert "error: the loss is" in log_of(logs, rank)
+        assert "stopped by SIGTERM after step" in log_of(logs, rank)
         assert "Traceback" not in log_of(logs, rank)
-    assert (run_dir / "last.ckpt").read_bytes() == (first / "last.ckpt").read_bytes()
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Tiny" / "last.ckpt"
+    assert (run_dir / "last.ckpt").read_bytes() == kept.read_bytes()

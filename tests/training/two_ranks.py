@@ -4,6 +4,7 @@
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -61,10 +62,15 @@ def collectives(place):
     from mindspore import Tensor
 
     from training import ranks
+    from training.stopping import StopRequest
 
     counted = ms.Parameter(Tensor(7 + place.rank, ms.int32), name="counted", requires_grad=False)
     weight = ms.Parameter(Tensor([1.0 + place.rank, 2.0], ms.float32), name="weight")
     found = {"total": ranks.total([1 + place.rank, 10], place), "first": ranks.first(5 + place.rank, place)}
+    stop = StopRequest()
+    found["agreed"] = [ranks.agreed(stop, due, place) for due in (False, place.leads)]
+    stop.requested = signal.SIGINT if place.rank == 1 else None
+    found |= {"agreed/stop": ranks.agreed(stop, False, place), "agreed/signal": stop.requested}
 
     @ms.jit
     def add(amount):
