@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError, ContractError, ImageError
-from models.manifest import Preprocess
+from models.manifest import Precision, Preprocess
 from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
 from service.batching import Batcher, Inferred
 from service.engines import load_engine
-from service.engines.base import Engine
+from service.engines.base import Engine, Options
 from service.errors import DeadlineExceeded, Draining, GoldenCheckFailed, Overloaded, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings, usable_cpus
@@ -104,11 +104,11 @@ class Classifier:
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
         if engine is None:
-            threads = settings.engine_threads or usable_cpus()
-            engine = await asyncio.to_thread(load_engine, settings.engine, bundle, settings.precision, threads)
+            engine = await asyncio.to_thread(_open_engine, bundle, settings)
         try:
             await asyncio.to_thread(check_engine, engine, bundle)
-            sizes = (1, settings.max_batch_size)
+            most = settings.max_batch_size
+            sizes = tuple(range(1, most + 1)) if engine.new_batch_sizes_cost else (1, most)
             seconds = [await asyncio.to_thread(_warm_up, engine, images) for images in sizes]
         except BaseException:
             engine.close()
@@ -221,6 +221,13 @@ class Classifier:
             await asyncio.to_thread(self.engine.close)
         else:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
+
+
+def _open_engine(bundle: Bundle, settings: Settings) -> Engine:
+    """Blocks. Raises what load_engine raises."""
+    name = "onnxruntime" if settings.engine == "auto" else settings.engine
+    precision: Precision = "fp32" if settings.precision == "auto" else settings.precision
+    return load_engine(name, bundle, precision, Options(settings.engine_threads or usable_cpus()))
 
 
 def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.manifest import Precision
 from models.store import Bundle
+from service.engines.base import Capabilities, Options
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
@@ -26,8 +27,11 @@ class FakeEngine:
     for, nothing fails, and the logits are the cosines of the channels' mean values.
     """
 
+    capabilities = Capabilities(formats=(), precisions={"fp32": "fp32"})
     name = "fake"
     precision: Precision = "fp32"
+    device = "none"
+    new_batch_sizes_cost = False
 
     def __init__(
         self,
@@ -48,8 +52,8 @@ class FakeEngine:
         self._answer = answer or self.logits
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: Precision, threads: int) -> FakeEngine:
-        """Classes and input size are the bundle's; precision and threads mean nothing to it."""
+    def open(cls, bundle: Bundle, precision: Precision, options: Options) -> FakeEngine:
+        """Classes and input size are the bundle's; precision and options mean nothing to it."""
         return cls(bundle.manifest.network.num_classes, bundle.manifest.preprocess.input_size)
 
     def infer(self, images: Images) -> Logits:
