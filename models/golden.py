@@ -44,10 +44,12 @@ class GoldenSet(Strict):
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite."""
+    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite. `top1_agreement`: the
+    fraction of the images whose greatest logit is the expected one's."""
 
     max_delta: float
     tolerance: float
+    top1_agreement: float
 
     @property
     def ok(self) -> bool:
@@ -98,10 +100,15 @@ def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:
     """
     tolerance = bundle.manifest.golden.tolerance.get(precision)
     if tolerance is None:
-        raise BundleError(f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}")
+        known = ", ".join(bundle.manifest.golden.tolerance)
+        raise BundleError(
+            f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}, only for: {known}"
+        )
     tensors, expected = load(bundle)
-    deltas = [_delta(infer(tensor[None]), logits[None]) for tensor, logits in zip(tensors, expected, strict=True)]
-    return GoldenReport(max(deltas), tolerance)
+    found = [infer(tensor[None]) for tensor in tensors]
+    deltas = [_delta(logits, row[None]) for logits, row in zip(found, expected, strict=True)]
+    same = [logits.argmax() == row.argmax() for logits, row in zip(found, expected, strict=True)]
+    return GoldenReport(max(deltas), tolerance, float(np.mean(same)))
 
 
 def _delta(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

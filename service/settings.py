@@ -40,7 +40,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
-    engine: Literal["auto", "onnxruntime", "fake"] = Field("auto", description="runtime that computes the logits")
+    engine: Literal["auto", "onnxruntime", "openvino", "mindspore", "fake"] = Field(
+        "auto", description="runtime that computes the logits"
+    )
+    engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
+        "cpu", description="execution provider of onnxruntime"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")

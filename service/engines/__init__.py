@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
 from models.manifest import Precision
 from models.store import Bundle
-from service.engines.base import Engine, EngineFactory, Options
+from service.engines.base import Engine, EngineFactory
 from service.errors import ConfigError, EngineUnavailable
 
 # name -> "module:Class", imported late: a runtime that is not used need not be installed.
 ENGINES = {
     "onnxruntime": "service.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "service.engines.openvino:OpenVinoEngine",
+    "mindspore": "service.engines.mindspore:MindSporeEngine",
     "fake": "service.engines.fake:FakeEngine",
 }
 # The package that an engine imports, and the extra that installs it: pip install 'repvgg[onnx]'.
-PACKAGES = {"onnxruntime": "onnxruntime"}
-EXTRAS = {"onnxruntime": "onnx"}
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "mindspore": "mindspore"}
+EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "mindspore": "train"}
 
 
-def load_engine(name: str, bundle: Bundle, precision: Precision, options: Options) -> Engine:
-    """The engine `name` serving `precision`, ready to infer; blocks.
+def load_engine(
+    name: str, bundle: Bundle, precision: Precision, threads: int, *, options: Mapping[str, str | int] | None = None
+) -> Engine:
+    """The engine `name` serving `precision`, ready to infer; blocks. `options` are further arguments of its `open`.
 
-    Raises ConfigError for an unknown name, provider or precision, EngineUnavailable if its runtime is not installed
-    or its device is missing, BundleError if the bundle has no artifact that fits.
+    Raises ConfigError for an unknown name or a precision that it has not, EngineUnavailable if its runtime is not
+    installed or its device is missing, BundleError if the bundle has no artifact that fits.
     """
-    factory = engine_factory(name)
-    providers = factory.capabilities.providers
-    if options.provider not in providers:
-        raise ConfigError(f"the engine {name} has no provider {options.provider}; it has: {', '.join(providers)}")
-    return factory.open(bundle, precision, options)
-
-
-def engine_factory(name: str) -> EngineFactory:
-    """Imports the engine's runtime. Raises ConfigError for an unknown name, EngineUnavailable."""
-    if name not in ENGINES:
-        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
-    if not is_installed(name):
-        raise EngineUnavailable(_how_to_install(name, "is not installed"))
-    module, _, class_name = ENGINES[name].partition(":")
-    try:
-        return cast(EngineFactory, getattr(import_module(module), class_name))
-    except ImportError as error:
-        raise EngineUnavailable(_how_to_install(name, f"cannot be imported ({error})")) from error
+    return _factory(name).open(bundle, precision, threads, **(options or {}))
 
 
 def is_installed(name: str) -> bool:
@@ -52,5 +40,17 @@ def is_installed(name: str) -> bool:
     return name not in PACKAGES or find_spec(PACKAGES[name]) is not None
 
 
-def _how_to_install(name: str, what: str) -> str:
-    return f"the engine {name} {what}; install it: pip install 'repvgg[{EXTRAS[name]}]'"
+def how_to_install(name: str) -> str:
+    return f"pip install 'repvgg[{EXTRAS[name]}]'"
+
+
+def _factory(name: str) -> EngineFactory:
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    module, _, class_name = ENGINES[name].partition(":")
+    try:
+        return cast(EngineFactory, getattr(import_module(module), class_name))
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"the engine {name} cannot be imported ({error}); install it: {how_to_install(name)}"
+        ) from error

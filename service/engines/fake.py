@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.manifest import Precision
-from models.store import Bundle
-from service.engines.base import Capabilities, Options
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-Images = NDArray[np.float32]
-Logits = NDArray[np.float32]
+    from numpy.typing import NDArray
+
+    from models.manifest import Precision
+    from models.store import Bundle
+
+    Images = NDArray[np.float32]
+    Logits = NDArray[np.float32]
 
 
 class FakeEngine:
@@ -27,11 +30,9 @@ class FakeEngine:
     for, nothing fails, and the logits are the cosines of the channels' mean values.
     """
 
-    capabilities = Capabilities(formats=(), precisions={"fp32": "fp32"})
     name = "fake"
     precision: Precision = "fp32"
     device = "none"
-    new_batch_sizes_cost = False
 
     def __init__(
         self,
@@ -52,8 +53,8 @@ class FakeEngine:
         self._answer = answer or self.logits
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: Precision, options: Options) -> FakeEngine:
-        """Classes and input size are the bundle's; precision and options mean nothing to it."""
+    def open(cls, bundle: Bundle, precision: Precision, threads: int) -> FakeEngine:
+        """Classes and input size are the bundle's; precision and threads mean nothing to it."""
         return cls(bundle.manifest.network.num_classes, bundle.manifest.preprocess.input_size)
 
     def infer(self, images: Images) -> Logits:

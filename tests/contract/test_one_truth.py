@@ -17,7 +17,6 @@ from models.store import open_bundle
 from models.topk import softmax
 from service.app import create_app
 from service.engines import load_engine
-from service.engines.base import Options
 from service.engines.fake import FakeEngine
 from service.settings import Settings
 
@@ -101,7 +100,7 @@ def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shi
     network = mindspore.nn.GraphCell(mindspore.load(str(shipped.path(shipped.artifact(["mindir"], "fp32")))))
     expected = network(mindspore.Tensor(tensors)).asnumpy()
 
-    engine = load_engine("onnxruntime", shipped, "fp32", Options(threads=2))
+    engine = load_engine("onnxruntime", shipped, "fp32", 2)
     np.testing.assert_allclose(engine.infer(tensors), expected, atol=1e-4, rtol=0)
     engine.close()
 

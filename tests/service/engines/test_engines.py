@@ -9,16 +9,15 @@ import pytest
 
 from models.store import open_bundle
 from service.engines import ENGINES, EXTRAS, load_engine
-from service.engines.base import Options
 from service.errors import ConfigError, EngineUnavailable
 
-ROWS = list(ENGINES)
+ROWS = ["auto", *ENGINES]
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_it_answers_with_the_shapes_of_the_bundle(tiny_bundle: Path, name: str) -> None:
     bundle = open_bundle(tiny_bundle)
-    engine = load_engine(name, bundle, "fp32", Options(threads=1))
+    engine = load_engine(name, bundle, "auto", threads=1)
     assert engine.name in ENGINES
     assert engine.precision == "fp32"
     assert (engine.input_size, engine.num_classes) == (32, 10)
@@ -31,7 +30,7 @@ def test_it_answers_with_the_shapes_of_the_bundle(tiny_bundle: Path, name: str) 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_an_image_gets_the_same_logits_in_every_batch(tiny_bundle: Path, name: str) -> None:
-    engine = load_engine(name, open_bundle(tiny_bundle), "fp32", Options(threads=1))
+    engine = load_engine(name, open_bundle(tiny_bundle), "auto", threads=1)
     images = np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32)
     alone = np.concatenate([engine.infer(image[None]) for image in images])
     np.testing.assert_allclose(engine.infer(images), alone, rtol=1e-5, atol=1e-5)
@@ -41,14 +40,14 @@ def test_an_image_gets_the_same_logits_in_every_batch(tiny_bundle: Path, name: s
 
 def test_an_unknown_name_lists_the_known_ones(tiny_bundle: Path) -> None:
     with pytest.raises(ConfigError, match="there is no engine 'tensorrt'; known: auto, onnxruntime, fake"):
-        load_engine("tensorrt", open_bundle(tiny_bundle), "fp32", Options(threads=1))
+        load_engine("tensorrt", open_bundle(tiny_bundle), "auto", threads=1)
 
 
 def test_a_runtime_that_is_not_installed_names_the_extra(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "mindspore-lite", "service.engines.no_such_runtime:Engine")
     monkeypatch.setitem(EXTRAS, "mindspore-lite", "mindspore-lite")
     with pytest.raises(EngineUnavailable, match=r"pip install 'repvgg\[mindspore-lite\]'"):
-        load_engine("mindspore-lite", open_bundle(tiny_bundle), "fp32", Options(threads=1))
+        load_engine("mindspore-lite", open_bundle(tiny_bundle), "auto", threads=1)
 
 
 def test_importing_the_table_imports_no_runtime() -> None:

@@ -15,7 +15,6 @@ from models import golden
 from models.errors import BundleError
 from models.manifest import Manifest
 from models.store import Bundle, open_bundle
-from service.engines.base import Options
 from service.engines.onnxruntime import OnnxRuntimeEngine
 
 
@@ -32,7 +31,7 @@ def rebuilt(folder: Path, tiny_bundle: Path, content: bytes, **artifact: Any) ->
 
 def test_its_logits_are_those_of_the_independent_reference(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
-    engine = OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+    engine = OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
     tensors, expected = golden.load(bundle)
     np.testing.assert_allclose(engine.infer(tensors), expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.01  # the golden images can tell networks apart
@@ -44,13 +43,13 @@ def test_telemetry_is_off() -> None:
 
 def test_a_missing_precision_lists_what_there_is(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no onnx artifact of precision int8; it has: onnx fp32"):
-        OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "int8", Options(threads=1))
+        OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "int8", threads=1)
 
 
 def test_a_file_that_is_no_network_is_the_bundles_fault(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = rebuilt(tmp_path / "broken", tiny_bundle, b"not ONNX")
     with pytest.raises(BundleError, match=r"tiny\.onnx cannot be loaded by ONNX Runtime"):
-        OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
 def network(tiny_bundle: Path) -> onnx.ModelProto:
@@ -62,7 +61,7 @@ def test_other_names_than_the_manifests_are_refused(tiny_bundle: Path, tmp_path:
     content = (tiny_bundle / "tiny.onnx").read_bytes()
     bundle = rebuilt(tmp_path / which, tiny_bundle, content, **{which: "other"})
     with pytest.raises(BundleError, match=rf"tiny\.onnx {which} .* the manifest wants .*'other'"):
-        OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
 def test_another_input_size_than_the_manifests_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_another_input_size_than_the_manifests_is_refused(tiny_bundle: Path, tmp
         model.graph.input[0].type.tensor_type.shape.dim[dimension].dim_value = 64
     bundle = rebuilt(tmp_path / "size", tiny_bundle, model.SerializeToString())
     with pytest.raises(BundleError, match=r"\['N', 3, 64, 64\].* wants .*\['N', 3, 32, 32\]"):
-        OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
 def test_a_network_of_a_fixed_batch_size_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -79,7 +78,7 @@ def test_a_network_of_a_fixed_batch_size_is_refused(tiny_bundle: Path, tmp_path:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     bundle = rebuilt(tmp_path / "batch", tiny_bundle, model.SerializeToString())
     with pytest.raises(BundleError, match=r"\[1, 3, 32, 32\]"):
-        OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
 def test_another_number_of_outputs_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -87,11 +86,11 @@ def test_another_number_of_outputs_is_refused(tiny_bundle: Path, tmp_path: Path)
     model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 8]))
     bundle = rebuilt(tmp_path / "outputs", tiny_bundle, model.SerializeToString())
     with pytest.raises(BundleError, match="the manifest wants one"):
-        OnnxRuntimeEngine.open(bundle, "fp32", Options(threads=1))
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
 def test_a_closed_engine_says_so(tiny_bundle: Path) -> None:
-    engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", Options(threads=1))
+    engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1)
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.infer(np.zeros((1, 3, 32, 32), np.float32))
