@@ -25,6 +25,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,9 @@ CALLERS = 4
 CYCLES = 5
 ALLOWED_GROWTH_BYTES = 16 << 20
 MEASURE_S = 1.0
+
+
+T = TypeVar("T")
 
 
 class ConformanceError(Exception):
@@ -102,11 +106,19 @@ def verify_one(bundle: Bundle, engine: str, precision: Precision, effort: Effort
     reason = _why_not(bundle, engine, precision)
     if reason is not None:
         return replace(row, unavailable=reason)
+    try:
+        return in_own_process(run_checks, bundle, row, effort)
+    except ConformanceError as error:
+        return replace(row, failures=(("process", str(error)),))
+
+
+def in_own_process(work: Callable[..., T], *arguments: object) -> T:
+    """Raises what `work` raises, ConformanceError if the process dies."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
-            return process.submit(run_checks, bundle, row, effort).result()
-        except BrokenProcessPool:
-            return replace(row, failures=(("process", "it died"),))
+            return process.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ConformanceError("its process died") from error
 
 
 def _why_not(bundle: Bundle, engine: str, precision: Precision) -> str | None:

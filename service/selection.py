@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,28 +67,30 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def open_engine(bundle: Bundle, settings: Settings) -> tuple[Engine, Choice]:
-    """The engine that serves, open, and why it is this one; blocks.
+Load = Callable[[Candidate], Engine]
+
+
+def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) -> tuple[Engine, Choice]:
+    """The engine that serves, open, and why it is this one; blocks. `load` opens a candidate [default: load_engine].
 
     Raises BundleError, ConfigError or EngineUnavailable if nothing can serve, GoldenCheckFailed if nothing passes.
     """
+    load = load or partial(_load, bundle, settings)
     candidates = find_candidates(bundle, settings)
     possible = [candidate for candidate in candidates if candidate.objection is None]
     if not possible:
         raise _objection_of_all(candidates)
     if len(possible) == 1:
-        engine = _load(possible[0], bundle, settings)
-        reason = "as told" if len(candidates) == 1 else "nothing else is possible"
+        engine = load(possible[0])
+        reason = "the only one possible" if "auto" in (settings.engine, settings.precision) else "as told"
     else:
-        engine, measured = _fastest(possible, bundle, settings)
+        engine, measured = _fastest(possible, bundle, settings.max_batch_size, load)
         candidates = [*measured, *(candidate for candidate in candidates if candidate not in possible)]
         reason = "the fastest"
-    choice = Choice(engine.name, engine.precision, reason, tuple(candidates))
     if len(candidates) > 1:
-        log.info(
-            "chose %s %s, %s: %s", choice.engine, choice.precision, reason, "; ".join(str(one) for one in candidates)
-        )
-    return engine, choice
+        others = "; ".join(str(candidate) for candidate in candidates)
+        log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, others)
+    return engine, Choice(engine.name, engine.precision, reason, tuple(candidates))
 
 
 def find_candidates(bundle: Bundle, settings: Settings) -> list[Candidate]:
@@ -141,46 +144,51 @@ def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
     return {}
 
 
-def _load(candidate: Candidate, bundle: Bundle, settings: Settings) -> Engine:
+def _load(bundle: Bundle, settings: Settings, candidate: Candidate) -> Engine:
     threads = settings.engine_threads or usable_cpus()
     options = engine_options(candidate.engine, settings)
     return load_engine(candidate.engine, bundle, candidate.precision, threads, options=options)
 
 
-def _fastest(possible: list[Candidate], bundle: Bundle, settings: Settings) -> tuple[Engine, list[Candidate]]:
+def _fastest(
+    possible: Sequence[Candidate], bundle: Bundle, max_batch_size: int, load: Load
+) -> tuple[Engine, list[Candidate]]:
     """The engine, and the candidates with what was found out. Two engines are open at most.
 
     Raises the first one's error if none of them works.
     """
     golden_images, _ = golden.load(bundle)
-    images = np.resize(golden_images, (min(settings.max_batch_size, MEASURED_IMAGES), *golden_images.shape[1:]))
+    images = np.resize(golden_images, (min(max_batch_size, MEASURED_IMAGES), *golden_images.shape[1:]))
     best: tuple[float, Engine] | None = None
     found: list[Candidate] = []
     for candidate in possible:
         try:
-            engine, speed = _measured(candidate, bundle, settings, images, MEASURE_S / len(possible))
+            engine = load(candidate)
+            speed = _checked_speed(engine, bundle, images, MEASURE_S / len(possible))
         except (ContractError, ServiceError) as error:
             found.append(replace(candidate, objection=error))
             continue
         found.append(replace(candidate, images_per_second=speed))
-        if best is None or speed > CLEARLY_FASTER * best[0]:
-            best, loser = (speed, engine), best[1] if best else None
-        else:
-            loser = engine
-        if loser is not None:
-            loser.close()
+        best = _better(best, (speed, engine))
     if best is None:
         raise _objection_of_all(found)
     return best[1], found
 
 
-def _measured(
-    candidate: Candidate, bundle: Bundle, settings: Settings, images: NDArray[np.float32], seconds: float
-) -> tuple[Engine, float]:
-    engine = _load(candidate, bundle, settings)
+def _better(best: tuple[float, Engine] | None, challenger: tuple[float, Engine]) -> tuple[float, Engine]:
+    """Of two engines and their speeds; closes the other."""
+    if best is None:
+        return challenger
+    winner, loser = (challenger, best) if challenger[0] > CLEARLY_FASTER * best[0] else (best, challenger)
+    loser[1].close()
+    return winner
+
+
+def _checked_speed(engine: Engine, bundle: Bundle, images: NDArray[np.float32], seconds: float) -> float:
+    """Images a second; closes an engine that fails."""
     try:
         check_engine(engine, bundle)
-        return engine, images_per_second(engine.infer, images, seconds)
+        return images_per_second(engine.infer, images, seconds)
     except BaseException:
         engine.close()
         raise

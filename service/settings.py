@@ -154,10 +154,15 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
     `os.cpu_count()` knows neither; more threads than this only get each other throttled.
     """
-    return max(1, min([len(os.sched_getaffinity(0)), *(math.ceil(quota) for quota in cpu_quotas(root))]))
+    return max(1, min([affinity_cpus(), *(math.ceil(quota) for quota in cpu_quotas(root))]))
 
 
-def cpu_quotas(root: Path) -> Iterator[float]:
+def affinity_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
     """The CPU quotas, in cores, of this process's cgroups and of their ancestors, versions 1 and 2."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
