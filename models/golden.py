@@ -105,10 +105,9 @@ def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:
             f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}, only for: {known}"
         )
     tensors, expected = load(bundle)
-    found = [infer(tensor[None]) for tensor in tensors]
-    deltas = [_delta(logits, row[None]) for logits, row in zip(found, expected, strict=True)]
-    same = [logits.argmax() == row.argmax() for logits, row in zip(found, expected, strict=True)]
-    return GoldenReport(max(deltas), tolerance, float(np.mean(same)))
+    answers = [(infer(tensor[None]), logits[None]) for tensor, logits in zip(tensors, expected, strict=True)]
+    same = [found.shape == logits.shape and found.argmax() == logits.argmax() for found, logits in answers]
+    return GoldenReport(max(_delta(*answer) for answer in answers), tolerance, float(np.mean(same)))
 
 
 def _delta(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

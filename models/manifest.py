@@ -154,8 +154,8 @@ class Accuracy(Strict):
         return self
 
     def drop(self, precision: Precision) -> float | None:
-        """How far the top-1 is below that of fp32; None if it was not measured."""
-        return self.top1["fp32"] - self.top1[precision] if precision in self.top1 else None
+        """How far the top-1 is below that of fp32, without the last bits of its floats; None if it was not measured."""
+        return round(self.top1["fp32"] - self.top1[precision], 9) if precision in self.top1 else None
 
 
 class Training(Strict):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from models.store import Bundle
-from service.cli.console import Console
+from service.cli.console import Console, UsageError
 from service.errors import EngineUnavailable, GoldenCheckFailed
 from service.settings import Settings, add_flags, usable_cpus
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.conformance import Row
 
 FLAGS = ("engine", "max_batch_size", "engine_threads")
-COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}{'images/s':<8}"
+COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}images/s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, as_json: bool) -> None:
     """Prints a line an engine and precision, or one JSON object last.
 
-    Raises GoldenCheckFailed if one that can run here does not do what it must, EngineUnavailable if none can run.
+    Raises GoldenCheckFailed if one that can run here does not do what it must, EngineUnavailable if none can run,
+    UsageError for no calls.
     """
+    if calls < 1:
+        raise UsageError(f"--calls {calls} is not at least 1")
     rows = []
     for row in _rows(bundle, calls, settings):
         rows.append(row)
@@ -59,10 +62,9 @@ def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
 
 def line(row: Row) -> str:
     """One line a row, and one more for each failure."""
-    start = f"{row.engine:<15}{row.precision:<11}"
+    text = f"{row.engine:<15}{row.precision:<11}"
     if row.unavailable:
-        return f"{start}not available: {row.unavailable}"
-    figures = ""
+        return f"{text}not available: {row.unavailable}"
     if row.max_delta is not None:
-        figures = f"{row.max_delta:<13.3g}{row.top1_agreement:<8.1%}{row.images_per_second:<8.0f}"
-    return "\n".join([start + figures, *(f"  FAILED {check}: {text}" for check, text in row.failures)])
+        text += f"{row.max_delta:<13.3g}{row.top1_agreement:<8.1%}{row.images_per_second:.0f}"
+    return "\n".join([text.rstrip(), *(f"  FAILED {check}: {what}" for check, what in row.failures)])
