@@ -19,7 +19,7 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ CYCLES = 5
 ALLOWED_GROWTH_BYTES = 16 << 20
 MEASURE_S = 1.0
 
-
+Options = Mapping[str, str | int]
 T = TypeVar("T")
 
 
@@ -93,21 +93,24 @@ class Effort:
     calls: int
 
 
-def verify(bundle: Bundle, engines: Sequence[str], effort: Effort) -> Iterator[Row]:
-    """A row for each of the engines and each precision that it can have, as they are found."""
-    for engine in engines:
+def verify(bundle: Bundle, engines: Mapping[str, Options], effort: Effort) -> Iterator[Row]:
+    """A row for each of the engines and each precision that it can have, as they are found. An engine's options are
+    further arguments of its `open`."""
+    for engine, options in engines.items():
         for precision in CAPABILITIES[engine].precisions:
-            yield verify_one(bundle, engine, precision, effort)
+            yield verify_one(bundle, engine, precision, effort, options)
 
 
-def verify_one(bundle: Bundle, engine: str, precision: Precision, effort: Effort) -> Row:
+def verify_one(
+    bundle: Bundle, engine: str, precision: Precision, effort: Effort, options: Options | None = None
+) -> Row:
     """In a process of its own."""
     row = Row(engine, precision)
     reason = _why_not(bundle, engine, precision)
     if reason is not None:
         return replace(row, unavailable=reason)
     try:
-        return in_own_process(run_checks, bundle, row, effort)
+        return in_own_process(run_checks, bundle, row, effort, options or {})
     except ConformanceError as error:
         return replace(row, failures=(("process", str(error)),))
 
@@ -131,10 +134,11 @@ def _why_not(bundle: Bundle, engine: str, precision: Precision) -> str | None:
     return None if is_installed(engine) else f"not installed: {how_to_install(engine)}"
 
 
-def run_checks(bundle: Bundle, row: Row, effort: Effort) -> Row:
+def run_checks(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Row:
     """In this process."""
     try:
-        subject = _subject(bundle, row, effort)
+        subject = _subject(bundle, row, effort, options)
+        speed = images_per_second(subject.engine.infer, subject.images, MEASURE_S)
     except EngineUnavailable as error:
         return replace(row, unavailable=str(error))
     except Exception as error:  # noqa: BLE001  # a runtime may raise anything
@@ -145,15 +149,15 @@ def run_checks(bundle: Bundle, row: Row, effort: Effort) -> Row:
             max_delta=subject.report.max_delta,
             top1_agreement=subject.report.top1_agreement,
             failures=tuple(_failures(subject)),
-            images_per_second=images_per_second(subject.engine.infer, subject.images, MEASURE_S),
+            images_per_second=speed,
         )
     finally:
         subject.engine.close()
 
 
-def _subject(bundle: Bundle, row: Row, effort: Effort) -> Subject:
+def _subject(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Subject:
     def opener(bundle: Bundle) -> Engine:
-        return load_engine(row.engine, bundle, row.precision, effort.threads)
+        return load_engine(row.engine, bundle, row.precision, effort.threads, options=options)
 
     engine = opener(bundle)
     report = golden.check(bundle, row.precision, engine.infer)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.classifier import Fate
     from service.cli.confusion import Confusion
 
-FLAGS = ("model", "engine", "precision", "decode_threads", "engine_threads", "max_image_pixels")
+FLAGS = ("model", "engine", "engine_provider", "precision", "decode_threads", "engine_threads", "max_image_pixels")
 
 
 @dataclass(frozen=True)

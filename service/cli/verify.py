@@ -16,7 +16,7 @@ from service.settings import Settings, add_flags, usable_cpus
 if TYPE_CHECKING:
     from service.conformance import Row
 
-FLAGS = ("engine", "max_batch_size", "engine_threads")
+FLAGS = ("engine", "engine_provider", "max_batch_size", "engine_threads")
 COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}images/s"
 
 
@@ -53,11 +53,12 @@ def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, 
 def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
     from service import conformance
     from service.engines.capabilities import CAPABILITIES
+    from service.selection import engine_options
 
     with_artifacts = [name for name, able in CAPABILITIES.items() if able.formats]
     engines = with_artifacts if settings.engine == "auto" else [settings.engine]
     effort = conformance.Effort(settings.engine_threads or usable_cpus(), settings.max_batch_size, calls)
-    return conformance.verify(bundle, engines, effort)
+    return conformance.verify(bundle, {name: engine_options(name, settings) for name in engines}, effort)
 
 
 def line(row: Row) -> str:

@@ -132,9 +132,8 @@ def test_what_cannot_run_says_why(full_bundle: Bundle, tiny_bundle: Any, monkeyp
 
 def test_an_artifact_that_cannot_be_opened_is_a_failure(full_bundle: Bundle, tmp_path: Any) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no network")
-    row = conformance.run_checks(
-        replace(full_bundle, folder=tmp_path), Row("onnxruntime", "fp32"), Effort(threads=1, max_batch_size=2, calls=1)
-    )
+    effort = Effort(threads=1, max_batch_size=2, calls=1)
+    row = conformance.run_checks(replace(full_bundle, folder=tmp_path), Row("onnxruntime", "fp32"), effort, {})
     assert row.unavailable is None
     [(check, text)] = row.failures
     assert check == "open and answer"
