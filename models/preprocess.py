@@ -4,16 +4,18 @@
 2. whatever is wrong with the bytes is an ImageError, never another exception;
 3. EXIF orientation is applied, and broken EXIF data spoils no good picture;
 4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
-5. the same bytes and spec give the same tensor in training's evaluation and in the service.
+5. the same bytes and spec give the same tensor in training's evaluation and in the service;
+6. the same files of a folder count as images in both.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Find all formats now, not in the first threads that meet a rarer one.
 Image.init()
 
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round}
 _FILTER = {
     "nearest": Image.Resampling.NEAREST,
@@ -53,6 +57,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """What looks like an image in `folder`, at any depth; hidden files and folders are passed over."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
 
 
 def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
@@ -152,11 +164,12 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
 
 def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:
     """RGB image -> float32 (3, S, S): resized, cropped, `(pixel / 255 - mean) / std`."""
-    pixels: NDArray[Any] = np.asarray(resize_and_crop(image, spec), dtype=np.float32)
-    mean = np.asarray(spec.mean, np.float32) * np.float32(255)
-    std = np.asarray(spec.std, np.float32) * np.float32(255)
-    normalised = (pixels - mean) / std
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+    pixels = np.asarray(resize_and_crop(image, spec))
+    tensor = np.empty((3, spec.input_size, spec.input_size), np.float32)
+    tensor[:] = pixels.transpose(2, 0, 1)
+    tensor -= np.asarray(spec.mean, np.float32)[:, None, None] * np.float32(255)  # in place: a fifth of the time
+    tensor /= np.asarray(spec.std, np.float32)[:, None, None] * np.float32(255)
+    return tensor
 
 
 def preprocess(encoded: bytes, spec: Preprocess, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:

@@ -1,8 +1,11 @@
 """Checkpoint -> model bundle: fused, exported to every format, with labels and golden logits of this framework.
 
+`write_files` is the export alone.
+
 1. what is exported is always the fused network;
 2. an artifact that does not give the framework's logits is not written;
-3. top-1 and top-5 in the manifest are those of the fused network on every image of the val split.
+3. top-1 and top-5 in the manifest are those of the fused network on every image of the val split;
+4. a file that existed before is replaced as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,13 @@ from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Slug, Training
-from models.preprocess import preprocess
+from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
-from training.data import SUFFIXES, evaluation_spec, open_split
+from training.data import evaluation_spec, open_split
 from training.errors import ConfigError, DataError, TrainingError
+from training.files import write_whole
 from training.loop import evaluate_on
 
 INPUT, OUTPUT = "image", "logits"
@@ -76,7 +80,7 @@ def publish(
     name, version = name_and_version(folder)
     images = read_images(golden or SAMPLES)
     tensors = tensors_of(images, spec)
-    logits = np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
+    logits = logits_of(network, tensors)
     files: dict[str, bytes] = {
         "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
         "model.onnx": export_onnx(network, tensors, logits),
@@ -113,6 +117,28 @@ def name_and_version(folder: Path) -> tuple[str, str]:
         raise ConfigError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
+def write_files(
+    config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, *, golden: Path | None
+) -> list[Path]:
+    """Export `pretrained` into `folder`, as a file <arch>.<format> for each of EXPORTERS' names in `formats`.
+
+    Needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
+    Raises TrainingError.
+    """
+    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    tensors = tensors_of(read_images(golden or SAMPLES), evaluation_spec(config))
+    logits = logits_of(network, tensors)
+    contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
+    for path, content in contents.items():
+        write_whole(path, content)
+    return list(contents)
+
+
+def logits_of(network: nn.Cell, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 3, S, S) -> (N, K), one image at a time, as a golden check asks for them."""
+    return np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
+
+
 def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
     """The network as ONNX with a symbolic batch; `tensors` (N, 3, S, S) must give `logits` (N, K).
 
@@ -142,6 +168,18 @@ def export_mindir(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArra
         content = Path(file).read_bytes()
     _same_logits("MINDIR", found, logits)
     return content
+
+
+def export_air(network: nn.Cell, tensors: NDArray[np.float32], _: NDArray[np.float32]) -> bytes:
+    """The network as AIR for one image; Ascend only. Not compared: MindSpore writes AIR but cannot run it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/model.air"
+        ms.export(network, ms.Tensor(tensors[:1]), file_name=file, file_format="AIR")
+        return Path(file).read_bytes()
+
+
+Exporter = Callable[[nn.Cell, NDArray[np.float32], NDArray[np.float32]], bytes]
+EXPORTERS: dict[str, Exporter] = {"MINDIR": export_mindir, "ONNX": export_onnx, "AIR": export_air}
 
 
 def _same_logits(name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from numpy.typing import NDArray
 
 from training import fuse, repvgg
@@ -22,28 +22,33 @@ from training.variants import VARIANTS, Variant
 Weights = dict[str, NDArray[Any]]
 
 
-def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float]) -> None:
-    """Write the named parameters and the numbers in `progress`. Raises CheckpointError if the disk refuses."""
+def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float | str]) -> None:
+    """Write the named parameters and what is in `progress`. Raises CheckpointError if the disk refuses.
+
+    MindSpore keeps a float of `progress` as float32.
+    """
     entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+    draft = path.with_name(f".{path.stem}.ckpt")  # one name, so that what a kill left is written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
         try:
             ms.save_checkpoint(entries, str(draft), append_dict=dict(progress))
             draft.chmod(0o644)  # MindSpore leaves it read-only
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+            draft.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore's own draft of the draft
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be written: {str(error).strip().splitlines()[0]}") from error
 
 
 def read(path: Path) -> Weights:
-    """Name -> array of everything in a checkpoint. Raises CheckpointError."""
+    """Name -> array of everything in a checkpoint, text as an array of one. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     try:
-        return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+        found = ms.load_checkpoint(str(path))
+        return {name: np.array(value) if isinstance(value, str) else value.asnumpy() for name, value in found.items()}
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path} is no readable checkpoint: {str(error).strip().splitlines()[0]}") from error
 
@@ -86,7 +91,7 @@ def network_of(weights: Weights, variant: Variant, num_classes: int, *, deploy: 
     train_form = is_train_form(weights)
     if train_form and deploy:
         restore(repvgg.weights(repvgg.RepVGG(variant, num_classes)), weights, source=source)  # names what does not fit
-        weights = fuse.fuse_weights(weights, repvgg.BATCH_NORM_EPS)
+        weights = fuse.fuse_weights(weights, variant, repvgg.BATCH_NORM_EPS)
     network = repvgg.RepVGG(variant, num_classes, deploy=deploy or not train_form)
     restore(repvgg.weights(network), weights, source=source)
     return network.set_train(False)  # type: ignore[no-any-return]

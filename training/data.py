@@ -1,6 +1,7 @@
 """Images -> batches, for training and for evaluation; `python -m training.data` shows what training sees.
 
-1. training reads through MindData's C++ operators, shuffled and augmented anew each epoch from (seed, epoch);
+1. training reads through MindData's C++ operators, shuffled and augmented anew each epoch from (seed, epoch), and an
+   epoch that is entered at a later step goes on with the same batches;
 2. shards of an epoch neither overlap nor lose an image of a whole step, and all have the same number of steps;
 3. evaluation goes through models.preprocess, the code that serves, and counts every image, the last batch too;
 4. a missing folder, an empty class and a broken image are errors that name the path.
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,12 @@ from models.preprocess import to_tensor
 from training import policies
 from training.config import TrainConfig, parse
 from training.contact_sheet import caption, draw
-from training.datasets import SUFFIXES, ImageFolder, Images, open_split, scan, verify
+from training.datasets import ImageFolder, Images, open_split, scan, verify
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
 from training.mixing import BatchChanges
 from training.policies import AugMix, Policy
 
 __all__ = [
-    "SUFFIXES",
     "Batch",
     "ImageFolder",
     "Images",
@@ -49,6 +50,7 @@ __all__ = [
 
 Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # an image as it is stored, and its class id
 CHUNK = 64  # images that a thread reads at once
+PART = 1000  # steps that share a stream of random numbers: what a resumed run repeats at most, to draw alike
 MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
@@ -75,17 +77,28 @@ def epoch_order(
 
 
 def train_batches(
-    images: Images, config: TrainConfig, epoch: int, *, num_shards: int = 1, shard_id: int = 0
+    images: Images, config: TrainConfig, epoch: int, *, first: int = 0, num_shards: int = 1, shard_id: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """One epoch of {"image": float32 (B, 3, S, S), "label": ...} tensors; an incomplete batch is left out.
+    """One epoch from step `first` on: {"image": float32 (B, 3, S, S), "label": ...} tensors of each step.
 
     "label" is int32 (B,), or with MixUp or CutMix float32 (B, K), the share of each class, without label smoothing.
-    The same (seed, epoch, shard, number of workers) gives the same batches. Raises DataError.
+    The same (seed, epoch, shard, number of workers) gives the same batches, wherever they start: random operators
+    start anew every PART steps, and what comes before `first` in its part is augmented and dropped. Raises DataError.
     """
+    order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
+    parts = np.split(order, range(PART * config.batch_size, len(order), PART * config.batch_size))
+    for number, part in enumerate(parts[first // PART :], first // PART):
+        batches = _batches(images, config, part, (config.seed, epoch, shard_id, number))
+        yield from islice(batches, max(0, first - number * PART), None)
+
+
+def _batches(
+    images: Images, config: TrainConfig, order: NDArray[np.int64], seed: tuple[int, ...]
+) -> Iterator[dict[str, Any]]:
+    """A pipeline over the images of `order`, as `train_batches`."""
     import mindspore.dataset as ds  # takes seconds: not for --help
 
-    order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
-    source, seed = _Source(images, order, _workers(config)), (config.seed, epoch, shard_id)
+    source = _Source(images, order, _workers(config))
     ds.config.set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     policy = policies.parse(config.auto_augment) if config.auto_augment else None
     dataset = _augmented(source, config, policy, seed)

@@ -19,12 +19,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.errors import ImageError
-from models.preprocess import decode, open_image
+from models.preprocess import SUFFIXES, decode, images_in, open_image
 from training.config import TrainConfig
 from training.errors import DataError
 from training.published import Split, cifar10, cifar100, content, fashion_mnist
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
 
 class Images(Protocol):
@@ -93,10 +91,12 @@ def scan(root: Path, num_classes: int) -> ImageFolder:
 def _scan(root: Path) -> ImageFolder:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: --data_url must hold train/<class>/* and val/<class>/*")
-    classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
+    classes = tuple(
+        sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    )
     images = []
     for class_id, name in enumerate(classes):
-        files = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(images_in(root / name))
         if not files:
             raise DataError(f"{root / name} holds no image ({', '.join(sorted(SUFFIXES))})")
         images += [(path, class_id) for path in files]

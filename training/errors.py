@@ -4,7 +4,8 @@ TrainingError            1
 ├── ConfigError         78   a key, a value or a recipe is wrong
 ├── DataError           66   a folder or an image is missing or broken
 ├── CheckpointError     66   a checkpoint is missing, broken or of another network
-└── DeviceError         69   the device or the framework is not there
+├── DeviceError         69   the device or the framework is not there
+└── Stopped      130, 143   the run was asked to stop by SIGINT or SIGTERM, and is saved
 """
 
 import functools
@@ -35,6 +36,12 @@ class DeviceError(TrainingError):
     exit_code = 69
 
 
+class Stopped(TrainingError):
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
     """A verb's `main` whose expected errors become one line on stderr and their exit code."""
 
@@ -43,10 +50,10 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
         try:
             return verb(*args, **kwargs)
         except TrainingError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print("interrupted; the last checkpoint is whole, run the same command to go on", file=sys.stderr)
+            print("interrupted; every file on disk is whole, run the same command to go on", file=sys.stderr)
             return 130
 
     return reporting

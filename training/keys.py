@@ -32,6 +32,20 @@ def _listed(value: Any) -> Any:
     return inner.split(",") if inner else []
 
 
+def _resume(value: Any) -> Any:
+    """The words for yes and no keep the meaning that they had when this was a switch."""
+    word = str(value).lower()
+    if word in ("true", "yes", "on", "1"):
+        return "auto"
+    if word in ("false", "no", "off", "0", "null", ""):
+        return "none"
+    if word in ("auto", "none"):
+        return word
+    if not word.endswith(".ckpt"):
+        raise ValueError("must be auto, none or FILE.ckpt")
+    return value
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_none)]
 OptionalStr = Annotated[str | None, BeforeValidator(_none)]
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)]
@@ -137,7 +151,14 @@ class TrainConfig(BaseModel):
     device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
     device_id: Annotated[int, Field(ge=0)] = 0
     save_dir: Path = Field(Path("./runs"), description="checkpoints and logs go to <save_dir>/<arch>")
-    resume: bool = Field(True, description="go on from the last checkpoint of this run, if there is one")
+    resume: Annotated[Literal["auto", "none"] | Path, BeforeValidator(_resume)] = Field(
+        "auto",
+        description="auto: go on from the last checkpoint of this run, if there is one; none: never; or FILE.ckpt",
+    )
+    checkpoint_minutes: OptionalPositive = Field(
+        10.0, description="save last.ckpt that often inside an epoch, too; None: only when an epoch is over"
+    )
+    eval_interval: Count = Field(1, description="evaluate after every so many epochs; the last one always is")
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +169,11 @@ class TrainConfig(BaseModel):
     def _consistent(self) -> TrainConfig:
         if self.arch not in VARIANTS:
             raise ValueError(f"unknown arch {self.arch!r}; did you mean {nearest(self.arch, list(VARIANTS))!r}?")
+        if self.custom_l2 and VARIANTS[self.arch].block == "qarepvgg":
+            raise ValueError(
+                f"custom_l2 is RepVGG's: {self.arch} has no batch norm to weigh its 1x1 branch with, and its authors "
+                "decay the plain kernels since custom_l2 spreads the activations; write custom_l2: False"
+            )
         if self.auto_augment:
             policies.parse(self.auto_augment)
         if self.warmup_length > self.epochs:

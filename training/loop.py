@@ -1,18 +1,20 @@
 """The training run: epochs of steps, evaluation, log and checkpoints.
 
-1. a run that was killed at any moment goes on from its last whole epoch and ends as if it had not been;
+1. a run that was stopped or killed at any moment goes on from its last checkpoint and ends as if it had not been;
 2. a loss that is not finite stops the run at once and names step, learning rate and loss scale; nothing is
    overwritten;
-3. every epoch leaves a line in log.jsonl, `last.ckpt`, and `best.ckpt` when it is the best so far;
+3. every epoch leaves a line in log.jsonl, a point in curves.png and `last.ckpt`, every evaluation `best.ckpt` when it
+   is the best so far;
 4. where weights are averaged, the averages are evaluated and kept as the best.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -21,9 +23,10 @@ from mindspore import nn
 from tqdm import tqdm
 
 from models.preprocess import to_tensor
-from training import checkpoint, repvgg
+from training import checkpoint, repvgg, resume
 from training.config import TrainConfig
 from training.data import (
+    Batch,
     Images,
     evaluation_batches,
     evaluation_spec,
@@ -34,26 +37,23 @@ from training.data import (
 )
 from training.ema import PREFIX, Ema
 from training.errors import TrainingError
+from training.journal import Journal, Line
 from training.optimizers import optimizer, state
+from training.resume import Progress
 from training.schedules import learning_rates
 from training.step import TrainStep, evaluate, train_step
+from training.stopping import StopRequest
 from training.variants import VARIANTS
 from training.whitening import patch_covariance, whitening_kernels
 
 WHITENED_FROM = 1000  # images; of 32x32 pixels that is a million patches for 378 numbers
 
 
-@dataclass
-class Progress:
-    """What a checkpoint remembers of the run beside its parameters; `epoch` counts finished ones."""
-
-    epoch: int = 0
-    best_top1: float = 0.0
-
-
 @dataclass(frozen=True)
 class Run:
-    """What trains. `rates` is the learning rate of each update, `average` the network of averaged weights, if any."""
+    """What trains. `average` is the network of averaged weights, if any; an epoch has so many `steps`, each update
+    its learning rate in `rates`.
+    """
 
     config: TrainConfig
     network: nn.Cell
@@ -61,6 +61,7 @@ class Run:
     ema: Ema | None
     updates: nn.Optimizer
     step: TrainStep
+    steps: int
     rates: list[float]
 
     @property
@@ -97,69 +98,61 @@ def assemble(config: TrainConfig, steps: int) -> Run:
     average = repvgg.build(config.arch, config.num_classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
     step = train_step(network, updates, config, ema)
-    return Run(config, network, average, ema, updates, step, learning_rates(config, steps))
+    return Run(config, network, average, ema, updates, step, steps, learning_rates(config, steps))
 
 
-def train(config: TrainConfig) -> Path:
-    """Run the recipe to its end -> the best checkpoint. Raises TrainingError."""
+def set_up(config: TrainConfig) -> tuple[Run, Progress, Images, Images]:
+    """The run as it begins or goes on, with its images for training and validation. Raises TrainingError."""
     train_images, val_images = open_split(config, "train"), open_split(config, "val")
     if train_images.classes != val_images.classes:
         raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
-    steps = steps_per_epoch(train_images, config)
-    run = assemble(config, steps)
-    progress = _start(run)
-    if progress.epoch == 0:
+    run = assemble(config, steps_per_epoch(train_images, config))
+    return run, _start(run), train_images, val_images
+
+
+def train(config: TrainConfig, stop: StopRequest | None = None) -> Path:
+    """Run the recipe to its end -> the best checkpoint. Raises TrainingError, Stopped where `stop` is requested."""
+    run, progress, train_images, val_images = set_up(config)
+    journal = Journal(config.run_dir, progress.epoch)
+    if progress == Progress():
         verify(train_images, config.verify_images, config.num_parallel_workers)
         if config.stem_init == "whitened" and not config.pretrained:
             _whiten_stem(run, train_images)
-    while progress.epoch < config.epochs:
-        epoch, overflows = progress.epoch, run.overflows
-        began = time.perf_counter()
-        loss, accuracy = _train_epoch(run, train_images, epoch)
-        trained_s = time.perf_counter() - began
-        _, top1, top5 = evaluate_on(run.result, val_images, config)
-        improved = top1 > progress.best_top1
-        progress.epoch, progress.best_top1 = epoch + 1, max(top1, progress.best_top1)
-        checkpoint.save(config.run_dir / "last.ckpt", run.parameters, asdict(progress))
-        if improved:
-            best = repvgg.weights(run.result)
-            checkpoint.save(config.run_dir / "best.ckpt", best, {"epoch": epoch + 1, "top1": top1})
-        line = {
-            "epoch": epoch + 1,
-            "loss": loss,
-            "train_top1": accuracy,
-            "val_top1": top1,
-            "val_top5": top5,
-            "lr": run.rates[max(run.updates_done, 1) - 1],
-            "images_per_second": steps * config.batch_size / trained_s,
-        }
-        if run.step.loss_scale:
-            line |= {
-                "loss_scale": float(run.step.loss_scale.scale.asnumpy()),
-                "overflow_steps": run.overflows - overflows,
-            }
-        _log(config.run_dir / "log.jsonl", line)
+    with stop or StopRequest() as stop:
+        while progress.epoch < config.epochs:
+            if progress.step < run.steps:
+                _train_epoch(run, train_images, progress, stop)
+            line = _end_epoch(run, val_images, progress, stop)
+            journal.add(line, config.arch)
+            left = tqdm.format_interval(journal.seconds_left(config.epochs))
+            print(f"{_in_words(line)}, {left} left", flush=True)
+            progress = Progress(
+                progress.epoch + 1, progress.best_top1, updates=run.updates_done, overflows=run.overflows
+            )
+            _save(run, progress)  # after all else: an epoch that was cut off before is ended once more
     return config.run_dir / "best.ckpt"
 
 
-def evaluate_on(network: nn.Cell, images: Images, config: TrainConfig) -> tuple[int, float, float]:
-    """-> number of images, top-1 and top-5 as fractions."""
+def evaluate_on(
+    network: nn.Cell, images: Images, config: TrainConfig, watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter
+) -> tuple[int, float, float]:
+    """-> number of images, top-1 and top-5 as fractions. `watch` sees the batches pass, and may raise."""
     spec = evaluation_spec(config)
-    batches = evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers)
+    batches = watch(evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers))
     return evaluate(
         network, tqdm(batches, "evaluate", math.ceil(len(images) / config.batch_size), leave=False, disable=None)
     )
 
 
 def _start(run: Run) -> Progress:
-    """Restore everything from the last checkpoint of this run, if there is one, else `pretrained` weights."""
+    """Restore everything from the checkpoint to go on from, if there is one, else `pretrained` weights."""
     config = run.config
-    last = config.run_dir / "last.ckpt"
-    if config.resume and last.is_file():
-        saved = checkpoint.read(last)
-        progress = Progress(int(saved.pop("epoch")), float(saved.pop("best_top1")))
-        checkpoint.restore(run.parameters, saved, source=last)
-        print(f"going on from {last} after epoch {progress.epoch}")
+    if source := resume.source(config):
+        progress = resume.restore(source, run.parameters, config, run.steps)
+        end = ", the last one" if progress.epoch == config.epochs else ""
+        print(f"going on from {source} after {progress}{end}")
+        if not (config.run_dir / "best.ckpt").is_file():  # as when it goes on in another folder
+            progress.best_top1 = Progress.best_top1
         return progress
     if config.pretrained:
         saved = checkpoint.network_weights(checkpoint.read(config.pretrained))
@@ -167,6 +160,10 @@ def _start(run: Run) -> Progress:
         if run.ema:
             run.ema.restart()
     return Progress()
+
+
+def _save(run: Run, progress: Progress) -> None:
+    resume.save(run.config.run_dir / "last.ckpt", run.parameters, progress, run.config, run.steps)
 
 
 def _whiten_stem(run: Run, images: Images) -> None:
@@ -179,49 +176,98 @@ def _whiten_stem(run: Run, images: Images) -> None:
         run.ema.restart()
 
 
-def _train_epoch(run: Run, images: Images, epoch: int) -> tuple[float, float]:
-    """-> mean loss and training accuracy.
+def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) -> None:
+    """Train what is left of the epoch under way and keep account in `progress`; save both now and then.
 
-    Raises TrainingError at the first loss that is not finite, and if no update was made because all overflowed.
+    Raises TrainingError at the first loss that is not finite, and if no update was made because all overflowed;
+    Stopped, when all is saved.
     """
     run.network.set_train(True)
-    config, losses, right = run.config, [], 0
-    updates_before, overflows_before = run.updates_done, run.overflows
-    total = steps_per_epoch(images, config)
-    with tqdm(
-        train_batches(images, config, epoch), f"epoch {epoch + 1}/{config.epochs}", total, unit="step", disable=None
-    ) as bar:
-        for index, batch in enumerate(bar):
+    config, recent = run.config, deque[float](maxlen=50)
+    save_after_s = 60 * (config.checkpoint_minutes or math.inf)
+    saved = before = time.perf_counter()
+    with _bar(run, images, progress) as bar:
+        for batch in bar:
             rate = run.learning_rate
             loss_tensor, right_tensor = run.step(batch["image"], batch["label"])
             loss = float(loss_tensor.asnumpy())
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss is {loss} at step {index + 1} of epoch {epoch + 1}, learning rate {rate:.3g}"
-                    f"{_scale_in_words(run.step)}: lower base_lr or lengthen the warm-up; "
+                    f"the loss is {loss} at step {progress.step + 1} of epoch {progress.epoch + 1}, learning rate "
+                    f"{rate:.3g}{_scale_in_words(run.step)}: lower base_lr or lengthen the warm-up; "
                     "the last checkpoint is untouched"
                 )
-            losses.append(loss)
-            right += int(right_tensor.asnumpy())
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", lr=f"{rate:.4f}", refresh=False)
-    scale = run.step.loss_scale
-    if scale and scale.exhausted and run.updates_done == updates_before and run.overflows > overflows_before:
+            recent.append(loss)
+            bar.set_postfix(loss=f"{np.mean(recent):.3f}", lr=f"{rate:.4f}", refresh=False)
+            now = time.perf_counter()
+            progress.add(loss, int(right_tensor.asnumpy()), now - before)
+            before = now
+            if stop.requested or now - saved > save_after_s:
+                _save(run, progress)
+                stop.check(f"after {progress}{_how_to_go_on(config)}")
+                saved = now
+    overflowed = run.overflows > progress.overflows and run.updates_done == progress.updates
+    if overflowed and run.step.loss_scale and run.step.loss_scale.exhausted:
         raise TrainingError(
-            f"every update of epoch {epoch + 1} overflowed{_scale_in_words(run.step)}: "
+            f"every update of epoch {progress.epoch + 1} overflowed{_scale_in_words(run.step)}: "
             "lower base_lr, a static loss_scale or amp_level; the last checkpoint is untouched"
         )
-    return float(np.mean(losses)), right / (len(losses) * config.batch_size)
+
+
+def _bar(run: Run, images: Images, progress: Progress) -> tqdm[dict[str, ms.Tensor]]:
+    """The batches left of the epoch, with a bar that counts images."""
+    return tqdm(
+        train_batches(images, run.config, progress.epoch, first=progress.step),
+        f"epoch {progress.epoch + 1}/{run.config.epochs}",
+        run.steps,
+        initial=progress.step,
+        unit=" images",
+        unit_scale=run.config.batch_size,
+        disable=None,
+    )
+
+
+def _end_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) -> Line:
+    """The epoch's line in the log, evaluated if it is due; the best network so far is kept.
+
+    Raises Stopped; what was trained is saved.
+    """
+    config, epoch = run.config, progress.epoch + 1
+    line = {
+        "epoch": epoch,
+        "loss": progress.loss_sum / run.steps,
+        "train_top1": progress.right / (run.steps * config.batch_size),
+        "lr": run.rates[max(run.updates_done, 1) - 1],
+        "images_per_second": run.steps * config.batch_size / progress.seconds,
+        "seconds": progress.seconds,
+    }
+    if run.step.loss_scale:
+        line["loss_scale"] = float(run.step.loss_scale.scale.asnumpy())
+        line["overflow_steps"] = run.overflows - progress.overflows
+    if epoch % config.eval_interval == 0 or epoch == config.epochs:
+        _save(run, progress)
+        where, began = f"while epoch {epoch} was evaluated{_how_to_go_on(config)}", time.perf_counter()
+        _, top1, top5 = evaluate_on(run.result, images, config, lambda batches: stop.watch(batches, where))
+        line |= {"val_top1": top1, "val_top5": top5, "seconds": progress.seconds + time.perf_counter() - began}
+        if top1 > progress.best_top1:
+            best = repvgg.weights(run.result)
+            checkpoint.save(config.run_dir / "best.ckpt", best, {"epoch": epoch, "top1": top1})
+            progress.best_top1 = top1
+    return line
+
+
+def _how_to_go_on(config: TrainConfig) -> str:
+    again = "the same command" if config.resume == "auto" else "it with --resume auto"
+    return f"; {config.run_dir / 'last.ckpt'} is saved, run {again} to go on"
 
 
 def _scale_in_words(step: TrainStep) -> str:
     return f", loss scale {float(step.loss_scale.scale.asnumpy()):g}" if step.loss_scale else ""
 
 
-def _log(path: Path, line: dict[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    print(
-        f"epoch {line['epoch']}: loss {line['loss']:.4f}, train {line['train_top1']:.2%}, "
-        f"val top-1 {line['val_top1']:.2%}, {line['images_per_second']:.0f} images/s",
-        flush=True,
+def _in_words(line: Line) -> str:
+    evaluated = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    return (
+        f"epoch {line['epoch']}: loss {line['loss']:.4f}, train {line['train_top1']:.2%}{evaluated}, "
+        f"{line['images_per_second']:.0f} images/s"
     )

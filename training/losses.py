@@ -36,7 +36,7 @@ def true_classes(labels: Tensor) -> Tensor:
 
 
 class CustomL2(nn.Cell):  # type: ignore[misc]
-    """Sum over all blocks of the squared norm of the equivalent kernel (the RepVGG authors' code, get_custom_L2).
+    """Sum over all RepVGG blocks of their equivalent kernels' squared norms (the authors' code, get_custom_L2).
 
     A 3x3 kernel's eight outer weights count as they are. At the centre both branches meet: with t the scale
     gamma / sqrt(variance + eps) of each branch's batch norm, it is (c3 * t3 + c1 * t1)^2 / (t3^2 + t1^2). The t are

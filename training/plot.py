@@ -1,18 +1,20 @@
 """Line charts as PNG, drawn with Pillow: a plotting library is too much for a curve or two.
 
 1. every series reaches the edge of its data: the axes span exactly what is drawn, rounded out to even ticks;
-2. a folder that cannot be written to is an error that names it.
+2. a series of one point is a dot;
+3. a folder that cannot be written to is an error that names it, and a file is written whole or not at all.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.errors import TrainingError
+from training.files import write_whole
 
 Points = Sequence[tuple[float, float]]
 
@@ -50,11 +52,15 @@ def line_chart(title: str, x_name: str, series: Mapping[str, Points]) -> Image.I
         draw.line([(LEFT, y), (RIGHT, y)], fill=GRID)
         draw.text((LEFT - 8, y), f"{tick:.4g}", fill=INK, anchor="rm")
     draw.text(((LEFT + RIGHT) / 2, HEIGHT - 24), x_name, fill=INK, anchor="ma")
-    for index, (name, points) in enumerate(series.items()):
+    end_of_name: float = RIGHT
+    for index, (name, points) in reversed([*enumerate(series.items())]):  # so that the first lies on top
         colour = COLOURS[index % len(COLOURS)]
         line = [(place(x, x_ticks, LEFT, RIGHT), place(y, y_ticks, BOTTOM, TOP)) for x, y in points]
         draw.line(line, fill=colour, width=2, joint="curve")
-        draw.text((RIGHT, 14 + 18 * index), name, fill=colour, anchor="ra")
+        if len(line) == 1:
+            draw.circle(line[0], 3, fill=colour)
+        draw.text((end_of_name, 14), name, fill=colour, anchor="ra")
+        end_of_name -= draw.textlength(name) + 20
     return image
 
 
@@ -63,13 +69,20 @@ def place(value: float, axis: Sequence[float], start: float, end: float) -> floa
     return start + (value - axis[0]) / (axis[-1] - axis[0]) * (end - start)
 
 
+def grid(charts: Sequence[Image.Image], columns: int = 2) -> Image.Image:
+    """Charts of `line_chart` side by side, row by row."""
+    rows = math.ceil(len(charts) / columns)
+    sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT), "white")
+    for index, chart in enumerate(charts):
+        sheet.paste(chart, (index % columns * WIDTH, index // columns * HEIGHT))
+    return sheet
+
+
 def save(image: Image.Image, path: Path) -> None:
     """Write a PNG. Raises TrainingError that names the path."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, "PNG")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    write_whole(path, content.getvalue())
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

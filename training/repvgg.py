@@ -1,6 +1,6 @@
-"""RepVGG in MindSpore: the train form (three branches a block) and the deploy form (one convolution a block).
+"""RepVGG in MindSpore: the train forms (three branches a block) and the deploy form (one convolution a block).
 
-Names of weights: `stages.S.B.branch_3x3.conv.weight` ... in the train form, `stages.S.B.conv.weight` in the
+Names of weights: `stages.S.B.branch_3x3.conv.weight` ... in a train form, `stages.S.B.conv.weight` in the
 deploy form, `classifier.weight`; `training.fuse` turns the one into the other.
 """
 
@@ -65,8 +65,34 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
         return self.relu(y)
 
 
+class QATrainBlock(nn.Cell):  # type: ignore[misc]
+    """ReLU(SE(batch norm(3x3 branch + 1x1 convolution + input))); only the 3x3 branch has a batch norm of its own.
+
+    QARepVGG: Chu et al., "Make RepVGG Greater Again", AAAI 2024, figure 1; QARepVGGBlockV2 of its code. That code
+    attends (SE) before the last batch norm, which no convolution can take in; here SE stands where RepVGG has it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
+        super().__init__()
+        self.branch_3x3 = ConvBatchNorm(in_channels, out_channels, 3, stride, groups)
+        self.branch_1x1 = nn.Conv2d(in_channels, out_channels, 1, stride, pad_mode="pad", group=groups)
+        self.keeps_shape = in_channels == out_channels and stride == 1
+        self.bn = _batch_norm(out_channels)
+        self.squeeze_excite = SqueezeExcite(out_channels) if squeeze_excite else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        if self.keeps_shape:
+            y = y + x
+        y = self.bn(y)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        return self.relu(y)
+
+
 class DeployBlock(nn.Cell):  # type: ignore[misc]
-    """ReLU(SE(3x3 convolution with bias)): what a TrainBlock becomes when it is fused."""
+    """ReLU(SE(3x3 convolution with bias)): what either train block becomes when it is fused."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
         super().__init__()
@@ -83,23 +109,21 @@ class DeployBlock(nn.Cell):  # type: ignore[misc]
         return self.relu(y)
 
 
+TRAIN_BLOCKS = {"repvgg": TrainBlock, "qarepvgg": QATrainBlock}
+
+
 class RepVGG(nn.Cell):  # type: ignore[misc]
     """float32 (N, 3, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, variant: Variant, num_classes: int, *, deploy: bool = False) -> None:
         super().__init__()
-        block = DeployBlock if deploy else TrainBlock
-        stages, in_channels, index = [], 3, 0
-        for width, depth, first_stride in zip(variant.widths, variant.depths, variant.strides, strict=True):
-            blocks = []
-            for position in range(depth):
-                stride = first_stride if position == 0 else 1
-                groups = variant.groups if index > 0 and index % 2 == 0 else 1
-                blocks.append(block(in_channels, width, stride, groups, variant.squeeze_excite))
-                in_channels, index = width, index + 1
-            stages.append(nn.SequentialCell(blocks))
-        self.stages = nn.SequentialCell(stages)
-        self.classifier = nn.Dense(in_channels, num_classes)
+        block = DeployBlock if deploy else TRAIN_BLOCKS[variant.block]
+        stages: list[list[nn.Cell]] = [[] for _ in variant.widths]
+        for at in variant.blocks():
+            cell = block(at.in_channels, at.out_channels, at.stride, at.groups, variant.squeeze_excite)
+            stages[at.stage].append(cell)
+        self.stages = nn.SequentialCell([nn.SequentialCell(blocks) for blocks in stages])
+        self.classifier = nn.Dense(variant.widths[-1], num_classes)
         self._initialise()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -127,12 +151,14 @@ def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
 def start_stem(network: RepVGG, kernels: NDArray[np.float32]) -> None:
     """Give the stem's first output channels these `kernels` (n, 3, 3, 3) and silence its 1x1 branch there.
 
-    The fused stem then starts as those kernels behind a batch norm; the branch's scale grows from 0 in training.
+    The fused stem then starts as those kernels behind a batch norm; the branch's scale, or its kernel where it has no
+    batch norm, grows from 0 in training.
     """
     stem = network.stages[0][0]
-    weight, scale = stem.branch_3x3.conv.weight, stem.branch_1x1.bn.gamma
-    weight.set_data(Tensor(np.concatenate([kernels, weight.asnumpy()[len(kernels) :]])))
-    scale.set_data(Tensor(np.concatenate([np.zeros(len(kernels), np.float32), scale.asnumpy()[len(kernels) :]])))
+    silenced = stem.branch_1x1.bn.gamma if isinstance(stem, TrainBlock) else stem.branch_1x1.weight
+    silence = np.zeros((len(kernels), *silenced.shape[1:]), np.float32)
+    for parameter, start in ((stem.branch_3x3.conv.weight, kernels), (silenced, silence)):
+        parameter.set_data(Tensor(np.concatenate([start, parameter.asnumpy()[len(start) :]])))
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

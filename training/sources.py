@@ -119,8 +119,13 @@ def _mindcv(arch: str) -> Preprocess:
 
 
 def _modelzoo(arch: str) -> Preprocess:
-    """src/data/imagenet.py: Resize(256, Inter.PILCUBIC), CenterCrop(224). The recipes of training have the same."""
+    """src/data/imagenet.py: Resize(256, Inter.PILCUBIC), CenterCrop(224)."""
     return _photo("bicubic")
+
+
+def _own(arch: str) -> Preprocess:
+    """That of the recipe of this name in training/recipes, with which training.train evaluates."""
+    return _photo("bicubic" if arch == "RepVGG-A0" else "bilinear")
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,17 @@ SOURCES: dict[str, Source] = {
     "timm": Source("timm", _TIMM, _torchvision),
     "mindcv": Source("mindcv", _RBR, _mindcv),
     "modelzoo": Source("the MindSpore Model Zoo", _RBR, _modelzoo),
-    "own": Source("training.train", (), _modelzoo, _OWN_STATE),
+    "own": Source("training.train", (), _own, _OWN_STATE),
 }
 
 
 def preprocess_of(source: Source, arch: str) -> Preprocess:
-    """Raises ConfigError for a variant of ours, which nobody published with ImageNet's preprocessing."""
+    """Raises ConfigError for a variant that the source has not, or that has no published preprocessing."""
+    if VARIANTS[arch].block == "qarepvgg" and source is not SOURCES["own"]:
+        raise ConfigError(
+            f"{arch} cannot be read from {source.title}: of QARepVGG only the checkpoints of training.train are "
+            "understood (--from own); the files of its authors, github.com/cxxgtxy/QARepVGG, have names of their own"
+        )
     if VARIANTS[arch].strides != (2, 2, 2, 2, 2):
         raise ConfigError(
             f"{arch} is no network for ImageNet; only its recipe knows its preprocessing: "

@@ -12,10 +12,19 @@ from training.errors import reporting_errors
 
 @reporting_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    config, _, _ = parse(argv, prog="python -m training.train", description=__doc__)
+    config, _, flags = parse(
+        argv,
+        prog="python -m training.train",
+        description=__doc__,
+        **{"dry-run": {"action": "store_true", "help": "do two steps, write nothing, say what the run would cost"}},
+    )
     print(device.prepare(config.device_target, config.device_id))
-    from training.loop import train  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.loop import train
 
+    if flags.dry_run:
+        print(rehearse(config))
+        return 0
     best = train(config)
     print(f"best checkpoint: {best}")
     return 0

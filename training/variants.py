@@ -1,11 +1,36 @@
-"""The RepVGG family as a table of plain numbers.
+"""The RepVGG family as a table of plain numbers, and each member's QARepVGG form.
 
 Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, tables 2 and 3, section 3.4.
+Chu et al., "Make RepVGG Greater Again: A Quantization-aware Approach", AAAI 2024, arXiv:2212.01593, figure 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a variant; stride and groups are those of its 3x3 convolution."""
+
+    stage: int
+    position: int
+    in_channels: int
+    out_channels: int
+    stride: int
+    groups: int
+
+    @property
+    def name(self) -> str:
+        """What the names of its weights begin with."""
+        return f"stages.{self.stage}.{self.position}"
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Then it has an identity branch."""
+        return self.in_channels == self.out_channels and self.stride == 1
 
 
 @dataclass(frozen=True)
@@ -13,7 +38,8 @@ class Variant:
     """`widths` and `depths` of the stages; stage 0 is the stem's single block.
 
     `groups` is that of every second block (the paper's g2 and g4: indices 2, 4, 6... counted from the stem);
-    `strides` are those of each stage's first block.
+    `strides` are those of each stage's first block. `block` says where the train form normalises: in each branch, or
+    in the 3x3 branch and after the sum; the deploy form is the same.
     """
 
     widths: tuple[int, int, int, int, int]
@@ -21,6 +47,17 @@ class Variant:
     groups: int = 1
     squeeze_excite: bool = False
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 2)
+    block: Literal["repvgg", "qarepvgg"] = "repvgg"
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks from the image to the classifier."""
+        in_channels, index = 3, 0
+        for stage, (width, depth, first_stride) in enumerate(zip(self.widths, self.depths, self.strides, strict=True)):
+            for position in range(depth):
+                stride = first_stride if position == 0 else 1
+                groups = self.groups if index > 0 and index % 2 == 0 else 1
+                yield Block(stage, position, in_channels, width, stride, groups)
+                in_channels, index = width, index + 1
 
 
 def _scaled(depths: tuple[int, int, int, int], a: float, b: float, groups: int = 1, se: bool = False) -> Variant:
@@ -49,3 +86,4 @@ VARIANTS: dict[str, Variant] = {
     # Ours, for images of 32x32: the stem sees every pixel, the last map is 4x4; 61 million multiply-adds.
     "RepVGG-Tiny": Variant((32, 64, 192, 256, 256), (1, 2, 2, 1, 1), strides=(1, 2, 2, 2, 1)),
 }
+VARIANTS |= {f"QA{name}": replace(variant, block="qarepvgg") for name, variant in VARIANTS.items()}

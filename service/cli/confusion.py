@@ -48,7 +48,7 @@ class Confusion:
 def table(confusion: Confusion) -> str:
     """A line a class."""
     figures = list(confusion.classes())
-    width = max(len("class"), *(len(entry.label) for entry in figures))
+    width = max([len("class"), *(len(entry.label) for entry in figures)])
     lines = [f"{'class':<{width}}  images   top-1  most often taken for"]
     for entry in figures:
         taken = f"{entry.confused_with} ({entry.confused_times})" if entry.confused_with else ""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from service.classifier import Fate
-    from service.cli.confusion import Confusion
+    from service.cli.shards import Part, Shard
 
 FLAGS = ("model", "engine", "engine_provider", "precision", "decode_threads", "engine_threads", "max_image_pixels")
 
@@ -40,9 +40,16 @@ class Evaluation:
     engine: str
     precision: str
 
+    @classmethod
+    def of(cls, result: Part) -> Evaluation:
+        return cls(**{field.name: getattr(result, field.name) for field in fields(cls)})
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="FOLDER/<class>/*.jpg")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="FOLDER", help="FOLDER/<class>/*.jpg")
+    source.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="outputs of --shard --json to make one")
+    parser.add_argument("--shard", metavar="I/N", help="only part I of N, counted from 0: many pods share a folder")
     parser.add_argument("--batch-size", dest="max_batch_size", metavar="N", help="most images the engine gets at once")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last on stdout")
     parser.add_argument("--per-class", action="store_true", help="figures of each class, and what it is taken for")
@@ -52,21 +59,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Every image counts, the last batch too; one that cannot be decoded counts as wrong and is named on stderr."""
-    from service.cli.confusion import draw, table
+    from service.cli import shards
 
-    settings, _ = load_settings(vars(arguments), console.environ)
-    logs.configure("console", console.err, logging.WARNING)
     if arguments.confusion_matrix and not arguments.confusion_matrix.parent.is_dir():
         raise UsageError(f"--confusion-matrix: there is no folder {arguments.confusion_matrix.parent}")
-    evaluation, confusion = asyncio.run(_evaluate(settings, arguments.data, console))
-    if arguments.confusion_matrix:
-        _save(draw(confusion, describe(evaluation)), arguments.confusion_matrix)
-    if arguments.json:
-        per_class = {"classes": [asdict(figures) for figures in confusion.classes()]} if arguments.per_class else {}
-        print(json.dumps(asdict(evaluation) | per_class), file=console.out)
+    if arguments.merge and arguments.shard:
+        raise UsageError("--merge and --shard exclude each other")
+    if arguments.merge:
+        result: Part = shards.read(arguments.merge)
     else:
-        print(*[table(confusion)] * arguments.per_class, describe(evaluation), sep="\n", file=console.out)
+        settings, _ = load_settings(vars(arguments), console.environ)
+        logs.configure("console", console.err, logging.WARNING)
+        shard = shards.Shard.parse(arguments.shard or "0/1")
+        result = asyncio.run(_evaluate(settings, arguments.data, shard, console))
+    _report(result, arguments, console)
     return 0
+
+
+def _report(result: Part, arguments: argparse.Namespace, console: Console) -> None:
+    from service.cli.confusion import draw, table
+
+    evaluation = Evaluation.of(result)
+    if arguments.confusion_matrix:
+        _save(draw(result.confusion, describe(evaluation)), arguments.confusion_matrix)
+    if arguments.json:
+        facts = asdict(evaluation)
+        if arguments.per_class:
+            facts["classes"] = [asdict(figures) for figures in result.confusion.classes()]
+        if arguments.shard:
+            facts |= result.model_dump(mode="json")
+        print(json.dumps(facts), file=console.out)
+    else:
+        print(*[table(result.confusion)] * arguments.per_class, describe(evaluation), sep="\n", file=console.out)
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -85,7 +109,7 @@ def describe(evaluation: Evaluation) -> str:
 
 def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     """Image -> the label that its folder names. Raises UsageError."""
-    from service.cli.images import images_in
+    from models.preprocess import images_in
 
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no folder")
@@ -101,19 +125,19 @@ def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     return images
 
 
-async def _evaluate(settings: Settings, folder: Path, console: Console) -> tuple[Evaluation, Confusion]:
+async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Console) -> Part:
     """Raises ServiceError if the engine fails on an image: the figures would be wrong."""
-    from service.cli.confusion import Confusion
     from service.cli.images import classify_files, open_classifier, progress_bar
+    from service.cli.shards import Part
 
     right_in_5, counts = 0, Counter[tuple[str, str | None]]()
     async with open_classifier(settings) as classifier:
         labels = classifier.bundle.labels
         truths = find_classes(folder, labels)
+        mine = shard.of(truths)
         started = time.perf_counter()
-        with progress_bar(len(truths), console) as bar:
-            fates = classify_files(classifier, list(truths), top_k=min(5, len(labels)), settings=settings)
-            async for path, fate in fates:
+        with progress_bar(len(mine), console) as bar:
+            async for path, fate in classify_files(classifier, mine, top_k=min(5, len(labels)), settings=settings):
                 answers = answers_of(fate)
                 right_in_5 += truths[path] in answers
                 counts[truths[path], answers[0] if answers else None] += 1
@@ -121,15 +145,18 @@ async def _evaluate(settings: Settings, folder: Path, console: Console) -> tuple
                     bar.write(f"{path}: counts as wrong: {fate.detail}", file=console.err)
                 bar.update()
         seconds = time.perf_counter() - started
-    evaluation = Evaluation(
-        images=len(truths),
-        top1=sum(count for (truth, answer), count in counts.items() if truth == answer) / len(truths),
-        top5=right_in_5 / len(truths),
-        images_per_second=len(truths) / seconds,
+    manifest = classifier.bundle.manifest
+    return Part(
+        shard=shard,
+        model=f"{manifest.name}/{manifest.version}",
         engine=classifier.engine.name,
         precision=classifier.engine.precision,
+        images=len(mine),
+        right_in_5=right_in_5,
+        images_per_second=len(mine) / seconds,
+        labels=list(labels),
+        counts=[(truth, answer, times) for (truth, answer), times in counts.items()],
     )
-    return evaluation, Confusion(labels, counts)
 
 
 def answers_of(fate: Fate) -> list[str]:

@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from PIL import Image
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from models.errors import ImageError
-from models.preprocess import FORMATS
+from models.preprocess import SUFFIXES, images_in
 from service.classifier import Classifier, Fate
 from service.cli.console import Console, UsageError
 from service.metrics import Metrics
 from service.settings import Settings, usable_cpus
 
-SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 # Seconds after which a progress bar is worth its line.
 LONG_S = 2.0
 # For the batch that runs when we stop early, on Ctrl-C for instance.
@@ -45,14 +43,6 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise UsageError(f"no images found; in a folder these count: {', '.join(sorted(SUFFIXES))}")
     return sorted(set(found))
-
-
-def images_in(folder: Path) -> Iterator[Path]:
-    """Hidden files and folders are passed over."""
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
 
 
 @asynccontextmanager

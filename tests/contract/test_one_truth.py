@@ -94,6 +94,18 @@ def test_training_evaluates_and_the_service_infers_bit_identical_tensors(mindspo
     np.testing.assert_array_equal(np.stack(served), evaluated)
 
 
+def test_the_same_files_of_a_folder_count_as_images_in_training_and_in_the_service(tmp_path):
+    from service.cli.evaluate import find_classes
+    from training.data import scan
+
+    names = ["cat/1.jpg", "cat/2.JFIF", "cat/more/3.webp", "dog/4.apng"]
+    for name in [*names, "cat/.5.jpg", "cat/.cache/6.jpg", "cat/notes.txt", ".git/7.jpg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    evaluated = [path for path, _ in scan(tmp_path, 2).images]
+    assert evaluated == list(find_classes(tmp_path, ["cat", "dog"])) == [tmp_path / name for name in names]
+
+
 def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shipped, serving):
     paths = sorted((photos / "photos").iterdir())
     tensors = np.stack([preprocess(path.read_bytes(), shipped.manifest.preprocess) for path in paths])

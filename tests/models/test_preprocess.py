@@ -24,7 +24,17 @@ from PIL import Image
 import models
 from models.errors import ImageError
 from models.manifest import Preprocess
-from models.preprocess import FORMATS, MAX_IMAGE_PIXELS, decode, open_image, preprocess, resize_and_crop, to_rgb
+from models.preprocess import (
+    FORMATS,
+    MAX_IMAGE_PIXELS,
+    SUFFIXES,
+    decode,
+    images_in,
+    open_image,
+    preprocess,
+    resize_and_crop,
+    to_rgb,
+)
 
 Pixels = NDArray[Any]
 
@@ -506,3 +516,16 @@ def test_the_same_bytes_and_spec_give_the_same_tensor_in_every_thread() -> None:
     alone = preprocess(encoded, chosen)
     with ThreadPoolExecutor(4) as pool:
         assert all(np.array_equal(alone, other) for other in pool.map(lambda _: preprocess(encoded, chosen), range(20)))
+
+
+def test_the_suffixes_are_those_of_the_formats() -> None:
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} <= SUFFIXES
+    assert ".txt" not in SUFFIXES
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    counted = ["a.JPG", "inner/b.jfif", "inner/deeper/c.webp"]
+    for name in [*counted, ".d.jpg", ".cache/e.jpg", "inner/.cache/f.png", "notes.txt", "g.jpg/notes.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(str(path.relative_to(tmp_path)) for path in images_in(tmp_path)) == counted

@@ -1,6 +1,12 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from training.errors import CheckpointError
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -64,6 +70,34 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be written"):
         checkpoint.save(tmp_path / "file" / "net.ckpt", repvgg.weights(repvgg.build("RepVGG-Tiny", 3)), {})
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+# No file of the process may grow over 100 kB, root's neither (Python ignores the signal: an OSError).
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from training import device
+device.prepare("CPU", 0)
+import mindspore as ms
+from training import checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+checkpoint.save(Path(sys.argv[1]), {"weight": ms.Parameter(ms.Tensor([0.0] * 50_000, ms.float32))}, {})
+"""
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_last_checkpoint_alone(saved):
+    before = saved.read_bytes()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, saved], cwd=ROOT, capture_output=True, text=True)
+    assert f"CheckpointError: {saved} cannot be written" in done.stderr.splitlines()[-1]
+    assert [path.read_bytes() for path in saved.parent.iterdir()] == [before]
+
+
+def test_text_in_a_checkpoint_comes_back(tmp_path):
+    from training import checkpoint
+
+    path = tmp_path / "net.ckpt"
+    checkpoint.save(path, {}, {"words": '{"straße": "a \\"b\\""}'})
+    assert str(checkpoint.read(path)["words"]) == '{"straße": "a \\"b\\""}'
 
 
 def test_both_forms_are_recognised(saved, tmp_path):

@@ -436,6 +436,7 @@ def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image
     [
         (("--arch", "RepVGG-A9"), 78, "did you mean 'RepVGG-A"),
         (("--arch", "RepVGG-Tiny"), 78, "only its recipe knows its preprocessing"),
+        (("--arch", "QARepVGG-A0"), 78, "QARepVGG-A0 cannot be read from github.com/DingXiaoH/RepVGG"),
         (("--labels", "gone.txt"), 66, "labels gone.txt cannot be read"),
         (("--weights", "gone.pth"), 66, "gone.pth cannot be read"),
         (("--weights", "gone.ckpt"), 66, "checkpoint gone.ckpt does not exist"),

@@ -240,6 +240,41 @@ def test_an_augmented_epoch_is_repeatable_with_several_workers(image_folder, key
     assert not np.array_equal(images, epoch(3, shard_id=1)[0])
 
 
+@pytest.mark.parametrize("keys", [{}, *AUGMENTED], ids=lambda keys: "-".join(keys) or "plain")
+def test_an_epoch_that_is_entered_at_a_later_step_goes_on_with_the_same_batches(image_folder, keys):
+    from training.data import scan, train_batches
+
+    folder, settings = scan(image_folder / "train", 2), config(image_folder, num_parallel_workers=2, **keys)
+    whole, rest = (list(train_batches(folder, settings, 3, first=first)) for first in (0, 5))
+    assert (len(whole), len(rest)) == (8, 3)
+    for expected, found in zip(whole[5:], rest, strict=True):
+        for column in ("image", "label"):
+            np.testing.assert_array_equal(found[column].asnumpy(), expected[column].asnumpy())
+
+
+def test_random_operators_start_anew_after_every_part_of_an_epoch(tmp_path):
+    """Steps of one random crop each; the third part is entered in its midst."""
+    from training.data import PART, epoch_order, train_batches
+    from training.published import ImageArrays
+
+    count = 2 * PART + 100
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4), np.uint8)
+    images = ImageArrays(tmp_path, ("a", "b", "c"), pixels, (np.arange(count) % 3).astype(np.int32))
+    settings = config(tmp_path, image_size=4, num_classes=3, batch_size=1)
+    whole, rest = (
+        [
+            (row["image"].asnumpy(), int(row["label"].asnumpy()[0]))
+            for row in train_batches(images, settings, 0, first=n)
+        ]
+        for n in (0, 2 * PART + 30)
+    )
+    assert (len(whole), len(rest)) == (count, 70)
+    assert [label for _, label in whole] == (epoch_order(images, settings, 0) % 3).tolist()
+    for (expected, _), (found, _) in zip(whole[2 * PART + 30 :], rest, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert list(train_batches(images, settings, 0, first=count)) == []
+
+
 def test_without_random_operations_two_shards_see_what_one_sees(image_folder):
     from training.data import scan, train_batches
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.fuse import BatchNorm, fold_batch_norm, fuse_block, identity_kernel, widen_to_3x3
+from training.fuse import BatchNorm, fold_batch_norm, fuse_block, fuse_weights, identity_kernel, widen_to_3x3
+from training.variants import Variant
 
 
 def convolve(x, kernel, stride, groups):
@@ -30,8 +31,14 @@ def random_batch_norm(rng, channels, eps):
     )
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize(("stride", "widen"), [(1, 1), (1, 2), (2, 1), (2, 2)], ids=["keep", "widen", "halve", "both"])
+EVERY_GROUPS = pytest.mark.parametrize("groups", [1, 2, 4])
+EVERY_SHAPE = pytest.mark.parametrize(
+    ("stride", "widen"), [(1, 1), (1, 2), (2, 1), (2, 2)], ids=["keep", "widen", "halve", "both"]
+)
+
+
+@EVERY_GROUPS
+@EVERY_SHAPE
 def test_the_fused_convolution_equals_the_sum_of_the_branches(groups, stride, widen):
     rng = np.random.default_rng(groups * 10 + stride)
     channels_in, channels_out = 8, 8 * widen
@@ -45,14 +52,36 @@ def test_the_fused_convolution_equals_the_sum_of_the_branches(groups, stride, wi
     expected += normalise(convolve(x, kernel_1x1, stride, groups), bn_1x1)
     if bn_identity:
         expected += normalise(x, bn_identity)
-    kernel, bias = fuse_block(kernel_3x3, bn_3x3, kernel_1x1, bn_1x1, bn_identity)
+    identity = [(identity_kernel(channels_in, groups, np.float64), bn_identity)] if bn_identity else []
+    kernel, bias = fuse_block([(kernel_3x3, bn_3x3), (kernel_1x1, bn_1x1), *identity])
 
     np.testing.assert_allclose(convolve(x, kernel, stride, groups) + bias[:, None, None], expected, atol=1e-10, rtol=0)
 
 
+@EVERY_GROUPS
+@EVERY_SHAPE
+def test_a_batch_norm_after_the_sum_is_fused_too(groups, stride, widen):
+    rng = np.random.default_rng(groups * 10 + stride)
+    channels_in, channels_out = 8, 8 * widen
+    kernel_3x3 = rng.normal(size=(channels_out, channels_in // groups, 3, 3))
+    kernel_1x1 = rng.normal(size=(channels_out, channels_in // groups, 1, 1))
+    bn_3x3, bn_of_sum = random_batch_norm(rng, channels_out, 1e-5), random_batch_norm(rng, channels_out, 1e-3)
+    x = rng.normal(size=(2, channels_in, 9, 7))
+
+    added = normalise(convolve(x, kernel_3x3, stride, groups), bn_3x3) + convolve(x, kernel_1x1, stride, groups)
+    identity = []
+    if (stride, widen) == (1, 1):
+        added += x
+        identity = [(identity_kernel(channels_in, groups, np.float64), None)]
+    kernel, bias = fuse_block([(kernel_3x3, bn_3x3), (kernel_1x1, None), *identity], bn_of_sum)
+
+    found = convolve(x, kernel, stride, groups) + bias[:, None, None]
+    np.testing.assert_allclose(found, normalise(added, bn_of_sum), atol=1e-10, rtol=0)
+
+
 def test_each_branch_uses_its_own_eps():
     ones, zeros = np.ones(1), np.zeros(1)
-    kernel, _ = fold_batch_norm(np.ones((1, 1, 3, 3)), BatchNorm(ones, zeros, zeros, zeros, eps=0.25))
+    kernel, _ = fold_batch_norm(np.ones((1, 1, 3, 3)), zeros, BatchNorm(ones, zeros, zeros, zeros, eps=0.25))
     assert kernel[0, 0, 0, 0] == pytest.approx(2.0)
 
 
@@ -66,3 +95,61 @@ def test_a_widened_kernel_is_the_same_convolution():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(1, 4, 6, 6)), rng.normal(size=(3, 4, 1, 1))
     np.testing.assert_allclose(convolve(x, widen_to_3x3(kernel), 2, 1), convolve(x, kernel, 2, 1), atol=1e-12)
+
+
+def train_form(variant, rng):
+    """name -> random array of every weight of the variant's train form, names as in training.repvgg."""
+
+    def bn(name, channels):
+        norm = random_batch_norm(rng, channels, 0)
+        arrays = {"gamma": norm.gamma, "beta": norm.beta, "moving_mean": norm.mean, "moving_variance": norm.variance}
+        return {f"{name}.{part}": array for part, array in arrays.items()}
+
+    weights = {"classifier.bias": rng.normal(size=3), "stages.0.0.squeeze_excite.down.bias": rng.normal(size=2)}
+    for block in variant.blocks():
+        shape, qa = (block.out_channels, block.in_channels // block.groups), variant.block == "qarepvgg"
+        weights[f"{block.name}.branch_3x3.conv.weight"] = rng.normal(size=(*shape, 3, 3))
+        weights[f"{block.name}.branch_1x1.{'' if qa else 'conv.'}weight"] = rng.normal(size=(*shape, 1, 1))
+        norms = ["branch_3x3.bn", "bn"] if qa else ["branch_3x3.bn", "branch_1x1.bn"]
+        norms += ["branch_identity"] if block.keeps_shape and not qa else []
+        for norm in norms:
+            weights |= bn(f"{block.name}.{norm}", block.out_channels)
+    return weights
+
+
+def block_output(x, block, weights, qa):
+    """What the block adds up and normalises, branch by branch, without its ReLU."""
+
+    def normalised(y, name):
+        parts = (weights[f"{block.name}.{name}.{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance"))
+        return normalise(y, BatchNorm(*parts, eps=1e-5))
+
+    def small(kernel):
+        return convolve(x, weights[f"{block.name}.{kernel}"], block.stride, block.groups)
+
+    y = normalised(small("branch_3x3.conv.weight"), "branch_3x3.bn")
+    if qa:
+        return normalised(y + small("branch_1x1.weight") + (x if block.keeps_shape else 0), "bn")
+    y = y + normalised(small("branch_1x1.conv.weight"), "branch_1x1.bn")
+    return y + normalised(x, "branch_identity") if block.keeps_shape else y
+
+
+@EVERY_GROUPS
+@pytest.mark.parametrize("form", ["repvgg", "qarepvgg"])
+def test_every_block_of_a_network_is_fused_by_its_names(form, groups):
+    """Blocks that keep, widen, or halve and widen; one that keeps its shape begins a stage."""
+    rng = np.random.default_rng(groups)
+    variant = Variant((4, 8, 8, 16, 16), (1, 2, 3, 1, 2), groups, strides=(2, 1, 1, 2, 1), block=form)
+    weights = train_form(variant, rng)
+    fused = fuse_weights(weights, variant, 1e-5)
+    blocks = list(variant.blocks())
+    assert {(block.stride, block.in_channels == block.out_channels) for block in blocks} == {
+        (1, True), (1, False), (2, False)
+    }  # fmt: skip
+    convolutions = {f"{block.name}.conv.{part}" for block in blocks for part in ("weight", "bias")}
+    assert set(fused) == convolutions | {"classifier.bias", "stages.0.0.squeeze_excite.down.bias"}
+    for block in blocks:
+        x = rng.normal(size=(1, block.in_channels, 6, 5))
+        kernel, bias = fused[f"{block.name}.conv.weight"], fused[f"{block.name}.conv.bias"]
+        found = convolve(x, kernel, block.stride, block.groups) + bias[:, None, None]
+        np.testing.assert_allclose(found, block_output(x, block, weights, form == "qarepvgg"), atol=1e-10, rtol=0)

@@ -1,12 +1,14 @@
 """A run with everything switched on; the plain one, as a user starts it, is in test_run.py."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
 
 from training.config import build
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
+from training.stopping import StopRequest
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -84,7 +86,7 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert int(last["optimizer.global_step"][0]) == 2 * 8 // 2
     assert (last["ema.classifier.weight"] != last["classifier.weight"]).any()
     top1 = [line["val_top1"] for line in lines]
-    assert float(last["best_top1"]) == pytest.approx(max(top1))
+    assert json.loads(str(last["run"]))["best_top1"] == max(top1)
     assert int(kept["epoch"]) == 1 + int(top1[1] > top1[0])
     network = checkpoint.load_network(best, "RepVGG-Tiny", 2, deploy=False)
     assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
@@ -127,6 +129,86 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     assert compiled[0][1] == 1
 
 
+class StopsAt(StopRequest):
+    """Requested when it is looked at once more than `looks` times: after a step, or before a batch is evaluated."""
+
+    def __init__(self, looks):
+        self.looks = looks
+        super().__init__()
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return signal.SIGTERM if self.looks < 0 else None
+
+    @requested.setter
+    def requested(self, _):
+        pass
+
+
+def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_had_not_been(image_folder, tmp_path):
+    """Eight steps an epoch, an update every three; 18 images are evaluated in three batches."""
+    from training import checkpoint
+    from training.loop import train
+
+    def run(folder, stop=None):
+        return train(build(keys | {"save_dir": str(tmp_path / folder)}, source="test"), stop)
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "loss_scale": 2.0**30, "resume": "auto"}
+    whole = run("whole").parent
+    with pytest.raises(Stopped, match=r"SIGTERM after step 4 of epoch 1; .*last\.ckpt is saved, run the same command"):
+        run("cut", StopsAt(3))
+    with pytest.raises(Stopped, match=r"SIGTERM while epoch 1 was evaluated; .*last\.ckpt is saved"):
+        run("cut", StopsAt(4 + 1))
+    cut = run("cut").parent
+    for name in ("last.ckpt", "best.ckpt"):
+        expected, found = checkpoint.read(whole / name), checkpoint.read(cut / name)
+        for parameter, array in expected.items():
+            np.testing.assert_array_equal(found[parameter], array, err_msg=f"{name}: {parameter}")
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, cut)]
+    for line in logs[0] + logs[1]:
+        assert line.pop("seconds") > 0
+        assert line.pop("images_per_second") > 0
+    assert logs[0] == logs[1]
+    assert [line["epoch"] for line in logs[0]] == [1, 2]
+    assert logs[0][0]["overflow_steps"] > 0
+
+
+def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_folder, tmp_path):
+    from training import resume
+    from training.loop import assemble, set_up
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path / "one")}
+    config = build(keys, source="test")
+    last, progress = config.run_dir / "last.ckpt", resume.Progress(epoch=1, best_top1=0.9)
+    resume.save(last, assemble(config, 8).parameters, progress, config, 8)
+    last.with_name("best.ckpt").touch()
+    assert set_up(config)[1] == progress
+    elsewhere = build(keys | {"save_dir": str(tmp_path / "two"), "resume": str(last)}, source="test")
+    assert set_up(elsewhere)[1] == resume.Progress(epoch=1)
+
+
+def test_every_so_many_epochs_and_the_last_one_are_evaluated(image_folder, tmp_path):
+    from training.loop import train
+
+    plain = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "crop", "crop_pct", "batch_size")}
+    folders = {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs")}
+    best = train(build(plain | folders | {"epochs": 3, "eval_interval": 2}, source="test"))
+    assert best.is_file()
+    lines = [json.loads(line) for line in best.with_name("log.jsonl").read_text().splitlines()]
+    assert ["val_top1" in line for line in lines] == [False, True, True]
+    assert ["val_top5" in line for line in lines] == [False, True, True]
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_before_the_first_epoch(image_folder, tmp_path):
+    from training.loop import train
+
+    (tmp_path / "file").write_text("in the way")
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path / "file")}
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train(build(keys, source="test"))
+
+
 def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path):
     from training.loop import train
 
@@ -136,3 +218,42 @@ def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path)
     with pytest.raises(TrainingError, match=r"every update of epoch 1 overflowed, loss scale 1\.09951e\+12"):
         train(build(plain | static | folders, source="test"))
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_path):
+    import mindspore as ms
+    from onnx.reference import ReferenceEvaluator
+
+    from models.golden import load
+    from training import bundle, checkpoint, repvgg
+    from training.loop import train
+
+    keys = {"arch": "QARepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
+    keys |= {"batch_size": 16, "epochs": 2, "data_url": image_folder, "save_dir": tmp_path, "device_target": "CPU"}
+    config = build(keys, source="test")
+    best = train(config)
+    written = bundle.write(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
+    manifest = written.manifest
+    log = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
+    assert log[1]["loss"] < log[0]["loss"]
+    assert manifest.training.top1 == max(line["val_top1"] for line in log) > 0.5
+    assert manifest.network.variant == "QARepVGG-Tiny"
+    deploy = repvgg.build("RepVGG-Tiny", 2, deploy=True)
+    assert manifest.network.parameters == sum(parameter.size for parameter in deploy.trainable_params())
+
+    tensors, logits = load(written)
+    train_form = checkpoint.load_network(best, "QARepVGG-Tiny", 2, deploy=False)
+    np.testing.assert_allclose(train_form(ms.Tensor(tensors)).asnumpy(), logits, atol=1e-4, rtol=0)
+    model = ReferenceEvaluator(str(written.path(written.artifact(["onnx"], "fp32"))))
+    np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
+
+
+def test_a_checkpoint_of_repvgg_is_none_of_qarepvgg(tmp_path):
+    from training import checkpoint, repvgg
+    from training.errors import CheckpointError
+
+    path = tmp_path / "repvgg.ckpt"
+    checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Tiny", 2)), {})
+    for deploy in (False, True):
+        with pytest.raises(CheckpointError, match=r"missing: stages\.0\.0\.bn\.beta(.|\n)*unused: .*branch_1x1\.bn"):
+            checkpoint.load_network(path, "QARepVGG-Tiny", 2, deploy=deploy)

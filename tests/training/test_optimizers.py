@@ -100,6 +100,16 @@ def test_batch_norms_and_biases_are_not_decayed():
     assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
 
 
+def test_the_1x1_kernels_of_qarepvgg_are_decayed_as_any_kernel():
+    from training import repvgg
+    from training.optimizers import groups
+
+    network = repvgg.build("QARepVGG-Tiny", 3)
+    decayed, plain = (names_of(group["params"], network) for group in groups(network, build({}, source="test")))
+    assert {"stages.0.0.branch_3x3.conv.weight", "stages.0.0.branch_1x1.weight", "classifier.weight"} <= decayed
+    assert {name.split(".")[-1] for name in plain} == {"gamma", "beta", "bias"}
+
+
 def test_with_the_custom_l2_no_kernel_decays_twice():
     from training import repvgg
     from training.optimizers import groups

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from training.errors import TrainingError
-from training.plot import BOTTOM, COLOURS, LEFT, RIGHT, TOP, line_chart, save, ticks
+from training.plot import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, grid, line_chart, save, ticks
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,21 @@ def test_every_series_has_its_own_colour():
 
 def test_a_chart_without_points_is_an_empty_frame():
     assert where(line_chart("nothing", "x", {"y": []}), COLOURS[0])[0].size == 0
+
+
+def test_a_series_of_one_point_is_a_dot():
+    rows, columns = where(line_chart("one", "x", {"y": [(3, 7)]}), COLOURS[0])
+    assert 10 < rows.size < 50
+    assert np.ptp(rows) < 8
+    assert np.ptp(columns) < 8
+
+
+def test_charts_stand_row_by_row():
+    charts = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in COLOURS[:3]]
+    sheet = grid(charts, columns=2)
+    assert sheet.size == (2 * WIDTH, 2 * HEIGHT)
+    for index, (x, y) in enumerate(((0, 0), (WIDTH, 0), (0, HEIGHT))):
+        assert sheet.getpixel((x + 5, y + 5)) == ImageColor.getrgb(COLOURS[index])
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

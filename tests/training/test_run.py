@@ -1,7 +1,7 @@
 """A real run, from images to a bundle, each verb as its own process as a user starts it."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,21 +63,35 @@ def test_a_run_leaves_its_log_and_checkpoints(finished):
     done, folder = finished
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
-    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt", "log.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "curves.png", "last.ckpt", "log.jsonl"]
     assert "oneDNN up to" in done.stdout
     assert max(line["val_top1"] for line in lines) > 0.9, "stripes are easy: the network must have learnt"
 
 
+def wait_for(process, path, since):
+    """Poll until another process has written `path` after `since`, ns."""
+    deadline = time.monotonic() + GENEROUS_S
+    while not (path.is_file() and path.stat().st_mtime_ns > since):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.usefixtures("cpu")
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data, finished, tmp_path):
-    last = tmp_path / "RepVGG-Tiny" / "last.ckpt"
-    with subprocess.Popen(command("train", data, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + GENEROUS_S
-        while not last.is_file():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # polls for the first checkpoint of another process
-        os.kill(process.pid, signal.SIGKILL)
+def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(data, finished, tmp_path):
+    """With a checkpoint after every step, so that nearly all moments lie inside an epoch."""
+    last, often = tmp_path / "RepVGG-Tiny" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
+    with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stderr=subprocess.PIPE) as process:
+        wait_for(process, last, 0)
+        process.terminate()
+        told = process.communicate(timeout=GENEROUS_S)[1].decode()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert re.search(r"stopped by SIGTERM .* epoch \d; .*last\.ckpt is saved, run the same command to go on", told)
+    since = last.stat().st_mtime_ns
+    with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stdout=subprocess.PIPE) as process:
+        wait_for(process, last, since)
+        process.kill()
+        assert b"going on from" in process.stdout.read()
     resumed = run("train", data, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from" in resumed.stdout
@@ -85,12 +99,14 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data, finished, t
     assert set(whole) == set(again)
     for name, array in whole.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
+    log = (tmp_path / "RepVGG-Tiny" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3, 4]
 
 
 def test_a_finished_run_started_again_has_nothing_left_to_do(data, finished):
     done = run("train", data, finished[1].parent)
     assert done.returncode == 0
-    assert "after epoch 4" in done.stdout
+    assert "after epoch 4, the last one" in done.stdout
     assert "epoch 5" not in done.stdout
 
 

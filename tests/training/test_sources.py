@@ -29,6 +29,7 @@ def ours(name, source):
         ("mindcv", "stage1.0.rbr_1x1.1.running_mean", "stages.1.0.branch_1x1.bn.moving_mean"),  # its newer mint layers
         ("modelzoo", "model.stage2.1.rbr_dense.0.convs.0.weight", "stages.2.1.branch_3x3.conv.weight"),
         ("own", "classifier.weight", "classifier.weight"),
+        ("own", "stages.1.0.bn.moving_mean", "stages.1.0.bn.moving_mean"),  # QARepVGG's
     ],
 )
 def test_a_name_of_a_source_becomes_ours(source, name, expected):
@@ -82,6 +83,7 @@ def test_all_weights_become_float32(dtype):
         ("mindcv", "RepVGG-A0", 224, 256, "bicubic", "floor"),
         ("mindcv", "RepVGG-A1", 224, 256, "bilinear", "floor"),
         ("modelzoo", "RepVGG-A0", 224, 256, "bicubic", "floor"),
+        ("own", "QARepVGG-B1", 224, 256, "bilinear", "floor"),
     ],
 )
 def test_the_preprocessing_is_the_published_one(source, arch, size, resize, interpolation, offset):
@@ -91,9 +93,15 @@ def test_the_preprocessing_is_the_published_one(source, arch, size, resize, inte
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own"}))
+def test_qarepvgg_is_read_from_our_own_checkpoints_alone(source):
+    with pytest.raises(ConfigError, match=r"QARepVGG-A0 cannot be read from .* \(--from own\); .*cxxgtxy/QARepVGG"):
+        sources.preprocess_of(SOURCES[source], "QARepVGG-A0")
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_preprocessing_is_guessed_for_a_variant_that_nobody_published(source):
-    small = [arch for arch, variant in VARIANTS.items() if variant.strides != (2, 2, 2, 2, 2)]
+    small = [name for name, variant in VARIANTS.items() if variant.block == "repvgg" and variant.strides[0] == 1]
     assert small
     for arch in small:
         with pytest.raises(ConfigError, match=r"only its recipe knows its preprocessing: python -m training\.export"):

@@ -1,5 +1,7 @@
 """The table gives the networks that the paper publishes: counted by hand-written arithmetic, no framework."""
 
+from dataclasses import replace
+
 import pytest
 
 from training.variants import VARIANTS
@@ -39,8 +41,15 @@ def test_a_variant_has_the_published_number_of_parameters(name):
 
 
 def test_the_whole_family_is_there():
-    names = "A0 A1 A2 B0 B1 B1g2 B1g4 B2 B2g2 B2g4 B3 B3g2 B3g4 D2se Tiny"
-    assert set(VARIANTS) == {f"RepVGG-{name}" for name in names.split()}
+    names = ["A0", "A1", "A2", "B0", "B1", "B1g2", "B1g4", "B2", "B2g2", "B2g4", "B3", "B3g2", "B3g4", "D2se", "Tiny"]
+    assert set(VARIANTS) == {f"{form}-{name}" for form in ("RepVGG", "QARepVGG") for name in names}
+
+
+def test_a_qarepvgg_differs_from_its_repvgg_in_the_block_alone():
+    for name, variant in VARIANTS.items():
+        if variant.block == "qarepvgg":
+            assert replace(variant, block="repvgg") == VARIANTS[name.removeprefix("QA")]
+    assert sum(variant.block == "qarepvgg" for variant in VARIANTS.values()) == len(VARIANTS) / 2
 
 
 def test_the_tiny_variant_fits_into_8_mb():

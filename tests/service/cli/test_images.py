@@ -10,7 +10,7 @@ import pytest
 from models.errors import ImageError
 from service.classifier import Classified
 from service.cli.console import Console, UsageError
-from service.cli.images import SUFFIXES, classify_files, find_images, open_classifier, progress_bar
+from service.cli.images import classify_files, find_images, open_classifier, progress_bar
 from service.settings import Settings
 
 
@@ -39,11 +39,6 @@ def test_what_is_not_there_is_named(photos: Path) -> None:
 def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no images found; in a folder these count: .*\.jpg.*\.png"):
         find_images([tmp_path])
-
-
-def test_the_suffixes_are_those_of_the_formats() -> None:
-    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} <= SUFFIXES
-    assert ".txt" not in SUFFIXES
 
 
 @pytest.mark.parametrize("max_queue_images", [1, 256])
