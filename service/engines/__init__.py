@@ -1,4 +1,5 @@
-"""The table of engines. Adding one is one file beside this one, a line in each table and a row in the tests."""
+"""The table of engines. Adding one is one file beside this one, a line in each table here and its capabilities, which
+are its rows in the conformance tests."""
 
 from __future__ import annotations
 
