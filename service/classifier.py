@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models import golden
-from models.errors import BundleError, ContractError, ImageError
+from models.errors import ImageError
 from models.manifest import Preprocess
 from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
@@ -29,13 +28,13 @@ from models.topk import Prediction, top_k
 from service.batching import Batcher, Inferred
 from service.engines import load_engine
 from service.engines.base import Engine
-from service.errors import DeadlineExceeded, Draining, GoldenCheckFailed, Overloaded, ServiceError
+from service.engines.check import check_engine
+from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings, usable_cpus
 
 log = logging.getLogger(__name__)
 
-FAKE = "fake"
 # The part of the moving average of decode times that the newest image makes.
 NEWEST_WEIGHT = 0.1
 
@@ -104,8 +103,7 @@ class Classifier:
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
         if engine is None:
-            threads = settings.engine_threads or usable_cpus()
-            engine = await asyncio.to_thread(load_engine, settings.engine, bundle, settings.precision, threads)
+            engine = await asyncio.to_thread(_load_engine, settings, bundle)
         try:
             await asyncio.to_thread(check_engine, engine, bundle)
             sizes = (1, settings.max_batch_size)
@@ -223,6 +221,19 @@ class Classifier:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
 
 
+def _load_engine(settings: Settings, bundle: Bundle) -> Engine:
+    """Raises what load_engine raises."""
+    on_device = {"device": settings.lite_device, "device_id": settings.lite_device_id}
+    return load_engine(
+        settings.engine,
+        bundle,
+        settings.precision,
+        settings.engine_threads or usable_cpus(),
+        python=settings.engine_python,
+        options=on_device if settings.engine == "mindspore-lite" else {},
+    )
+
+
 def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
@@ -230,34 +241,6 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     image_format = str(image.format).lower()
     tensor = to_tensor(read_pixels(image), spec)
     return _Decoded(tensor, image_format, time.monotonic() - started)
-
-
-def check_engine(engine: Engine, bundle: Bundle) -> None:
-    """Does the engine reproduce the bundle's golden logits? The fake engine has none. Blocks.
-
-    Raises GoldenCheckFailed, or BundleError for an engine of another input size or number of classes.
-    """
-    expected = (bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes)
-    if (engine.input_size, engine.num_classes) != expected:
-        raise BundleError(
-            f"{bundle.folder} has input size and classes {expected}, "
-            f"the engine {engine.name} {(engine.input_size, engine.num_classes)}"
-        )
-    if engine.name == FAKE:
-        log.warning("the fake engine answers: no network is loaded and no golden logits are checked")
-        return
-    try:
-        report = golden.check(bundle, engine.precision, engine.infer)
-    except ContractError:
-        raise
-    except Exception as error:
-        raise GoldenCheckFailed(f"the engine {engine.name} failed on the golden images: {error}") from error
-    if not report.ok:
-        raise GoldenCheckFailed(
-            f"the engine {engine.name} {engine.precision} is up to {report.max_delta:.3g} off the golden logits of "
-            f"{bundle.folder}, {report.tolerance:.3g} is allowed: this is not the network that was trained"
-        )
-    log.info("golden check passed: %.3g off, %.3g allowed", report.max_delta, report.tolerance)
 
 
 def _warm_up(engine: Engine, images: int) -> float:

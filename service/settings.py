@@ -40,7 +40,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
-    engine: Literal["auto", "onnxruntime", "fake"] = Field("auto", description="runtime that computes the logits")
+    engine: Literal["auto", "onnxruntime", "mindspore-lite", "fake"] = Field(
+        "auto", description="runtime that computes the logits"
+    )
+    engine_python: str = Field("", description="interpreter that runs the engine in a process of its own")
+    lite_device: Literal["cpu", "ascend310", "ascend310p"] = Field("cpu", description="where mindspore-lite computes")
+    lite_device_id: int = Field(0, ge=0, le=63, description="which Ascend device mindspore-lite uses")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
@@ -136,7 +141,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         field = Settings.model_fields[name]
         wanted = allowed(name)
         limits = "" if wanted == "text" else f": {wanted}"
-        default = {None: "the CPUs it may use", (): "none"}.get(field.default, field.default)
+        default = {None: "the CPUs it may use", (): "none", "": "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),

@@ -17,7 +17,10 @@ from service.cli.console import Console, UsageError
 from service.settings import Settings, add_flags, load_settings
 
 DEFAULT_TOP_K = 5
-FLAGS = ("model", "engine", "precision", "max_batch_size", "decode_threads", "engine_threads", "max_image_pixels")
+FLAGS = (
+    *("model", "engine", "engine_python", "lite_device", "lite_device_id", "precision", "max_batch_size"),
+    *("decode_threads", "engine_threads", "max_image_pixels"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

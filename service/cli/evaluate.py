@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from service.classifier import Fate
     from service.cli.confusion import Confusion
 
-FLAGS = ("model", "engine", "precision", "decode_threads", "engine_threads", "max_image_pixels")
+FLAGS = (
+    *("model", "engine", "engine_python", "lite_device", "lite_device_id", "precision"),
+    *("decode_threads", "engine_threads", "max_image_pixels"),
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from models.store import Bundle
 
 
 class Engine(Protocol):
-    """`input_size` is S, `num_classes` is K below."""
+    """`input_size` is S, `num_classes` is K below.
+
+    An engine that may be away for a while also has `away_s`: the seconds since it went, 0 while it is there.
+    """
 
     @property
     def name(self) -> str:
@@ -37,5 +40,8 @@ class Engine(Protocol):
 class EngineFactory(Protocol):
     """What an entry of the table of engines is: a class with this `open`."""
 
-    def open(self, bundle: Bundle, precision: Precision, threads: int) -> Engine:
-        """Raises BundleError for an artifact that does not fit, EngineUnavailable for a missing device."""
+    def open(self, bundle: Bundle, precision: Precision, threads: int, **options: Any) -> Engine:
+        """`options` are this engine's own settings.
+
+        Raises BundleError for an artifact that does not fit, EngineUnavailable for a missing device.
+        """

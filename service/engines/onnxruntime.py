@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import BundleError
-from models.manifest import Artifact, Precision
-from models.store import Bundle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.manifest import Artifact, Precision
+    from models.store import Bundle
 
 # ONNX Runtime 1.32 sends telemetry by default, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
