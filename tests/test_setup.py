@@ -53,7 +53,7 @@ def test_changed_locks_need_a_new_set_up(setup):
     assert not setup.is_current("serve")
 
 
-@pytest.mark.parametrize("lock", ["build", "serve", "dev"])
+@pytest.mark.parametrize("lock", ["build", "serve", "dev", "lite"])
 def test_a_lock_file_pins_with_hashes_and_names_no_index(lock):
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     pins = [line for line in text.splitlines() if line and line[0].isalnum()]
