@@ -152,6 +152,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lite_python() -> Path:
+    """An interpreter that has MindSpore Lite; `make test` sets it up where there is a Python 3.7."""
+    python = Path(__file__).parents[1] / ".venv-lite" / "bin" / "python"
+    if not python.exists():
+        pytest.skip(
+            "MindSpore Lite is not here: python3 scripts/setup.py lite installs it, for which it needs Python 3.7"
+        )
+    return python
+
+
+@pytest.fixture(scope="session")
 def wrong_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like `tiny_bundle`, but the golden logits are those of another network."""
     folder = tmp_path_factory.mktemp("store") / "wrong" / "1"

@@ -90,7 +90,7 @@ class EngineProcess:
     def __init__(self, python: str, order: Order) -> None:
         """Starts it; `open` waits until its engine is open. Raises ConfigError."""
         self._lock = threading.Lock()
-        self._is_freed = False
+        self._tensors: hosted.SharedTensors | None = None
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._order = order
         ours, theirs = socket.socketpair()
@@ -138,7 +138,7 @@ class EngineProcess:
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K). Raises RuntimeError for the engine's errors, ProcessEnded."""
         with self._lock:
-            if self._is_freed:
+            if self._tensors is None:
                 raise ProcessEnded(f"the engine's process ended ({self.wait()})")
             inputs, outputs = self._tensors.views(len(images))
             if images.shape != inputs.shape:
@@ -183,7 +183,7 @@ class EngineProcess:
     def free(self) -> None:
         """Give back the files of a process that has ended."""
         with self._lock:
-            self._is_freed = True
+            self._tensors = None
             self._answers.close()
             self._channel.close()
             os.close(self._tensors_file)
