@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 from models import golden
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
-from models.store import write_bundle
+from models.store import open_bundle, write_bundle
+from training import lite
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -160,6 +161,13 @@ def lite_python() -> Path:
             "MindSpore Lite is not here: python3 scripts/setup.py lite installs it, for which it needs Python 3.7"
         )
     return python
+
+
+@pytest.fixture(scope="session")
+def lite_bundle(tiny_bundle: Path, lite_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with what MindSpore Lite made of its ONNX."""
+    folder = tmp_path_factory.mktemp("store") / "tiny" / "2"
+    return lite.add_artifact(open_bundle(tiny_bundle), folder, lite_python, lite.TARGETS["cpu"], None)[0].folder
 
 
 @pytest.fixture(scope="session")

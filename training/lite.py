@@ -94,7 +94,7 @@ def add_artifact(
             output=onnx.output,
             batch=batch or "dynamic",
         )
-        return write_bundle(folder, _with(bundle.manifest, artifact, folder), files | {name: model}), lite
+        return write_bundle(folder, with_artifact(bundle.manifest, artifact, folder), files | {name: model}), lite
 
 
 def convert(
@@ -153,7 +153,7 @@ def run_lite(lite_python: Path, order: dict[str, Any]) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def _with(manifest: Manifest, artifact: Artifact, folder: Path) -> Manifest:
+def with_artifact(manifest: Manifest, artifact: Artifact, folder: Path) -> Manifest:
     """The manifest of the new bundle. Raises ConfigError for a folder that is no name and version."""
     changed = manifest.model_dump() | {
         "name": folder.absolute().parent.name,
