@@ -180,7 +180,7 @@ def test_it_is_used_again_only_after_the_golden_check(start: Open) -> None:
 
 def test_it_is_started_later_each_time_it_dies_soon() -> None:
     patience = Patience(first_delay_s=0.1, longest_delay_s=30.0)
-    assert [patience.delay_s(ends) for ends in (1, 2, 3, 4)] == [0.1, 0.2, 0.4, 0.8]
+    assert [patience.delay_s(ends) for ends in (1, 2, 3, 4)] == pytest.approx([0.1, 0.4, 1.6, 6.4])
     assert patience.delay_s(20) == patience.delay_s(10**9) == 30.0
 
 
