@@ -127,4 +127,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1]))
     except subprocess.CalledProcessError as error:
-        sys.exit(f"cannot set up .venv: `{' '.join(error.cmd)}` failed; its words are above")
+        sys.exit(f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above")

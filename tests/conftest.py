@@ -155,19 +155,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite_python() -> Path:
     """An interpreter that has MindSpore Lite; `make test` sets it up where there is a Python 3.7."""
-    python = Path(__file__).parents[1] / ".venv-lite" / "bin" / "python"
-    if not python.exists():
+    folder = Path(__file__).parents[1] / ".venv-lite"
+    if not (folder / ".set-up").exists():
         pytest.skip(
             "MindSpore Lite is not here: python3 scripts/setup.py lite installs it, for which it needs Python 3.7"
         )
-    return python
+    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def lite_bundle(tiny_bundle: Path, lite_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with what MindSpore Lite made of its ONNX."""
     folder = tmp_path_factory.mktemp("store") / "tiny" / "2"
-    return lite.add_artifact(open_bundle(tiny_bundle), folder, lite_python, lite.TARGETS["cpu"], None)[0].folder
+    return lite.add_artifact(open_bundle(tiny_bundle), folder, lite_python, lite.TARGETS["cpu"], [])[0].folder
 
 
 @pytest.fixture(scope="session")

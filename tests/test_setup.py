@@ -76,6 +76,32 @@ def test_serving_needs_no_training_framework():
     assert "mindspore" not in (ROOT / "requirements" / "serve.lock").read_text()
 
 
+def test_mindspore_lite_without_a_python_37_says_what_is_missing(setup, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(setup, "LITE_VENV", tmp_path / "lite")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert setup.main("lite") == 1
+    assert "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7" in capsys.readouterr().err
+
+
+def test_a_python_of_pyenv_is_found_only_if_it_runs(setup, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    for version, program in (("3.7.16", "echo 3.7"), ("3.7.17", "exit 1")):
+        python = tmp_path / "versions" / version / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+    assert setup.find_python37() == tmp_path / "versions" / "3.7.16" / "bin" / "python"
+
+
+def test_an_unchanged_lock_needs_no_second_set_up_of_mindspore_lite(setup, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "LITE_VENV", tmp_path)
+    monkeypatch.setattr(setup, "find_python37", lambda: pytest.fail("looked for a Python"))
+    (tmp_path / ".set-up").write_text(setup.LITE_LOCK.read_text())
+    assert setup.main("lite") == 0
+
+
 def test_an_environment_of_another_python_or_a_broken_one_is_made_anew(setup, tmp_path):
     assert setup.version_of(Path(sys.executable)) == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert setup.version_of(tmp_path / "no" / "python") is None

@@ -11,7 +11,8 @@ from models.manifest import Precision
 from models.store import Bundle
 from service.engines.base import Engine, EngineFactory
 from service.engines.check import check_engine
-from service.engines.worker import HostedEngine, Order
+from service.engines.process import Order
+from service.engines.worker import HostedEngine
 from service.errors import ConfigError, EngineUnavailable
 
 # name -> "module:Class", imported late: a runtime that is not used need not be installed.

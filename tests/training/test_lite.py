@@ -68,6 +68,14 @@ def test_what_is_wrong_is_said(tiny_bundle, tmp_path, capsys, python, flags, cod
     assert not (tmp_path / "tiny").exists()
 
 
+def test_batch_sizes_that_are_none_are_a_wrong_usage(tiny_bundle, tmp_path, capsys):
+    for text in ("0,4", "one", "4,"):
+        with pytest.raises(SystemExit) as left:
+            run(tiny_bundle, tmp_path / "tiny" / "2", sys.executable, "--batch", text)
+        assert left.value.code == 2
+        assert f"'{text}' is no list of whole numbers such as 1,4,8" in capsys.readouterr().err
+
+
 def test_a_bundle_that_is_not_there_is_named(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "x" / "1", sys.executable) == 66
     assert "no model bundle at" in capsys.readouterr().err

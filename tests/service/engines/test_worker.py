@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from models.errors import BundleError
-from service.engines import worker
+from service.engines import process
 from service.engines.base import Engine
-from service.engines.worker import HostedEngine, Order, Patience, ProcessEnded
+from service.engines.process import Order, ProcessEnded
+from service.engines.worker import HostedEngine, Patience
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, NotReady
 
 ROOT = Path(__file__).parents[3]
@@ -152,6 +153,18 @@ def test_a_process_that_dies_fails_the_batch_that_was_in_it_and_no_other(start: 
     assert not is_alive(first)
 
 
+def test_who_notices_the_end_late_says_nothing_about_the_next_process(start: Open) -> None:
+    engine = start()
+    first = engine._present_process()
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: engine.away_s > 0)
+    engine.infer(images())
+    with pytest.raises(ProcessEnded, match="SIGKILL"):
+        first.infer(images())
+    engine._leave(first)
+    assert engine.away_s == 0
+
+
 def test_an_engine_that_raises_lives_on(start: Open) -> None:
     engine = start()
     pid = pid_of(engine)
@@ -208,11 +221,11 @@ def test_what_it_writes_goes_to_our_log_line_by_line_and_cannot_flood_it(
     engine = start()
     engine.infer(images(1, WRITE))
     engine.close()
-    words = [record.getMessage() for record in caplog.records if record.name == worker.__name__]
+    words = [record.getMessage() for record in caplog.records if record.name == process.__name__]
     written = [text.removeprefix("engine process: ") for text in words if text.startswith("engine process: ")]
-    assert [len(text) for text in written[:3]] == [worker.LINE_BYTES, worker.LINE_BYTES, 1000]
+    assert [len(text) for text in written[:3]] == [process.LINE_BYTES, process.LINE_BYTES, 1000]
     assert set(written[3:]) == {"line"}
-    assert len(written) == worker.LINES_A_MINUTE
+    assert len(written) == process.LINES_A_MINUTE
     assert sum("the rest is lost" in text for text in words) == 1
 
 
@@ -237,7 +250,7 @@ def test_closing_ends_the_engine_in_order(start: Open, caplog: pytest.LogCapture
 
 
 def test_closing_ends_one_that_does_not_listen_by_force(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CLOSE_S", 0.1)
+    monkeypatch.setattr(process, "CLOSE_S", 0.1)
     engine = start()
     pid = pid_of(engine)
     fates: list[Exception] = []
@@ -282,7 +295,8 @@ def test_nothing_of_it_is_left_behind(start: Open) -> None:
 PARENT = """
 import sys, threading
 import numpy as np
-from service.engines.worker import HostedEngine, Order
+from service.engines.process import Order
+from service.engines.worker import HostedEngine
 order = Order("engine_of_the_tests:Engine", sys.argv[1], "fp32", 1, {})
 engine = HostedEngine.open(sys.executable, order, lambda engine: None)
 print(engine._present_process().pid, flush=True)
