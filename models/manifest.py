@@ -121,9 +121,15 @@ class Labels(Strict):
 
 
 class Artifact(Strict):
-    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for."""
+    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for.
 
-    format: Literal["onnx", "mindir", "air", "openvino"]
+    `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one: it and MindSpore's
+    own `mindir` are read only by versions of their writer's age.
+    """
+
+    format: Literal[
+        "onnx", "mindir", "lite-mindir", "lite-mindir-ascend310", "lite-mindir-ascend310p", "air", "openvino"
+    ]
     precision: Precision
     file: FileName
     sha256: Sha256

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.artifacts import choose
 from models.errors import BundleError
 from models.manifest import Artifact, Golden, Labels, Manifest, Precision, inside
 
@@ -36,14 +37,7 @@ class Bundle:
 
     def artifact(self, formats: Sequence[str], precision: Precision) -> Artifact:
         """The first artifact of `precision` in the order of `formats`; BundleError lists what there is."""
-        have: dict[tuple[str, str], Artifact] = {(a.format, a.precision): a for a in self.manifest.artifacts}
-        for wanted in formats:
-            if (wanted, precision) in have:
-                return have[wanted, precision]
-        present = ", ".join(f"{f} {p}" for f, p in have)
-        raise BundleError(
-            f"{self.folder} has no {' or '.join(formats)} artifact of precision {precision}; it has: {present}"
-        )
+        return choose(self.manifest.artifacts, formats, precision, self.folder)
 
     def path(self, artifact: Artifact) -> Path:
         return self.folder / artifact.file

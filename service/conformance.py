@@ -86,11 +86,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How an engine is opened and how long it is looked at: `max_batch_size` images at once, `calls` calls."""
+    """How an engine is opened and how long it is looked at: `max_batch_size` images at once, `calls` calls.
+
+    `python`: the interpreter of its own process, if it has one.
+    """
 
     threads: int
     max_batch_size: int
     calls: int
+    python: str = ""
 
 
 def verify(bundle: Bundle, engines: Mapping[str, Options], effort: Effort) -> Iterator[Row]:
@@ -106,7 +110,7 @@ def verify_one(
 ) -> Row:
     """In a process of its own."""
     row = Row(engine, precision)
-    reason = _why_not(bundle, engine, precision)
+    reason = _why_not(bundle, engine, precision, effort.python)
     if reason is not None:
         return replace(row, unavailable=reason)
     try:
@@ -124,14 +128,14 @@ def in_own_process(work: Callable[..., T], *arguments: object) -> T:
             raise ConformanceError("its process died") from error
 
 
-def _why_not(bundle: Bundle, engine: str, precision: Precision) -> str | None:
+def _why_not(bundle: Bundle, engine: str, precision: Precision, python: str) -> str | None:
     if precision not in bundle.manifest.golden.tolerance:
         return f"the manifest gives no golden tolerance for {precision}"
     try:
         choose_artifact(engine, bundle, precision)
     except BundleError:
         return "the bundle has no artifact for it"
-    return None if is_installed(engine) else f"not installed: {how_to_install(engine)}"
+    return None if python or is_installed(engine) else f"not installed: {how_to_install(engine)}"
 
 
 def run_checks(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Row:
@@ -157,7 +161,7 @@ def run_checks(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Ro
 
 def _subject(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Subject:
     def opener(bundle: Bundle) -> Engine:
-        return load_engine(row.engine, bundle, row.precision, effort.threads, options=options)
+        return load_engine(row.engine, bundle, row.precision, effort.threads, python=effort.python, options=options)
 
     engine = opener(bundle)
     report = golden.check(bundle, row.precision, engine.infer)

@@ -122,7 +122,7 @@ def _objection(engine: str, precision: Precision, bundle: Bundle, settings: Sett
         choose_artifact(engine, bundle, precision)
     except (ConfigError, BundleError) as error:
         return error
-    if not is_installed(engine):
+    if not settings.engine_python and not is_installed(engine):
         return EngineUnavailable(f"the engine {engine} is not installed: {how_to_install(engine)}")
     doubt = bundle.manifest.doubt(precision) if settings.precision == "auto" else None
     return BundleError(doubt) if doubt else None
@@ -139,6 +139,8 @@ def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
     """The settings of one engine only. Raises ConfigError for one that means nothing to this engine."""
     if engine == "onnxruntime":
         return {"provider": settings.engine_provider}
+    if engine == "mindspore-lite":
+        return {"device": settings.lite_device, "device_id": settings.lite_device_id}
     if settings.engine_provider != "cpu":
         raise ConfigError(f"--engine-provider={settings.engine_provider} is for onnxruntime, not for {engine}")
     return {}
@@ -147,7 +149,9 @@ def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
 def _load(bundle: Bundle, settings: Settings, candidate: Candidate) -> Engine:
     threads = settings.engine_threads or usable_cpus()
     options = engine_options(candidate.engine, settings)
-    return load_engine(candidate.engine, bundle, candidate.precision, threads, options=options)
+    return load_engine(
+        candidate.engine, bundle, candidate.precision, threads, python=settings.engine_python, options=options
+    )
 
 
 def _fastest(

@@ -14,17 +14,13 @@ from pathlib import Path
 from service import logs
 from service.api.schemas import Result
 from service.cli.console import Console, UsageError
-from service.settings import Settings, add_flags, load_settings
+from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
 DEFAULT_TOP_K = 5
 FLAGS = (
     "model",
-    "engine",
-    "engine_provider",
-    "precision",
-    "max_batch_size",
+    *ENGINE_FLAGS,
     "decode_threads",
-    "engine_threads",
     "max_image_pixels",
 )
 

@@ -14,12 +14,9 @@ from models.errors import ContractError
 from service import logs
 from service.cli.console import AddressUnavailable, Console
 from service.errors import ServiceError
-from service.settings import Settings, add_flags, affinity_cpus, cpu_quotas, load_settings, usable_cpus
+from service.settings import ENGINE_FLAGS, Settings, add_flags, affinity_cpus, cpu_quotas, load_settings, usable_cpus
 
-FLAGS = (
-    *("model", "engine", "engine_provider", "precision", "engine_threads", "decode_threads", "max_batch_size"),
-    *("host", "port"),
-)
+FLAGS = ("model", *ENGINE_FLAGS, "decode_threads", "host", "port")
 
 OK, WARNING, PROBLEM = "ok", "warning", "PROBLEM"
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from models.store import Bundle
 from service.cli.console import Console, UsageError
 from service.errors import EngineUnavailable, GoldenCheckFailed
-from service.settings import Settings, add_flags, usable_cpus
+from service.settings import ENGINE_FLAGS, Settings, add_flags, usable_cpus
 
 if TYPE_CHECKING:
     from service.conformance import Row
 
-FLAGS = ("engine", "engine_provider", "max_batch_size", "engine_threads")
+FLAGS = tuple(name for name in ENGINE_FLAGS if name != "precision")  # all of them are tried
 COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}images/s"
 
 
@@ -57,7 +57,8 @@ def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
 
     with_artifacts = [name for name, able in CAPABILITIES.items() if able.formats]
     engines = with_artifacts if settings.engine == "auto" else [settings.engine]
-    effort = conformance.Effort(settings.engine_threads or usable_cpus(), settings.max_batch_size, calls)
+    threads = settings.engine_threads or usable_cpus()
+    effort = conformance.Effort(threads, settings.max_batch_size, calls, settings.engine_python)
     return conformance.verify(bundle, {name: engine_options(name, settings) for name in engines}, effort)
 
 

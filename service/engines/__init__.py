@@ -4,6 +4,7 @@ are its rows in the conformance tests."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
@@ -11,6 +12,9 @@ from typing import cast
 from models.manifest import Precision
 from models.store import Bundle
 from service.engines.base import Engine, EngineFactory
+from service.engines.check import check_engine
+from service.engines.process import Order
+from service.engines.worker import HostedEngine
 from service.errors import ConfigError, EngineUnavailable
 
 # name -> "module:Class", imported late: a runtime that is not used need not be installed.
@@ -18,21 +22,42 @@ ENGINES = {
     "onnxruntime": "service.engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "service.engines.openvino:OpenVinoEngine",
     "mindspore": "service.engines.mindspore:MindSporeEngine",
+    "mindspore-lite": "service.engines.mindspore_lite:MindSporeLiteEngine",
     "fake": "service.engines.fake:FakeEngine",
 }
 # The package that an engine imports, and the extra that installs it: pip install 'repvgg[onnx]'.
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "mindspore": "mindspore"}
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "mindspore": "mindspore",
+    "mindspore-lite": "mindspore_lite",
+}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "mindspore": "train"}
+# What no extra installs: the package index has MindSpore Lite for Python 3.7 only.
+HINTS = {"mindspore-lite": "python3 scripts/setup.py lite, then give --engine-python .venv-lite/bin/python"}
 
 
 def load_engine(
-    name: str, bundle: Bundle, precision: Precision, threads: int, *, options: Mapping[str, str | int] | None = None
+    name: str,
+    bundle: Bundle,
+    precision: Precision,
+    threads: int,
+    *,
+    python: str = "",
+    options: Mapping[str, str | int] | None = None,
 ) -> Engine:
     """The engine `name` serving `precision`, ready to infer; blocks. `options` are further arguments of its `open`.
 
-    Raises ConfigError for an unknown name or a precision that it has not, EngineUnavailable if its runtime is not
-    installed or its device is missing, BundleError if the bundle has no artifact that fits.
+    With `python`, an interpreter, in a process of its own.
+
+    Raises ConfigError for an unknown name or interpreter, or a precision that it has not, EngineUnavailable if its
+    runtime is not installed or its device is missing, BundleError if the bundle has no artifact that fits.
     """
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    if python:
+        order = Order(ENGINES[name], str(bundle.folder.resolve()), precision, threads, options or {})
+        return HostedEngine.open(python, order, partial(check_engine, bundle=bundle))
     return _factory(name).open(bundle, precision, threads, **(options or {}))
 
 
@@ -42,12 +67,10 @@ def is_installed(name: str) -> bool:
 
 
 def how_to_install(name: str) -> str:
-    return f"pip install 'repvgg[{EXTRAS[name]}]'"
+    return HINTS.get(name) or f"pip install 'repvgg[{EXTRAS[name]}]'"
 
 
 def _factory(name: str) -> EngineFactory:
-    if name not in ENGINES:
-        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
     module, _, class_name = ENGINES[name].partition(":")
     try:
         return cast(EngineFactory, getattr(import_module(module), class_name))

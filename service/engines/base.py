@@ -12,7 +12,10 @@ from models.store import Bundle
 
 
 class Engine(Protocol):
-    """`input_size` is S, `num_classes` is K below. `infer` may be called from several threads at once."""
+    """`input_size` is S, `num_classes` is K below. `infer` may be called from several threads at once.
+
+    An engine that may be away for a while also has `away_s`: the seconds since it went, 0 while it is there.
+    """
 
     @property
     def name(self) -> str:

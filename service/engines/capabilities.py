@@ -38,6 +38,10 @@ CAPABILITIES = {
     # bf16 is the fp32 network, multiplied in bf16.
     "openvino": Capabilities(("onnx",), {"fp32": "fp32", "bf16": "fp32", "int8": "int8"}, new_batch_sizes_cost=True),
     "mindspore": Capabilities(("mindir",), new_batch_sizes_cost=True),
+    # Which of the first three is the device's is known when it is opened.
+    "mindspore-lite": Capabilities(
+        ("lite-mindir", "lite-mindir-ascend310", "lite-mindir-ascend310p", "mindir"), {"fp32": "fp32", "fp16": "fp16"}
+    ),
     "fake": Capabilities(),
 }
 

@@ -10,14 +10,14 @@ import pytest
 
 from models.errors import BundleError
 from models.store import Bundle, open_bundle
-from service.engines import ENGINES, EXTRAS, PACKAGES, is_installed, load_engine
+from service.engines import ENGINES, EXTRAS, HINTS, PACKAGES, is_installed, load_engine
 from service.engines.capabilities import CAPABILITIES, choose_artifact, has_artifact
 from service.errors import ConfigError, EngineUnavailable
 
 
 def test_the_tables_are_of_the_same_engines() -> None:
     assert set(ENGINES) == set(CAPABILITIES)
-    assert set(PACKAGES) == set(EXTRAS) == set(ENGINES) - {"fake"}
+    assert set(PACKAGES) == {*EXTRAS, *HINTS} == set(ENGINES) - {"fake"}
 
 
 def test_an_unknown_name_lists_the_known_ones(tiny_bundle: Path) -> None:
@@ -26,9 +26,13 @@ def test_an_unknown_name_lists_the_known_ones(tiny_bundle: Path) -> None:
 
 
 def test_a_runtime_that_is_not_installed_names_the_extra(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "mindspore-lite", "service.engines.no_such_runtime:Engine")
-    monkeypatch.setitem(EXTRAS, "mindspore-lite", "mindspore-lite")
-    with pytest.raises(EngineUnavailable, match=r"pip install 'repvgg\[mindspore-lite\]'"):
+    monkeypatch.setitem(ENGINES, "onnxruntime", "service.engines.no_such_runtime:Engine")
+    with pytest.raises(EngineUnavailable, match=r"pip install 'repvgg\[onnx\]'"):
+        load_engine("onnxruntime", open_bundle(tiny_bundle), "fp32", threads=1)
+
+
+def test_mindspore_lite_in_this_interpreter_names_the_one_that_can_have_it(tiny_bundle: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"setup\.py lite, then give --engine-python \.venv-lite/bin/python"):
         load_engine("mindspore-lite", open_bundle(tiny_bundle), "fp32", threads=1)
 
 
