@@ -24,14 +24,13 @@ import onnx
 from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from pydantic import TypeAdapter, ValidationError
 
 from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Slug, Training
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import SUFFIXES, preprocess
-from models.store import Bundle, write_bundle
+from models.store import Bundle, name_and_version, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
 from training.data import evaluation_spec, open_split
@@ -77,7 +76,10 @@ def publish(
 
     Raises TrainingError.
     """
-    name, version = name_and_version(folder)
+    try:
+        name, version = name_and_version(folder)
+    except BundleError as error:
+        raise ConfigError(str(error)) from error
     images = read_images(golden or SAMPLES)
     tensors = tensors_of(images, spec)
     logits = logits_of(network, tensors)
@@ -106,15 +108,6 @@ def publish(
         return write_bundle(folder, manifest, files)
     except BundleError as error:
         raise TrainingError(str(error)) from error
-
-
-def name_and_version(folder: Path) -> tuple[str, str]:
-    """The last two parts of a bundle's folder. Raises ConfigError for what cannot be a name."""
-    parts = folder.absolute().parent.name, folder.name
-    try:
-        return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
-    except ValidationError as error:
-        raise ConfigError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
 def write_files(
