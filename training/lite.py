@@ -19,18 +19,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from models import golden
 from models.errors import BundleError
-from models.manifest import Artifact, Manifest, Precision, problems
-from models.store import MANIFEST, Bundle, open_bundle, sha256, write_bundle
+from models.manifest import Artifact, Precision
+from models.store import Bundle, open_bundle, sha256
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
+from training.versions import check_new, write_version
 
 CONVERTER = Path(__file__).with_name("lite_converter.py")
 # Half precision on CPU (ONNX's reference evaluator and ONNX Runtime) was up to 0.0051 off the golden logits of
@@ -80,14 +79,10 @@ def add_artifact(
 
     Raises BundleError, ConfigError, TrainingError.
     """
+    check_new(folder)
     onnx = bundle.artifact(("onnx",), "fp32")
     with tempfile.TemporaryDirectory() as drafts:
         model, lite = convert(bundle, onnx, Path(drafts), lite_python, target, batch)
-        files: dict[str, bytes | Path] = {
-            str(path.relative_to(bundle.folder)): path
-            for path in bundle.folder.rglob("*")
-            if path.is_file() and path != bundle.folder / MANIFEST
-        }
         name = f"model.{target.format}".replace("-mindir", "") + ".mindir"
         artifact = Artifact(
             format=target.format,
@@ -98,7 +93,13 @@ def add_artifact(
             output=onnx.output,
             batch=batch or "dynamic",
         )
-        return write_bundle(folder, with_artifact(bundle.manifest, artifact, folder), files | {name: model}), lite
+        return write_version(bundle, folder, [artifact], {name: model}, tolerance(bundle, target.precision)), lite
+
+
+def tolerance(bundle: Bundle, precision: Precision) -> dict[str, float]:
+    """What must be added to the golden tolerances of the bundle for a Lite artifact of this precision."""
+    known = precision in bundle.manifest.golden.tolerance
+    return {"fp16": FP16_TOLERANCE} if precision == "fp16" and not known else {}
 
 
 def convert(
@@ -153,22 +154,6 @@ def run_lite(lite_python: Path, order: dict[str, Any]) -> str:
             f"MindSpore Lite{cann}; scripts/setup.py lite makes one in .venv-lite"
         )
     return done.stdout.splitlines()[-1]
-
-
-def with_artifact(manifest: Manifest, artifact: Artifact, folder: Path) -> Manifest:
-    """The manifest of the new bundle. Raises ConfigError for a folder that is no name and version."""
-    changed = manifest.model_dump() | {
-        "name": folder.absolute().parent.name,
-        "version": folder.name,
-        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "artifacts": [*manifest.artifacts, artifact],
-    }
-    if artifact.precision == "fp16":
-        changed["golden"]["tolerance"].setdefault("fp16", FP16_TOLERANCE)
-    try:
-        return Manifest.model_validate(changed)
-    except ValidationError as error:
-        raise ConfigError(f"{folder} cannot be the new bundle: {problems(error)}") from error
 
 
 def _batch_sizes(text: str) -> list[int]:

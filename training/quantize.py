@@ -19,8 +19,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
 from math import ceil
 from pathlib import Path
 
@@ -31,9 +29,9 @@ from tqdm import tqdm
 
 from models import golden
 from models.errors import BundleError, ImageError
-from models.manifest import Accuracy, Manifest, Precision, Preprocess
+from models.manifest import Accuracy, Artifact, Precision, Preprocess
 from models.preprocess import images_in, preprocess
-from models.store import MANIFEST, Bundle, name_and_version, open_bundle, write_bundle
+from models.store import Bundle, open_bundle
 from training import precisions
 from training.data import evaluation_batches
 from training.datasets import Images, scan
@@ -41,6 +39,7 @@ from training.errors import ConfigError, DataError, TrainingError, reporting_err
 from training.offline import Engine
 from training.onnx_engine import open_engine
 from training.published import content
+from training.versions import check_new, write_version
 
 FILES: dict[Precision, str] = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # bf16 has none
 BATCH = 32
@@ -57,7 +56,8 @@ SAME_TOP1 = 0.001  # engines may disagree on one image of a thousand
 def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     try:
-        bundle = _new_version(open_bundle(flags.bundle), flags.out)
+        check_new(flags.out)
+        bundle = open_bundle(flags.bundle)
         batches = calibration_batches(flags.calibration, flags.images, bundle.manifest.preprocess)
         models = build(bundle, flags.precisions, batches, flags.calibrate)
         top1, deltas = measure(models, _labelled(flags.data, bundle), bundle)
@@ -66,12 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"note: the manifest says {known:.2%} for fp32: is {flags.data} what it was evaluated on?")
         if not flags.force:
             _refuse_losses(top1, flags.max_top1_drop)
-        manifest, files = described(bundle, models, top1, deltas, flags.max_top1_drop)
-        written = write_bundle(flags.out, manifest, files)
+        accuracy = Accuracy(top1=top1, max_top1_drop=flags.max_top1_drop)
+        artifacts, files = _artifacts(bundle, models)
+        tolerance = _tolerances(bundle, deltas)
+        written = write_version(bundle, flags.out, artifacts, files, tolerance, accuracy=accuracy)
     except BundleError as error:
         raise DataError(str(error)) from error
-    artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in written.manifest.artifacts)
-    print(f"{written.folder}: {artifacts}; golden tolerances: {written.manifest.golden.tolerance}")
+    kinds = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in written.manifest.artifacts)
+    print(f"{written.folder}: {kinds}; golden tolerances: {written.manifest.golden.tolerance}")
     return 0
 
 
@@ -109,19 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--force", action="store_true", help="write the bundle whatever is lost")
     return parser
-
-
-def _new_version(bundle: Bundle, out: Path) -> Bundle:
-    """The bundle under the name and version of `out`. Raises ConfigError."""
-    if out.exists():
-        raise ConfigError(f"{out} exists: a published bundle is never changed; give the next version")
-    try:
-        name, version = name_and_version(out)
-    except BundleError as error:
-        raise ConfigError(str(error)) from error
-    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    manifest = bundle.manifest.model_copy(update={"name": name, "version": version, "created_at": made})
-    return replace(bundle, manifest=manifest)
 
 
 def calibration_batches(folder: Path, count: int, spec: Preprocess) -> Iterator[NDArray[np.float32]]:
@@ -214,37 +203,29 @@ def _refuse_losses(top1: Mapping[Precision, float], most: float) -> None:
         )
 
 
-def described(
-    bundle: Bundle,
-    models: Mapping[Precision, onnx.ModelProto],
-    top1: Mapping[Precision, float],
-    deltas: Mapping[Precision, float],
-    max_top1_drop: float,
-) -> tuple[Manifest, dict[str, bytes | Path]]:
-    """The manifest and the files of the bundle with what was added."""
-    old = bundle.manifest
+def _artifacts(
+    bundle: Bundle, models: Mapping[Precision, onnx.ModelProto]
+) -> tuple[list[Artifact], dict[str, bytes | Path]]:
+    """Of the precisions that have a file, and these files."""
     source = bundle.artifact(("onnx",), "fp32")
-    added = {FILES[precision]: model.SerializeToString() for precision, model in models.items() if precision in FILES}
-    artifacts = [artifact for artifact in old.artifacts if artifact.file not in added]
+    artifacts: list[Artifact] = []
+    files: dict[str, bytes | Path] = {}
     for precision, file in FILES.items():
-        if file in added:
-            digest = hashlib.sha256(added[file]).hexdigest()
+        if precision in models:
+            encoded = models[precision].SerializeToString()
+            digest = hashlib.sha256(encoded).hexdigest()
             artifacts.append(source.model_copy(update={"precision": precision, "file": file, "sha256": digest}))
-    tolerance = {precision: GOLDEN_MARGIN * delta for precision, delta in deltas.items()}
+            files[file] = encoded
+    return artifacts, files
+
+
+def _tolerances(bundle: Bundle, deltas: Mapping[Precision, float]) -> dict[str, float]:
+    """Of every measured precision but fp32, whose own stays."""
+    tolerance: dict[str, float] = {name: GOLDEN_MARGIN * delta for name, delta in deltas.items() if name != "fp32"}
     if "int8" in tolerance:
         greatest = float(np.abs(golden.load(bundle)[1]).max())
         tolerance["int8"] = max(tolerance["int8"], GOLDEN_SHARE_INT8 * greatest)
-    tolerance |= old.golden.tolerance
-    manifest = old.model_copy(
-        update={
-            "artifacts": artifacts,
-            "golden": old.golden.model_copy(update={"tolerance": tolerance}),
-            "accuracy": Accuracy(top1=dict(top1), max_top1_drop=max_top1_drop),
-        }
-    )
-    kept = [path for path in bundle.folder.rglob("*") if path.is_file() and path.name != MANIFEST]
-    files: dict[str, bytes | Path] = {str(path.relative_to(bundle.folder)): path for path in kept}
-    return Manifest.model_validate(manifest.model_dump()), files | added
+    return tolerance
 
 
 if __name__ == "__main__":
