@@ -7,6 +7,7 @@ serve:  ## serve the default model bundle on http://127.0.0.1:8000
 
 test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
+	@$(PYTHON) scripts/setup.py lite || echo "the tests of MindSpore Lite will be skipped"
 	@.venv/bin/python -m pytest
 
 check:  ## format, lint, types, layers
@@ -25,4 +26,5 @@ lock:  ## pin all dependencies again; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
 	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
+	echo 'mindspore-lite==2.0.0' | uv pip compile --quiet --python-version 3.7 --python-platform linux --generate-hashes --custom-compile-command "make lock" - --output-file requirements/lite.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

@@ -44,10 +44,12 @@ class GoldenSet(Strict):
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite."""
+    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite. `top1_agreement`: the
+    fraction of the images whose greatest logit is the expected one's."""
 
     max_delta: float
     tolerance: float
+    top1_agreement: float
 
     @property
     def ok(self) -> bool:
@@ -98,10 +100,14 @@ def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:
     """
     tolerance = bundle.manifest.golden.tolerance.get(precision)
     if tolerance is None:
-        raise BundleError(f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}")
+        known = ", ".join(bundle.manifest.golden.tolerance)
+        raise BundleError(
+            f"{bundle.folder}: the manifest gives no golden tolerance for precision {precision}, only for: {known}"
+        )
     tensors, expected = load(bundle)
-    deltas = [_delta(infer(tensor[None]), logits[None]) for tensor, logits in zip(tensors, expected, strict=True)]
-    return GoldenReport(max(deltas), tolerance)
+    answers = [(infer(tensor[None]), logits[None]) for tensor, logits in zip(tensors, expected, strict=True)]
+    same = [found.shape == logits.shape and found.argmax() == logits.argmax() for found, logits in answers]
+    return GoldenReport(max(_delta(*answer) for answer in answers), tolerance, float(np.mean(same)))
 
 
 def _delta(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -3,7 +3,8 @@
 1. an unknown schema version is refused before anything else is looked at;
 2. an unknown key, a wrong type or a value out of range names the key;
 3. no file name may leave the bundle's folder;
-4. what was written is read back equal.
+4. what was written is read back equal;
+5. it vouches for a precision only by its golden tolerance and its measured accuracy.
 """
 
 from __future__ import annotations
@@ -120,9 +121,15 @@ class Labels(Strict):
 
 
 class Artifact(Strict):
-    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for."""
+    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for.
 
-    format: Literal["onnx", "mindir", "air", "openvino"]
+    `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one: it and MindSpore's
+    own `mindir` are read only by versions of their writer's age.
+    """
+
+    format: Literal[
+        "onnx", "mindir", "lite-mindir", "lite-mindir-ascend310", "lite-mindir-ascend310p", "air", "openvino"
+    ]
     precision: Precision
     file: FileName
     sha256: Sha256
@@ -137,6 +144,24 @@ class Golden(Strict):
     file: FileName
     sha256: Sha256
     tolerance: dict[Precision, Annotated[float, Field(gt=0.0)]]
+
+
+class Accuracy(Strict):
+    """`top1`: fractions of the images of `training.evaluated_on`, served in each precision. The others may be at most
+    `max_top1_drop` below fp32."""
+
+    top1: dict[Precision, Unit]
+    max_top1_drop: Unit
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Accuracy:
+        if "fp32" not in self.top1:
+            raise ValueError("top1 must name fp32, with which the others are compared")
+        return self
+
+    def drop(self, precision: Precision) -> float | None:
+        """How far the top-1 is below that of fp32, without the last bits of its floats; None if it was not measured."""
+        return round(self.top1["fp32"] - self.top1[precision], 9) if precision in self.top1 else None
 
 
 class Training(Strict):
@@ -163,6 +188,7 @@ class Manifest(Strict):
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     golden: Golden
     training: Training
+    accuracy: Accuracy | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -170,6 +196,21 @@ class Manifest(Strict):
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
         return self
+
+    def doubt(self, precision: Precision) -> str | None:
+        """Why this manifest does not vouch for a precision, None if it does.
+
+        It vouches for what has a golden tolerance and no measured loss of accuracy over its limit; for int8, which no
+        tolerance of logits can vouch for alone, the loss must have been measured.
+        """
+        if precision not in self.golden.tolerance:
+            return f"the manifest gives no golden tolerance for {precision}"
+        drop = self.accuracy.drop(precision) if self.accuracy else None
+        if drop is None:
+            return "the manifest gives no top-1 of int8" if precision == "int8" else None
+        if self.accuracy and drop > self.accuracy.max_top1_drop:
+            return f"{precision} loses {drop:.2%} of top-1, the manifest allows {self.accuracy.max_top1_drop:.2%}"
+        return None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

@@ -17,8 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from models.artifacts import choose
 from models.errors import BundleError
-from models.manifest import Artifact, Golden, Labels, Manifest, Precision, inside
+from models.manifest import Artifact, Golden, Labels, Manifest, Precision, Slug, inside
 
 STORE = Path(__file__).parent / "store"
 MANIFEST = "manifest.json"
@@ -36,14 +39,7 @@ class Bundle:
 
     def artifact(self, formats: Sequence[str], precision: Precision) -> Artifact:
         """The first artifact of `precision` in the order of `formats`; BundleError lists what there is."""
-        have: dict[tuple[str, str], Artifact] = {(a.format, a.precision): a for a in self.manifest.artifacts}
-        for wanted in formats:
-            if (wanted, precision) in have:
-                return have[wanted, precision]
-        present = ", ".join(f"{f} {p}" for f, p in have)
-        raise BundleError(
-            f"{self.folder} has no {' or '.join(formats)} artifact of precision {precision}; it has: {present}"
-        )
+        return choose(self.manifest.artifacts, formats, precision, self.folder)
 
     def path(self, artifact: Artifact) -> Path:
         return self.folder / artifact.file
@@ -134,6 +130,15 @@ def read(path: Path) -> bytes:
 def _checksums(manifest: Manifest) -> list[tuple[str, str]]:
     entries: list[Labels | Golden | Artifact] = [manifest.labels, manifest.golden, *manifest.artifacts]
     return [(entry.file, entry.sha256) for entry in entries]
+
+
+def name_and_version(folder: Path) -> tuple[str, str]:
+    """The last two parts of a bundle's folder. Raises BundleError for what cannot be a name."""
+    parts = folder.absolute().parent.name, folder.name
+    try:
+        return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
+    except ValidationError as error:
+        raise BundleError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:

@@ -1,12 +1,14 @@
-"""Set up .venv for `make serve` (the service's own dependencies) or `make test` (everything).
+"""Set up .venv for `make serve` (the service's own dependencies) or `make test` (everything), .venv-lite for `lite`.
 
-Needs Python >= 3.10 with pip and nothing else; what is installed comes from the hashed lock files.
-Called again with unchanged lock files it does nothing.
+Needs Python >= 3.10 with pip and nothing else, and for MindSpore Lite a Python 3.7 beside it; what is installed comes
+from the hashed lock files. Called again with unchanged lock files it does nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +18,15 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 # The lock files of each set-up; `dev` holds the pins of `serve` and more, so it serves both.
 LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
+# The package index has MindSpore Lite for CPython 3.7 only, so that it lives apart.
+LITE_VENV = ROOT / ".venv-lite"
+LITE_LOCK = ROOT / "requirements" / "lite.lock"
 DOWNLOADS = {"serve": "about 55 MB", "dev": "about 0.9 GB"}
 
 
 def main(which: str) -> int:
+    if which == "lite":
+        return set_up_lite()
     refusal = missing(which)
     if refusal:
         print(f"cannot set up .venv: {refusal}", file=sys.stderr)
@@ -34,6 +41,34 @@ def main(which: str) -> int:
     pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     stamp(which).write_text(fingerprint(which))
     return 0
+
+
+def set_up_lite() -> int:
+    lock, done = LITE_LOCK.read_text(), LITE_VENV / ".set-up"
+    if done.is_file() and done.read_text() == lock:
+        return 0
+    python37 = find_python37()
+    if python37 is None:
+        print(
+            "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7 only, and neither python3.7 "
+            "nor a 3.7 of pyenv is here; get one: pyenv install 3.7",
+            file=sys.stderr,
+        )
+        return 1
+    print("setting up .venv-lite: downloads about 185 MB the first time", flush=True)
+    subprocess.run([str(python37), "-m", "venv", "--clear", str(LITE_VENV)], check=True)
+    install = ["install", "--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
+    hashed = ["--require-hashes", "--requirement", str(LITE_LOCK)]
+    subprocess.run([str(LITE_VENV / "bin" / "python"), "-m", "pip", *install, *hashed], check=True)
+    done.write_text(lock)
+    return 0
+
+
+def find_python37() -> Path | None:
+    """On the PATH, or one of pyenv's, whose own python3.7 on the PATH need not run."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [Path(shutil.which("python3.7") or ""), *sorted(pyenv.glob("versions/3.7.*/bin/python"), reverse=True)]
+    return next((python for python in found if version_of(python) == "3.7"), None)
 
 
 def missing(which: str) -> str | None:
@@ -92,4 +127,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1]))
     except subprocess.CalledProcessError as error:
-        sys.exit(f"cannot set up .venv: `{' '.join(error.cmd)}` failed; its words are above")
+        sys.exit(f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above")

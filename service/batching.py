@@ -5,7 +5,8 @@
 3. a caller that leaves never hurts its batch-mates, and costs no engine time if it was still queued;
 4. an image that cannot make its deadline is dropped before the engine;
 5. a batch that fails never stops the next, and only the images that also fail alone fail;
-6. whatever happens, every caller is answered: nothing is left pending.
+6. an engine that is away for longer is not asked image by image: all are told when to come back;
+7. whatever happens, every caller is answered: nothing is left pending.
 
 Arrivals of one tick of the event loop coalesce, because the pump runs in the next one. A batch is built only when a
 slot of the engine is free, so late arrivals still get in. All state belongs to the event loop's thread; only
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import DeadlineExceeded, Draining, EngineFailed, Overloaded
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded
 from service.metrics import Metrics
 from service.speed import BatchSpeed
 
@@ -78,11 +79,11 @@ class _Batch:
 
 @dataclass
 class _Outcome:
-    """A row of logits, or None, for each image; `whole` if the engine took them in one batch."""
+    """A row of logits for each image, or None, or why the engine is away; `usual` if its time tells the speed."""
 
-    rows: list[NDArray[np.float32] | None]
+    rows: list[NDArray[np.float32] | NotReady | None]
     infer_s: float
-    whole: bool
+    usual: bool
 
 
 class Batcher:
@@ -148,6 +149,11 @@ class Batcher:
         return max(0.0, self._clock() - min(started)) if started else 0.0
 
     @property
+    def engine_away_s(self) -> float:
+        """How long the engine has been away, seconds; 0 while it is there, as an engine in this process always is."""
+        return float(getattr(self._engine, "away_s", 0.0))
+
+    @property
     def idle(self) -> bool:
         """Nothing is in the engine."""
         return not self._running
@@ -160,7 +166,7 @@ class Batcher:
         """float32 (3, S, S) -> its logits.
 
         Raises at once ValueError for another shape or dtype, Draining if closed, Overloaded if the queue is full;
-        DeadlineExceeded if it cannot make its deadline; EngineFailed.
+        DeadlineExceeded if it cannot make its deadline; EngineFailed; NotReady while the engine is away.
         """
         now = self._clock()
         if image.shape != self._image_shape or image.dtype != np.float32:
@@ -231,13 +237,16 @@ class Batcher:
         """Free the slot and start the next batch, only then answer this one."""
         del self._running[done]
         outcome = done.result()
-        if outcome.whole:
+        if outcome.usual:
             self._speed.learn(len(batch.items), outcome.infer_s)
         self._metrics.engine_busy.inc(max(0.0, outcome.infer_s))
         self._pump()
         for item, row in zip(batch.items, outcome.rows, strict=True):
-            if row is None:  # an error of its own for each: a traceback grows on an exception wherever it is raised
+            # An error of its own for each: a traceback grows on an exception wherever it is raised.
+            if row is None:
                 item.settle(EngineFailed("the engine gave no usable answer for this image"))
+            elif isinstance(row, NotReady):
+                item.settle(NotReady(row.detail, row.retry_after_s))
             else:
                 queue_s = batch.started_at - item.queued_at
                 item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s))
@@ -245,24 +254,28 @@ class Batcher:
     def _infer(self, images: list[NDArray[np.float32]]) -> _Outcome:
         """In the executor: the whole batch, or after a failure each image alone, once. Raises nothing."""
         started = self._clock()
-        whole, rows = True, self._try_infer(images)
+        usual = not self.engine_away_s  # a wait for it says nothing about its speed
+        rows = self._try_infer(images)
         if rows is None:
-            whole, rows = False, [None]
+            usual, rows = False, [None]
             if len(images) > 1:
                 rows = [row for image in images for row in self._try_infer([image]) or [None]]
-        return _Outcome(rows, self._clock() - started, whole)
+        return _Outcome(rows, self._clock() - started, usual)
 
-    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | None] | None:
-        """A row of logits for each image, None where they are not finite; None if the batch failed."""
+    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | NotReady | None] | None:
+        """A row of logits for each image, None where they are not finite, NotReady; None if the batch failed."""
         try:
             # np.stack and np.array copy: neither we nor the engine see the other's buffers again.
             logits = np.array(self._engine.infer(np.stack(images)), dtype=np.float32)
             if logits.shape != (len(images), self._engine.num_classes):
                 raise ValueError(f"the engine answered {len(images)} images with shape {logits.shape}")
+        except NotReady as error:
+            log.warning("%d images are not classified: %s", len(images), error)
+            return [error] * len(images)
         except BaseException:  # an engine may raise anything, and no caller may be left without an answer
             log.exception("the engine failed on a batch of %d", len(images))
             return None
-        rows = [row if np.isfinite(row).all() else None for row in logits]
+        rows: list[NDArray[np.float32] | NotReady | None] = [row if np.isfinite(row).all() else None for row in logits]
         if bad := sum(row is None for row in rows):
             log.error("the engine gave logits that are not finite for %d of %d images", bad, len(rows))
         return rows

@@ -20,24 +20,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models import golden
-from models.errors import BundleError, ContractError, ImageError
+from models.errors import ImageError
 from models.manifest import Preprocess
 from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
 from service.batching import Batcher, Inferred
-from service.engines import load_engine
 from service.engines.base import Engine
-from service.errors import DeadlineExceeded, Draining, GoldenCheckFailed, Overloaded, ServiceError
+from service.engines.capabilities import CAPABILITIES
+from service.engines.check import check_engine
+from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from service.metrics import Metrics
+from service.selection import Choice, open_engine
 from service.settings import Settings, usable_cpus
 
 log = logging.getLogger(__name__)
 
-FAKE = "fake"
 # The part of the moving average of decode times that the newest image makes.
 NEWEST_WEIGHT = 0.1
+MOST_WARM_UP_SIZES = 32
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,21 @@ class _Request:
 
 
 class Classifier:
-    """One open bundle on one engine; images are answered until `close`."""
+    """One open bundle on one engine; images are answered until `close`. `choice`: why this engine, unless it was
+    handed in."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, batcher: Batcher, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        batcher: Batcher,
+        settings: Settings,
+        metrics: Metrics,
+        choice: Choice | None = None,
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
+        self.choice = choice
         self.batcher = batcher
         self._max_queue_images = settings.max_queue_images
         self._max_image_pixels = settings.max_image_pixels
@@ -103,12 +114,13 @@ class Classifier:
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
+        choice: Choice | None = None
         if engine is None:
-            threads = settings.engine_threads or usable_cpus()
-            engine = await asyncio.to_thread(load_engine, settings.engine, bundle, settings.precision, threads)
+            opened = await asyncio.to_thread(open_engine, bundle, settings)
+            engine, choice = opened
         try:
             await asyncio.to_thread(check_engine, engine, bundle)
-            sizes = (1, settings.max_batch_size)
+            sizes = warm_up_sizes(engine.name, settings.max_batch_size)
             seconds = [await asyncio.to_thread(_warm_up, engine, images) for images in sizes]
         except BaseException:
             engine.close()
@@ -122,7 +134,7 @@ class Classifier:
         for images, measured_s in zip(sizes, seconds, strict=True):
             batcher.learn_speed(images, measured_s)
         _publish(bundle, engine, metrics)
-        return cls(bundle, engine, batcher, settings, metrics)
+        return cls(bundle, engine, batcher, settings, metrics, choice)
 
     @property
     def predicted_wait_s(self) -> float:
@@ -232,32 +244,12 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     return _Decoded(tensor, image_format, time.monotonic() - started)
 
 
-def check_engine(engine: Engine, bundle: Bundle) -> None:
-    """Does the engine reproduce the bundle's golden logits? The fake engine has none. Blocks.
-
-    Raises GoldenCheckFailed, or BundleError for an engine of another input size or number of classes.
-    """
-    expected = (bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes)
-    if (engine.input_size, engine.num_classes) != expected:
-        raise BundleError(
-            f"{bundle.folder} has input size and classes {expected}, "
-            f"the engine {engine.name} {(engine.input_size, engine.num_classes)}"
-        )
-    if engine.name == FAKE:
-        log.warning("the fake engine answers: no network is loaded and no golden logits are checked")
-        return
-    try:
-        report = golden.check(bundle, engine.precision, engine.infer)
-    except ContractError:
-        raise
-    except Exception as error:
-        raise GoldenCheckFailed(f"the engine {engine.name} failed on the golden images: {error}") from error
-    if not report.ok:
-        raise GoldenCheckFailed(
-            f"the engine {engine.name} {engine.precision} is up to {report.max_delta:.3g} off the golden logits of "
-            f"{bundle.folder}, {report.tolerance:.3g} is allowed: this is not the network that was trained"
-        )
-    log.info("golden check passed: %.3g off, %.3g allowed", report.max_delta, report.tolerance)
+def warm_up_sizes(engine: str, max_batch_size: int) -> list[int]:
+    """Batch sizes to run before anybody waits: the smallest and the largest, and where a new size costs those between,
+    as far as start-up can bear it."""
+    able = CAPABILITIES.get(engine)
+    between = min(max_batch_size, MOST_WARM_UP_SIZES) if able and able.new_batch_sizes_cost else 1
+    return sorted({*range(1, between + 1), max_batch_size})
 
 
 def _warm_up(engine: Engine, images: int) -> float:

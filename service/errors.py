@@ -2,7 +2,7 @@
 
 ServiceError
 ├── Overloaded            the queue is full: come back later
-├── NotReady              still starting: come back later
+├── NotReady              still starting, or the engine starts again: come back later
 ├── Draining              shutting down: come back later, to another instance
 ├── DeadlineExceeded      no answer within the caller's deadline
 ├── EngineFailed          the engine gave no usable answer for this image; the reason is logged, not shown
@@ -35,7 +35,7 @@ class Overloaded(_ComeBackLater):
 
 
 class NotReady(_ComeBackLater):
-    """The model is still being loaded and checked."""
+    """The model is still being loaded and checked, or the engine's process is started again."""
 
 
 class Draining(_ComeBackLater):

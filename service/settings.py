@@ -23,6 +23,11 @@ from service.errors import ConfigError
 
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
+# The settings that choose an engine, for every verb that opens one.
+ENGINE_FLAGS = (
+    *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
+    *("precision", "engine_threads", "max_batch_size"),
+)
 
 # Kubernetes docs, "Accessing the Service: Environment variables". A Service named repvgg-canary collides alike.
 _INJECTED_NAME = re.compile(
@@ -40,7 +45,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
-    engine: Literal["auto", "onnxruntime", "fake"] = Field("auto", description="runtime that computes the logits")
+    engine: Literal["auto", "onnxruntime", "openvino", "mindspore-lite", "mindspore", "fake"] = Field(
+        "auto", description="runtime that computes the logits"
+    )
+    engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
+        "cpu", description="execution provider of onnxruntime"
+    )
+    engine_python: str = Field("", description="interpreter that runs the engine in a process of its own")
+    lite_device: Literal["cpu", "ascend310", "ascend310p"] = Field("cpu", description="where mindspore-lite computes")
+    lite_device_id: int = Field(0, ge=0, le=63, description="which Ascend device mindspore-lite uses")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
@@ -136,7 +149,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         field = Settings.model_fields[name]
         wanted = allowed(name)
         limits = "" if wanted == "text" else f": {wanted}"
-        default = {None: "the CPUs it may use", (): "none"}.get(field.default, field.default)
+        default = {None: "the CPUs it may use", (): "none", "": "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
@@ -149,10 +162,15 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
     `os.cpu_count()` knows neither; more threads than this only get each other throttled.
     """
-    return max(1, min([len(os.sched_getaffinity(0)), *(math.ceil(quota) for quota in cpu_quotas(root))]))
+    return max(1, min([affinity_cpus(), *(math.ceil(quota) for quota in cpu_quotas(root))]))
 
 
-def cpu_quotas(root: Path) -> Iterator[float]:
+def affinity_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
     """The CPU quotas, in cores, of this process's cgroups and of their ancestors, versions 1 and 2."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,15 +1,44 @@
-"""How long a batch takes on this engine, learnt from the batches that ran.
+"""How long a batch takes on this engine: measured beforehand, and learnt from the batches that ran.
 
 Between the measured sizes the time is interpolated, beyond them it is the nearest one's; 0 before anything is measured.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 # The part of a moving average that the newest batch makes.
 NEWEST_WEIGHT = 0.2
 FADING = 0.99
+# Runs of a batch that a measurement wants to have time for: the first one may have to make kernels.
+RUNS = 5
+
+
+def images_per_second(
+    infer: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32], seconds: float
+) -> float:
+    """The speed of the fastest of several batches, within about `seconds`; in whole batches of `images`, or of as many
+    of them as fit into the time. The fastest, because other work on the machine can only slow a batch down.
+    """
+    give_up_at = time.perf_counter() + seconds
+    infer(images[:1])
+    alone_s = _seconds(infer, images[:1])
+    batch = images[: max(1, int(seconds / RUNS / alone_s))]
+    infer(batch)
+    fastest_s = _seconds(infer, batch)
+    while time.perf_counter() < give_up_at:
+        fastest_s = min(fastest_s, _seconds(infer, batch))
+    return len(batch) / fastest_s
+
+
+def _seconds(infer: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32]) -> float:
+    started = time.perf_counter()
+    infer(images)
+    return time.perf_counter() - started
 
 
 class BatchSpeed:

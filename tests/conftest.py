@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 from models import golden
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
-from models.store import write_bundle
+from models.store import open_bundle, write_bundle
+from training import lite
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -149,6 +150,24 @@ def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.Mod
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle with a random network of 10 classes on 32 x 32 pixels."""
     return write_tiny_bundle(tmp_path_factory.mktemp("store") / "tiny" / "1", tiny_network())
+
+
+@pytest.fixture(scope="session")
+def lite_python() -> Path:
+    """An interpreter that has MindSpore Lite; `make test` sets it up where there is a Python 3.7."""
+    folder = Path(__file__).parents[1] / ".venv-lite"
+    if not (folder / ".set-up").exists():
+        pytest.skip(
+            "MindSpore Lite is not here: python3 scripts/setup.py lite installs it, for which it needs Python 3.7"
+        )
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def lite_bundle(tiny_bundle: Path, lite_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with what MindSpore Lite made of its ONNX."""
+    folder = tmp_path_factory.mktemp("store") / "tiny" / "2"
+    return lite.add_artifact(open_bundle(tiny_bundle), folder, lite_python, lite.TARGETS["cpu"], [])[0].folder
 
 
 @pytest.fixture(scope="session")

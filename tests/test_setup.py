@@ -53,7 +53,7 @@ def test_changed_locks_need_a_new_set_up(setup):
     assert not setup.is_current("serve")
 
 
-@pytest.mark.parametrize("lock", ["build", "serve", "dev"])
+@pytest.mark.parametrize("lock", ["build", "serve", "dev", "lite"])
 def test_a_lock_file_pins_with_hashes_and_names_no_index(lock):
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     pins = [line for line in text.splitlines() if line and line[0].isalnum()]
@@ -74,6 +74,32 @@ def test_serving_and_testing_pin_the_same_versions():
 
 def test_serving_needs_no_training_framework():
     assert "mindspore" not in (ROOT / "requirements" / "serve.lock").read_text()
+
+
+def test_mindspore_lite_without_a_python_37_says_what_is_missing(setup, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(setup, "LITE_VENV", tmp_path / "lite")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert setup.main("lite") == 1
+    assert "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7" in capsys.readouterr().err
+
+
+def test_a_python_of_pyenv_is_found_only_if_it_runs(setup, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    for version, program in (("3.7.16", "echo 3.7"), ("3.7.17", "exit 1")):
+        python = tmp_path / "versions" / version / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+    assert setup.find_python37() == tmp_path / "versions" / "3.7.16" / "bin" / "python"
+
+
+def test_an_unchanged_lock_needs_no_second_set_up_of_mindspore_lite(setup, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "LITE_VENV", tmp_path)
+    monkeypatch.setattr(setup, "find_python37", lambda: pytest.fail("looked for a Python"))
+    (tmp_path / ".set-up").write_text(setup.LITE_LOCK.read_text())
+    assert setup.main("lite") == 0
 
 
 def test_an_environment_of_another_python_or_a_broken_one_is_made_anew(setup, tmp_path):

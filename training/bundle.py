@@ -24,20 +24,20 @@ import onnx
 from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from pydantic import TypeAdapter, ValidationError
 
 from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Slug, Training
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
 from training.checkpoint import load_network
 from training.config import TrainConfig
 from training.data import evaluation_spec, open_split
-from training.errors import ConfigError, DataError, TrainingError
+from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.loop import evaluate_on
+from training.versions import check_new
 
 INPUT, OUTPUT = "image", "logits"
 FP32_TOLERANCE = 1e-3
@@ -46,6 +46,7 @@ SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 
 def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path | None, recipe: Path | None) -> Bundle:
     """Export `pretrained` into the new bundle `folder`. Raises TrainingError."""
+    check_new(folder)  # before an evaluation that may take long
     validation = open_split(config, "val")
     network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
     _, top1, top5 = evaluate_on(network, validation, config)
@@ -77,7 +78,7 @@ def publish(
 
     Raises TrainingError.
     """
-    name, version = name_and_version(folder)
+    name, version = check_new(folder)
     images = read_images(golden or SAMPLES)
     tensors = tensors_of(images, spec)
     logits = logits_of(network, tensors)
@@ -106,15 +107,6 @@ def publish(
         return write_bundle(folder, manifest, files)
     except BundleError as error:
         raise TrainingError(str(error)) from error
-
-
-def name_and_version(folder: Path) -> tuple[str, str]:
-    """The last two parts of a bundle's folder. Raises ConfigError for what cannot be a name."""
-    parts = folder.absolute().parent.name, folder.name
-    try:
-        return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
-    except ValidationError as error:
-        raise ConfigError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
 
 
 def write_files(

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from starlette.responses import Response
 
+from service import selection
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
-from service.api.schemas import Answer, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
+from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
 from service.classifier import Classified, Classifier, Fate
 
 
@@ -59,3 +60,19 @@ def result_of(index: int, filename: str | None, fate: Fate) -> Result:
 def served_model(classifier: Classifier) -> ServedModel:
     manifest, engine = classifier.bundle.manifest, classifier.engine
     return ServedModel(name=manifest.name, version=manifest.version, engine=engine.name, precision=engine.precision)
+
+
+def choice_of(choice: selection.Choice | None) -> Choice | None:
+    """None for an engine that was handed in."""
+    if choice is None:
+        return None
+    candidates = [
+        Candidate(
+            engine=one.engine,
+            precision=one.precision,
+            images_per_second=one.images_per_second,
+            objection=str(one.objection) if one.objection else None,
+        )
+        for one in choice.candidates
+    ]
+    return Choice(reason=choice.reason, candidates=candidates)

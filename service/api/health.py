@@ -1,7 +1,8 @@
 """Probes: /livez (alias /healthz), /readyz, /startupz. None of them needs a key or touches the model.
 
 1. /livez fails only when a restart would help: the event loop answers it, and the engine must not be stuck;
-2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining;
+2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining or while the engine is
+   started again;
 3. /startupz says whether start-up is over.
 """
 
@@ -21,6 +22,7 @@ from service.settings import Settings
 STUCK_AFTER_S = 30.0
 STUCK_AFTER_DEADLINES = 3
 RETRY_WHILE_DRAINING_S = 1.0
+RETRY_WHILE_AWAY_S = 1.0
 
 
 class Probes:
@@ -53,6 +55,7 @@ class Probes:
         try:
             self._lifecycle.serving()
             self._refuse_while_draining()
+            self._refuse_while_engine_is_away()
         except ServiceError as error:
             return Exchange.of(request).problem(fault_of(error), checks=checks)
         return JSONResponse({"status": "ready"} | ({"checks": checks} if checks else {}))
@@ -69,10 +72,25 @@ class Probes:
         if self._lifecycle.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
 
+    def _refuse_while_engine_is_away(self) -> None:
+        if away_s := self._engine_away_s():
+            detail = f"the engine's process ended {away_s:.1f} s ago and is being started again"
+            raise NotReady(detail, RETRY_WHILE_AWAY_S)
+
+    def _engine_away_s(self) -> float:
+        """0 while it is there."""
+        classifier = self._lifecycle.classifier
+        return 0.0 if classifier is None else classifier.batcher.engine_away_s
+
     def _engine_age_s(self) -> float:
         """How long the batch in the engine has been there, seconds."""
         classifier = self._lifecycle.classifier
         return 0.0 if classifier is None else classifier.batcher.longest_running_s
+
+    def _state_of_engine(self) -> str:
+        if self._engine_away_s():
+            return "starting again"
+        return "ok" if self._engine_age_s() <= self._stuck_after_s else "stuck"
 
     def _checks(self) -> dict[str, str]:
         opened = self._lifecycle.state_of_opening
@@ -80,6 +98,6 @@ class Probes:
             "checksums": opened,
             "golden": opened,
             "warm_up": opened,
-            "engine": "ok" if self._engine_age_s() <= self._stuck_after_s else "stuck",
+            "engine": self._state_of_engine(),
             "draining": "yes" if self._lifecycle.draining else "no",
         }

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import answer, note_timings, served_model
+from service.api.answers import answer, choice_of, note_timings, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS
 from service.api.payloads import Upload, read_uploads
@@ -74,6 +74,8 @@ class Endpoints:
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.seconds_per_image),
+            device=classifier.engine.device,
+            choice=choice_of(classifier.choice),
         )
         return Response(description.model_dump_json(), media_type="application/json")
 

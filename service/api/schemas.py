@@ -94,11 +94,29 @@ class Speed(BaseModel):
         return cls(seconds_per_image=seconds_per_image, images_per_second=1 / seconds_per_image)
 
 
+class Candidate(BaseModel):
+    """`images_per_second`: null if it was not measured; `objection`: why it was not possible, null if it was."""
+
+    engine: str
+    precision: str
+    images_per_second: float | None
+    objection: str | None
+
+
+class Choice(BaseModel):
+    """Why this engine and precision serve, and what else was looked at."""
+
+    reason: str
+    candidates: list[Candidate]
+
+
 class ModelDescription(ServedModel):
-    """`manifest`: the bundle's manifest.json as it is."""
+    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words."""
 
     manifest: dict[str, Any]
     speed: Speed
+    device: str
+    choice: Choice | None
 
 
 class Health(BaseModel):

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
 from models.errors import BundleError
-from service.cli import classify, evaluate, inspect, serve
+from service.cli import classify, doctor, evaluate, inspect, serve
 from service.cli.console import AddressUnavailable, Console, UsageError
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, ServiceError
 
@@ -31,7 +31,13 @@ class Verb(Protocol):
     def run(self, arguments: argparse.Namespace, console: Console) -> int: ...
 
 
-VERBS: dict[str, Verb] = {"serve": serve, "classify": classify, "evaluate": evaluate, "inspect": inspect}
+VERBS: dict[str, Verb] = {
+    "serve": serve,
+    "classify": classify,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "doctor": doctor,
+}
 
 # As in sysexits.h; 2 is what argparse uses.
 EXIT_CODES: dict[type[Exception], int] = {

@@ -14,10 +14,15 @@ from pathlib import Path
 from service import logs
 from service.api.schemas import Result
 from service.cli.console import Console, UsageError
-from service.settings import Settings, add_flags, load_settings
+from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
 DEFAULT_TOP_K = 5
-FLAGS = ("model", "engine", "precision", "max_batch_size", "decode_threads", "engine_threads", "max_image_pixels")
+FLAGS = (
+    "model",
+    *ENGINE_FLAGS,
+    "decode_threads",
+    "max_image_pixels",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from models.errors import ImageError
 from service import logs
 from service.cli.console import Console, UsageError
 from service.errors import ServiceError
-from service.settings import Settings, add_flags, load_settings
+from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from service.classifier import Fate
     from service.cli.shards import Part, Shard
 
-FLAGS = ("model", "engine", "precision", "decode_threads", "engine_threads", "max_image_pixels")
+# The batch size has its public name below.
+FLAGS = ("model", *(name for name in ENGINE_FLAGS if name != "max_batch_size"), "decode_threads", "max_image_pixels")
 
 
 @dataclass(frozen=True)

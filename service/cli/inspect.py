@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 
 from models.store import Bundle, open_bundle
+from service import logs
+from service.cli import verify
 from service.cli.console import Console
+from service.settings import load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name or name/version of the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Raises BundleError, which names the file that is missing or corrupt."""
+    """Raises BundleError, which names the file that is missing or corrupt; with --verify also what `verify` raises."""
     from models import golden  # imports the image library
 
     bundle = open_bundle(arguments.bundle)
     images = len(golden.load(bundle)[0])  # verifies the golden images' checksums as well
-    if arguments.json:
+    if arguments.verify:
+        logs.configure("console", console.err, logging.WARNING)
+        settings, _ = load_settings(vars(arguments), console.environ)
+        verify.verify(bundle, arguments.calls, settings, console, as_json=arguments.json)
+    elif arguments.json:
         facts = {
             "folder": str(bundle.folder),
             "manifest": bundle.manifest.model_dump(mode="json"),

@@ -1,43 +1,80 @@
-"""The table of engines. Adding one is one file beside this one, one line in ENGINES and one row in the tests."""
+"""The table of engines. Adding one is one file beside this one, a line in each table here and its capabilities, which
+are its rows in the conformance tests."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import cast
 
 from models.manifest import Precision
 from models.store import Bundle
 from service.engines.base import Engine, EngineFactory
+from service.engines.check import check_engine
+from service.engines.process import Order
+from service.engines.worker import HostedEngine
 from service.errors import ConfigError, EngineUnavailable
 
 # name -> "module:Class", imported late: a runtime that is not used need not be installed.
 ENGINES = {
     "onnxruntime": "service.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "service.engines.openvino:OpenVinoEngine",
+    "mindspore": "service.engines.mindspore:MindSporeEngine",
+    "mindspore-lite": "service.engines.mindspore_lite:MindSporeLiteEngine",
     "fake": "service.engines.fake:FakeEngine",
 }
-# The extra that installs an engine's runtime: pip install 'repvgg[onnx]'.
-EXTRAS = {"onnxruntime": "onnx"}
-AUTO_ENGINE = "onnxruntime"
-AUTO_PRECISION: Precision = "fp32"
+# The package that an engine imports, and the extra that installs it: pip install 'repvgg[onnx]'.
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "mindspore": "mindspore",
+    "mindspore-lite": "mindspore_lite",
+}
+EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "mindspore": "train"}
+# What no extra installs: the package index has MindSpore Lite for Python 3.7 only.
+HINTS = {"mindspore-lite": "python3 scripts/setup.py lite, then give --engine-python .venv-lite/bin/python"}
 
 
-def load_engine(name: str, bundle: Bundle, precision: str, threads: int) -> Engine:
-    """The engine `name` (or `auto`) with the bundle's artifact of `precision` (or `auto`), ready to infer; blocks.
+def load_engine(
+    name: str,
+    bundle: Bundle,
+    precision: Precision,
+    threads: int,
+    *,
+    python: str = "",
+    options: Mapping[str, str | int] | None = None,
+) -> Engine:
+    """The engine `name` serving `precision`, ready to infer; blocks. `options` are further arguments of its `open`.
 
-    Raises ConfigError for an unknown name, EngineUnavailable if its runtime is not installed or its device is
-    missing, BundleError if the bundle has no artifact that fits.
+    With `python`, an interpreter, in a process of its own.
+
+    Raises ConfigError for an unknown name or interpreter, or a precision that it has not, EngineUnavailable if its
+    runtime is not installed or its device is missing, BundleError if the bundle has no artifact that fits.
     """
-    factory = _factory(AUTO_ENGINE if name == "auto" else name)
-    return factory.open(bundle, AUTO_PRECISION if precision == "auto" else cast(Precision, precision), threads)
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    if python:
+        order = Order(ENGINES[name], str(bundle.folder.resolve()), precision, threads, options or {})
+        return HostedEngine.open(python, order, partial(check_engine, bundle=bundle))
+    return _factory(name).open(bundle, precision, threads, **(options or {}))
+
+
+def is_installed(name: str) -> bool:
+    """Is the engine's package there? Nothing is imported."""
+    return name not in PACKAGES or find_spec(PACKAGES[name]) is not None
+
+
+def how_to_install(name: str) -> str:
+    return HINTS.get(name) or f"pip install 'repvgg[{EXTRAS[name]}]'"
 
 
 def _factory(name: str) -> EngineFactory:
-    if name not in ENGINES:
-        raise ConfigError(f"there is no engine {name!r}; known: auto, {', '.join(ENGINES)}")
     module, _, class_name = ENGINES[name].partition(":")
     try:
         return cast(EngineFactory, getattr(import_module(module), class_name))
     except ImportError as error:
         raise EngineUnavailable(
-            f"the engine {name} cannot be imported ({error}); install it: pip install 'repvgg[{EXTRAS[name]}]'"
+            f"the engine {name} cannot be imported ({error}); install it: {how_to_install(name)}"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from models.store import Bundle
 
 
 class Engine(Protocol):
-    """`input_size` is S, `num_classes` is K below."""
+    """`input_size` is S, `num_classes` is K below. `infer` may be called from several threads at once.
+
+    An engine that may be away for a while also has `away_s`: the seconds since it went, 0 while it is there.
+    """
 
     @property
     def name(self) -> str:
@@ -22,13 +25,17 @@ class Engine(Protocol):
     def precision(self) -> Precision: ...
 
     @property
+    def device(self) -> str:
+        """What it really runs on, in the runtime's own words."""
+
+    @property
     def input_size(self) -> int: ...
 
     @property
     def num_classes(self) -> int: ...
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL; may raise anything."""
+        """float32 (N, 3, S, S) -> float32 logits (N, K), any N; blocks, releases the GIL; may raise anything."""
 
     def close(self) -> None:
         """Free what the runtime holds. No `infer` runs any more, and none comes after."""
@@ -37,5 +44,9 @@ class Engine(Protocol):
 class EngineFactory(Protocol):
     """What an entry of the table of engines is: a class with this `open`."""
 
-    def open(self, bundle: Bundle, precision: Precision, threads: int) -> Engine:
-        """Raises BundleError for an artifact that does not fit, EngineUnavailable for a missing device."""
+    def open(self, bundle: Bundle, precision: Precision, threads: int, **options: Any) -> Engine:
+        """`options` are this engine's own settings.
+
+        Raises BundleError for an artifact that is not there, does not fit or cannot be loaded, ConfigError for a
+        precision that the engine has not, EngineUnavailable for a missing device.
+        """

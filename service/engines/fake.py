@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.manifest import Precision
-from models.store import Bundle
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-Images = NDArray[np.float32]
-Logits = NDArray[np.float32]
+    from numpy.typing import NDArray
+
+    from models.manifest import Precision
+    from models.store import Bundle
+
+    Images = NDArray[np.float32]
+    Logits = NDArray[np.float32]
 
 
 class FakeEngine:
@@ -28,6 +32,7 @@ class FakeEngine:
 
     name = "fake"
     precision: Precision = "fp32"
+    device = "none"
 
     def __init__(
         self,

@@ -1,19 +1,37 @@
-"""ONNX Runtime on the CPU. The only module that imports it."""
+"""ONNX Runtime. The only module that imports it."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import BundleError
-from models.manifest import Artifact, Precision
-from models.store import Bundle
+from service.engines.capabilities import check_tensors, choose_artifact
+from service.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.manifest import Artifact, Precision
+    from models.store import Bundle
+    from service.engines.capabilities import Tensor
 
 # ONNX Runtime 1.32 sends telemetry by default, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
+
+# Ours -> ONNX Runtime's name of an execution provider.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "cann": "CANNExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
 
 
 class OnnxRuntimeEngine:
@@ -21,25 +39,22 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact, bundle: Bundle) -> None:
         self.precision: Precision = artifact.precision
+        self.device: str = session.get_providers()[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         self._session: onnxruntime.InferenceSession | None = session
         self._input, self._output = artifact.input, artifact.output
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: Precision, threads: int) -> OnnxRuntimeEngine:
-        """Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest."""
-        artifact = bundle.artifact(("onnx",), precision)
+    def open(cls, bundle: Bundle, precision: Precision, threads: int, provider: str = "cpu") -> OnnxRuntimeEngine:
+        """Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest,
+        EngineUnavailable for a provider that is not in this build or cannot be started."""
+        artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), sess_options=_options(threads), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its exceptions share no base class but this
-            raise BundleError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+        session = _session(path, threads, provider)
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
-        _check(f"{path} input", session.get_inputs(), artifact.input, [3, size, size])
-        _check(f"{path} output", session.get_outputs(), artifact.output, [classes])
+        check_tensors(f"{path} input", _tensors(session.get_inputs()), artifact.input, [3, size, size])
+        check_tensors(f"{path} output", _tensors(session.get_outputs()), artifact.output, [classes])
         return cls(session, artifact, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -53,6 +68,37 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
+def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSession:
+    wanted, present = PROVIDERS[provider], onnxruntime.get_available_providers()
+    if wanted not in present:
+        known = ", ".join(name for name, long_name in PROVIDERS.items() if long_name in present)
+        raise EngineUnavailable(
+            f"this build of ONNX Runtime has no provider {provider}; it has: {known}. Other builds bring others: "
+            "onnxruntime-gpu cuda and tensorrt, onnxruntime-cann cann, onnxruntime-openvino openvino"
+        )
+    # What a device has no kernel for runs on the CPU.
+    providers = list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), sess_options=_options(threads), providers=providers, provider_options=_tuned(providers)
+        )
+    except Exception as error:  # its exceptions share no base class but this
+        raise BundleError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+    # One whose libraries or device are missing is left out with a warning, and the CPU would serve in silence.
+    if session.get_providers()[0] != wanted:
+        raise EngineUnavailable(
+            f"ONNX Runtime cannot start its provider {provider} here, its warning above says why: are the device, its "
+            "driver and its libraries there?"
+        )
+    return session
+
+
+def _tuned(providers: list[str]) -> list[dict[str, str]]:
+    # CUDA's default tries all of cuDNN's convolutions whenever a batch size comes for the first time.
+    tuned = {PROVIDERS["cuda"]: {"cudnn_conv_algo_search": "HEURISTIC"}}
+    return [tuned.get(provider, {}) for provider in providers]
+
+
 def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -62,14 +108,12 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _check(what: str, tensors: list[onnxruntime.NodeArg], name: str, image_shape: list[int]) -> None:
-    """One tensor, with the manifest's name, float32, any number of images of this shape; else BundleError."""
-    found = [(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
-    if len(tensors) == 1:
-        tensor = tensors[0]
-        any_batch = bool(tensor.shape) and not isinstance(tensor.shape[0], int)
-        if tensor.name == name and tensor.type == "tensor(float)" and any_batch and tensor.shape[1:] == image_shape:
-            return
-    raise BundleError(
-        f"{what} is {found}; the manifest wants one tensor(float) {name!r} of shape {['N', *image_shape]}"
-    )
+def _tensors(nodes: list[onnxruntime.NodeArg]) -> list[Tensor]:
+    return [
+        (
+            node.name,
+            "float32" if node.type == "tensor(float)" else node.type,
+            [length if isinstance(length, int) else "N" for length in node.shape],
+        )
+        for node in nodes
+    ]

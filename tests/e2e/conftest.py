@@ -31,7 +31,7 @@ class Server:
         self._arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", *map(str, flags)],
+            [sys.executable, "-m", "service", "serve", "--engine", "onnxruntime", *map(str, flags)],
             cwd=ROOT,
             env=inherited | (environ or {}),
             stdout=subprocess.PIPE,

@@ -108,7 +108,10 @@ def test_probes_metrics_and_models(http: httpx.Client) -> None:
     for path in ("/livez", "/healthz", "/startupz"):
         assert http.get(path).status_code == 200
     assert 'repvgg_model_info{engine="onnxruntime",name="tiny"' in http.get("/metrics").text
-    assert http.get("/models").json()["speed"]["images_per_second"] > 0
+    model = http.get("/models").json()
+    assert model["speed"]["images_per_second"] > 0
+    assert (model["device"], model["choice"]["reason"]) == ("CPUExecutionProvider", "the only one possible")
+    assert [(one["engine"], one["precision"]) for one in model["choice"]["candidates"]] == [("onnxruntime", "fp32")]
 
 
 def test_each_request_is_one_json_line(start: Callable[..., Server], truth: Any) -> None:

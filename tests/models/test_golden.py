@@ -46,7 +46,7 @@ def refusal(bundle: Bundle) -> str:
 
 def test_a_right_engine_is_ok(bundle: Bundle) -> None:
     report = golden.check(bundle, "fp32", engine(bundle))
-    assert report == golden.GoldenReport(max_delta=0.0, tolerance=0.001)
+    assert report == golden.GoldenReport(max_delta=0.0, tolerance=0.001, top1_agreement=1.0)
     assert report.ok
 
 

@@ -254,12 +254,44 @@ def test_the_written_manifest_has_the_promised_keys(values: Values) -> None:
     }
     assert sorted(written["artifacts"][0]) == ["batch", "file", "format", "input", "output", "precision", "sha256"]
     assert sorted(set(written) - {"network", "preprocess", "labels", "golden", "training"}) == [
+        "accuracy",
         "artifacts",
         "created_at",
         "name",
         "schema_version",
         "version",
     ]
+
+
+def vouching(values: Values, tolerance: Values, accuracy: Values | None) -> Manifest:
+    values["golden"]["tolerance"] = tolerance
+    return Manifest.from_json(json.dumps(values | {"accuracy": accuracy}))
+
+
+@pytest.mark.parametrize(
+    ("precision", "top1", "doubt"),
+    [
+        ("fp32", None, None),
+        ("bf16", None, None),
+        ("fp16", None, "the manifest gives no golden tolerance for fp16"),
+        ("int8", None, "the manifest gives no top-1 of int8"),
+        ("int8", 0.856, None),
+        ("int8", 0.85, None),
+        ("int8", 0.84, "int8 loses 1.50% of top-1, the manifest allows 0.50%"),
+        ("bf16", 0.84, "bf16 loses 1.50% of top-1, the manifest allows 0.50%"),
+    ],
+)
+def test_it_vouches_for_a_precision_only_by_its_golden_tolerance_and_its_measured_accuracy(
+    values: Values, precision: Any, top1: float | None, doubt: str | None
+) -> None:
+    accuracy = None if top1 is None else {"top1": {"fp32": 0.855, precision: top1}, "max_top1_drop": 0.005}
+    manifest = vouching(values, {"fp32": 0.001, "bf16": 0.1, "int8": 0.5}, accuracy)
+    assert manifest.doubt(precision) == doubt
+
+
+def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Values) -> None:
+    values["accuracy"] = {"top1": {"int8": 0.8}, "max_top1_drop": 0.005}
+    assert "accuracy: Value error, top1 must name fp32" in refusal(json.dumps(values))
 
 
 @pytest.mark.parametrize("batch", ["dynamic", [1], [1, 4, 8]])

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service.batching import Batcher, Inferred
 from service.engines.fake import FakeEngine
-from service.errors import DeadlineExceeded, Draining, EngineFailed, Overloaded
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded
 from service.metrics import Metrics
 
 SIZE, CLASSES, MAX_BATCH = 4, 5, 4
@@ -381,6 +381,45 @@ def test_a_batch_that_fails_says_nothing_about_the_speed(run: Run) -> None:
         batcher.learn_speed(2, 0.5)
         await asyncio.gather(batcher.submit(picture(0)), batcher.submit(picture(1)), return_exceptions=True)
         assert batcher.seconds_per_image == 0.25
+
+    run(scenario())
+
+
+def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run) -> None:
+    async def scenario() -> None:
+        asked: list[int] = []
+
+        def fail(images: Image) -> None:
+            asked.append(len(images))
+            raise NotReady("the engine is being started again", 7.0)
+
+        engine = FakeEngine(CLASSES, SIZE, fail=fail)
+        batcher = Batcher(engine, max_batch_size=4, max_queue_images=8, metrics=Metrics(CollectorRegistry()))
+        fates = await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(3)), return_exceptions=True)
+        assert [(type(fate), str(fate)) for fate in fates] == [(NotReady, "the engine is being started again")] * 3
+        assert [fate.retry_after_s for fate in fates if isinstance(fate, NotReady)] == [7.0] * 3
+        assert len({id(fate) for fate in fates}) == 3
+        assert asked == [3]
+
+    run(scenario())
+
+
+def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Run) -> None:
+    class Returning(FakeEngine):
+        away_s = 2.0
+
+    async def scenario() -> None:
+        clock = Clock()
+
+        def fail(images: Image) -> None:
+            clock.now += 5.0
+
+        engine = Returning(CLASSES, SIZE, fail=fail)
+        registry = Metrics(CollectorRegistry())
+        batcher = Batcher(engine, max_batch_size=1, max_queue_images=8, metrics=registry, clock=clock)
+        batcher.learn_speed(1, 0.5)
+        assert (await batcher.submit(picture(0))).infer_s == 5.0
+        assert batcher.seconds_per_image == 0.5
 
     run(scenario())
 

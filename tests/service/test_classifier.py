@@ -19,7 +19,7 @@ from models.errors import BundleError, ImageError
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import top_k
-from service.classifier import Classified, Classifier
+from service.classifier import MOST_WARM_UP_SIZES, Classified, Classifier, warm_up_sizes
 from service.engines.fake import FakeEngine
 from service.errors import (
     DeadlineExceeded,
@@ -87,7 +87,9 @@ def test_an_image_gets_the_predictions_of_its_own_pixels(run: Run, tiny_bundle: 
         from onnx.reference import ReferenceEvaluator
 
         bundle = open_bundle(tiny_bundle)
-        classifier = await Classifier.open(Settings(model=str(tiny_bundle)), Metrics(CollectorRegistry()))
+        classifier = await Classifier.open(
+            Settings(model=str(tiny_bundle), engine="onnxruntime"), Metrics(CollectorRegistry())
+        )
         assert classifier.engine.name == "onnxruntime"
         images = [draw_image(seed, kind) for seed, kind in enumerate(("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"))]
         fates = await classifier.classify(images, top_k=10, deadline=far())
@@ -356,7 +358,9 @@ def test_the_model_is_named_in_the_metrics(run: Run, tiny_bundle: Path) -> None:
 
 
 async def failing_open(bundle: Path, **settings: Any) -> None:
-    await Classifier.open(Settings(model=str(bundle), **settings), Metrics(CollectorRegistry()))
+    await Classifier.open(
+        Settings(model=str(bundle), **({"engine": "onnxruntime"} | settings)), Metrics(CollectorRegistry())
+    )
 
 
 def test_nothing_is_served_before_the_engine_has_reproduced_the_golden_logits(run: Run, wrong_bundle: Path) -> None:
@@ -415,6 +419,13 @@ def test_a_missing_bundle_is_named(run: Run, tmp_path: Path) -> None:
 def test_a_precision_the_bundle_does_not_have_is_named(run: Run, tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no onnx artifact of precision int8"):
         run(failing_open(tiny_bundle, precision="int8"))
+
+
+def test_where_a_new_batch_size_costs_each_is_run_before_anybody_waits() -> None:
+    assert warm_up_sizes("onnxruntime", 16) == [1, 16]
+    assert warm_up_sizes("openvino", 4) == [1, 2, 3, 4]
+    assert warm_up_sizes("openvino", 1000) == [*range(1, MOST_WARM_UP_SIZES + 1), 1000]
+    assert warm_up_sizes("one that was handed in", 1) == [1]
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

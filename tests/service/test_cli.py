@@ -16,7 +16,7 @@ from service.cli.console import AddressUnavailable, UsageError
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
 
 ROOT = Path(service.__file__).parents[1]
-HEAVY = ("fastapi", "starlette", "uvicorn", "onnxruntime", "numpy", "PIL")
+HEAVY = ("fastapi", "starlette", "uvicorn", "onnxruntime", "openvino", "mindspore", "numpy", "PIL")
 
 
 def test_the_exit_codes_are_the_promised_ones() -> None:

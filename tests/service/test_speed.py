@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 
-from service.speed import NEWEST_WEIGHT, BatchSpeed
+from service.speed import NEWEST_WEIGHT, BatchSpeed, images_per_second
 
 
 def test_nothing_measured_takes_no_time() -> None:
@@ -43,3 +46,20 @@ def test_fading_lowers_every_estimate_and_the_next_measurement_starts_from_there
     faded = speed.batch_s(1)
     speed.learn(1, faded)
     assert speed.batch_s(1) == pytest.approx(faded)
+
+
+@pytest.mark.parametrize(("seconds", "batch"), [(0.2, 8), (0.04, 4), (0.0, 1)])
+def test_the_speed_is_that_of_whole_batches_or_of_as_many_images_as_fit_into_the_time(
+    seconds: float, batch: int
+) -> None:
+    sizes = []
+
+    def infer(images: np.ndarray) -> None:
+        sizes.append(len(images))
+        time.sleep(0.002 * len(images))
+
+    assert images_per_second(infer, np.zeros((8, 3, 4, 4), np.float32), seconds) > 0
+    assert sizes[:2] == [1, 1]
+    assert 1 <= sizes[-1] <= batch
+    assert set(sizes[2:]) == {sizes[-1]}
+    assert len(sizes) >= 4

@@ -55,6 +55,22 @@ def test_draining_is_not_ready_but_lives_and_answers(client: TestClient, jpeg_by
     assert reply.status_code == 200
 
 
+def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Callable[..., TestClient]) -> None:
+    class Leaving(FakeEngine):
+        away_s = 0.0
+
+    engine = Leaving(10, 32)
+    client = serve(engine)
+    engine.away_s = 1.5
+    reply = client.get("/readyz?verbose")
+    assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "not_ready", "1")
+    assert reply.json()["detail"] == "the engine's process ended 1.5 s ago and is being started again"
+    assert reply.json()["checks"]["engine"] == "starting again"
+    assert client.get("/livez").status_code == client.get("/startupz").status_code == 200
+    engine.away_s = 0.0
+    assert client.get("/readyz").status_code == 200
+
+
 def test_a_start_that_failed_is_told_without_internals(
     serve: Callable[..., TestClient], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:

@@ -15,7 +15,9 @@ from models import golden
 from models.errors import BundleError
 from models.manifest import Manifest
 from models.store import Bundle, open_bundle
-from service.engines.onnxruntime import OnnxRuntimeEngine
+from service.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from service.errors import EngineUnavailable
+from service.settings import allowed
 
 
 def rebuilt(folder: Path, tiny_bundle: Path, content: bytes, **artifact: Any) -> Bundle:
@@ -85,7 +87,7 @@ def test_another_number_of_outputs_is_refused(tiny_bundle: Path, tmp_path: Path)
     model = network(tiny_bundle)
     model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 8]))
     bundle = rebuilt(tmp_path / "outputs", tiny_bundle, model.SerializeToString())
-    with pytest.raises(BundleError, match="the manifest wants one"):
+    with pytest.raises(BundleError, match="the manifest wants"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
@@ -94,3 +96,18 @@ def test_a_closed_engine_says_so(tiny_bundle: Path) -> None:
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.infer(np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_a_provider_that_this_build_has_not_lists_what_there_is(tiny_bundle: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"no provider cann; it has: cpu\. Other builds bring others"):
+        OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cann")
+
+
+def test_it_says_which_provider_it_runs_on(tiny_bundle: Path) -> None:
+    engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cpu")
+    assert engine.device == "CPUExecutionProvider"
+    engine.close()
+
+
+def test_the_setting_allows_the_providers_that_there_are() -> None:
+    assert allowed("engine_provider") == "one of " + ", ".join(PROVIDERS)

@@ -1,0 +1,73 @@
+"""What a process of its own costs an engine: a batch here and there, its wall time, its CPU time, and the ratios.
+
+python -m benchmarks.worker [--model BUNDLE] [--engines fake onnxruntime] [--batches 1 16] [--rounds N]
+
+Both are measured in turn, batch by batch, in one run: on a shared machine nothing else can be compared. Two processes
+wait for a busy CPU more often than one, so that the wall time says little there; the CPU time, of both together, does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from models.store import Bundle, open_bundle
+from service.engines import load_engine
+
+
+def cpu_s() -> float:
+    """Of this process and of the engine's main thread, its only child's; proc(5), sched-stats.txt."""
+    children = [pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
+    theirs_ns = sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in children)
+    return time.process_time() + theirs_ns / 1e9
+
+
+def measure(infer: Callable[[np.ndarray], object], images: np.ndarray) -> tuple[float, float]:
+    """Wall and CPU time of one batch, microseconds."""
+    cpu, wall = cpu_s(), time.perf_counter()
+    infer(images)
+    wall = time.perf_counter() - wall
+    return wall * 1e6, (cpu_s() - cpu) * 1e6
+
+
+def compare(name: str, bundle: Bundle, batches: Sequence[int], rounds: int) -> list[str]:
+    """A line for each batch size and kind of time."""
+    here = load_engine(name, bundle, "fp32", threads=1)
+    there = load_engine(name, bundle, "fp32", threads=1, python=sys.executable)
+    lines = []
+    for batch in batches:
+        images = np.random.default_rng(0).random((batch, 3, here.input_size, here.input_size), np.float32)
+        turns = [(measure(here.infer, images), measure(there.infer, images)) for _ in range(rounds)]
+        ours, theirs = (zip(*times, strict=True) for times in zip(*turns, strict=True))
+        for kind, own, hosted in zip(("wall", "CPU"), map(median, ours), map(median, theirs), strict=True):
+            lines.append(
+                f"{name:<12} batch {batch:>2}, {kind:>4}: {own:7.0f} us here, {hosted:7.0f} us in its own process, "
+                f"{hosted - own:+6.0f} us, ratio {hosted / own:.2f}"
+            )
+    here.close()
+    there.close()
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--engines", nargs="+", default=["fake", "onnxruntime"], metavar="NAME")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16], metavar="N")
+    parser.add_argument("--rounds", type=int, default=500, metavar="N")
+    flags = parser.parse_args(argv)
+    bundle = open_bundle(flags.model)
+    for name in flags.engines:
+        print(*compare(name, bundle, flags.batches, flags.rounds), sep="\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

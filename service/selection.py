@@ -1,0 +1,198 @@
+"""Which engine serves, in which precision: what was told, and where that is `auto`, the fastest.
+
+1. what is named is taken, and nothing is chosen in its place;
+2. a precision that the manifest does not vouch for is never chosen, nor an engine that fails the golden check;
+3. the less exact precision must be clearly faster to be chosen;
+4. where only one thing is possible nothing is measured, and the runtime of what is not possible is not imported;
+5. a choice says what else there was and why it was not taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import golden
+from models.errors import BundleError, ContractError
+from models.manifest import Precision
+from models.store import Bundle
+from service.engines import how_to_install, is_installed, load_engine
+from service.engines.base import Engine
+from service.engines.capabilities import CAPABILITIES, choose_artifact, has_artifact
+from service.engines.check import check_engine
+from service.errors import ConfigError, EngineUnavailable, ServiceError
+from service.settings import Settings, usable_cpus
+from service.speed import images_per_second
+
+# In the order in which equally fast ones are preferred.
+AUTO_ENGINES = ("onnxruntime", "openvino")
+# Takes seconds to be imported, so only where none of those can serve.
+LAST_RESORT = "mindspore"
+EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+CLEARLY_FASTER = 1.1
+MEASURE_S = 0.5  # in all; loading, warming up and the golden checks come on top
+MEASURED_IMAGES = 16  # at once
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`images_per_second`: measured, if it was; `objection`: why it is not possible here."""
+
+    engine: str
+    precision: Precision
+    images_per_second: float | None = None
+    objection: Exception | None = None
+
+    def __str__(self) -> str:
+        if self.objection is not None:
+            return f"{self.engine} {self.precision}: {self.objection}"
+        speed = f" {self.images_per_second:.0f} images/s" if self.images_per_second else ""
+        return f"{self.engine} {self.precision}{speed}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`reason`: why this one, in words."""
+
+    engine: str
+    precision: Precision
+    reason: str
+    candidates: tuple[Candidate, ...]
+
+
+Load = Callable[[Candidate], Engine]
+
+
+def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) -> tuple[Engine, Choice]:
+    """The engine that serves, open, and why it is this one; blocks. `load` opens a candidate [default: load_engine].
+
+    Raises BundleError, ConfigError or EngineUnavailable if nothing can serve, GoldenCheckFailed if nothing passes.
+    """
+    load = load or partial(_load, bundle, settings)
+    candidates = find_candidates(bundle, settings)
+    possible = [candidate for candidate in candidates if candidate.objection is None]
+    if not possible:
+        raise _objection_of_all(candidates)
+    if len(possible) == 1:
+        engine = load(possible[0])
+        reason = "the only one possible" if "auto" in (settings.engine, settings.precision) else "as told"
+    else:
+        engine, measured = _fastest(possible, bundle, settings.max_batch_size, load)
+        candidates = [*measured, *(candidate for candidate in candidates if candidate not in possible)]
+        reason = "the fastest"
+    if len(candidates) > 1:
+        others = "; ".join(str(candidate) for candidate in candidates)
+        log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, others)
+    return engine, Choice(engine.name, engine.precision, reason, tuple(candidates))
+
+
+def find_candidates(bundle: Bundle, settings: Settings) -> list[Candidate]:
+    """What the settings leave open, the most exact first, and what speaks against it; imports no runtime.
+
+    What engine or bundle have not is left out, unless nothing else is left.
+    """
+    engines = AUTO_ENGINES if settings.engine == "auto" else (settings.engine,)
+    found = [candidate for engine in engines for candidate in _candidates_on(engine, bundle, settings)]
+    if settings.engine == "auto" and all(candidate.objection for candidate in found):
+        found += _candidates_on(LAST_RESORT, bundle, settings)
+    there = [candidate for candidate in found if has_artifact(candidate.engine, bundle, candidate.precision)]
+    return sorted(there or found, key=lambda candidate: EXACTNESS.index(candidate.precision))
+
+
+def _candidates_on(engine: str, bundle: Bundle, settings: Settings) -> list[Candidate]:
+    able = CAPABILITIES[engine].precisions
+    wanted = tuple(able) if settings.precision == "auto" else (settings.precision,)
+    return [
+        Candidate(engine, precision, objection=_objection(engine, precision, bundle, settings)) for precision in wanted
+    ]
+
+
+def _objection(engine: str, precision: Precision, bundle: Bundle, settings: Settings) -> Exception | None:
+    try:
+        engine_options(engine, settings)
+        if not CAPABILITIES[engine].formats:
+            return None
+        choose_artifact(engine, bundle, precision)
+    except (ConfigError, BundleError) as error:
+        return error
+    if not settings.engine_python and not is_installed(engine):
+        return EngineUnavailable(f"the engine {engine} is not installed: {how_to_install(engine)}")
+    doubt = bundle.manifest.doubt(precision) if settings.precision == "auto" else None
+    return BundleError(doubt) if doubt else None
+
+
+def _objection_of_all(candidates: list[Candidate]) -> Exception:
+    """The first one's, with the text of all."""
+    objections = [candidate.objection for candidate in candidates if candidate.objection]
+    texts = dict.fromkeys(str(objection) for objection in objections)
+    return type(objections[0])("; ".join(texts))
+
+
+def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
+    """The settings of one engine only. Raises ConfigError for one that means nothing to this engine."""
+    if engine == "onnxruntime":
+        return {"provider": settings.engine_provider}
+    if engine == "mindspore-lite":
+        return {"device": settings.lite_device, "device_id": settings.lite_device_id}
+    if settings.engine_provider != "cpu":
+        raise ConfigError(f"--engine-provider={settings.engine_provider} is for onnxruntime, not for {engine}")
+    return {}
+
+
+def _load(bundle: Bundle, settings: Settings, candidate: Candidate) -> Engine:
+    threads = settings.engine_threads or usable_cpus()
+    options = engine_options(candidate.engine, settings)
+    return load_engine(
+        candidate.engine, bundle, candidate.precision, threads, python=settings.engine_python, options=options
+    )
+
+
+def _fastest(
+    possible: Sequence[Candidate], bundle: Bundle, max_batch_size: int, load: Load
+) -> tuple[Engine, list[Candidate]]:
+    """The engine, and the candidates with what was found out. Two engines are open at most.
+
+    Raises the first one's error if none of them works.
+    """
+    golden_images, _ = golden.load(bundle)
+    images = np.resize(golden_images, (min(max_batch_size, MEASURED_IMAGES), *golden_images.shape[1:]))
+    best: tuple[float, Engine] | None = None
+    found: list[Candidate] = []
+    for candidate in possible:
+        try:
+            engine = load(candidate)
+            speed = _checked_speed(engine, bundle, images, MEASURE_S / len(possible))
+        except (ContractError, ServiceError) as error:
+            found.append(replace(candidate, objection=error))
+            continue
+        found.append(replace(candidate, images_per_second=speed))
+        best = _better(best, (speed, engine))
+    if best is None:
+        raise _objection_of_all(found)
+    return best[1], found
+
+
+def _better(best: tuple[float, Engine] | None, challenger: tuple[float, Engine]) -> tuple[float, Engine]:
+    """Of two engines and their speeds; closes the other."""
+    if best is None:
+        return challenger
+    winner, loser = (challenger, best) if challenger[0] > CLEARLY_FASTER * best[0] else (best, challenger)
+    loser[1].close()
+    return winner
+
+
+def _checked_speed(engine: Engine, bundle: Bundle, images: NDArray[np.float32], seconds: float) -> float:
+    """Images a second; closes an engine that fails."""
+    try:
+        check_engine(engine, bundle)
+        return images_per_second(engine.infer, images, seconds)
+    except BaseException:
+        engine.close()
+        raise

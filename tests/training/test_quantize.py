@@ -1,0 +1,155 @@
+"""From a real bundle to one with more precisions, as a user calls it; MindSpore is not needed."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.preprocess import preprocess
+from models.store import open_bundle
+from training.quantize import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, tiny_bundle):
+    return open_bundle(tiny_bundle)
+
+
+@pytest.fixture
+def data(bundle, draw_image, tmp_path):
+    """40 pictures in folders by what the fp32 network says; one in each class that it never says."""
+    import onnxruntime
+
+    path = bundle.path(bundle.artifact(["onnx"], "fp32"))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for seed in range(40):
+        encoded = draw_image(seed)
+        logits = session.run(None, {"image": preprocess(encoded, bundle.manifest.preprocess)[None]})[0]
+        folder = tmp_path / "data" / bundle.labels[int(logits.argmax())]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{seed}.jpg").write_bytes(encoded)
+    for label in bundle.labels:
+        folder = tmp_path / "data" / label
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "wrong.jpg").write_bytes(draw_image(99))
+    return tmp_path / "data"
+
+
+def arguments(bundle, data, out, *more, calibration=None):
+    paths = {"--bundle": bundle.folder, "--calibration": calibration or data, "--data": data, "--out": out}
+    return [str(part) for pair in paths.items() for part in pair] + list(more)
+
+
+def test_the_new_bundle_has_every_precision_and_says_what_it_costs(bundle, data, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in bundle.folder.rglob("*") if path.is_file()}
+    out = tmp_path / "small" / "7"
+    assert main(arguments(bundle, data, out, "--precisions", "int8", "bf16", "fp16", "--max_top1_drop", "0.1")) == 0
+    new = open_bundle(out)
+    manifest = new.manifest
+    assert (manifest.name, manifest.version) == ("small", "7")
+    kinds = [(artifact.format, artifact.precision) for artifact in manifest.artifacts]
+    assert sorted(kinds) == [("onnx", "fp16"), ("onnx", "fp32"), ("onnx", "int8")]
+    assert set(manifest.golden.tolerance) == {"fp32", "int8", "bf16", "fp16"}
+    assert manifest.golden.tolerance["fp32"] == bundle.manifest.golden.tolerance["fp32"]
+    assert set(manifest.accuracy.top1) == {"fp32", "int8", "bf16", "fp16"}
+    count = sum(1 for _ in data.rglob("*.jpg"))
+    assert manifest.accuracy.top1["fp32"] == pytest.approx(40 / count)
+    assert manifest.accuracy.max_top1_drop == 0.1
+    assert [manifest.doubt(precision) for precision in ("fp32", "bf16", "fp16", "int8")] == [None] * 4
+    said = capsys.readouterr().out
+    for precision in ("fp32", "int8", "bf16", "fp16"):
+        assert f"\n{precision}" in said
+    assert {path: path.read_bytes() for path in before} == before, "a published bundle is never changed"
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("onnxruntime", "int8"), ("onnxruntime", "fp16"), ("openvino", "int8")]
+)
+def test_engines_serve_what_was_written(bundle, data, tmp_path, engine, precision):
+    from service.cli import main as repvgg
+
+    out = tmp_path / "small" / "7"
+    assert main(arguments(bundle, data, out, "--precisions", "int8", "fp16", "--force")) == 0
+    command = ["evaluate", "--model", str(out), "--data", str(data), "--engine", engine, "--precision", precision]
+    figures = tmp_path / "figures.json"
+    with figures.open("w") as file:
+        assert repvgg([*command, "--json"], {}, file) == 0
+    found = json.loads(figures.read_text())
+    assert (found["engine"], found["precision"]) == (engine, precision)
+    assert found["top1"] == pytest.approx(open_bundle(out).manifest.accuracy.top1[precision], abs=0.05)
+
+
+@pytest.fixture
+def black(tmp_path):
+    """Calibration images that say nothing about real ones."""
+    folder = tmp_path / "black"
+    folder.mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
+    return folder
+
+
+def test_a_precision_that_loses_too_much_is_refused_and_nothing_is_written(bundle, data, black, tmp_path, capsys):
+    out = tmp_path / "small" / "7"
+    wrong = arguments(bundle, data, out, "--precisions", "int8", calibration=black)
+    assert main(wrong) == 1
+    said = capsys.readouterr().err
+    assert "int8 loses" in said
+    assert "nothing is written" in said
+    assert not out.parent.exists()
+    assert main([*wrong, "--force"]) == 0
+    assert "int8 loses" in open_bundle(out).manifest.doubt("int8")
+
+
+def test_data_that_the_bundle_was_not_evaluated_on_is_noted(bundle, data, tmp_path, capsys):
+    manifest = bundle.manifest
+    known = manifest.model_copy(update={"training": manifest.training.model_copy(update={"top1": 0.123})})
+    copy = tmp_path / "copy" / "1"
+    copy.mkdir(parents=True)
+    for path in bundle.folder.rglob("*"):
+        if path.is_file():
+            (copy / path.relative_to(bundle.folder)).parent.mkdir(exist_ok=True)
+            (copy / path.relative_to(bundle.folder)).write_bytes(path.read_bytes())
+    (copy / "manifest.json").write_text(known.to_json())
+    assert main(arguments(open_bundle(copy), data, tmp_path / "b" / "2", "--precisions", "bf16")) == 0
+    assert "the manifest says 12.30% for fp32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"--out": "."}, 78, "exists: a published bundle is never changed"),
+        ({"--out": "bad name/ü"}, 78, "must end in NAME/VERSION"),
+        ({"--bundle": "nowhere"}, 66, "no model bundle at nowhere"),
+        ({"--calibration": "nowhere"}, 66, "nowhere holds no images"),
+        ({"--data": "nowhere"}, 66, "nowhere is not a folder"),
+        ({"--images": "0"}, 78, "at least 1 image"),
+    ],
+)
+def test_a_mistake_is_named(bundle, data, tmp_path, monkeypatch, capsys, change, code, words):
+    monkeypatch.chdir(tmp_path)
+    flags = arguments(bundle, data, tmp_path / "out" / "2", "--precisions", "int8", "--images", "8")
+    for flag, value in change.items():
+        flags[flags.index(flag) + 1] = value
+    assert main(flags) == code
+    assert words in capsys.readouterr().err
+
+
+def test_it_needs_no_mindspore():
+    program = "import sys; sys.modules['mindspore'] = None; import training.quantize"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+def test_checksums_are_those_of_the_files(bundle, data, tmp_path):
+    out = tmp_path / "small" / "7"
+    assert main(arguments(bundle, data, out, "--precisions", "fp16")) == 0
+    new = open_bundle(out)
+    artifact = new.artifact(["onnx"], "fp16")
+    assert hashlib.sha256(new.path(artifact).read_bytes()).hexdigest() == artifact.sha256
