@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from models.errors import ImageError
 from models.preprocess import SUFFIXES, decode, images_in, open_image
+from training import modelarts
 from training.config import TrainConfig
 from training.errors import DataError
 from training.published import Split, cifar10, cifar100, content, fashion_mnist
@@ -73,8 +74,8 @@ class ImageFolder:
 
 
 def open_split(config: TrainConfig, split: Split) -> Images:
-    """The images of `data_url` in the layout that the key `set` names. Raises DataError."""
-    images = _LAYOUTS[config.set](config.data_url, split)
+    """The images of `data_url` in the layout that the key `set` names. Raises TrainingError."""
+    images = _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
     if len(images.classes) != config.num_classes:
         raise DataError(f"{images.root} has {len(images.classes)} classes, num_classes is {config.num_classes}")
     return images
@@ -103,8 +104,10 @@ def _scan(root: Path) -> ImageFolder:
     return ImageFolder(root, classes, tuple(images))
 
 
-def verify(images: Images, how: Literal["headers", "pixels"], workers: int) -> None:
-    """Read every image file before the run starts. Raises DataError that lists the broken ones.
+def verify(
+    images: Images, how: Literal["headers", "pixels"], workers: int, *, num_shards: int = 1, shard_id: int = 0
+) -> None:
+    """Read every image file of a shard before the run starts. Raises DataError that lists the broken ones.
 
     MindData's decoder fills a truncated image with grey and dies of SIGFPE on a truncated header (MindSpore 2.10).
     Decoded arrays have nothing that could be broken.
@@ -122,8 +125,11 @@ def verify(images: Images, how: Literal["headers", "pixels"], workers: int) -> N
             return str(error)
         return None
 
+    mine = images.images[shard_id::num_shards]
     with ThreadPoolExecutor(workers) as pool:
-        results = tqdm(pool.map(problem, images.images), "verify images", len(images), leave=False, disable=None)
+        results = tqdm(
+            pool.map(problem, mine), "verify images", len(mine), leave=False, disable=True if shard_id else None
+        )
         broken = [text for text in results if text]
     if broken:
         listed = "\n  ".join(broken[:10]) + ("" if len(broken) <= 10 else f"\n  and {len(broken) - 10} more")

@@ -15,6 +15,7 @@ import mindspore as ms
 from training import repvgg
 from training.config import TrainConfig
 from training.data import Images, evaluation_batches, evaluation_spec, train_batches
+from training.device import ALONE, Place
 from training.loop import Run, set_up
 from training.step import evaluate
 
@@ -31,22 +32,22 @@ class Seconds:
         return max(0.0, self.first - self.second)
 
 
-def rehearse(config: TrainConfig) -> str:
+def rehearse(config: TrainConfig, place: Place = ALONE) -> str:
     """Build the run as it would begin, do two steps and evaluate a batch -> what all would cost, in lines of text.
 
     Raises TrainingError.
     """
-    run, progress, train_images, val_images = set_up(config)
-    step = _step_seconds(run, list(islice(train_batches(train_images, config, progress.epoch), 2)))
+    run, progress, train_images, val_images = set_up(config, place)
+    step = _step_seconds(run, list(islice(train_batches(train_images, config, progress.epoch, **place.shard), 2)))
     read_s, evaluation = _evaluation_seconds(run, val_images)
     steps, evaluations = run.steps * config.epochs, math.ceil(config.epochs / config.eval_interval)
     compilation_s = step.compilation + evaluation.compilation
     training_h = steps * step.second / 3600
-    evaluation_h = evaluations * math.ceil(len(val_images) / config.batch_size) * (read_s + evaluation.second) / 3600
+    evaluation_h = evaluations * math.ceil(len(val_images) / run.images_a_step) * (read_s + evaluation.second) / 3600
     lines = (
-        f"steps: {steps}, {config.epochs} epochs of {run.steps} with {config.batch_size} images each",
+        f"steps: {steps}, {config.epochs} epochs of {run.steps} with {run.images_a_step} images each",
         f"compilation: {compilation_s:.1f} s",
-        f"a step: {step.second:.3f} s, {config.batch_size / step.second:.0f} images/s, if they come as fast "
+        f"a step: {step.second:.3f} s, {run.images_a_step / step.second:.0f} images/s, if they come as fast "
         "(python -m training.data --measure)",
         f"whole run: {compilation_s / 3600 + training_h + evaluation_h:.2f} h, {training_h:.2f} h of it training, "
         f"{evaluation_h:.2f} h in {evaluations} evaluations",

@@ -15,15 +15,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, _, _ = parse(argv, prog="python -m training.eval", description=__doc__)
     if config.pretrained is None:
         raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint shall be evaluated?")
-    print(device.prepare(config.device_target, config.device_id))
+    place = device.join(config.device_target, config.device_id)
+    if place.leads:
+        print(place.line)
     from training.checkpoint import load_network
     from training.data import open_split
     from training.loop import evaluate_on
 
     images = open_split(config, "val")
     network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)
-    count, top1, top5 = evaluate_on(network, images, config)
-    print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
+    count, top1, top5 = evaluate_on(network, images, config, place)
+    if place.leads:
+        print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
     return 0
 
 

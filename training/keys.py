@@ -68,7 +68,11 @@ class TrainConfig(BaseModel):
         "random", description="first kernels of the stem; whitened: from the training images, for short runs"
     )
     # Dataset
-    data_url: Path = Field(Path("./dataset"), description="folder that holds the images in the layout of `set`")
+    data_url: str = Field(
+        "./dataset",
+        description="folder that holds the images in the layout of `set`, or on ModelArts its obs:// or s3:// address",
+    )
+    cache_dir: Path = Field(Path("/cache"), description="ModelArts: where images from obs:// are copied to")
     set: Set = Field(
         "ImageNet",
         description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, the others "
@@ -111,7 +115,10 @@ class TrainConfig(BaseModel):
         "batch", description="one mixing ratio for the batch, for each image, or for each pair of images"
     )
     # Learning rate
-    base_lr: Rate = Field(0.1, description="for the batch as it is: scale it with batch_size in the recipe")
+    base_lr: Rate = Field(
+        0.1,
+        description="for the batch of all devices as it is; nothing scales it: a recipe for 8 devices writes it 8-fold",
+    )
     warmup_lr: Rate = Field(0.00000007, description="rate of the first step of the warm-up")
     min_lr: Rate = Field(0.000006, description="rate at the end of cosine_lr and poly_lr, least rate of exp_lr")
     lr_scheduler: Literal["cosine_lr", "multistep_lr", "exp_lr", "poly_lr", "constant_lr"] = "cosine_lr"
@@ -134,7 +141,7 @@ class TrainConfig(BaseModel):
     clip_global_norm_value: OptionalPositive = Field(None, description="greatest norm of all gradients; None: off")
     accumulate_steps: Count = Field(1, description="batches whose gradients are averaged into one update")
     epochs: Count = 180
-    batch_size: Count = Field(128, description="images a step and device")
+    batch_size: Count = Field(128, description="images a step on each device")
     seed: Annotated[int, Field(ge=0)] = 1
     # Mixed precision
     amp_level: Literal["O0", "O1", "O2", "O3"] = Field(
@@ -149,8 +156,13 @@ class TrainConfig(BaseModel):
     ema_decay: Decay = Field(0.9999, description="share of the average that an update keeps")
     # Where it runs and what it leaves
     device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
-    device_id: Annotated[int, Field(ge=0)] = 0
+    device_id: Annotated[int, Field(ge=0)] = Field(0, description="of a single process; a launcher says DEVICE_ID")
     save_dir: Path = Field(Path("./runs"), description="checkpoints and logs go to <save_dir>/<arch>")
+    train_url: OptionalStr = Field(
+        None,
+        description="ModelArts: address or folder to which <save_dir>/<arch> is copied whenever the run is saved, and "
+        "where a new job finds it to go on",
+    )
     resume: Annotated[Literal["auto", "none"] | Path, BeforeValidator(_resume)] = Field(
         "auto",
         description="auto: go on from the last checkpoint of this run, if there is one; none: never; or FILE.ckpt",

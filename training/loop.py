@@ -5,7 +5,9 @@
    overwritten;
 3. every epoch leaves a line in log.jsonl, a point in curves.png and `last.ckpt`, every evaluation `best.ckpt` when it
    is the best so far;
-4. where weights are averaged, the averages are evaluated and kept as the best.
+4. where weights are averaged, the averages are evaluated and kept as the best;
+5. of several ranks rank 0 alone writes, figures are those of all, and all stop together, at a loss that is not finite
+   as at the wish of one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -23,7 +25,7 @@ from mindspore import nn
 from tqdm import tqdm
 
 from models.preprocess import to_tensor
-from training import checkpoint, repvgg, resume
+from training import checkpoint, modelarts, ranks, repvgg, resume
 from training.config import TrainConfig
 from training.data import (
     Batch,
@@ -35,6 +37,7 @@ from training.data import (
     train_batches,
     verify,
 )
+from training.device import ALONE, Place
 from training.ema import PREFIX, Ema
 from training.errors import TrainingError
 from training.journal import Journal, Line
@@ -63,6 +66,7 @@ class Run:
     step: TrainStep
     steps: int
     rates: list[float]
+    place: Place
 
     @property
     def result(self) -> nn.Cell:
@@ -86,46 +90,58 @@ class Run:
         return self.rates[min(self.updates_done, len(self.rates) - 1)]
 
     @property
+    def images_a_step(self) -> int:
+        """Of all ranks."""
+        return self.config.batch_size * self.place.size
+
+    @property
     def overflows(self) -> int:
         return int(self.step.loss_scale.overflows.asnumpy()) if self.step.loss_scale else 0
 
 
-def assemble(config: TrainConfig, steps: int) -> Run:
+def assemble(config: TrainConfig, steps: int, place: Place = ALONE) -> Run:
     """Fresh weights and all else of a run with `steps` batches an epoch. Raises TrainingError for too short a run."""
     ms.set_seed(config.seed)
     network = repvgg.build(config.arch, config.num_classes)
     updates = optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.num_classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
-    step = train_step(network, updates, config, ema)
-    return Run(config, network, average, ema, updates, step, steps, learning_rates(config, steps))
+    step = train_step(network, updates, config, ema, place)
+    return Run(config, network, average, ema, updates, step, steps, learning_rates(config, steps), place)
 
 
-def set_up(config: TrainConfig) -> tuple[Run, Progress, Images, Images]:
+def set_up(config: TrainConfig, place: Place = ALONE) -> tuple[Run, Progress, Images, Images]:
     """The run as it begins or goes on, with its images for training and validation. Raises TrainingError."""
     train_images, val_images = open_split(config, "train"), open_split(config, "val")
     if train_images.classes != val_images.classes:
         raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
-    run = assemble(config, steps_per_epoch(train_images, config))
-    return run, _start(run), train_images, val_images
+    run = assemble(config, steps_per_epoch(train_images, config, num_shards=place.size), place)
+    return run, _of_rank_0(_start(run), place), train_images, val_images
 
 
-def train(config: TrainConfig, stop: StopRequest | None = None) -> Path:
-    """Run the recipe to its end -> the best checkpoint. Raises TrainingError, Stopped where `stop` is requested."""
-    run, progress, train_images, val_images = set_up(config)
-    journal = Journal(config.run_dir, progress.epoch)
+def train(config: TrainConfig, stop: StopRequest | None = None, place: Place = ALONE) -> Path:
+    """Run the recipe to its end -> the best checkpoint. Raises TrainingError, Stopped where `stop` is requested.
+
+    A rank that fails alone ends, and the launcher must end the others, which wait for it.
+    """
+    if config.train_url:
+        modelarts.fetch_run(config.train_url, config.run_dir)
+    run, progress, train_images, val_images = set_up(config, place)
+    journal = Journal(config.run_dir, progress.epoch) if place.leads else None
     if progress == Progress():
-        verify(train_images, config.verify_images, config.num_parallel_workers)
+        verify(train_images, config.verify_images, config.num_parallel_workers, **place.shard)
         if config.stem_init == "whitened" and not config.pretrained:
             _whiten_stem(run, train_images)
+    ranks.share(run.parameters.values(), place)
     with stop or StopRequest() as stop:
         while progress.epoch < config.epochs:
             if progress.step < run.steps:
                 _train_epoch(run, train_images, progress, stop)
             line = _end_epoch(run, val_images, progress, stop)
-            journal.add(line, config.arch)
-            left = tqdm.format_interval(journal.seconds_left(config.epochs))
-            print(f"{_in_words(line)}, {left} left", flush=True)
+            if journal:
+                journal.add(line, config.arch)
+                left = tqdm.format_interval(journal.seconds_left(config.epochs))
+                print(f"{_in_words(line)}, {left} left", flush=True)
             progress = Progress(
                 progress.epoch + 1, progress.best_top1, updates=run.updates_done, overflows=run.overflows
             )
@@ -134,14 +150,17 @@ def train(config: TrainConfig, stop: StopRequest | None = None) -> Path:
 
 
 def evaluate_on(
-    network: nn.Cell, images: Images, config: TrainConfig, watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter
+    network: nn.Cell,
+    images: Images,
+    config: TrainConfig,
+    place: Place = ALONE,
+    watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
 ) -> tuple[int, float, float]:
     """-> number of images, top-1 and top-5 as fractions. `watch` sees the batches pass, and may raise."""
     spec = evaluation_spec(config)
-    batches = watch(evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers))
-    return evaluate(
-        network, tqdm(batches, "evaluate", math.ceil(len(images) / config.batch_size), leave=False, disable=None)
-    )
+    batches = watch(evaluation_batches(images, spec, config.batch_size, config.num_parallel_workers, **place.shard))
+    total = math.ceil(len(images) / (config.batch_size * place.size))
+    return evaluate(network, tqdm(batches, "evaluate", total, leave=False, disable=_hidden(place)), place)
 
 
 def _start(run: Run) -> Progress:
@@ -150,7 +169,8 @@ def _start(run: Run) -> Progress:
     if source := resume.source(config):
         progress = resume.restore(source, run.parameters, config, run.steps)
         end = ", the last one" if progress.epoch == config.epochs else ""
-        print(f"going on from {source} after {progress}{end}")
+        if run.place.leads:
+            print(f"going on from {source} after {progress}{end}")
         if not (config.run_dir / "best.ckpt").is_file():  # as when it goes on in another folder
             progress.best_top1 = Progress.best_top1
         return progress
@@ -162,8 +182,29 @@ def _start(run: Run) -> Progress:
     return Progress()
 
 
+def _of_rank_0(progress: Progress, place: Place) -> Progress:
+    """What all ranks must agree on; another machine may not have the checkpoint."""
+    counts = [progress.epoch, progress.step, progress.updates, progress.overflows]
+    epoch, step, updates, overflows = (int(count) for count in ranks.first(counts, place))
+    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows)
+
+
 def _save(run: Run, progress: Progress) -> None:
-    resume.save(run.config.run_dir / "last.ckpt", run.parameters, progress, run.config, run.steps)
+    """All ranks at once: batch norms' statistics and half accumulated gradients become the means of all of them."""
+    ranks.average(run.parameters.values(), run.place)
+    if run.place.leads:
+        resume.save(run.config.run_dir / "last.ckpt", run.parameters, progress, run.config, run.steps)
+        _keep(run.config)
+    ranks.wait(run.place)  # where one ends the launcher ends all, and this may be a stop
+
+
+def _keep(config: TrainConfig) -> None:
+    """Copy the run out to `train_url`; training is worth more than one copy, so a failure is only told."""
+    if config.train_url:
+        try:
+            modelarts.keep_run(config.run_dir, config.train_url)
+        except TrainingError as error:
+            print(f"{error}; it is tried again when the run is saved next, and at the end", flush=True)
 
 
 def _whiten_stem(run: Run, images: Images) -> None:
@@ -202,7 +243,7 @@ def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
             now = time.perf_counter()
             progress.add(loss, int(right_tensor.asnumpy()), now - before)
             before = now
-            if stop.requested or now - saved > save_after_s:
+            if ranks.agreed(stop, now - saved > save_after_s, run.place):
                 _save(run, progress)
                 stop.check(f"after {progress}{_how_to_go_on(config)}")
                 saved = now
@@ -217,14 +258,19 @@ def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
 def _bar(run: Run, images: Images, progress: Progress) -> tqdm[dict[str, ms.Tensor]]:
     """The batches left of the epoch, with a bar that counts images."""
     return tqdm(
-        train_batches(images, run.config, progress.epoch, first=progress.step),
+        train_batches(images, run.config, progress.epoch, first=progress.step, **run.place.shard),
         f"epoch {progress.epoch + 1}/{run.config.epochs}",
         run.steps,
         initial=progress.step,
         unit=" images",
-        unit_scale=run.config.batch_size,
-        disable=None,
+        unit_scale=run.images_a_step,
+        disable=_hidden(run.place),
     )
+
+
+def _hidden(place: Place) -> bool | None:
+    """tqdm's `disable`: None shows the bar on a terminal only."""
+    return None if place.leads else True
 
 
 def _end_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) -> Line:
@@ -236,9 +282,9 @@ def _end_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) 
     line = {
         "epoch": epoch,
         "loss": progress.loss_sum / run.steps,
-        "train_top1": progress.right / (run.steps * config.batch_size),
+        "train_top1": progress.right / (run.steps * run.images_a_step),
         "lr": run.rates[max(run.updates_done, 1) - 1],
-        "images_per_second": run.steps * config.batch_size / progress.seconds,
+        "images_per_second": run.steps * run.images_a_step / progress.seconds,
         "seconds": progress.seconds,
     }
     if run.step.loss_scale:
@@ -247,11 +293,14 @@ def _end_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest) 
     if epoch % config.eval_interval == 0 or epoch == config.epochs:
         _save(run, progress)
         where, began = f"while epoch {epoch} was evaluated{_how_to_go_on(config)}", time.perf_counter()
-        _, top1, top5 = evaluate_on(run.result, images, config, lambda batches: stop.watch(batches, where))
+        # Ranks that are done wait for the others, who must not stop then; the next step is soon enough.
+        watch = iter if run.place.size > 1 else lambda batches: stop.watch(batches, where)
+        _, top1, top5 = evaluate_on(run.result, images, config, run.place, watch)
         line |= {"val_top1": top1, "val_top5": top5, "seconds": progress.seconds + time.perf_counter() - began}
         if top1 > progress.best_top1:
-            best = repvgg.weights(run.result)
-            checkpoint.save(config.run_dir / "best.ckpt", best, {"epoch": epoch, "top1": top1})
+            if run.place.leads:
+                best = repvgg.weights(run.result)
+                checkpoint.save(config.run_dir / "best.ckpt", best, {"epoch": epoch, "top1": top1})
             progress.best_top1 = top1
     return line
 

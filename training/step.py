@@ -3,7 +3,8 @@
 1. a step is one graph, whatever is switched on, and without mixed precision exactly float32;
 2. gradients are averaged over `accumulate_steps` batches, unscaled, then clipped by their global norm, then applied;
 3. an update whose gradients overflow is skipped and counted, and leaves weights, averages and schedule alone;
-4. what a resumed run must know of the step is in its `state`.
+4. what a resumed run must know of the step is in its `state`;
+5. the ranks of a distributed run make the update of one device with the batches of all, and skip it together.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from mindspore import Tensor, nn, ops
 from training import precision
 from training.config import TrainConfig
 from training.data import Batch
+from training.device import ALONE, Place
 from training.ema import Ema
 from training.losses import CrossEntropySmooth, CustomL2, true_classes
 from training.precision import LossScale
+from training.ranks import total
 
 Gradients = tuple[Tensor, ...]
 
@@ -31,7 +34,7 @@ over_all = ops.HyperMap()  # a Python loop over hundreds of gradients takes minu
 class TrainStep:
     """Call it with images (B, 3, S, S) and labels int32 (B,) or soft (B, K) -> mean loss and number of right answers.
 
-    `loss_scale` is none in float32.
+    Both are those of all ranks. `loss_scale` is none in float32.
     """
 
     graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -60,7 +63,9 @@ class Accumulation(nn.Cell):  # type: ignore[misc]
         return ops.depend(ops.assign(self.count, Tensor(0, ms.int32)), over_all(_clear, self.sums))
 
 
-def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, ema: Ema | None = None) -> TrainStep:
+def train_step(
+    network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, ema: Ema | None = None, place: Place = ALONE
+) -> TrainStep:
     """The step of the recipe over a network and its optimizer; makes the network compute in the recipe's precision."""
     precision.use(network, config.amp_level)
     scaling = precision.loss_scale(config)
@@ -68,15 +73,17 @@ def train_step(network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, e
     if config.accumulate_steps > 1:
         accumulation = Accumulation(optimizer.parameters, config.accumulate_steps)
     gradients_of = _gradients(network, optimizer, config, scaling)
-    update = _update(optimizer, config, scaling, ema)
+    update = _update(optimizer, config, scaling, ema, config.accumulate_steps * place.size)
+    over_ranks, ranks = _over_ranks(place.size), place.size
 
     @ms.jit  # type: ignore[untyped-decorator]
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         (_, loss, right), gradients = gradients_of(images, labels)
+        loss, right = over_ranks(loss) / ranks, over_ranks(right)
         if accumulation is None:
-            return ops.depend(loss, update(gradients)), right
+            return ops.depend(loss, update(over_all(over_ranks, gradients))), right
         if accumulation(gradients):
-            loss = ops.depend(loss, update(accumulation.sums))
+            loss = ops.depend(loss, update(over_all(over_ranks, accumulation.sums)))
             loss = ops.depend(loss, accumulation.clear())
         return loss, right
 
@@ -95,7 +102,7 @@ def _gradients(
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = ops.cast(network(images), ms.float32)
-        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.int32).sum()
+        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.float32).sum()
         loss = loss_function(logits, labels)
         total = loss if decay is None else loss + config.weight_decay / 2 * decay()
         return total if scaling is None else total * scaling.scale, loss, right
@@ -103,11 +110,20 @@ def _gradients(
     return ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)  # type: ignore[no-any-return]
 
 
+def _over_ranks(ranks: int) -> Callable[[Tensor], Tensor]:
+    """-> (tensor) -> its sum over all ranks."""
+    if ranks == 1:
+        return lambda tensor: tensor
+    # The attribute is that of nn.DistributedGradReducer: a device may send several tensors together.
+    all_reduce = ops.AllReduce().add_prim_attr("fusion", 1)
+    return lambda tensor: all_reduce(tensor)
+
+
 def _update(
-    optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None
+    optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None, batches: int
 ) -> Callable[[Gradients], Tensor]:
-    """-> (sums of scaled gradients) -> whether they were applied, a bool scalar."""
-    limit, batches = config.clip_global_norm_value, config.accumulate_steps
+    """-> (sums of the scaled gradients of `batches`) -> whether they were applied, a bool scalar."""
+    limit = config.clip_global_norm_value
 
     def apply(gradients: Gradients, norm: Tensor) -> Tensor:
         if limit is not None:
@@ -159,8 +175,8 @@ def _sum_of_squares(gradient: Tensor) -> Tensor:
     return (gradient * gradient).sum()
 
 
-def evaluate(network: nn.Cell, batches: Iterable[Batch]) -> tuple[int, float, float]:
-    """-> number of images, top-1 and top-5 as fractions; top-5 is over min(5, classes)."""
+def evaluate(network: nn.Cell, batches: Iterable[Batch], place: Place = ALONE) -> tuple[int, float, float]:
+    """-> number of images of all ranks, top-1 and top-5 as fractions; top-5 is over min(5, classes)."""
     network.set_train(False)
     count, top1, top5 = 0, 0, 0
     for batch in batches:
@@ -169,4 +185,5 @@ def evaluate(network: nn.Cell, batches: Iterable[Batch]) -> tuple[int, float, fl
         count += batch.count
         top1 += int(ranked[:, 0].sum())
         top5 += int(ranked.any(axis=1).sum())
+    count, top1, top5 = (int(number) for number in total([count, top1, top5], place))
     return count, top1 / count, top5 / count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from training import device
+from training import device, modelarts
 from training.config import parse
 from training.errors import reporting_errors
 
@@ -18,15 +18,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         **{"dry-run": {"action": "store_true", "help": "do two steps, write nothing, say what the run would cost"}},
     )
-    print(device.prepare(config.device_target, config.device_id))
+    place = device.join(config.device_target, config.device_id)
+    if place.leads:
+        print(place.line)
     from training.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
     from training.loop import train
 
-    if flags.dry_run:
-        print(rehearse(config))
-        return 0
-    best = train(config)
-    print(f"best checkpoint: {best}")
+    said = rehearse(config, place) if flags.dry_run else f"best checkpoint: {train(config, place=place)}"
+    if place.leads:
+        print(said)
+        if config.train_url and not flags.dry_run:
+            modelarts.keep_run(config.run_dir, config.train_url)
     return 0
 
 

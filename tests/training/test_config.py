@@ -82,7 +82,7 @@ def test_an_unknown_flag_is_a_usage_error(capsys):
 def test_the_configuration_of_the_seed_loads_as_it_stands():
     config = parsed("--config", str(SEED))
     written = yaml.safe_load(SEED.read_text())
-    odd = {"arch": "RepVGG-A0", "auto_augment": None, "data_url": Path("dataset"), "beta": (0.9, 0.999)}
+    odd = {"arch": "RepVGG-A0", "auto_augment": None, "beta": (0.9, 0.999)}
     assert {key: getattr(config, key) for key in written} == written | odd
 
 
