@@ -116,7 +116,7 @@ def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shi
     np.testing.assert_allclose(engine.infer(tensors), expected, atol=1e-4, rtol=0)
     engine.close()
 
-    with serving(Settings(engine="onnxruntime")) as client:
+    with serving(Settings(engine="onnxruntime", precision="fp32")) as client:
         for path, logits in zip(paths, expected, strict=True):
             answer = post(client, path).json()
             scores = {prediction["class_id"]: prediction["score"] for prediction in answer["results"][0]["predictions"]}

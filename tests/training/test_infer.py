@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from models.store import STORE
+from models.store import find_bundle
 from training import infer, offline
 
-SHIPPED = STORE / "repvgg-tiny-cifar10" / "1"
+SHIPPED = find_bundle("repvgg-tiny-cifar10")
 
 
 @pytest.fixture(scope="module")

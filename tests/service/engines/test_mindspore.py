@@ -15,9 +15,9 @@ import numpy as np
 from models.store import open_bundle
 from service.engines import load_engine
 
-engine = load_engine("mindspore", open_bundle("repvgg-tiny-cifar10/1"), "fp32", threads=1)
+engine = load_engine("mindspore", open_bundle("repvgg-tiny-cifar10"), "fp32", threads=1)
 assert engine.infer(np.zeros((3, 3, 32, 32), np.float32)).shape == (3, 10)
-load_engine("mindspore", open_bundle("repvgg-tiny-cifar10/1"), "fp32", threads=2).close()
+load_engine("mindspore", open_bundle("repvgg-tiny-cifar10"), "fp32", threads=2).close()
 engine.close()
 try:
     engine.infer(np.zeros((1, 3, 32, 32), np.float32))
