@@ -1,0 +1,132 @@
+"""Engines alone: images/s by precision, threads and batch, as a share of what the CPU multiplies at most.
+
+python -m benchmarks.engines --model BUNDLE [--threads 1 2] [--batches 1 4 16] [--rounds N]
+
+The peak is that of a float32 matrix product (numpy), measured beside every figure, on the same number of threads: on a
+shared machine only the ratio means much, and precisions below float32 go beyond 100 %. Start-up and memory are those of
+a process of its own for each engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from statistics import median
+
+import numpy as np
+import onnx
+from onnx import shape_inference
+
+from models.errors import ContractError
+from models.store import Bundle, open_bundle
+from service.engines import load_engine
+from service.engines.capabilities import CAPABILITIES
+from service.errors import ServiceError
+
+MATRIX = 2048  # rows, columns
+SECONDS = 0.4  # of each measurement
+
+
+def multiply_adds(bundle: Bundle) -> int:
+    """Of one image, in convolutions and matrix products, by the shapes that ONNX infers."""
+    model = onnx.load_model(bundle.path(bundle.artifact(("onnx",), "fp32")))
+    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    values = [*inferred.value_info, *inferred.output]
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+    weights = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+    total = 0
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            total += int(np.prod(weights[node.input[1]]) * np.prod(shapes[node.output[0]][2:]))
+    return total
+
+
+def peak(threads: int) -> float:
+    """Multiply-adds a second of a float32 matrix product."""
+    program = (
+        "import numpy, time; from statistics import median\n"
+        f"a = numpy.ones(({MATRIX}, {MATRIX}), numpy.float32); times = []\n"
+        "for _ in range(8):\n    began = time.perf_counter(); a @ a; times.append(time.perf_counter() - began)\n"
+        "print(median(times))"
+    )
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return MATRIX**3 / float(done.stdout)
+
+
+def speed(bundle: Bundle, name: str, precision: str, threads: int, batches: list[int]) -> dict[int, float]:
+    """images/s by batch."""
+    engine = load_engine(name, bundle, precision, threads)
+    found = {}
+    for batch in batches:
+        images = np.random.default_rng(0).standard_normal((batch, 3, engine.input_size, engine.input_size), np.float32)
+        engine.infer(images)
+        times, until = [], time.perf_counter() + SECONDS
+        while len(times) < 3 or time.perf_counter() < until:
+            began = time.perf_counter()
+            engine.infer(images)
+            times.append(time.perf_counter() - began)
+        found[batch] = batch / median(times)
+    engine.close()
+    return found
+
+
+def start(model: str, name: str, precision: str) -> str:
+    """Seconds to open, seconds of the first image, resident megabytes at most: printed by a process of its own."""
+    bundle = open_bundle(model)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    engine = load_engine(name, bundle, precision, 1)
+    opened = time.perf_counter()
+    engine.infer(np.zeros((1, 3, engine.input_size, engine.input_size), np.float32))
+    first = time.perf_counter()
+    more_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
+    return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms the first image, {more_mb:.0f} MB"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", required=True, metavar="BUNDLE")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--start", nargs=2, metavar=("ENGINE", "PRECISION"), help="only measure the start of one")
+    flags = parser.parse_args()
+    if flags.start:
+        print(start(flags.model, *flags.start))
+        return 0
+    bundle = open_bundle(flags.model)
+    cost = multiply_adds(bundle)
+    print(f"{flags.model}: {cost / 1e9:.3f} billion multiply-adds an image; images/s (share of the float32 peak)")
+    for name, able in CAPABILITIES.items():
+        for precision in able.precisions if able.formats else ():
+            for threads in flags.threads:
+                rounds, shares = [], []
+                try:
+                    for _ in range(flags.rounds):
+                        possible = peak(threads) / cost
+                        rounds.append(speed(bundle, name, precision, threads, flags.batches))
+                        shares.append({batch: found / possible for batch, found in rounds[-1].items()})
+                except (ContractError, ServiceError) as error:
+                    print(f"{name} {precision}: {error}")
+                    break
+                cells = [
+                    f"batch {b}: {median(r[b] for r in rounds):.1f} ({median(s[b] for s in shares):.0%})"
+                    for b in flags.batches
+                ]
+                print(f"{name} {precision}, {threads} threads: {', '.join(cells)}", flush=True)
+            else:
+                again = [sys.executable, "-m", "benchmarks.engines", "--model", flags.model, "--start", name, precision]
+                print(
+                    f"  {subprocess.run(again, capture_output=True, text=True, check=True).stdout.strip()}", flush=True
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
