@@ -46,8 +46,13 @@ def _resume(value: Any) -> Any:
     return value
 
 
+def _written(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_none)]
 OptionalStr = Annotated[str | None, BeforeValidator(_none)]
+FolderOrUrl = Annotated[str, BeforeValidator(_written)]  # as a Path, obs://bucket would lose a slash
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)]
 Channels = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
 Count = Annotated[int, Field(gt=0)]
@@ -68,7 +73,7 @@ class TrainConfig(BaseModel):
         "random", description="first kernels of the stem; whitened: from the training images, for short runs"
     )
     # Dataset
-    data_url: str = Field(
+    data_url: FolderOrUrl = Field(
         "./dataset",
         description="folder that holds the images in the layout of `set`, or on ModelArts its obs:// or s3:// address",
     )

@@ -44,6 +44,11 @@ def test_types_mean_what_people_mean(tmp_path):
     assert config.mean == (0.0, 0.5, 1.0)
 
 
+def test_the_images_are_in_a_folder_or_at_an_address(tmp_path):
+    assert parsed("--data_url", "obs://bucket/images").data_url == "obs://bucket/images"
+    assert build({"data_url": tmp_path}, source="x").data_url == str(tmp_path)
+
+
 def test_a_flag_wins_over_the_recipe(tmp_path):
     path = recipe(tmp_path, "epochs: 3\nbase_lr: 0.2")
     config = parsed("--config", path, "--epochs", "5", "--std", "[0.1, 0.2, 0.3]")
