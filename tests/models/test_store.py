@@ -20,7 +20,7 @@ import pytest
 import models
 from models.errors import BundleError
 from models.manifest import Manifest
-from models.store import MANIFEST, STORE, Bundle, find_bundle, open_bundle, read, verify, write_bundle
+from models.store import MANIFEST, STORE, Bundle, find_bundle, name_and_version, open_bundle, read, verify, write_bundle
 
 Values = dict[str, Any]
 Files = dict[str, bytes]
@@ -418,3 +418,13 @@ def test_of_two_writers_of_one_version_one_wins(write: Write, tmp_path: Path) ->
     assert outcomes.count(str(folder)) == 1
     assert all("exists" in outcome or "cannot be written" in outcome for outcome in outcomes if outcome != str(folder))
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("folder", ["/", "store/a name/1", "store/name/.1"])
+def test_a_folder_that_cannot_name_a_bundle_is_refused(folder: str) -> None:
+    with pytest.raises(BundleError, match="must end in NAME/VERSION"):
+        name_and_version(Path(folder))
+
+
+def test_a_bundle_is_named_by_the_last_two_parts_of_its_folder() -> None:
+    assert name_and_version(Path("/store/repvgg-a0/1.2")) == ("repvgg-a0", "1.2")

@@ -456,15 +456,6 @@ def test_a_mistake_is_one_line_and_an_exit_code_and_nothing_is_written(capsys, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize("out", ["/", "store/a name/1", "store/name/.1"])
-def test_a_folder_that_cannot_name_a_bundle_is_refused(out):
-    from training.bundle import name_and_version
-
-    with pytest.raises(ConfigError, match="must end in NAME/VERSION"):
-        name_and_version(Path(out))
-
-
 def test_help_needs_no_framework():
     program = (
         "import sys, training.convert\n"
