@@ -243,10 +243,12 @@ def _train_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
             now = time.perf_counter()
             progress.add(loss, int(right_tensor.asnumpy()), now - before)
             before = now
-            if ranks.agreed(stop, now - saved > save_after_s, run.place):
+            stops, saves = ranks.agreed(stop, now - saved > save_after_s, run.place)
+            if saves:
                 _save(run, progress)
-                stop.check(f"after {progress}{_how_to_go_on(config)}")
                 saved = now
+            if stops:
+                stop.check(f"after {progress}{_how_to_go_on(config)}")
     overflowed = run.overflows > progress.overflows and run.updates_done == progress.updates
     if overflowed and run.step.loss_scale and run.step.loss_scale.exhausted:
         raise TrainingError(

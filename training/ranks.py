@@ -34,12 +34,15 @@ def first(array: ArrayLike, place: Place) -> NDArray[np.float32]:
     return total(array if place.leads else np.zeros_like(array), place)
 
 
-def agreed(stop: StopRequest, due: bool, place: Place) -> bool:
-    """Whether to save now: because it is due on a rank, or because one is to stop, as all are then."""
+def agreed(stop: StopRequest, due: bool, place: Place) -> tuple[bool, bool]:
+    """Whether to stop now and whether to save, the same on all ranks: because one is asked to, or it is due on one.
+
+    A signal that comes later is for the next time, also where `stop` knows of it before the others do.
+    """
     asked, dues = total([stop.requested is not None, due], place)
     if asked and stop.requested is None:
         stop.requested = signal.SIGTERM
-    return bool(asked or dues)
+    return bool(asked), bool(asked or dues)
 
 
 def wait(place: Place) -> None:

@@ -147,8 +147,9 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(found):
 
 def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
     for rank in (0, 1):
-        assert found[rank]["agreed"].tolist() == [False, True], "only rank 0's time had come"
-        assert found[rank]["agreed/stop"]
+        nothing, due = found[rank]["agreed"].tolist()
+        assert (nothing, due) == ([False, False], [False, True]), "only rank 0's time had come"
+        assert found[rank]["agreed/stop"].tolist() == [True, True]
         assert found[rank]["agreed/signal"] == [signal.SIGTERM, signal.SIGINT][rank]
 
 
