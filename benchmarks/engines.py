@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -76,16 +76,21 @@ def speed(bundle: Bundle, name: str, precision: str, threads: int, batches: list
 
 
 def start(model: str, name: str, precision: str) -> str:
-    """Seconds to open, seconds of the first image, resident megabytes at most: printed by a process of its own."""
+    """Seconds to open, seconds of the first image, resident megabytes that came on top: printed by a process of its own."""
     bundle = open_bundle(model)
-    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_mb = resident_mb()
     began = time.perf_counter()
     engine = load_engine(name, bundle, precision, 1)
     opened = time.perf_counter()
     engine.infer(np.zeros((1, 3, engine.input_size, engine.input_size), np.float32))
     first = time.perf_counter()
-    more_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
-    return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms the first image, {more_mb:.0f} MB"
+    more_mb = resident_mb() - before_mb
+    return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms the first image, {more_mb:.0f} MB more"
+
+
+def resident_mb() -> float:
+    """Of this process; proc(5), statm."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> int:
