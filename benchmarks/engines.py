@@ -76,7 +76,7 @@ def speed(bundle: Bundle, name: str, precision: str, threads: int, batches: list
 
 
 def start(model: str, name: str, precision: str) -> str:
-    """Seconds to open, seconds of the first image, resident megabytes that came on top: printed by a process of its own."""
+    """Seconds to open, those of the first image, resident megabytes that came on top: for a process of its own."""
     bundle = open_bundle(model)
     before_mb = resident_mb()
     began = time.perf_counter()
