@@ -58,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_new(flags.out)
         bundle = open_bundle(flags.bundle)
+        images = _labelled(flags.data, bundle)
         batches = calibration_batches(flags.calibration, flags.images, bundle.manifest.preprocess)
         models = build(bundle, flags.precisions, batches, flags.calibrate)
-        top1, deltas = measure(models, _labelled(flags.data, bundle), bundle)
+        top1, deltas = measure(models, images, bundle)
         print(table(top1, deltas, bundle))
         if (known := bundle.manifest.training.top1) is not None and abs(known - top1["fp32"]) > SAME_TOP1:
             print(f"note: the manifest says {known:.2%} for fp32: is {flags.data} what it was evaluated on?")
