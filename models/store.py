@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from models.artifacts import choose
+from models.drafts import drafted
 from models.errors import BundleError
 from models.manifest import Artifact, Golden, Labels, Manifest, Precision, Slug, inside
 
@@ -150,14 +150,9 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | P
     if folder.exists():
         raise BundleError(f"{folder} exists: a published bundle is never changed; give the next version")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with drafted(folder) as draft:
             _fill(draft, manifest, files)
             bundle = open_bundle(draft)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise BundleError(f"{folder} cannot be written: {error}") from error
     return replace(bundle, folder=folder)

@@ -16,8 +16,6 @@ Ascend 310 (github.com/mindspore-ai/models: the scripts and ascend310_infer/ of 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drafts import drafted
 from training.errors import DataError, TrainingError
 from training.published import content
 
@@ -61,14 +60,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         raise TrainingError(f"{path} exists: remove it or name another folder, so that old and new files never mix")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
+        with drafted(path) as draft:
             yield draft
-            draft.chmod(0o755)  # mkdtemp lets no other user in
-            draft.rename(path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            draft.chmod(0o755)
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error}") from error
 
