@@ -107,7 +107,20 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[str]:
     """A service that is asked all the time: good images of several formats, and some that are none."""
-    command = [sys.executable, "-m", "service", "serve", "--engine", "onnxruntime", "--model", tiny_bundle, "--port", 0, "--drain-seconds", 0]
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--engine",
+        "onnxruntime",
+        "--model",
+        tiny_bundle,
+        "--port",
+        0,
+        "--drain-seconds",
+        0,
+    ]
     with running(*command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = (json.loads(line) for line in process.stdout)

@@ -57,7 +57,7 @@ def test_panels_are_told_apart_explained_and_none_covers_another() -> None:
 
 
 def test_every_series_can_be_narrowed_by_datasource_job_instance_and_model() -> None:
-    assert VARIABLES == {"datasource", "job", "model", "instance"}
+    assert {"datasource", "job", "model", "instance"} == VARIABLES
     for panel in PANELS:
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == "${datasource}"
