@@ -80,6 +80,6 @@ def test_the_training_jobs_say_what_training_understands_and_both_the_same() -> 
     trained = config.parse(flags, prog="training.train", description="")[0]
     cards = int(ours["resources"]["limits"]["huawei.com/Ascend910"])
     assert {f"--worker_num={cards}", f"--local_worker_num={cards}", "--join=True"} <= set(launcher)
-    assert (trained.device_target, trained.data_url, trained.save_dir) == ("Ascend", Path("/data"), Path("/runs"))
+    assert (trained.device_target, trained.data_url, trained.save_dir) == ("Ascend", "/data", Path("/runs"))
     mounted = {mount["mountPath"] for mount in ours["volumeMounts"]}
     assert {"/data", "/runs"} <= mounted
