@@ -61,7 +61,7 @@ class Pod:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service", *self.container["args"], "--engine", "onnxruntime"],
             cwd=ROOT,
-            env={"PATH": ""} | self.settings | own,
+            env=self.settings | own,
             stdout=subprocess.DEVNULL,
         )
 
