@@ -36,7 +36,17 @@ def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload]
         result_of(index, upload.filename, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))
     ]
     body = Answer(model=served_model(classifier), results=results, request_id=exchange.request_id)
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+    headers = cache_status(fates, keeps=classifier.keeps_answers)
+    return Response(body.model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
+
+
+def cache_status(fates: Sequence[Fate], *, keeps: bool) -> dict[str, str]:
+    """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
+    nothing is kept and nothing was shared."""
+    sources = {fate.source for fate in fates if isinstance(fate, Classified)}
+    if "miss" in sources:
+        return {"Cache-Status": "repvgg; fwd=miss"} if keeps else {}
+    return {"Cache-Status": "repvgg; fwd=miss; collapsed" if "collapsed" in sources else "repvgg; hit"}
 
 
 def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Sequence[Fault]) -> Response:

@@ -1,7 +1,8 @@
 """POST /classify, GET /models, GET /metrics, GET /.
 
 1. the deadline counts from the arrival of the request, its upload included;
-2. a client that leaves cancels its images.
+2. what would not be answered in time is refused before its body is read;
+3. a client that leaves cancels its images.
 """
 
 from __future__ import annotations
@@ -48,10 +49,11 @@ class Endpoints:
         classifier = self._lifecycle.serving()
         top_k = read_top_k(request.query_params, len(classifier.bundle.labels))
         timeout_ms = read_timeout_ms(request.query_params, self._settings.timeout_ms)
+        deadline = exchange.arrived + timeout_ms / 1000
+        # Uvicorn drops what still comes of the body; the connection stays usable.
+        classifier.admit(1, 0, deadline)
         uploads = await self._read(request, exchange, timeout_ms)
-        work = classifier.classify(
-            [upload.content for upload in uploads], top_k=top_k, deadline=exchange.arrived + timeout_ms / 1000
-        )
+        work = classifier.classify([upload.content for upload in uploads], top_k=top_k, deadline=deadline)
         fates = await while_connected(request.receive, work)
         exchange.answered = exchange.clock()
         note_timings(exchange, fates)
@@ -73,7 +75,7 @@ class Endpoints:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
-            speed=Speed.of(classifier.batcher.seconds_per_image),
+            speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
             choice=choice_of(classifier.choice),
         )

@@ -6,48 +6,57 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from models import golden
 from models.manifest import Preprocess
 from models.preprocess import images_in, preprocess
-from models.store import Bundle, open_bundle
-from service.capacity import Impossible, Limits, Measured, Plan, plan
+from models.store import open_bundle
+from service.capacity import Impossible, Measured, Plan, plan
 from service.cli.console import Console, UsageError
-from service.engines.base import Engine
-from service.selection import open_engine
-from service.settings import Settings, usable_cpus
+from service.selection import engine_slots, engine_threads, open_engine
+from service.settings import Settings
+from service.tuning import Tuning, tune
 
-MEASURE_S = 0.3  # each batch size, and decoding
 MOST_PHOTOS = 32
+ROUNDS = 3
+# Pillow keeps an RGB image in four bytes a pixel.
+BYTES_PER_PIXEL = 4
 
 
 def run(arguments: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Raises UsageError, and what opening bundle and engine raises."""
+    deadline_s = arguments.deadline_ms / 1000
     bundle = open_bundle(settings.model)
+    photos = _photos(arguments.photos or (bundle.folder / golden.FILE).parent)
     engine, _ = open_engine(bundle, settings)
     name = f"{bundle.manifest.name} {bundle.manifest.version} with {engine.name} {engine.precision} on {engine.device}"
-    photos = _photos(arguments.photos or (bundle.folder / golden.FILE).parent)
-    measured = _measure(engine, bundle, photos, settings)
-    limits = Limits(
-        max_image_pixels=settings.max_image_pixels,
-        max_body_bytes=settings.max_body_bytes,
-        max_queue_images=settings.max_queue_images,
-        input_size=bundle.manifest.preprocess.input_size,
+    try:
+        tuning = tune(engine, engine_slots(engine.name, settings), settings.max_batch_size, deadline_s)
+        decode_s = _decode_s(photos, bundle.manifest.preprocess)
+    finally:
+        engine.close()
+    measured = Measured(
+        cpus=engine_threads(settings),
+        decode_s=decode_s,
+        alone_s=tuning.batch_s[1],
+        image_s=tuning.image_s,
+        shares_cpus=settings.engine_provider == settings.lite_device == "cpu",
+        resident_bytes=_resident_bytes(),
     )
     try:
-        found = plan(measured, limits, rate=arguments.rate, deadline_s=arguments.deadline_ms / 1000)
+        found = plan(measured, _held_bytes(settings), rate=arguments.rate, deadline_s=deadline_s)
     except Impossible as error:
         raise UsageError(f"--deadline-ms: {error}") from error
     if arguments.json:
-        print(json.dumps({"measured": asdict(measured), "plan": asdict(found)}), file=console.out)
+        facts = {"tuning": asdict(tuning), "measured": asdict(measured), "plan": asdict(found)}
+        print(json.dumps(facts), file=console.out)
     else:
-        for topic, text in _describe(name, measured, found, arguments):
+        print(f"model     {name}", file=console.out)
+        for topic, text in _describe(tuning, measured, found, arguments):
             print(f"{topic:<9} {text}", file=console.out)
     return 0
 
@@ -59,52 +68,15 @@ def _photos(folder: Path) -> list[bytes]:
     return photos
 
 
-def _measure(engine: Engine, bundle: Bundle, photos: list[bytes], settings: Settings) -> Measured:
-    """Closes the engine."""
-    spec = bundle.manifest.preprocess
-    try:
-        decode_s = _fastest_s(lambda: _decode(photos, spec)) / len(photos)
-        batch_s = {size: _batch_s(engine, size) for size in _sizes(settings.max_batch_size)}
-    finally:
-        engine.close()
-    return Measured(
-        cpus=settings.engine_threads or usable_cpus(),
-        decode_s=decode_s,
-        batch_s=batch_s,
-        shares_cpus=settings.engine_provider == settings.lite_device == "cpu",
-        resident_bytes=_resident_bytes(),
-    )
-
-
-def _decode(photos: list[bytes], spec: Preprocess) -> None:
-    for encoded in photos:
-        preprocess(encoded, spec)
-
-
-def _batch_s(engine: Engine, size: int) -> float:
-    pixels = np.zeros((size, 3, engine.input_size, engine.input_size), np.float32)
-    return _fastest_s(lambda: engine.infer(pixels))
-
-
-def _sizes(most: int) -> Iterator[int]:
-    """1, 2, 4 ... and `most`."""
-    size = 1
-    while size < most:
-        yield size
-        size *= 2
-    yield most
-
-
-def _fastest_s(work: Callable[[], object]) -> float:
-    """Seconds, the fastest of several times: whatever else runs on the machine can only slow it down."""
-    work()  # the first time allocates
-    give_up_at = time.perf_counter() + MEASURE_S
-    fastest_s = float("inf")
-    while fastest_s == float("inf") or time.perf_counter() < give_up_at:
+def _decode_s(photos: list[bytes], spec: Preprocess) -> float:
+    """Of one photo on one CPU, in the fastest round: other work on the machine can only slow it down."""
+    rounds_s = []
+    for _ in range(ROUNDS):
         started = time.perf_counter()
-        work()
-        fastest_s = min(fastest_s, time.perf_counter() - started)
-    return fastest_s
+        for encoded in photos:
+            preprocess(encoded, spec)
+        rounds_s.append(time.perf_counter() - started)
+    return min(rounds_s) / len(photos)
 
 
 def _resident_bytes() -> int:
@@ -112,13 +84,22 @@ def _resident_bytes() -> int:
     return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) << 10
 
 
-def _describe(name: str, measured: Measured, found: Plan, arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    times = ", ".join(f"t({size}) {seconds * 1000:.2f}" for size, seconds in measured.batch_s.items())
-    yield "model", name
+def _held_bytes(settings: Settings) -> int:
+    """The queue and the kept answers when full, and a largest image that is decoded on each CPU."""
+    decoding = engine_threads(settings) * settings.max_image_pixels * BYTES_PER_PIXEL
+    return settings.max_queue_bytes + settings.cache_bytes + decoding
+
+
+def _describe(
+    tuning: Tuning, measured: Measured, found: Plan, arguments: argparse.Namespace
+) -> Iterator[tuple[str, str]]:
+    """(topic, text) pairs."""
+    times = ", ".join(f"t({images}) {seconds * 1000:.2f}" for images, seconds in tuning.batch_s.items())
     yield "measured", f"decode {measured.decode_s * 1000:.2f} ms; {times} ms; {measured.resident_bytes >> 20} MiB"
     yield (
         "pod",
-        f"cpu {found.cpus}, memory {found.memory_bytes >> 20}Mi, {found.images_per_second:.0f} images/s at most",
+        f"cpu {measured.cpus}, memory {found.memory_bytes >> 20}Mi; at most {measured.images_per_second:.0f} images/s, "
+        f"in batches of up to {tuning.max_batch_size}",
     )
     yield "replicas", f"{found.replicas} for {arguments.rate:g} images/s; one may be away"
     yield (
@@ -127,4 +108,5 @@ def _describe(name: str, measured: Measured, found: Plan, arguments: argparse.Na
         f"repvgg_engine_busy_share {found.busy_share * 1000:.0f}m, "
         f"repvgg_predicted_wait_seconds {found.predicted_wait_s * 1000:.0f}m, repvgg_queue_depth {found.queue_depth}",
     )
-    yield "settings", f"REPVGG_MAX_BATCH_SIZE={found.max_batch_size} REPVGG_TIMEOUT_MS={arguments.deadline_ms:.0f}"
+    deadline_ms = f"{arguments.deadline_ms:.0f}"
+    yield "settings", f"REPVGG_OBJECTIVE_MS={deadline_ms} REPVGG_TIMEOUT_MS={deadline_ms}"

@@ -22,14 +22,14 @@ def test_a_pod_is_measured_here_and_the_plan_follows_from_it(planned: Callable[.
     load = ("--rate", 10, "--deadline-ms", 60_000)
     ended = planned(*load, "--max-batch-size", 3, "--photos", photos, "--json")
     told = json.loads(ended.out)
-    measured, plan = told["measured"], told["plan"]
-    assert (ended.code, list(measured["batch_s"])) == (0, ["1", "2", "3"])
-    assert min(measured["decode_s"], measured["resident_bytes"], *measured["batch_s"].values()) > 0
+    tuning, measured, plan = told["tuning"], told["measured"], told["plan"]
+    assert (ended.code, tuning["max_batch_size"], list(tuning["batch_s"])) == (0, 3, ["1", "2", "3"])
+    assert min(measured[name] for name in ("decode_s", "alone_s", "image_s", "resident_bytes")) > 0
     assert (measured["cpus"], measured["shares_cpus"]) == (usable_cpus(), True)
-    assert plan["max_batch_size"] in (1, 2, 3)
-    image_s = measured["batch_s"][str(plan["max_batch_size"])] / plan["max_batch_size"]
-    assert plan["images_per_second"] == pytest.approx(1 / (image_s + measured["decode_s"] / usable_cpus()))
-    assert plan["memory_bytes"] > measured["resident_bytes"]
+    speed = 1 / (measured["image_s"] + measured["decode_s"] / usable_cpus())
+    assert plan["busy_share"] == pytest.approx(0.7 * speed * measured["image_s"])
+    held = Settings().max_queue_bytes + usable_cpus() * Settings().max_image_pixels * 4
+    assert plan["memory_bytes"] > measured["resident_bytes"] + held
 
 
 def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..., Any]) -> None:
@@ -49,7 +49,10 @@ def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..
     [
         (("--plan", "--rate", 5), "--plan, --rate R and --deadline-ms D go together"),
         (("--rate", 5), "--plan, --rate R and --deadline-ms D go together"),
-        (("--plan", "--rate", 5, "--deadline-ms", 0.001), "no number of pods keeps 0.001 ms; plan with "),
+        (
+            ("--plan", "--rate", 5, "--deadline-ms", 0.001),
+            "no number of pods like this keeps 0.001 ms: one image alone ",
+        ),
         (("--plan", "--rate", 5, "--deadline-ms", 5, "--photos", "nowhere"), "--photos nowhere holds no images"),
     ],
 )
