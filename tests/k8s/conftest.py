@@ -65,8 +65,7 @@ def render() -> Callable[[Path | str], Documents]:
 @contextmanager
 def running(*command: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """The process; it is ended on leaving."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
-    environ = inherited | options.pop("environ", {})
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
     with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environ, text=True, **options) as process:
         try:
             yield process
@@ -110,21 +109,8 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[str]:
     """A service that is asked all the time: good images of several formats, and some that are none."""
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--engine",
-        "onnxruntime",
-        "--model",
-        tiny_bundle,
-        "--port",
-        0,
-        "--drain-seconds",
-        0,
-    ]
-    with running(*command, stdout=subprocess.PIPE) as process:
+    flags = ["--engine=onnxruntime", f"--model={tiny_bundle}", "--port=0", "--drain-seconds=0"]
+    with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = (json.loads(line) for line in process.stdout)
         url = next(line["url"] for line in lines if line["msg"].startswith("serving "))
@@ -153,7 +139,6 @@ def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator
 @pytest.fixture(scope="session")
 def exposed(service_url: str) -> set[str]:
     """The names of all samples in a live /metrics."""
-    wait_until(lambda: "repvgg_images_total{" in httpx.get(f"{service_url}/metrics").text)
     lines = httpx.get(f"{service_url}/metrics").text.splitlines()
     return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
 
@@ -182,20 +167,20 @@ def prometheus(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
         yield server
 
 
-def names_in(expression: str) -> set[str]:
-    """The metrics that a PromQL expression reads. Fails on what is no PromQL."""
-    names: set[str] = set()
-
-    def note(node: promql_parser.Expr) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            names.add(node.name)
-
-    promql_parser.walk(promql_parser.parse(expression), note)
-    return names
-
-
 @pytest.fixture(scope="session")
 def metrics_in() -> Callable[[str], set[str]]:
+    """The metrics that a PromQL expression reads. Fails on what is no PromQL."""
+
+    def names_in(expression: str) -> set[str]:
+        names: set[str] = set()
+
+        def note(node: promql_parser.Expr) -> None:
+            if isinstance(node, promql_parser.VectorSelector):
+                names.add(node.name)
+
+        promql_parser.walk(promql_parser.parse(expression), note)
+        return names
+
     return names_in
 
 
