@@ -30,7 +30,7 @@ from service.engines.base import Engine
 from service.engines.capabilities import CAPABILITIES
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
-from service.metrics import Metrics
+from service.metrics import TENSOR, Metrics
 from service.selection import Choice, open_engine
 from service.settings import Settings, usable_cpus
 
@@ -60,6 +60,8 @@ class Classified:
 
 
 Fate = Classified | ImageError | ServiceError
+# Encoded, or preprocessed already: float32 (3, S, S) of finite values.
+Image = bytes | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ class Classifier:
         """Time until an image that came now would be in the engine: decoding, then the batcher's queue."""
         return self._decoding * self._decode_s / self._decode_threads + self.batcher.predicted_wait_s
 
-    async def classify(self, images: Sequence[bytes], *, top_k: int, deadline: float) -> list[Fate]:
-        """Encoded images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
+    async def classify(self, images: Sequence[Image], *, top_k: int, deadline: float) -> list[Fate]:
+        """Images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
 
         Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
         """
@@ -151,7 +153,7 @@ class Classifier:
         if self._closed:
             return [self._draining() for _ in images]
         request = _Request(top_k, deadline, len(images))
-        tasks = [asyncio.create_task(self._classify_one(encoded, request)) for encoded in images]
+        tasks = [asyncio.create_task(self._classify_one(image, request)) for image in images]
         for task in tasks:
             self._images.add(task)
             task.add_done_callback(self._images.discard)
@@ -174,11 +176,11 @@ class Classifier:
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
-    async def _classify_one(self, encoded: bytes, request: _Request) -> Fate:
+    async def _classify_one(self, image: Image, request: _Request) -> Fate:
         """Errors are returned, not raised: nobody awaits the task of a caller who left."""
         try:
             started = time.monotonic()
-            decoded = await self._decode(encoded, request)
+            decoded = await self._decode(image, request)
             decode_s = time.monotonic() - started
             inferred = await self.batcher.submit(decoded.tensor, request.deadline)
             return self._answer(decoded.image_format, decode_s, inferred, request.top_k)
@@ -188,8 +190,11 @@ class Classifier:
             log.exception("a bug, or no memory, while classifying an image")
             return ServiceError("internal error")
 
-    async def _decode(self, encoded: bytes, request: _Request) -> _Decoded:
+    async def _decode(self, image: Image, request: _Request) -> _Decoded:
         """Raises Overloaded before, ImageError after the work. A future cancelled in the pool's queue is skipped."""
+        if isinstance(image, np.ndarray):
+            request.undecoded -= 1
+            return _Decoded(image, TENSOR, 0.0)
         waiting = self._decoding + self.batcher.queue_depth
         if waiting >= self._max_queue_images:
             request.undecoded -= 1
@@ -198,7 +203,7 @@ class Classifier:
         self._decoding += 1
         try:
             decoded = await loop.run_in_executor(
-                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._max_image_pixels
+                self._decoders, _to_tensor, image, self.bundle.manifest.preprocess, self._max_image_pixels
             )
         except ImageError as error:
             self._metrics.decode_failures.labels(error.code).inc()
