@@ -1,6 +1,7 @@
 """What is said to the server about one batch, without saying it: steps go out, what came of them comes in.
 
-1. only what may pass is tried again: 503, 429, a lost connection; and only as long as the time lasts;
+1. only what may pass is tried again: 503, 429, a lost connection (to classify twice harms nobody); and only as long as
+   the time lasts;
 2. `Retry-After` is waited for, and a little more, so that those who were refused together do not come back together;
 3. images that were answered are not sent again;
 4. the server is told how much time is left, so that it works for nobody who has gone;

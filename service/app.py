@@ -57,9 +57,10 @@ def create_app(
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
     app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route)
     probes = Probes(lifecycle, settings)
-    Vertex(lifecycle, settings).add_to(app.router)  # before the others: the first route of a path wins
-    Endpoints(lifecycle, settings, metrics).add_to(app.router)
+    # The first route of a path wins: those that Vertex AI names come first.
+    Vertex(lifecycle, settings).add_to(app.router)
     probes.add_to(app.router)
+    Endpoints(lifecycle, settings, metrics).add_to(app.router)
     InferenceV2(lifecycle, settings, probes).add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

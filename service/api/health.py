@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import HEALTH
+from service.api.openapi import HEALTH, operation_id
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
@@ -46,7 +46,7 @@ class Probes:
         if self._vertex_route:
             probes[self._vertex_route] = self.readyz
         for path, probe in probes.items():
-            router.add_api_route(path, probe, methods=["GET"], operation_id=path.strip("/"), **HEALTH)
+            router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
             # Load balancers like to ask with HEAD.
             router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
 

@@ -3,7 +3,7 @@
 1. the real `tritonclient` works unchanged: health, metadata, configuration, inference, errors;
 2. a request has one input: `image`, encoded images, or `pixels`, tensors that are preprocessed already;
 3. the protocol has no error of one image: the whole request fails with the first one's problem, its index named;
-4. JSON is parsed up to MAX_JSON_BYTES; more has to come as binary, which costs the event loop nothing.
+4. JSON is parsed up to MAX_JSON_BYTES; more has to come as binary, which costs the event loop next to nothing.
 
 Sources: open_inference_rest.yaml of the protocol's repository; "Binary Tensor Data Extension", "Classification
 Extension" and "Model Configuration Extension" of Triton's documentation.
@@ -32,6 +32,7 @@ from service.api.openapi import (
     MODEL_METADATA,
     MODEL_READY,
     SERVER_METADATA,
+    operation_id,
     path_parameters,
 )
 from service.api.payloads import explain, read_body
@@ -117,7 +118,7 @@ class InferenceV2:
             path,
             endpoint,
             methods=[method],
-            operation_id=path.strip("/"),
+            operation_id=operation_id(path),
             openapi_extra={"parameters": path_parameters(path), **(extra or {})},
             **description,
         )
@@ -187,7 +188,9 @@ class InferenceV2:
     async def _read(self, request: Request, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
         limit = self._settings.max_body_bytes
         encoding = request.headers.get("content-encoding", "").strip().lower()
-        body = await asyncio.to_thread(unpack, await read_body(request, limit), encoding, limit)
+        body = await read_body(request, limit)
+        if encoding:
+            body = await asyncio.to_thread(unpack, body, encoding, limit)
         asked, binary = parse(body, request.headers.get(JSON_LENGTH))
         images = read_images(
             asked.inputs,

@@ -175,6 +175,11 @@ INFER_BODY: dict[str, Any] = {
 }
 
 
+def operation_id(path: str) -> str:
+    """`v2_models_name_infer`"""
+    return "_".join(re.findall(r"\w+", path))
+
+
 def path_parameters(path: str) -> list[dict[str, Any]]:
     """Of a route whose handler reads them itself."""
     return [

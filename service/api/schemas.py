@@ -162,18 +162,22 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata]
 
 
+# Of the protocol; what is longer is no name of ours, and need not be repeated in an error.
+Name = Annotated[str, Field(max_length=100)]
+
+
 class InputTensor(BaseModel):
     """`data`: flat or nested; absent if `parameters.binary_data_size` bytes follow the JSON."""
 
-    name: str
-    datatype: str
-    shape: list[Annotated[int, Field(ge=0, strict=True)]]
+    name: Name
+    datatype: Name
+    shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(max_length=8)]
     parameters: dict[str, Any] = {}
     data: Any = None
 
 
 class RequestedOutput(BaseModel):
-    name: str
+    name: Name
     parameters: dict[str, Any] = {}
 
 
@@ -182,8 +186,8 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] = []
+    inputs: Annotated[list[InputTensor], Field(max_length=8)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=8)] = []
 
 
 class OutputTensor(BaseModel):

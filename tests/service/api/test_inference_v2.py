@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -17,7 +18,10 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 from service.api.inference_v2 import JSON_LENGTH, MAX_JSON_BYTES
 from service.api.schemas import Problem
+from service.app import create_app
 from service.engines.fake import FakeEngine
+from service.metrics import STAGES
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -130,6 +134,9 @@ def test_a_bad_image_fails_the_whole_request_and_is_named(client: TestClient, jp
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}]}, "inputs[0].shape[0]: "),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1.5]}]}, "inputs[0].shape[0]: "),
         ({"id": 5}, "id: "),
+        ({"inputs": [{"name": "x" * 101, "datatype": "BYTES", "shape": [1]}]}, "inputs[0].name: "),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1] * 9}]}, "inputs[0].shape: "),
+        ({"outputs": [{"name": "label"}] * 9}, "outputs: "),
     ],
 )
 def test_a_request_that_does_not_fit_says_what_does(
@@ -143,8 +150,8 @@ def test_a_request_that_does_not_fit_says_what_does(
 @pytest.mark.parametrize(
     "parameters",
     [
-        *({"top_k": value} for value in (0, 11, -1, "x", 1.5, True, [1])),
-        *({"timeout": value} for value in (-1, "5", 1.5, True, None)),
+        *({"top_k": value} for value in (0, 11, -1, "x", 1.5, True, [1], 10**4000)),
+        *({"timeout": value} for value in (-1, "5", 1.5, True, None, -(10**4000))),
     ],
 )
 def test_a_wrong_parameter_names_itself(client: TestClient, jpeg_bytes: bytes, parameters: dict[str, Any]) -> None:
@@ -228,6 +235,37 @@ def test_a_full_queue_says_when_to_come_back(serve: Callable[..., TestClient], d
         reply = client.post(INFER, json=body)
         assert problem(reply)[:2] == (503, "overloaded")
         assert (reply.json()["index"], int(reply.headers["retry-after"])) == (1, 1)
+
+
+def test_a_client_that_leaves_cancels_its_images(
+    tiny_bundle: Path, registry: CollectorRegistry, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> list[Any]:
+        gate = threading.Event()
+        gate.set()
+        app = create_app(Settings(model=str(tiny_bundle)), engine=FakeEngine(10, 32, gate=gate), registry=registry)
+        sent: list[Any] = []
+        body = {"type": "http.request", "body": json.dumps(image_request(jpeg_bytes)).encode()}
+        messages = iter([body, {"type": "http.disconnect"}])
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async with app.state.lifecycle.running():
+            await app.state.lifecycle.opened.wait()
+            gate.clear()
+            await app(
+                {"type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b""}, receive, send
+            )
+            gate.set()
+        return sent
+
+    assert asyncio.run(scenario()) == []
+    cancelled = [registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": stage}) for stage in STAGES]
+    assert sum(count or 0 for count in cancelled) == 1
 
 
 def test_requests_are_counted_under_the_template_of_their_route(

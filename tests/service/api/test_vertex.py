@@ -63,9 +63,15 @@ def test_the_health_route_is_readiness_and_needs_no_key(serve: Callable[..., Tes
 
 
 def test_the_route_that_the_platform_names_wins(serve: Callable[..., TestClient], jpeg_bytes: bytes) -> None:
-    client = serve(vertex_health_route="/livez", vertex_predict_route="/classify")
-    assert client.get("/livez").json() == {"status": "ready"}
+    client = serve(vertex_health_route="/", vertex_predict_route="/classify")
+    assert client.get("/").json() == {"status": "ready"}
     assert "predictions" in client.post("/classify", json=instances(jpeg_bytes)).json()
+
+
+def test_one_route_for_both_needs_a_key_for_instances_only(serve: Callable[..., TestClient]) -> None:
+    client = serve(vertex_health_route="/both", vertex_predict_route="/both", api_keys=("k",))
+    assert client.get("/both").json() == {"status": "ready"}
+    assert client.post("/both", json={}).status_code == 401
 
 
 def test_without_the_platform_there_is_no_such_route(client: TestClient) -> None:
