@@ -22,7 +22,8 @@ from repvgg_client.results import Result
 
 TIMEOUT_S = 30.0
 BATCH_SIZE = 16
-CONCURRENCY = 4
+# One on its way while the other is computed; more only fill the server's queue, unless it has several engines.
+CONCURRENCY = 2
 
 
 class Client:

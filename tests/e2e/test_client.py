@@ -96,18 +96,12 @@ def test_the_first_error_ends_the_call(client: Client, server: Server, images: l
         asyncio.run(ask())
 
 
-def test_those_who_are_refused_come_back(start: Callable[..., Server], images: list[bytes]) -> None:
-    server = start("--max-queue-images", 2).wait_until_serving()
-    with Client(server.url, batch_size=10, timeout_s=60) as client:
+def test_those_who_are_refused_come_back_and_the_key_is_sent(start: Callable[..., Server], images: list[bytes]) -> None:
+    server = start("--max-queue-images", 2, environ={"REPVGG_API_KEYS": "secret"}).wait_until_serving()
+    with Client(server.url, api_key="secret", batch_size=10, timeout_s=60) as client:
         assert all(result.error is None for result in client.classify(images))
-
-
-def test_the_key_is_sent(start: Callable[..., Server], png_bytes: bytes) -> None:
-    server = start(environ={"REPVGG_API_KEYS": "secret"}).wait_until_serving()
-    with Client(server.url, api_key="secret") as client:
-        assert client.classify(png_bytes)[0].predictions
     with Client(server.url) as client, pytest.raises(ProblemError, match="401 unauthorized"):
-        client.classify(png_bytes)
+        client.classify(images)
 
 
 def test_without_a_server_the_connection_fails_in_time(png_bytes: bytes) -> None:
