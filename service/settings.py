@@ -27,7 +27,7 @@ ROUTE = r"^(/[^{}]*)?$"
 # The settings that choose an engine, for every verb that opens one.
 ENGINE_FLAGS = (
     *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
-    *("precision", "engine_threads", "max_batch_size"),
+    *("precision", "engine_threads", "engine_slots", "max_batch_size"),
 )
 
 # What Google Vertex AI sets in a container: "Custom container requirements" in its documentation.
@@ -35,6 +35,14 @@ PLATFORM_VARIABLES = {
     "AIP_HTTP_PORT": "port",
     "AIP_HEALTH_ROUTE": "vertex_health_route",
     "AIP_PREDICT_ROUTE": "vertex_predict_route",
+}
+
+# What None means.
+DEFAULTS = {
+    "decode_threads": "the CPUs it may use",
+    "engine_threads": "the CPUs it may use",
+    "engine_slots": "as many as its threads on a CPU, else 1",
+    "max_batch_size": "as many as pay, by measurement",
 }
 
 # Kubernetes docs, "Accessing the Service: Environment variables". A Service named repvgg-canary collides alike.
@@ -65,14 +73,24 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
-    max_batch_size: int = Field(16, ge=1, le=1024, description="most images the engine gets at once")
-    max_queue_images: int = Field(256, ge=1, le=65536, description="most images waiting; more are refused at once")
+    max_batch_size: int | None = Field(None, ge=1, le=1024, description="most images the engine gets at once")
+    max_queue_bytes: int = Field(
+        256 * MEBIBYTE, ge=1, le=65536 * MEBIBYTE, description="memory for images that wait; more are refused at once"
+    )
     max_images_per_request: int = Field(64, ge=1, le=65536, description="most images in one request")
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, le=4096 * MEBIBYTE, description="longest request body, bytes")
     max_image_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="largest image, width times height")
+    objective_ms: int = Field(
+        100, ge=1, le=600_000, description="latency that a batch must leave room for, milliseconds"
+    )
+    single_flight: Literal["on", "off"] = Field("on", description="equal images that come together are computed once")
+    cache_bytes: int = Field(
+        0, ge=0, le=65536 * MEBIBYTE, description="memory for the answers to the latest images; 0 keeps none"
+    )
     timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
     decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
     engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
+    engine_slots: int | None = Field(None, ge=1, le=256, description="batches that the engine computes at once")
     drain_seconds: float = Field(
         5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )
@@ -163,7 +181,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         field = Settings.model_fields[name]
         wanted = allowed(name)
         limits = "" if wanted == "text" else f": {wanted}"
-        default = {None: "the CPUs it may use", (): "none", "": "none"}.get(field.default, field.default)
+        default = DEFAULTS.get(name) or {(): "none", "": "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),

@@ -48,11 +48,17 @@ def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
 
 def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Fate]) -> Response:
     model = served_model(classifier)
-    return answer_as(exchange, uploads, fates, lambda r: Answer(model=model, results=r, request_id=exchange.request_id))
+    return answer_as(
+        exchange, classifier, uploads, fates, lambda r: Answer(model=model, results=r, request_id=exchange.request_id)
+    )
 
 
 def answer_as(
-    exchange: Exchange, uploads: Sequence[Upload], fates: Sequence[Fate], body: Callable[[list[Result]], BaseModel]
+    exchange: Exchange,
+    classifier: Classifier,
+    uploads: Sequence[Upload],
+    fates: Sequence[Fate],
+    body: Callable[[list[Result]], BaseModel],
 ) -> Response:
     """`body` makes the answer's JSON of the results; a problem document when there is none."""
     faults = [fault_of(fate) for fate in fates if not isinstance(fate, Classified)]
@@ -61,7 +67,17 @@ def answer_as(
     results = [
         result_of(index, upload.filename, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))
     ]
-    return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json")
+    headers = cache_status(fates, keeps=classifier.keeps_answers)
+    return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
+
+
+def cache_status(fates: Sequence[Fate], *, keeps: bool) -> dict[str, str]:
+    """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
+    nothing is kept and nothing was shared."""
+    sources = {fate.source for fate in fates if isinstance(fate, Classified)}
+    if "miss" in sources:
+        return {"Cache-Status": "repvgg; fwd=miss"} if keeps else {}
+    return {"Cache-Status": "repvgg; fwd=miss; collapsed" if "collapsed" in sources else "repvgg; hit"}
 
 
 def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Sequence[Fault]) -> Response:

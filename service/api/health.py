@@ -2,7 +2,8 @@
 
 None of them needs a key or touches the model.
 
-1. /livez fails only when a restart would help: the event loop answers it, and the engine must not be stuck;
+1. /livez fails only when a restart would help: the event loop answers it, and the engine must be neither stuck nor
+   away for long;
 2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining or while the engine is
    started again;
 3. /startupz says whether start-up is over.
@@ -54,9 +55,13 @@ class Probes:
         """Is the process alive: do the event loop and the engine make progress?"""
         stuck_s = self._engine_age_s()
         if stuck_s > self._stuck_after_s:
-            fault = Fault("internal_error", f"the engine has been busy with one batch for {stuck_s:.0f} s")
-            return Exchange.of(request).problem(fault)
+            return self._dead(request, f"the engine has been busy with one batch for {stuck_s:.0f} s")
+        if self._engine_away_s() > self._stuck_after_s:
+            return self._dead(request, f"the engine could not be started again for {self._engine_away_s():.0f} s")
         return JSONResponse({"status": "alive"})
+
+    def _dead(self, request: Request, detail: str) -> Response:
+        return Exchange.of(request).problem(Fault("internal_error", detail))
 
     async def readyz(self, request: Request) -> Response:
         """May requests come? `?verbose` lists the checks."""
@@ -83,7 +88,7 @@ class Probes:
 
     def _refuse_while_engine_is_away(self) -> None:
         if away_s := self._engine_away_s():
-            detail = f"the engine's process ended {away_s:.1f} s ago and is being started again"
+            detail = f"the engine failed {away_s:.1f} s ago and is being started again"
             raise NotReady(detail, RETRY_WHILE_AWAY_S)
 
     def _engine_away_s(self) -> float:

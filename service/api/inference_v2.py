@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from models.topk import Prediction
-from service.api.answers import classify_images
+from service.api.answers import cache_status, classify_images
 from service.api.compression import unpack
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
@@ -162,6 +162,7 @@ class InferenceV2:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
         classifier = self._served(request)
+        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
         asked, images = await read_in_time(exchange, self._read(request, classifier), self._settings.timeout_ms)
         timeout_s = read_timeout_s(asked.parameters, self._settings.timeout_ms)
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
@@ -173,7 +174,8 @@ class InferenceV2:
                 fault = fault_of(fate)
                 return exchange.problem(replace(fault, index=index, detail=f"image {index}: {fault.detail}"))
             rows.append(fate.predictions)
-        return answer(classifier, asked.id, outputs, rows)
+        headers = cache_status(fates, keeps=classifier.keeps_answers)
+        return answer(classifier, asked.id, outputs, rows, headers)
 
     def _served(self, request: Request) -> Classifier:
         """Raises NotReady, and RequestError `not_found` for another model or version."""
@@ -252,7 +254,11 @@ def _texts(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answer(
-    classifier: Classifier, request_id: str | None, outputs: list[Output], rows: list[list[Prediction]]
+    classifier: Classifier,
+    request_id: str | None,
+    outputs: list[Output],
+    rows: list[list[Prediction]],
+    headers: Mapping[str, str],
 ) -> Response:
     """`rows`: each image's predictions, at least as many as any output counts."""
     tensors, binaries = [], []
@@ -265,9 +271,9 @@ def answer(
     body = InferAnswer(model_name=manifest.name, model_version=manifest.version, id=request_id, outputs=tensors)
     text = body.model_dump_json(exclude_none=True).encode()
     if not any(binaries):
-        return Response(text, media_type="application/json")
-    headers = {JSON_LENGTH: str(len(text))}
-    return Response(text + b"".join(binaries), headers=headers, media_type="application/octet-stream")
+        return Response(text, headers=headers, media_type="application/json")
+    length = {JSON_LENGTH: str(len(text))}
+    return Response(text + b"".join(binaries), headers={**headers, **length}, media_type="application/octet-stream")
 
 
 def _metadata(tensors: Mapping[str, TensorType]) -> list[TensorMetadata]:

@@ -1,7 +1,8 @@
 """POST /classify, GET /models, GET /metrics, GET /.
 
 1. the deadline counts from the arrival of the request, its upload included;
-2. a client that leaves cancels its images.
+2. what would not be answered in time is refused before its body is read;
+3. a client that leaves cancels its images.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Endpoints:
         classifier = self._lifecycle.serving()
         top_k = read_top_k(request.query_params, len(classifier.bundle.labels))
         timeout_ms = read_timeout_ms(request.query_params, self._settings.timeout_ms)
+        # Uvicorn drops what still comes of the body; the connection stays usable.
+        classifier.admit(1, 0, exchange.arrived + timeout_ms / 1000)
         uploads = await read_in_time(exchange, read_uploads(request, self._settings), timeout_ms)
         images = [upload.content for upload in uploads]
         fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_ms / 1000)
@@ -59,7 +62,7 @@ class Endpoints:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
-            speed=Speed.of(classifier.batcher.seconds_per_image),
+            speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
             choice=choice_of(classifier.choice),
         )

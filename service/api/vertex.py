@@ -36,13 +36,14 @@ class Vertex:
     async def predict(self, request: Request) -> Response:
         exchange = Exchange.of(request)
         classifier = self._lifecycle.serving()
+        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
         asked, uploads = await read_in_time(exchange, self._read(request), self._settings.timeout_ms)
         parameters = {name: str(value) for name, value in asked.parameters.items()}
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_ms(parameters, self._settings.timeout_ms) / 1000
         images = [upload.content for upload in uploads]
         fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_s)
-        return answer_as(exchange, uploads, fates, lambda results: VertexAnswer(predictions=results))
+        return answer_as(exchange, classifier, uploads, fates, lambda results: VertexAnswer(predictions=results))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
         try:

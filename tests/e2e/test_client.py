@@ -96,11 +96,13 @@ def test_the_first_error_ends_the_call(client: Client, server: Server, images: l
         asyncio.run(ask())
 
 
-def test_those_who_are_refused_come_back_and_the_key_is_sent(start: Callable[..., Server], images: list[bytes]) -> None:
-    server = start("--max-queue-images", 2, environ={"REPVGG_API_KEYS": "secret"}).wait_until_serving()
-    with Client(server.url, api_key="secret", batch_size=10, timeout_s=60) as client:
+def test_who_comes_before_the_model_is_open_comes_back_with_its_key(
+    start: Callable[..., Server], images: list[bytes]
+) -> None:
+    url = start(environ={"REPVGG_API_KEYS": "secret"}).wait_for_line("listening")["url"]
+    with Client(url, api_key="secret", timeout_s=60) as client:
         assert all(result.error is None for result in client.classify(images))
-    with Client(server.url) as client, pytest.raises(ProblemError, match="401 unauthorized"):
+    with Client(url) as client, pytest.raises(ProblemError, match="401 unauthorized"):
         client.classify(images)
 
 

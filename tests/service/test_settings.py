@@ -31,7 +31,7 @@ def parse(*arguments: str) -> dict[str, object]:
 def test_a_flag_wins_over_its_variable_the_variable_over_the_default() -> None:
     environ = {"REPVGG_PORT": "1", "REPVGG_TIMEOUT_MS": "2", "PATH": "/bin"}
     settings, warnings = load_settings(parse("--port", "3"), environ)
-    assert (settings.port, settings.timeout_ms, settings.max_batch_size) == (3, 2, 16)
+    assert (settings.port, settings.timeout_ms, settings.max_batch_size) == (3, 2, None)
     assert warnings == []
 
 
@@ -134,7 +134,8 @@ def test_the_help_names_every_setting_with_bounds_default_and_variable() -> None
         assert field.description
         if allowed(name) != "text":
             assert allowed(name) in text
-    assert "in 1..1024 (default 16; REPVGG_MAX_BATCH_SIZE)" in text
+    assert "in 1..1024 (default as many as pay, by measurement; REPVGG_MAX_BATCH_SIZE)" in text
+    assert "in 1..600000 (default 10000; REPVGG_TIMEOUT_MS)" in text
 
 
 @given(

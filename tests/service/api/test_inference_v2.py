@@ -6,7 +6,9 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,15 +228,28 @@ def test_the_timeout_is_in_microseconds(serve: Callable[..., TestClient], jpeg_b
     assert problem(reply)[:2] == (504, "deadline_exceeded")
 
 
-def test_a_full_queue_says_when_to_come_back(serve: Callable[..., TestClient], draw_image: Any) -> None:
-    client = serve(max_queue_images=1)
-    images = image_request(*(draw_image(seed) for seed in range(4)))
-    zeros = np.zeros((4, 3, 32, 32)).tolist()
-    pixels = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [4, 3, 32, 32], "data": zeros}]}
-    for body in (images, pixels):
-        reply = client.post(INFER, json=body)
+def test_an_overloaded_server_says_when_to_come_back(serve: Callable[..., TestClient], jpeg_bytes: bytes) -> None:
+    gate = threading.Event()
+    gate.set()
+    client = serve(FakeEngine(10, 32, gate=gate), max_queue_bytes=1)
+    gate.clear()
+    pixels = {"name": "pixels", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": [0] * 3072}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, INFER, json={"inputs": [pixels]})
+        while 'repvgg_engine_slots{state="busy"} 1.0' not in client.get("/metrics").text:
+            time.sleep(0.01)
+        replies = [client.post(INFER, json=body) for body in (image_request(jpeg_bytes), {"inputs": [pixels]})]
+        gate.set()
+        assert first.result().status_code == 200
+    for reply in replies:
         assert problem(reply)[:2] == (503, "overloaded")
-        assert (reply.json()["index"], int(reply.headers["retry-after"])) == (1, 1)
+        assert int(reply.headers["retry-after"]) >= 1
+
+
+def test_kept_answers_are_marked_as_those_of_classify(serve: Callable[..., TestClient], jpeg_bytes: bytes) -> None:
+    client = serve(cache_bytes=1 << 20)
+    told = [client.post(INFER, json=image_request(jpeg_bytes)).headers["cache-status"] for _ in range(2)]
+    assert told == ["repvgg; fwd=miss", "repvgg; hit"]
 
 
 def test_a_client_that_leaves_cancels_its_images(

@@ -155,7 +155,7 @@ def test_a_client_that_leaves_stops_its_work_and_gets_nothing(
     assert asyncio.run(scenario()).sent == []
     (line,) = access_lines(caplog)
     assert (line.status, line.path) == (CLIENT_LEFT, "/classify")
-    assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "queue"}) == 1
+    assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "infer"}) == 1
     assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "read"}) == 0
     labels = {"route": "/classify", "code": "499"}
     assert registry.get_sample_value("repvgg_request_duration_seconds_count", labels) == 1
