@@ -33,7 +33,7 @@ from service.batching import Batcher
 from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
-from service.metrics import Metrics
+from service.metrics import TENSOR, Metrics
 from service.selection import Choice, engine_slots, open_engine
 from service.settings import Settings, usable_cpus
 from service.sharing import Sharing, Source
@@ -73,6 +73,8 @@ class Classified:
 
 
 Fate = Classified | ImageError | ServiceError
+# Encoded, or preprocessed already: float32 (3, S, S) of finite values.
+Image = bytes | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -227,14 +229,14 @@ class Classifier:
     def _bytes(self, images: int, encoded_bytes: int) -> int:
         return encoded_bytes + images * self._tensor_bytes
 
-    async def classify(self, images: Sequence[bytes], *, top_k: int, deadline: float) -> list[Fate]:
-        """Encoded images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
+    async def classify(self, images: Sequence[Image], *, top_k: int, deadline: float) -> list[Fate]:
+        """Images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
 
         Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
         """
         if not 1 <= top_k <= len(self.bundle.labels):
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
-        encoded_bytes = sum(map(len, images))
+        encoded_bytes = sum(len(image) for image in images if isinstance(image, bytes))
         try:
             self.admit(len(images), encoded_bytes, deadline)
         except ServiceError as error:
@@ -246,8 +248,8 @@ class Classifier:
         finally:
             self._held_bytes -= held_bytes
 
-    async def _classify_all(self, images: Sequence[bytes], request: _Request) -> list[Fate]:
-        tasks = [asyncio.create_task(self._classify_one(encoded, request)) for encoded in images]
+    async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Fate]:
+        tasks = [asyncio.create_task(self._classify_one(image, request)) for image in images]
         for task in tasks:
             self._images.add(task)
             task.add_done_callback(self._images.discard)
@@ -270,11 +272,11 @@ class Classifier:
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
-    async def _classify_one(self, encoded: bytes, request: _Request) -> Fate:
+    async def _classify_one(self, image: Image, request: _Request) -> Fate:
         """Errors are returned, not raised: nobody awaits the task of a caller who left."""
-        outcome, source = await self._share(encoded, request)
+        outcome, source = await self._share(image, request)
         while isinstance(outcome, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
-            outcome, source = await self._share(encoded, request)  # the deadline was another caller's
+            outcome, source = await self._share(image, request)  # the deadline was another caller's
         if not isinstance(outcome, _Computed):
             return outcome
         predictions = top_k(outcome.logits, self.bundle.labels, request.top_k)
@@ -282,21 +284,21 @@ class Classifier:
         self._metrics.count_prediction(predictions[0].label, predictions[0].score)
         return Classified(predictions, outcome.timings, source)
 
-    async def _share(self, encoded: bytes, request: _Request) -> tuple[_Outcome, Source]:
-        """The computation of this image, or of an equal one."""
-        if not self._shares or len(encoded) > MOST_HASHED_BYTES:
-            return await self._compute(encoded, request), "miss"
-        key = hashlib.sha256(encoded).digest()
-        outcome, source = await self._sharing.get(key, partial(self._compute, encoded, request))
+    async def _share(self, image: Image, request: _Request) -> tuple[_Outcome, Source]:
+        """The computation of this image, or of an equal encoded one."""
+        if not self._shares or isinstance(image, np.ndarray) or len(image) > MOST_HASHED_BYTES:
+            return await self._compute(image, request), "miss"
+        key = hashlib.sha256(image).digest()
+        outcome, source = await self._sharing.get(key, partial(self._compute, image, request))
         self._metrics.images_shared.labels(source).inc()
         return outcome, source
 
-    async def _compute(self, encoded: bytes, request: _Request) -> _Outcome:
+    async def _compute(self, image: Image, request: _Request) -> _Outcome:
         progress = _Progress()
         request.computations.append(progress)
         try:
             started = time.monotonic()
-            decoded = await self._decode(encoded)
+            decoded = _Decoded(image, TENSOR, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
             decode_s = time.monotonic() - started
             progress.stage = "queue"
             inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start)

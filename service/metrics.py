@@ -28,6 +28,8 @@ DECODE_FAILURES = ("undecodable_image", "too_many_pixels")
 CLASSIFY_CODES = ("200", "400", "413", "415", "422", "500", "503", "504")
 SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
+# Counted among the file formats: an image that came as a preprocessed tensor.
+TENSOR = "tensor"
 MAX_LABELS = 1000
 OTHER_LABEL = "other"
 
@@ -76,7 +78,9 @@ class Metrics:
 
     def _define_images(self, registry: CollectorRegistry) -> None:
         """Counted by `classifier`."""
-        self.images = Counter("repvgg_images", "Images classified, by file format", ["format"], registry=registry)
+        self.images = Counter(
+            "repvgg_images", "Images classified, by file format (or tensor)", ["format"], registry=registry
+        )
         self.decode_failures = Counter(
             "repvgg_decode_failures", "Images that could not be decoded, by error code", ["reason"], registry=registry
         )
@@ -90,7 +94,7 @@ class Metrics:
         self.predictions = Counter(
             "repvgg_predictions", f"Best classes; from {MAX_LABELS} labels on: other", ["label"], registry=registry
         )
-        for image_format in FORMATS:
+        for image_format in (*FORMATS, TENSOR):
             self.images.labels(image_format.lower())
         for source in SOURCES:
             self.images_shared.labels(source)

@@ -1,6 +1,6 @@
 """Every knob of the service, once: its name, unit, bounds and what it does.
 
-1. a flag wins over its variable, the variable over the default;
+1. a flag wins over its variable, the variable over what the platform sets, that over the default;
 2. an unknown REPVGG_ variable is an error that names the nearest known one;
 3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
 4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
@@ -23,11 +23,19 @@ from service.errors import ConfigError
 
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
+ROUTE = r"^(/[^{}]*)?$"
 # The settings that choose an engine, for every verb that opens one.
 ENGINE_FLAGS = (
     *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
     *("precision", "engine_threads", "engine_slots", "max_batch_size"),
 )
+
+# What Google Vertex AI sets in a container: "Custom container requirements" in its documentation.
+PLATFORM_VARIABLES = {
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "vertex_health_route",
+    "AIP_PREDICT_ROUTE": "vertex_predict_route",
+}
 
 # What None means.
 DEFAULTS = {
@@ -86,6 +94,8 @@ class Settings(BaseModel):
     drain_seconds: float = Field(
         5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )
+    vertex_health_route: str = Field("", pattern=ROUTE, description="path where Vertex AI asks whether we are ready")
+    vertex_predict_route: str = Field("", pattern=ROUTE, description="path where Vertex AI sends its instances")
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
         (), description="comma-separated keys, one of which a client must send; a flag shows in ps, a variable does not"
@@ -93,13 +103,17 @@ class Settings(BaseModel):
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Flags (None = not given) > REPVGG_ variables (empty = not given) > defaults -> settings and warnings.
+    """Flags (None = not given) > REPVGG_ variables (empty = not given) > PLATFORM_VARIABLES > defaults -> settings and
+    warnings.
 
     `flags` may hold more than settings (a whole argparse namespace). Raises ConfigError.
     """
     injected = {name for name, value in environ.items() if _is_injected(name, value)}
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
+    for variable, name in PLATFORM_VARIABLES.items():
+        if text := environ.get(variable):
+            values[name], sources[name] = text, variable
     for variable, text in environ.items():
         if variable.startswith(PREFIX) and variable not in injected:
             name = _setting_of(variable)
@@ -158,7 +172,7 @@ def allowed(name: str) -> str:
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
         return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
-    return "text"
+    return "a path that begins with /" if name.endswith("_route") else "text"
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Settings.model_fields)) -> None:

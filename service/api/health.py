@@ -1,4 +1,6 @@
-"""Probes: /livez (alias /healthz), /readyz, /startupz. None of them needs a key or touches the model.
+"""Probes: /livez (alias /healthz), /readyz, /startupz, and the names that platforms have for them.
+
+None of them needs a key or touches the model.
 
 1. /livez fails only when a restart would help: the event loop answers it, and the engine must be neither stuck nor
    away for long;
@@ -13,7 +15,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import HEALTH
+from service.api.openapi import HEALTH, operation_id
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
@@ -29,16 +31,23 @@ RETRY_WHILE_AWAY_S = 1.0
 class Probes:
     def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
         self._lifecycle = lifecycle
+        self._vertex_route = settings.vertex_health_route
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
-        for path, probe in (
-            ("/livez", self.livez),
-            ("/healthz", self.livez),
-            ("/readyz", self.readyz),
-            ("/startupz", self.startupz),
-        ):
-            router.add_api_route(path, probe, methods=["GET"], operation_id=path.strip("/"), **HEALTH)
+        probes = {
+            "/livez": self.livez,
+            "/healthz": self.livez,
+            "/readyz": self.readyz,
+            "/startupz": self.startupz,
+            "/ping": self.readyz,  # Amazon SageMaker
+            "/v2/health/live": self.livez,  # Open Inference Protocol
+            "/v2/health/ready": self.readyz,
+        }
+        if self._vertex_route:
+            probes[self._vertex_route] = self.readyz
+        for path, probe in probes.items():
+            router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
             # Load balancers like to ask with HEAD.
             router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
 

@@ -39,6 +39,18 @@ def test_an_empty_variable_is_not_given() -> None:
     assert load_settings({}, {"REPVGG_DECODE_THREADS": "", "REPVGG_API_KEYS": ""})[0] == Settings()
 
 
+def test_a_variable_wins_over_what_the_platform_sets_that_over_the_default() -> None:
+    vertex = {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
+    settings, _ = load_settings({}, vertex)
+    assert (settings.port, settings.vertex_health_route, settings.vertex_predict_route) == (8080, "/health", "/predict")
+    assert load_settings({}, vertex | {"REPVGG_PORT": "1"})[0].port == 1
+    assert load_settings(parse("--port", "2"), vertex)[0].port == 2
+    with pytest.raises(
+        ConfigError, match=r"^AIP_PREDICT_ROUTE=predict is not allowed: it must be a path that begins with /$"
+    ):
+        load_settings({}, {"AIP_PREDICT_ROUTE": "predict"})
+
+
 @pytest.mark.parametrize(
     ("unknown", "nearest"),
     [("REPVGG_MAX_BATCH", "REPVGG_MAX_BATCH_SIZE"), ("REPVGG_PROT", "REPVGG_PORT"), ("REPVGG_", "REPVGG_PORT")],

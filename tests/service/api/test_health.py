@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 
-@pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz", "/startupz"])
+@pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz", "/startupz", "/ping", "/v2/health/live"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_all_is_well(client: TestClient, method: str, path: str) -> None:
     assert client.request(method, path).status_code == 200

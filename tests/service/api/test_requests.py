@@ -243,11 +243,11 @@ def test_a_problem_is_logged_with_its_code_and_never_with_the_query(
 def test_probes_are_logged_only_when_they_fail(
     serve: Callable[..., TestClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = serve()
+    client = serve(vertex_health_route="/vertex")
     caplog.set_level(logging.INFO)
     caplog.clear()
-    client.get("/livez")
-    client.get("/metrics")
+    for path in ("/livez", "/metrics", "/ping", "/vertex", "/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"):
+        assert client.get(path).status_code == 200
     assert access_lines(caplog) == []
     client.app.state.lifecycle.drain()
     client.get("/readyz")

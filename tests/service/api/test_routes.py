@@ -54,6 +54,11 @@ def test_the_three_bodies_give_the_same_predictions(client: TestClient, jpeg_byt
     assert second == {"index": 1, "predictions": expected}
 
 
+def test_sagemaker_s_route_is_classify_by_another_name(client: TestClient, jpeg_bytes: bytes) -> None:
+    reply = client.post("/invocations", content=jpeg_bytes, headers=JPEG)
+    assert reply.json()["results"][0]["predictions"] == classify(client, jpeg_bytes)
+
+
 def test_several_images_are_answered_in_order(client: TestClient, draw_image: Callable[..., bytes]) -> None:
     images = [draw_image(seed) for seed in range(6)]
     files = [("image", (f"{number}.jpg", image)) for number, image in enumerate(images)]
