@@ -1,6 +1,6 @@
 """Draw the dashboard as an SVG, from what a Prometheus has scraped.
 
-    python docs/draw_dashboard.py --prometheus http://127.0.0.1:9090 --minutes 5 --out docs/dashboard.svg
+    python docs/draw_dashboard.py --prometheus http://127.0.0.1:9090 --minutes 4 --out docs/dashboard.svg
 
 It is for the documentation: Grafana draws it for everybody else. Queries, titles, units and places are the dashboard's.
 """
@@ -29,7 +29,7 @@ Series = dict[str, list[tuple[float, float]]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
-    parser.add_argument("--minutes", type=float, default=5, help="up to now")
+    parser.add_argument("--minutes", type=float, default=4, help="up to now")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("dashboard.svg"))
     arguments = parser.parse_args()
     panels = json.loads(DASHBOARD.read_text())["panels"]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import service
+from service.app import create_app
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from conftest import Prometheus
@@ -46,9 +48,11 @@ def test_the_rules_read_only_metrics_that_a_live_service_has(
         assert metrics_in(rule["expr"]) <= known, rule
 
 
-def test_all_objectives_are_about_the_same_requests() -> None:
-    routes = {route for rule in rules() for route in re.findall(r"route=~(\"[^\"]+\")", rule["expr"])}
-    assert len(routes) == 1
+def test_all_objectives_are_about_the_routes_that_classify() -> None:
+    (routes,) = {route for rule in rules() for route in re.findall(r'route=~"([^"]+)"', rule["expr"])}
+    paths = {route.path for route in create_app(Settings()).routes if re.fullmatch(routes, route.path)}
+    infer = {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"}
+    assert paths == {"/classify", "/invocations", *infer}
 
 
 def test_a_real_prometheus_records_the_objectives(prometheus: Prometheus) -> None:
