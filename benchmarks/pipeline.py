@@ -21,7 +21,7 @@ import numpy as np
 
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 from service.engines import load_engine
 from service.settings import usable_cpus
 
@@ -69,7 +69,7 @@ def main() -> int:
             for start in range(0, len(mine), batch):
                 tensors = np.stack([preprocess(encoded, spec) for encoded in mine[start : start + batch]])
                 for row in engine.infer(tensors):
-                    top_k(row, labels, min(5, len(labels)))
+                    top_k(softmax(row), labels, min(5, len(labels)))
 
         return run
 

@@ -49,6 +49,8 @@ Moment = Annotated[str, AfterValidator(_moment)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+# What logits are divided by before the softmax; 1: as the network was trained.
+Temperature = Annotated[float, Field(ge=0.01, le=100.0)]
 # Names become folder names, URL segments and metric labels.
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -189,6 +191,7 @@ class Manifest(Strict):
     golden: Golden
     training: Training
     accuracy: Accuracy | None = None
+    temperature: Temperature = 1.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -1,12 +1,14 @@
-"""Logits -> probabilities -> the k best labels.
+"""Logits -> probabilities -> the k best labels, and how sure they are.
 
 1. scores sum to 1 over all classes, and a shift of all logits changes none of them;
 2. predictions are sorted by falling score, equal ones by class_id;
-3. logits that are not finite, or not one for each label, never become predictions.
+3. logits that are not finite, or not one for each label, never become predictions;
+4. a temperature changes no order, and 1 changes nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,22 +22,33 @@ class Prediction(NamedTuple):
     score: float
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(..., K) logits -> probabilities over all K classes, float64 so that they sum to 1 within 1e-12."""
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """(..., K) logits -> probabilities over all K classes, float64 so that they sum to 1 within 1e-12.
+
+    The logits are divided by `temperature`, the manifest's (Guo et al. 2017, "On Calibration of Modern Neural
+    Networks", section 4.2). Raises ValueError for logits that are not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits are not finite")
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
+    exponentials = np.exp(shifted / temperature)
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
 
-def top_k(logits: NDArray[np.float32], labels: Sequence[str], k: int) -> list[Prediction]:
-    """(K,) logits -> the k best. Raises ValueError for a k out of 1..K and for logits as in promise 3."""
+def entropy(scores: NDArray[np.float64]) -> float:
+    """(K,) probabilities -> entropy as a part of the greatest possible, 0 (one class is sure) to 1 (all alike)."""
+    if len(scores) == 1:
+        return 0.0
+    surprise = -float(scores @ np.log(np.maximum(scores, np.finfo(np.float64).tiny)))
+    return min(1.0, max(0.0, surprise / math.log(len(scores))))
+
+
+def top_k(scores: NDArray[np.float64], labels: Sequence[str], k: int) -> list[Prediction]:
+    """(K,) probabilities -> the k best. Raises ValueError for a k out of 1..K and for another number of scores."""
     if not 1 <= k <= len(labels):
         raise ValueError(f"k must be in 1..{len(labels)}, not {k}")
-    if logits.shape != (len(labels),):
-        raise ValueError(f"{len(labels)} labels need as many logits, not {logits.shape}")
-    if not np.isfinite(logits).all():
-        raise ValueError("the logits are not finite")
-    scores = softmax(logits)
+    if scores.shape != (len(labels),):
+        raise ValueError(f"{len(labels)} labels need as many scores, not {scores.shape}")
     best = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(labels[i], int(i), float(scores[i])) for i in best]

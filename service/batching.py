@@ -122,6 +122,9 @@ class Batcher:
         self._metrics.queue_depth.set_function(lambda: self.queue_depth)
         self._metrics.engine_slots.labels("busy").set_function(lambda: len(self._running))
         self._metrics.engine_slots.labels("idle").set_function(lambda: self.slots - len(self._running))
+        self._metrics.batch_expected.clear()  # of a batcher whose place it takes, which may have had another size
+        for images in {1, self.max_batch_size}:
+            self._metrics.batch_expected.labels(images).set_function(partial(self.speed.batch_s, images))
 
     @property
     def queue_depth(self) -> int:

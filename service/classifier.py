@@ -25,11 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
+from models.golden import GoldenReport
 from models.manifest import Preprocess
 from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
-from models.topk import Prediction, top_k
+from models.topk import Prediction, entropy, softmax, top_k
 from service.batching import Batcher
+from service.drift import input_signals
 from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
@@ -79,18 +81,25 @@ Image = bytes | NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Decoded:
-    """`seconds` is the work alone, without the wait for a thread."""
+    """`pixels` of the image as it came, None for a tensor; `seconds` of work, without the wait for a thread."""
 
     tensor: NDArray[np.float32]
     image_format: str
+    pixels: int | None
     seconds: float
+
+    def signals(self) -> dict[str, float]:
+        """Those of `drift` that the input has."""
+        size = {} if self.pixels is None else {"image_pixels": float(self.pixels)}
+        return size | input_signals(self.tensor)
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """`logits` float32 (K,)."""
+    """`signals`: those of the input; `logits` float32 (K,)."""
 
     image_format: str
+    signals: dict[str, float]
     logits: NDArray[np.float32]
     timings: Timings
 
@@ -172,14 +181,14 @@ class Classifier:
             engine, choice = opened
         try:
             slots = engine_slots(engine.name, settings)
-            await asyncio.to_thread(check_engine, engine, bundle)
+            report = await asyncio.to_thread(check_engine, engine, bundle)
             tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
         except BaseException:
             engine.close()
             raise
         batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
         tuning.teach(batcher.speed)
-        _publish(bundle, engine, metrics)
+        _publish(bundle, engine, report, metrics)
         return cls(bundle, engine, batcher, settings, metrics, choice)
 
     @property
@@ -279,9 +288,13 @@ class Classifier:
             outcome, source = await self._share(image, request)  # the deadline was another caller's
         if not isinstance(outcome, _Computed):
             return outcome
-        predictions = top_k(outcome.logits, self.bundle.labels, request.top_k)
+        scores = softmax(outcome.logits, self.bundle.manifest.temperature)
+        predictions = top_k(scores, self.bundle.labels, request.top_k)
+        best = predictions[0]
         self._metrics.images.labels(outcome.image_format).inc()
-        self._metrics.count_prediction(predictions[0].label, predictions[0].score)
+        self._metrics.count_prediction(
+            best.label, top1_score=best.score, prediction_entropy=entropy(scores), **outcome.signals
+        )
         return Classified(predictions, outcome.timings, source)
 
     async def _share(self, image: Image, request: _Request) -> tuple[_Outcome, Source]:
@@ -298,14 +311,14 @@ class Classifier:
         request.computations.append(progress)
         try:
             started = time.monotonic()
-            decoded = _Decoded(image, TENSOR, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
+            decoded = _Decoded(image, TENSOR, None, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
             decode_s = time.monotonic() - started
             progress.stage = "queue"
             inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start)
             timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
             self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
             progress.stage = None
-            return _Computed(decoded.image_format, inferred.logits, timings)
+            return _Computed(decoded.image_format, decoded.signals(), inferred.logits, timings)
         except (ImageError, ServiceError) as error:
             progress.stage = None
             return error
@@ -356,13 +369,15 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
     image = open_image(encoded, max_pixels)
-    image_format = str(image.format).lower()
+    image_format, pixels = str(image.format).lower(), image.width * image.height
     tensor = to_tensor(read_pixels(image), spec)
-    return _Decoded(tensor, image_format, time.monotonic() - started)
+    return _Decoded(tensor, image_format, pixels, time.monotonic() - started)
 
 
-def _publish(bundle: Bundle, engine: Engine, metrics: Metrics) -> None:
+def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
     manifest = bundle.manifest
     digest = sha256(bundle.folder / MANIFEST)
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
+    metrics.golden_delta.set(report.max_delta if report else 0.0)
+    metrics.golden_tolerance.set(report.tolerance if report else 0.0)
     metrics.expect_labels(bundle.labels)

@@ -1,7 +1,7 @@
 """All Prometheus collectors, on a registry that is handed in. Each group says who counts it.
 
 1. every child exists at 0 from the start, so that the rate over a first event is right;
-2. histograms are only for time;
+2. histograms are for time, and for the signals of drift;
 3. no client can make the number of series grow.
 """
 
@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 
 from models.preprocess import FORMATS
+from service.drift import SIGNALS
 
 # Seconds: fine steps on both sides of the objective of 100 ms, then up to the server's deadline of 10 s.
 BUCKETS_S = (
@@ -90,7 +91,10 @@ class Metrics:
             ["source"],
             registry=registry,
         )
-        self.top1_score = Summary("repvgg_top1_score", "Score of the best class", registry=registry)
+        self.signals = {
+            name: Histogram(f"repvgg_{name}", text, buckets=bounds, registry=registry)
+            for name, (text, bounds) in SIGNALS.items()
+        }
         self.predictions = Counter(
             "repvgg_predictions", f"Best classes; from {MAX_LABELS} labels on: other", ["label"], registry=registry
         )
@@ -115,6 +119,12 @@ class Metrics:
         self.engine_slots = Gauge("repvgg_engine_slots", "Slots of the engine, by state", ["state"], registry=registry)
         for state in SLOT_STATES:
             self.engine_slots.labels(state)
+        self.batch_expected = Gauge(
+            "repvgg_batch_expected_seconds",
+            "Expected time of a batch of so many images: of one, and of the largest",
+            ["images"],
+            registry=registry,
+        )
 
     def _define_identity(self, registry: CollectorRegistry) -> None:
         """Set by `classifier` when the model is open."""
@@ -123,6 +133,14 @@ class Metrics:
             "The served bundle; sha256 is that of its manifest, which holds all other checksums",
             ["name", "version", "engine", "precision", "sha256"],
             registry=registry,
+        )
+        self.golden_delta = Gauge(
+            "repvgg_golden_delta",
+            "Greatest distance of the serving engine's logits from the golden ones",
+            registry=registry,
+        )
+        self.golden_tolerance = Gauge(
+            "repvgg_golden_tolerance", "What that distance may be; 0 if it was not measured", registry=registry
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
@@ -139,10 +157,11 @@ class Metrics:
         for stage, duration_s in seconds.items():
             self.stage_duration.labels(stage).observe(duration_s)
 
-    def count_prediction(self, label: str, score: float) -> None:
-        """One image's best class and its score; a label that is not expected counts as `other`."""
+    def count_prediction(self, label: str, **signals: float) -> None:
+        """One image's best class, and what `drift` looks at; a label that is not expected counts as `other`."""
         self.predictions.labels(label if label in self._known_labels else OTHER_LABEL).inc()
-        self.top1_score.observe(score)
+        for name, value in signals.items():
+            self.signals[name].observe(value)
 
     async def watch_event_loop(self, period_s: float = 0.5) -> None:
         """Measure the lag until cancelled."""

@@ -28,8 +28,9 @@ from models import golden
 from models.errors import BundleError
 from models.manifest import Artifact, Precision
 from models.store import Bundle, open_bundle, sha256
+from models.versions import write_version
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
-from training.versions import check_new, write_version
+from training.versions import check_new
 
 CONVERTER = Path(__file__).with_name("lite_converter.py")
 # Half precision on CPU (ONNX's reference evaluator and ONNX Runtime) was up to 0.0051 off the golden logits of

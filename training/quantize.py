@@ -32,6 +32,7 @@ from models.errors import BundleError, ImageError
 from models.manifest import Accuracy, Artifact, Precision, Preprocess
 from models.preprocess import images_in, preprocess
 from models.store import Bundle, open_bundle
+from models.versions import write_version
 from training import precisions
 from training.data import evaluation_batches
 from training.datasets import Images, scan
@@ -39,7 +40,7 @@ from training.errors import ConfigError, DataError, TrainingError, reporting_err
 from training.offline import Engine
 from training.onnx_engine import open_engine
 from training.published import content
-from training.versions import check_new, write_version
+from training.versions import check_new
 
 FILES: dict[Precision, str] = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # bf16 has none
 BATCH = 32

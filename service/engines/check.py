@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 FAKE = "fake"
 
 
-def check_engine(engine: Engine, bundle: Bundle) -> None:
-    """Does the engine reproduce the bundle's golden logits? The fake engine has none. Blocks.
+def check_engine(engine: Engine, bundle: Bundle) -> golden.GoldenReport | None:
+    """Does the engine reproduce the bundle's golden logits? Nothing is reported of the fake engine. Blocks.
 
     Raises GoldenCheckFailed, or BundleError for an engine of another input size or number of classes.
     """
@@ -28,7 +28,7 @@ def check_engine(engine: Engine, bundle: Bundle) -> None:
         )
     if engine.name == FAKE:
         log.warning("the fake engine answers: no network is loaded and no golden logits are checked")
-        return
+        return None
     try:
         report = golden.check(bundle, engine.precision, engine.infer)
     except ContractError:
@@ -41,3 +41,4 @@ def check_engine(engine: Engine, bundle: Bundle) -> None:
             f"{bundle.folder}, {report.tolerance:.3g} is allowed: this is not the network that was trained"
         )
     log.info("golden check passed: %.3g off, %.3g allowed", report.max_delta, report.tolerance)
+    return report

@@ -58,7 +58,7 @@ class HostedEngine:
     input_size: int
     num_classes: int
 
-    def __init__(self, python: str, order: Order, check: Callable[[Engine], None], patience: Patience) -> None:
+    def __init__(self, python: str, order: Order, check: Callable[[Engine], object], patience: Patience) -> None:
         self._python = python
         self._order = order
         self._check = check
@@ -75,7 +75,7 @@ class HostedEngine:
 
     @classmethod
     def open(
-        cls, python: str, order: Order, check: Callable[[Engine], None], patience: Patience = PATIENCE
+        cls, python: str, order: Order, check: Callable[[Engine], object], patience: Patience = PATIENCE
     ) -> HostedEngine:
         """`python` is the path of an interpreter; `check` raises if an engine that was started again is not right.
 

@@ -259,6 +259,7 @@ def test_the_written_manifest_has_the_promised_keys(values: Values) -> None:
         "created_at",
         "name",
         "schema_version",
+        "temperature",
         "version",
     ]
 

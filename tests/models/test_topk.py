@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.topk import Prediction, softmax, top_k
+from models.topk import Prediction, entropy, softmax, top_k
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 # Whole numbers tie often, wide ones make all scores but one vanish.
@@ -45,13 +45,42 @@ def test_a_shift_of_all_logits_changes_none_of_them(logits: list[int], shift: in
     assert np.array_equal(softmax(array(logits)), softmax(array(logits) + np.float32(shift)))
 
 
+@given(Row, st.floats(0.01, 100))
+def test_a_temperature_changes_no_order_and_1_changes_nothing(logits: list[float], temperature: float) -> None:
+    scores, at_temperature = softmax(array(logits)), softmax(array(logits), temperature)
+    assert np.array_equal(softmax(array(logits), 1.0), scores)
+    order = np.argsort(array(logits), kind="stable")
+    assert (np.diff(at_temperature[order]) >= 0).all()
+    assert at_temperature.max() == at_temperature[logits.index(max(logits, key=np.float32))]
+    if temperature > 1:
+        assert at_temperature.max() <= scores.max()
+
+
+def test_a_temperature_divides_the_logits() -> None:
+    assert softmax(array([0.0, 3.0]), 1.5) == pytest.approx(softmax(array([0.0, 2.0])))
+
+
+def test_entropy_by_hand() -> None:
+    """Of (1/2, 1/2, 0, 0) one bit, where two are possible."""
+    assert entropy(np.array([0.5, 0.5, 0.0, 0.0])) == pytest.approx(0.5)
+    assert entropy(np.array([1.0])) == 0.0
+
+
+@given(Row)
+def test_entropy_is_0_for_a_sure_class_and_1_for_all_alike(logits: list[float]) -> None:
+    assert 0.0 <= entropy(softmax(array(logits))) <= 1.0
+    if len(logits) > 1:
+        assert entropy(np.eye(len(logits))[0]) == 0.0
+        assert entropy(np.full(len(logits), 1 / len(logits))) == pytest.approx(1.0)
+
+
 @given(Row, st.data())
 def test_predictions_are_sorted_by_falling_score_equal_ones_by_class_id(
     logits: list[float], data: st.DataObject
 ) -> None:
     labels = [f"class {index}" for index in range(len(logits))]
     k = data.draw(st.integers(1, len(logits)))
-    best = top_k(array(logits), labels, k)
+    best = top_k(softmax(array(logits)), labels, k)
     assert len(best) == k
     assert best == sorted(best, key=lambda prediction: (-prediction.score, prediction.class_id))
     assert all(prediction.label == labels[prediction.class_id] for prediction in best)
@@ -64,41 +93,41 @@ def test_predictions_are_sorted_by_falling_score_equal_ones_by_class_id(
 @given(Row)
 def test_fewer_predictions_are_the_first_of_more(logits: list[float]) -> None:
     labels = [str(index) for index in range(len(logits))]
-    everything = top_k(array(logits), labels, len(logits))
-    assert all(top_k(array(logits), labels, k) == everything[:k] for k in range(1, len(logits)))
+    everything = top_k(softmax(array(logits)), labels, len(logits))
+    assert all(top_k(softmax(array(logits)), labels, k) == everything[:k] for k in range(1, len(logits)))
 
 
 def test_equal_scores_by_class_id() -> None:
-    best = top_k(array([1.0, 2.0, 1.0, 2.0]), ["a", "b", "c", "d"], 4)
+    best = top_k(softmax(array([1.0, 2.0, 1.0, 2.0])), ["a", "b", "c", "d"], 4)
     assert [prediction.label for prediction in best] == ["b", "d", "a", "c"]
 
 
 def test_predictions_hold_plain_python_values() -> None:
     """So that any JSON encoder can write them."""
-    (prediction,) = top_k(array([0.0]), ["only"], 1)
+    (prediction,) = top_k(softmax(array([0.0])), ["only"], 1)
     assert prediction == Prediction("only", 0, 1.0)
     assert (type(prediction.class_id), type(prediction.score)) == (int, float)
 
 
 def test_two_classes_may_bear_one_label() -> None:
     """ImageNet has two cranes and two maillots."""
-    best = top_k(array([0.0, 1.0]), ["crane", "crane"], 2)
+    best = top_k(softmax(array([0.0, 1.0])), ["crane", "crane"], 2)
     assert [(prediction.label, prediction.class_id) for prediction in best] == [("crane", 1), ("crane", 0)]
 
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_a_k_out_of_range_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k must be in 1..3, not {k}"):
-        top_k(array([1.0, 2.0, 3.0]), ["a", "b", "c"], k)
+        top_k(softmax(array([1.0, 2.0, 3.0])), ["a", "b", "c"], k)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_never_become_predictions(wrong: float) -> None:
     with pytest.raises(ValueError, match="the logits are not finite"):
-        top_k(array([1.0, wrong, 3.0]), ["a", "b", "c"], 1)
+        top_k(softmax(array([1.0, wrong, 3.0])), ["a", "b", "c"], 1)
 
 
 @pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0])
 def test_logits_that_are_not_one_for_each_label_never_become_predictions(logits: object) -> None:
-    with pytest.raises(ValueError, match="3 labels need as many logits"):
-        top_k(array(logits), ["a", "b", "c"], 1)
+    with pytest.raises(ValueError, match="3 labels need as many scores"):
+        top_k(softmax(array(logits)), ["a", "b", "c"], 1)

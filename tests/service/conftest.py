@@ -10,8 +10,8 @@ import pytest
 from models import golden
 from models.manifest import Accuracy
 from models.store import Bundle, open_bundle
+from models.versions import write_version
 from training import precisions
-from training.versions import write_version
 
 # Wide enough for any engine; what the shipped bundle's are and how they were measured stands in training.quantize.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.1, "int8": 1.0}

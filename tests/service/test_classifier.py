@@ -18,8 +18,10 @@ from prometheus_client import CollectorRegistry
 from models.errors import BundleError, ImageError
 from models.preprocess import preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
+from models.versions import write_version
 from service.classifier import Classified, Classifier
+from service.drift import SIGNALS
 from service.engines.fake import FakeEngine
 from service.errors import (
     DeadlineExceeded,
@@ -99,7 +101,7 @@ def test_an_image_gets_the_predictions_of_its_own_pixels(run: Run, tiny_bundle: 
         reference = ReferenceEvaluator(str(tiny_bundle / "tiny.onnx"))
         for image, fate in zip(images, fates, strict=True):
             (logits,) = reference.run(None, {"image": preprocess(image, bundle.manifest.preprocess)[None]})
-            expected = top_k(logits[0], bundle.labels, 10)
+            expected = top_k(softmax(logits[0]), bundle.labels, 10)
             assert isinstance(fate, Classified)
             assert [p.label for p in fate.predictions] == [p.label for p in expected]
             np.testing.assert_allclose([p.score for p in fate.predictions], [p.score for p in expected], atol=1e-4)
@@ -440,6 +442,9 @@ def test_the_stages_of_an_answered_image_are_measured_and_counted(
             assert it.value("repvgg_images_total", format="jpeg") == 1
             assert it.value("repvgg_images_total", format="png") == 1
             assert it.value("repvgg_top1_score_sum") == pytest.approx(sum(f.predictions[0].score for f in fates))
+            assert it.value("repvgg_image_pixels_sum") == 2 * 48 * 40
+            for signal in SIGNALS:
+                assert it.value(f"repvgg_{signal}_count") == 2, signal
             for fate in fates:
                 assert (it.value("repvgg_predictions_total", label=fate.predictions[0].label) or 0) > 0
 
@@ -454,6 +459,41 @@ def test_a_phones_jpeg_with_further_pictures_counts_as_jpeg(run: Run, tiny_bundl
         async with Opened(tiny_bundle) as it:
             await it.classify(encoded.getvalue())
             assert it.value("repvgg_images_total", format="jpeg") == 1
+
+    run(scenario())
+
+
+def test_scores_are_those_of_the_manifests_temperature(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, tmp_path: Path
+) -> None:
+    calibrated = write_version(open_bundle(tiny_bundle), tmp_path / "tiny" / "2", temperature=2.0).folder
+
+    async def scores_of(bundle: Path) -> list[float]:
+        async with Opened(bundle) as it:
+            (fate,) = await it.classifier.classify([jpeg_bytes], top_k=10, deadline=far())
+            assert isinstance(fate, Classified)
+            assert it.value("repvgg_top1_score_sum") == fate.predictions[0].score
+            return [prediction.score for prediction in fate.predictions]
+
+    async def scenario() -> None:
+        plain, at_temperature = np.array(await scores_of(tiny_bundle)), np.array(await scores_of(calibrated))
+        # exp(z / 2) is the square root of exp(z).
+        assert at_temperature == pytest.approx(np.sqrt(plain) / np.sqrt(plain).sum())
+
+    run(scenario())
+
+
+def test_golden_delta_and_the_time_of_a_batch_are_measured_when_the_model_is_open(run: Run, tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        registry = CollectorRegistry()
+        settings = Settings(model=str(tiny_bundle), engine="onnxruntime", max_batch_size=4)
+        classifier = await Classifier.open(settings, Metrics(registry))
+        assert 0 < (registry.get_sample_value("repvgg_golden_delta") or 0) <= 1e-4
+        assert registry.get_sample_value("repvgg_golden_tolerance") == 1e-4
+        for images in (1, 4):
+            seconds = registry.get_sample_value("repvgg_batch_expected_seconds", {"images": str(images)})
+            assert seconds == classifier.batcher.speed.batch_s(images) > 0
+        await classifier.close(30.0)
 
     run(scenario())
 

@@ -10,6 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.drift import SIGNALS
 from service.metrics import BUCKETS_S, MAX_LABELS, Metrics
 
 # Name, type and children as they are promised.
@@ -26,8 +27,14 @@ PROMISED = {
     "repvgg_images_total": ("counter", {"format"}),
     "repvgg_decode_failures_total": ("counter", {"reason"}),
     "repvgg_event_loop_lag_seconds": ("histogram", set()),
-    "repvgg_top1_score": ("summary", set()),
+    "repvgg_top1_score": ("histogram", set()),
     "repvgg_predictions_total": ("counter", {"label"}),
+    "repvgg_prediction_entropy": ("histogram", set()),
+    "repvgg_input_mean": ("histogram", set()),
+    "repvgg_input_std": ("histogram", set()),
+    "repvgg_image_pixels": ("histogram", set()),
+    "repvgg_golden_delta": ("gauge", set()),
+    "repvgg_golden_tolerance": ("gauge", set()),
     "repvgg_build_info": ("gauge", {"version", "python"}),
 }
 
@@ -76,10 +83,11 @@ def test_children_exist_from_the_start(name: str, label: str, children: set[str]
     assert {sample.labels[label] for sample in samples} == children
 
 
-def test_histograms_are_only_for_time() -> None:
+def test_histograms_are_for_time_and_for_the_signals_of_drift() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    assert all(metric.name.endswith("_seconds") for metric in registry.collect() if metric.type == "histogram")
+    histograms = {metric.name for metric in registry.collect() if metric.type == "histogram"}
+    assert {name for name in histograms if not name.endswith("_seconds")} == {f"repvgg_{name}" for name in SIGNALS}
 
 
 def test_the_buckets_straddle_the_objective() -> None:
@@ -94,7 +102,7 @@ def test_no_label_makes_the_number_of_series_grow() -> None:
     metrics = Metrics(registry)
     metrics.expect_labels(f"class {number}" for number in range(MAX_LABELS + 5))
     for number in range(MAX_LABELS + 5):
-        metrics.count_prediction(f"class {number}", 0.5)
+        metrics.count_prediction(f"class {number}", top1_score=0.5)
     samples = [s for metric in registry.collect() for s in metric.samples if s.name == "repvgg_predictions_total"]
     assert len(samples) == MAX_LABELS + 1
     assert registry.get_sample_value("repvgg_predictions_total", {"label": "other"}) == 5
@@ -105,7 +113,7 @@ def test_no_label_makes_the_number_of_series_grow() -> None:
 def test_the_registry_is_the_one_handed_in() -> None:
     """Two in one process, as tests and reloads make them, do not collide."""
     first, second = CollectorRegistry(), CollectorRegistry()
-    Metrics(first).count_prediction("x", 1.0)
+    Metrics(first).count_prediction("x", top1_score=1.0)
     Metrics(second)
     assert second.get_sample_value("repvgg_predictions_total", {"label": "other"}) == 0
 

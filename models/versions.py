@@ -1,0 +1,47 @@
+"""A new version of a bundle: all that the old one has, and more. The old one stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from models.manifest import Artifact, Manifest
+from models.store import MANIFEST, Bundle, name_and_version, write_bundle
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+def write_version(
+    bundle: Bundle,
+    folder: Path,
+    artifacts: Sequence[Artifact] = (),
+    files: Mapping[str, bytes | Path] = _NOTHING,
+    tolerance: Mapping[str, float] = _NOTHING,
+    **changes: Any,
+) -> Bundle:
+    """Write `bundle` into `folder` with further artifacts, their files (name -> content, or a file to copy) and golden
+    tolerances, and with other values for keys of the manifest; what is of the same kind as an old one replaces it.
+
+    Raises BundleError for a folder that is there already or does not end in NAME/VERSION, and as write_bundle does.
+    """
+    name, version = name_and_version(folder)
+    old = bundle.manifest
+    kinds = {(artifact.format, artifact.precision) for artifact in artifacts}
+    kept = [artifact for artifact in old.artifacts if (artifact.format, artifact.precision) not in kinds]
+    left_out = {MANIFEST, *(artifact.file for artifact in old.artifacts if artifact not in kept)}
+    manifest = old.model_copy(
+        update={
+            "name": name,
+            "version": version,
+            "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "artifacts": [*kept, *artifacts],
+            "golden": old.golden.model_copy(update={"tolerance": {**old.golden.tolerance, **tolerance}}),
+            **changes,
+        }
+    )
+    present = {str(path.relative_to(bundle.folder)): path for path in bundle.folder.rglob("*") if path.is_file()}
+    kept_files = {name: path for name, path in present.items() if name not in left_out}
+    return write_bundle(folder, Manifest.from_json(manifest.to_json()), {**kept_files, **files})
