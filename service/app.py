@@ -1,6 +1,7 @@
 """The web application, wired; nothing else happens here.
 
-The order of the layers: RequestMiddleware (id, timings, log, metrics, errors) > KeyMiddleware > routes.
+The order of the layers: LifecycleMiddleware (draining, reloads) > RequestMiddleware (id, timings, log, metrics,
+errors) > KeyMiddleware > routes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.health import Probes
 from service.api.keys import KeyMiddleware
-from service.api.lifecycle import Lifecycle
+from service.api.lifecycle import Lifecycle, LifecycleMiddleware
 from service.api.openapi import describe
 from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
@@ -53,6 +54,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(KeyMiddleware, keys=settings.api_keys)
     app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     Endpoints(lifecycle, settings, metrics).add_to(app.router)
     Probes(lifecycle, settings).add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

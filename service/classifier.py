@@ -264,5 +264,6 @@ def _warm_up(engine: Engine, images: int) -> float:
 def _publish(bundle: Bundle, engine: Engine, metrics: Metrics) -> None:
     manifest = bundle.manifest
     digest = sha256(bundle.folder / MANIFEST)
+    metrics.model_info.clear()  # of the one whose place it takes
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.expect_labels(bundle.labels)

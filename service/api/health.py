@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.lifecycle import Lifecycle
+from service.api.lifecycle import RETRY_WHILE_DRAINING_S, Lifecycle
 from service.api.openapi import HEALTH
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
@@ -21,7 +21,6 @@ from service.settings import Settings
 # A batch that takes longer than both of these will not come back.
 STUCK_AFTER_S = 30.0
 STUCK_AFTER_DEADLINES = 3
-RETRY_WHILE_DRAINING_S = 1.0
 RETRY_WHILE_AWAY_S = 1.0
 
 

@@ -1,4 +1,4 @@
-"""POST /classify, GET /models, GET /metrics, GET /.
+"""POST /classify, GET /models, POST /models/reload, GET /metrics, GET /.
 
 1. the deadline counts from the arrival of the request, its upload included;
 2. a client that leaves cancels its images.
@@ -12,15 +12,18 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
+from pydantic import TypeAdapter, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from models.manifest import Slug
 from service.api.answers import answer, choice_of, note_timings, served_model
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import CLASSIFY, METRICS, MODELS
+from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
 from service.api.payloads import Upload, read_uploads
 from service.api.problems import RequestError
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import ModelDescription, Speed
+from service.classifier import Classifier
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.settings import Settings
@@ -39,6 +42,7 @@ class Endpoints:
     def add_to(self, router: APIRouter) -> None:
         router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
+        router.add_api_route("/models/reload", self.reload, methods=["POST"], **RELOAD)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
         router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
 
@@ -69,7 +73,14 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         """The served bundle, and how fast it was measured to be here."""
-        classifier = self._lifecycle.serving()
+        return self._describe(self._lifecycle.serving())
+
+    async def reload(self, request: Request) -> Response:
+        """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
+        await self._lifecycle.reload(read_version(request.query_params))
+        return self._describe(self._lifecycle.serving())
+
+    def _describe(self, classifier: Classifier) -> Response:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
@@ -98,6 +109,15 @@ def read_top_k(query: Mapping[str, str], classes: int) -> int:
     if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
         raise RequestError("invalid_parameter", f"top_k={text} is not a whole number in 1..{classes}")
     return int(text)
+
+
+def read_version(query: Mapping[str, str]) -> str | None:
+    """Raises RequestError `invalid_parameter`; what is a version may still not be there."""
+    text = query.get("version")
+    try:
+        return None if text is None else TypeAdapter(Slug).validate_python(text)
+    except ValidationError:
+        raise RequestError("invalid_parameter", f"version={text} cannot be the version of a bundle") from None
 
 
 def read_timeout_ms(query: Mapping[str, str], most_ms: int) -> int:

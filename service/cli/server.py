@@ -2,9 +2,12 @@
 
 1. a port that is taken is said at once, with a way out;
 2. SIGTERM: /readyz says no at once, requests are served on for `drain_seconds`, then those in flight are finished;
-3. Ctrl-C, or a second signal, skips the waiting, but not the finishing;
-4. a start that fails ends the process with its reason; a clean end is exit code 0;
-5. an engine that is stuck does not keep the process from ending.
+3. Ctrl-C skips the waiting, but not the finishing;
+4. a second SIGTERM or Ctrl-C, or a request that outlives its deadline, forces the end, and the log says how many
+   requests were lost;
+5. SIGHUP is POST /models/reload;
+6. a start that fails ends the process with its reason; a clean end is exit code 0, one that lost requests 1;
+7. an engine that is stuck does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import math
 import os
 import signal
 import socket
@@ -26,14 +28,16 @@ from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.cli.console import AddressUnavailable
 from service.engines.base import Engine
+from service.errors import ServiceError
 from service.settings import Settings
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 BACKLOG = 2048
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
 # Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.
 LINGER_S = 5
+FORCED = 1
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +58,16 @@ def serve(settings: Settings, listener: socket.socket, engine: Engine | None = N
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.timeout_ms / 1000) + LINGER_S,
     )
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings.drain_seconds).run(sockets=[listener])
+    DrainingServer(config, lifecycle, url, settings).run(sockets=[listener])
     if lifecycle.failure is not None:
         raise lifecycle.failure
-    if lifecycle.classifier is not None and not lifecycle.classifier.batcher.idle:
-        # Its thread cannot be stopped, and Python would wait for it for ever at the end.
+    if lifecycle.engine_is_at_work:
+        # Python would wait for its thread for ever at the end.
         log.error("stopped, although the engine is still at work on a batch")
-        os._exit(1)
+        os._exit(FORCED)
     log.info("stopped")
 
 
@@ -104,12 +107,14 @@ def url_of(listener: socket.socket) -> str:
 class DrainingServer(uvicorn.Server):
     """uvicorn closes its socket as soon as it is told to end; this one first lets load balancers notice."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, url: str, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, url: str, settings: Settings) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._url = url
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = settings.drain_seconds
+        self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
+        self._reload: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,19 +130,41 @@ class DrainingServer(uvicorn.Server):
 
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name
-        if self.should_exit:
-            self.force_exit = number == signal.SIGINT
-        elif number == signal.SIGINT or self._lifecycle.draining or self._lifecycle.classifier is None:
+        if number == signal.SIGHUP:
+            self._reload = asyncio.create_task(self._reload_on(name))
+        elif self.should_exit or (number == signal.SIGTERM and self._lifecycle.draining):
+            self._force(f"another {name}")
+        elif number == signal.SIGINT or self._lifecycle.classifier is None:
             log.info("%s: stopping when the requests in flight are answered", name)
             self._lifecycle.drain()
-            self.should_exit = True
+            self._stop()
         else:
             log.info("%s: draining, stopping in %g s", name, self._drain_seconds)
             self._lifecycle.drain()
             asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
 
+    async def _reload_on(self, name: str) -> None:
+        try:
+            await self._lifecycle.reload()
+        except ServiceError as error:
+            log.error("%s: no other model serves: %s", name, error)
+
     def _stop(self) -> None:
         self.should_exit = True
+
+    def _force(self, why: str) -> None:
+        """At once, unless nothing is lost by waiting: then the usual end is quick."""
+        if lost := len(self.server_state.tasks):
+            log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
+            os._exit(FORCED)
+        self._stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """From now on there are no new connections."""
+        too_long = f"requests in flight for more than {self._grace_s:g} s"
+        limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
+        await super().shutdown(sockets)
+        limit.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: has the opening come to an end?"""
