@@ -15,31 +15,42 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
+from service.api.fleet import Alone, Member
 from service.api.health import Probes
 from service.api.keys import KeyMiddleware
 from service.api.lifecycle import Lifecycle, LifecycleMiddleware
 from service.api.openapi import describe
 from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
+from service.channel import Channel
 from service.engines.base import Engine
 from service.metrics import Metrics, program_version
 from service.settings import Settings
 
 
 def create_app(
-    settings: Settings, *, engine: Engine | None = None, registry: CollectorRegistry | None = None
+    settings: Settings,
+    *,
+    engine: Engine | None = None,
+    registry: CollectorRegistry | None = None,
+    channel: Channel | None = None,
+    open_first: bool = False,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan opens the model in the background and drains it at the end.
 
     `app.state.lifecycle` tells where it stands. Without `engine` the one of the settings is loaded, without
-    `registry` the metrics get their own.
+    `registry` the metrics get their own. `channel`: to the supervisor, for one of several workers; `open_first`:
+    nothing is answered before the model is open, since others serve meanwhile.
     """
     metrics = Metrics(registry or CollectorRegistry())
     lifecycle = Lifecycle(settings, metrics, engine)
+    fleet = Member(channel, lifecycle, metrics) if channel else Alone(lifecycle, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with lifecycle.running():
+            if open_first:
+                await lifecycle.opened.wait()
             yield
 
     app = FastAPI(
@@ -55,7 +66,7 @@ def create_app(
     app.add_middleware(KeyMiddleware, keys=settings.api_keys)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
-    Endpoints(lifecycle, settings, metrics).add_to(app.router)
-    Probes(lifecycle, settings).add_to(app.router)
+    Endpoints(lifecycle, settings, fleet).add_to(app.router)
+    Probes(lifecycle, settings, fleet).add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -75,10 +77,11 @@ class Lifecycle:
         except Exception as error:
             log.debug("the start failed", exc_info=True)
             self.failure = error
-        self.opened.set()
+        finally:
+            self.opened.set()
 
-    async def reload(self, version: str | None = None) -> None:
-        """Open the model of the settings afresh, or this version of the serving one, and let it serve.
+    async def reload(self, changes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Open the model of the settings afresh, with these `changes` of them, and let it serve.
 
         Raises NotReady before the first model serves, Draining, ReloadRunning, and ModelRejected if it is no good.
         """
@@ -89,17 +92,16 @@ class Lifecycle:
         try:
             if self._retiring is not None:
                 await asyncio.wait({self._retiring})
-            self.classifier = new = await self._open_beside(old, version)
+            self.classifier = new = await self._open_beside(old, changes)
         finally:
             self._reloading = False
         self._retiring = asyncio.create_task(self._retire(old))
         log.info("%s serves, in the place of %s", _name_of(new), _name_of(old))
 
-    async def _open_beside(self, old: Classifier, version: str | None) -> Classifier:
+    async def _open_beside(self, old: Classifier, changes: Mapping[str, str]) -> Classifier:
         if self.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
-        model = self._settings.model if version is None else str(old.bundle.folder.with_name(version))
-        settings = self._settings.model_copy(update={"model": model})
+        settings = self._settings.model_copy(update=changes)
         self._opening = asyncio.create_task(Classifier.open(settings, self._metrics))
         try:
             return await self._opening
@@ -108,11 +110,11 @@ class Lifecycle:
                 raise
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
-            log.error("%s is no good, %s serves on: %s", model, _name_of(old), error)
-            store = f"{old.bundle.folder.parent.parent}/"  # where it lies is nothing that a client should learn
+            log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
+            store = f"{_folder_of(old).parent.parent}/"  # where it lies is nothing that a client should learn
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
-            log.exception("%s cannot be opened, %s serves on", model, _name_of(old))
+            log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
             raise ServiceError("internal error") from error
 
     async def _retire(self, old: Classifier) -> None:
@@ -125,6 +127,19 @@ class Lifecycle:
         await classifier.close(self._grace_s)
         if not classifier.batcher.idle:
             self._left_at_work.append(classifier)
+
+    def what_serves(self) -> dict[str, str]:
+        """The settings that mean just this: the bundle's folder, the engine and the precision that were chosen."""
+        serving = self.serving()
+        return {
+            "model": str(_folder_of(serving)),
+            "engine": serving.engine.name,
+            "precision": serving.engine.precision,
+        }
+
+    def version_beside(self, version: str) -> str:
+        """Where that version of the serving bundle lies, if it is there."""
+        return str(_folder_of(self.serving()).with_name(version))
 
     @property
     def engine_is_at_work(self) -> bool:
@@ -165,6 +180,10 @@ class Lifecycle:
         if self.failure is not None:
             return "the model could not be opened; the server's log tells why"
         return "the model is being opened and checked"
+
+
+def _folder_of(classifier: Classifier) -> Path:
+    return classifier.bundle.folder.resolve()
 
 
 def _name_of(classifier: Classifier) -> str:

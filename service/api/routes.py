@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from models.manifest import Slug
 from service.api.answers import answer, choice_of, note_timings, served_model
+from service.api.fleet import Fleet
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
 from service.api.payloads import Upload, read_uploads
@@ -25,7 +26,6 @@ from service.api.requests import Exchange, while_connected
 from service.api.schemas import ModelDescription, Speed
 from service.classifier import Classifier
 from service.errors import DeadlineExceeded
-from service.metrics import Metrics
 from service.settings import Settings
 
 DEFAULT_TOP_K = 5
@@ -34,10 +34,10 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Endpoints:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
         self._lifecycle = lifecycle
         self._settings = settings
-        self._metrics = metrics
+        self._fleet = fleet
 
     def add_to(self, router: APIRouter) -> None:
         router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
@@ -77,7 +77,8 @@ class Endpoints:
 
     async def reload(self, request: Request) -> Response:
         """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
-        await self._lifecycle.reload(read_version(request.query_params))
+        version = read_version(request.query_params)
+        await self._fleet.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
 
     def _describe(self, classifier: Classifier) -> Response:
@@ -87,13 +88,14 @@ class Endpoints:
             speed=Speed.of(classifier.batcher.seconds_per_image),
             device=classifier.engine.device,
             choice=choice_of(classifier.choice),
+            workers=self._settings.workers,
         )
         return Response(description.model_dump_json(), media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._metrics.registry), headers={"Content-Type": media_type})
+        return Response(encode(await self._fleet.collector()), headers={"Content-Type": media_type})
 
     async def index(self) -> Response:
         return JSONResponse(

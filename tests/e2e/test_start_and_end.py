@@ -196,7 +196,8 @@ def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[...
 STUCK = """
 import sys, threading
 from service import logs
-from service.cli.server import listen, serve
+from service.cli.listener import listen
+from service.cli.server import serve
 from service.engines.fake import FakeEngine
 from service.settings import Settings
 
