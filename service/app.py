@@ -67,6 +67,9 @@ def create_app(
     app.add_middleware(RequestMiddleware, metrics=metrics)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     Endpoints(lifecycle, settings, fleet).add_to(app.router)
-    Probes(lifecycle, settings, fleet).add_to(app.router)
+    probes = Probes(lifecycle, settings, fleet)
+    probes.add_to(app.router)
+    if channel:
+        channel.answer("alive", probes.alive)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

@@ -69,6 +69,10 @@ class Probes:
             return Exchange.of(request).problem(fault_of(error))
         return JSONResponse({"status": "started"})
 
+    async def alive(self) -> bool:
+        """What /livez says, for the supervisor."""
+        return self._engine_age_s() <= self._stuck_after_s
+
     def _refuse_while_draining(self) -> None:
         if self._lifecycle.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)

@@ -1,7 +1,8 @@
 """Several processes on one port: one process that starts them, watches them, and asks all what one of them is asked.
 
 1. the first worker opens the model and chooses the engine, the others are started with its choice: all answer alike;
-2. a worker that dies is started again, later each time it dies soon; it accepts connections when its model is open;
+2. a worker that dies, or is stuck and killed, is started again, later each time it dies soon; it accepts connections
+   when its model is open;
 3. a worker that cannot start ends the whole, with its exit code;
 4. SIGTERM, SIGINT and SIGHUP reach every worker once, whoever else got them; the end is clean when that of all was;
 5. metrics are those of all workers, those of dead ones included: no counter ever goes back;
@@ -30,7 +31,7 @@ from service import logs
 from service.channel import Channel, ChannelClosed
 from service.cli.console import Console
 from service.cli.exits import EXIT_CODES, FAILURE, report
-from service.errors import ReloadRunning, ServiceError
+from service.errors import NotReady, ReloadRunning, ServiceError
 from service.patience import PATIENCE
 from service.settings import Settings, usable_cpus
 from service.totals import Snapshot, total, without_gauges
@@ -38,6 +39,10 @@ from service.totals import Snapshot, total, without_gauges
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A worker that does not answer in this time counts with what it answered last.
 SAMPLES_S = 2.0
+# A probe from outside reaches any worker, so that /livez alone would find a stuck one by luck.
+WATCH_EVERY_S = 10.0
+STUCK_AFTER_S = 30.0
+RETRY_WHILE_STARTING_S = 1.0
 # More than a worker's own limit at its end.
 KILL_AFTER_S = 30.0
 
@@ -74,6 +79,20 @@ class Worker:
     async def refresh(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError, ChannelClosed):
             self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
+
+    async def watch(self) -> None:
+        """Until it is stuck, and killed for it, or ends."""
+        alive = True
+        try:
+            while alive:
+                await asyncio.sleep(WATCH_EVERY_S)
+                alive = not self.serves or await asyncio.wait_for(self.channel.ask("alive"), STUCK_AFTER_S)
+        except asyncio.TimeoutError:
+            log.debug("worker %d does not answer", self.number)
+        except ChannelClosed:
+            return
+        log.error("worker %d is stuck and is killed", self.number)
+        self.process.kill()
 
     async def signal(self, name: str) -> None:
         with contextlib.suppress(ChannelClosed):
@@ -140,11 +159,12 @@ class Supervisor:
         """Start a worker and wait for its end -> its exit code."""
         worker = self._start(number)
         self._workers[number] = worker
-        talking = asyncio.create_task(worker.channel.run())
+        tasks = [asyncio.create_task(task) for task in (worker.channel.run(), worker.watch())]
         code = await worker.ended()
         del self._workers[number]
         self._of_the_dead = total([self._of_the_dead, without_gauges(worker.samples)])
-        talking.cancel()
+        for task in tasks:
+            task.cancel()
         return code
 
     def _start(self, number: int) -> Worker:
@@ -161,6 +181,8 @@ class Supervisor:
             worker.serves = True
             self._chosen = self._chosen or serves
             self._first_opened.set()
+            if serves != self._chosen:  # there was a reload while it opened this
+                await worker.signal("SIGINT")
 
         worker.channel.answer("opened", opened)
         worker.channel.answer("samples", self._samples)
@@ -178,14 +200,16 @@ class Supervisor:
         return [*(worker.samples for worker in workers), self._of_the_dead]
 
     async def _reload(self, changes: dict[str, str]) -> None:
-        """Raises ReloadRunning, and what the first worker raises: then nothing has changed."""
+        """Raises ReloadRunning, NotReady, and what the first worker raises: then nothing has changed."""
         if self._reloading:
             raise ReloadRunning("another reload is running; ask again when it is over")
         self._reloading = True
         try:
-            first, *others = [worker for worker in self._workers.values() if worker.serves]
+            first = next((worker for worker in self._workers.values() if worker.serves), None)
+            if first is None:
+                raise NotReady("no worker serves yet", RETRY_WHILE_STARTING_S)
             self._chosen = await first.channel.ask("reload", changes=self._told | changes)
-            for worker in others:
+            for worker in [worker for worker in self._workers.values() if worker.serves and worker is not first]:
                 await self._follow(worker)
         finally:
             self._reloading = False
