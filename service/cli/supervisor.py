@@ -81,17 +81,18 @@ class Worker:
             self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
 
     async def watch(self) -> None:
-        """Until it is stuck, and killed for it, or ends."""
-        alive = True
+        """Until it ends, or is killed because it is not alive any more."""
+        reason = ""
         try:
-            while alive:
+            while not reason:
                 await asyncio.sleep(WATCH_EVERY_S)
-                alive = not self.serves or await asyncio.wait_for(self.channel.ask("alive"), STUCK_AFTER_S)
+                if self.serves:
+                    reason = await asyncio.wait_for(self.channel.ask("why not alive"), STUCK_AFTER_S)
         except asyncio.TimeoutError:
-            log.debug("worker %d does not answer", self.number)
+            reason = f"it has not answered for {STUCK_AFTER_S:g} s"
         except ChannelClosed:
             return
-        log.error("worker %d is stuck and is killed", self.number)
+        log.error("worker %d is killed: %s", self.number, reason)
         self.process.kill()
 
     async def signal(self, name: str) -> None:

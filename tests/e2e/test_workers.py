@@ -157,7 +157,7 @@ def test_a_worker_that_is_stuck_is_replaced(tiny_bundle: Path) -> None:
         assert {next(serving)["worker"], next(serving)["worker"]} == {1, 2}
         os.kill(workers_of(process)[0], signal.SIGSTOP)
         said = next(line["msg"] for line in lines if line["level"] == "error")
-        assert said == f"worker {next(serving)['worker']} is stuck and is killed"
+        assert said == f"worker {next(serving)['worker']} is killed: it has not answered for 1 s"
         process.terminate()
         assert process.wait(120) == 0
 

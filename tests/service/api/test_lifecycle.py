@@ -118,7 +118,7 @@ def test_another_version_can_be_named_and_come_back(write_version: Write, run: R
     async def scenario() -> None:
         write_version(1)
         async with serving(write_version(2)) as lifecycle:
-            await lifecycle.reload("1")
+            await lifecycle.reload({"model": lifecycle.version_beside("1")})
             assert version_of(lifecycle) == "1"
             await lifecycle.reload()
             assert version_of(lifecycle) == "2"
@@ -146,7 +146,7 @@ def test_if_it_is_no_good_the_old_one_serves_on(
         break_it(write_version(2, wrong=wrong))
         async with serving(first) as lifecycle:
             with pytest.raises(ModelRejected) as error:
-                await lifecycle.reload("2")
+                await lifecycle.reload({"model": lifecycle.version_beside("2")})
             assert said in error.value.detail
             assert str(first.parent.parent) not in error.value.detail
             (fate,) = await lifecycle.serving().classify([jpeg_bytes], top_k=1, deadline=time.monotonic() + 60)
@@ -173,7 +173,7 @@ def test_a_request_ends_on_the_model_that_served_when_it_began(
             asking = asyncio.create_task(request())
             await asyncio.sleep(0)
             write_version(2)
-            await lifecycle.reload("2")
+            await lifecycle.reload({"model": lifecycle.version_beside("2")})
             assert version_of(lifecycle) == "2"
             assert not fake_engine.closed
             may_go_on.set()
