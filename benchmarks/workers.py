@@ -60,7 +60,9 @@ def lines_of(log: TextIO) -> Iterator[dict[str, Any]]:
 
 def measure(workers: int, clients: int, seconds: float) -> tuple[float, float, float]:
     """Requests a second, CPU milliseconds a request, the busiest worker's share of the requests."""
-    command = [sys.executable, "-m", "service", "serve", "--engine", "fake", "--port", "0", "--drain-seconds", "0"]
+    # Every request is to be work of its own, and all send the same image.
+    flags = ["--engine", "fake", "--single-flight", "off", "--port", "0", "--drain-seconds", "0"]
+    command = [sys.executable, "-m", "service", "serve", *flags]
     with tempfile.TemporaryFile("w+") as log:
         cpu_s = children_cpu_s()
         server = subprocess.Popen([*command, "--workers", str(workers)], stdout=log)
