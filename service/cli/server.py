@@ -27,11 +27,11 @@ from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.channel import Channel, ChannelClosed
 from service.cli.listener import BACKLOG, url_of
+from service.cli.worker import SIGNALS
 from service.engines.base import Engine
 from service.errors import ServiceError
 from service.settings import Settings
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
 # Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.

@@ -14,34 +14,20 @@ All workers accept from the one listening socket, so that a connection that wait
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import multiprocessing
-import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from service import logs
-from service.channel import Channel, ChannelClosed
-from service.cli.console import Console
-from service.cli.exits import EXIT_CODES, FAILURE, report
+from service.channel import ChannelClosed
+from service.cli.exits import EXIT_CODES, FAILURE
+from service.cli.worker import SIGNALS, Worker
 from service.errors import NotReady, ReloadRunning, ServiceError
 from service.patience import PATIENCE
 from service.settings import Settings, usable_cpus
 from service.totals import Snapshot, total, without_gauges
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# A worker that does not answer in this time counts with what it answered last.
-SAMPLES_S = 2.0
-# A probe from outside reaches any worker, so that /livez alone would find a stuck one by luck.
-WATCH_EVERY_S = 10.0
-STUCK_AFTER_S = 30.0
 RETRY_WHILE_STARTING_S = 1.0
 # More than a worker's own limit at its end.
 KILL_AFTER_S = 30.0
@@ -52,52 +38,6 @@ log = logging.getLogger(__name__)
 def supervise(settings: Settings, listener: socket.socket) -> int:
     """Blocks until a signal -> the exit code. The workers say on stderr what keeps them from starting."""
     return asyncio.run(Supervisor(settings, listener).run())
-
-
-@dataclass
-class Worker:
-    """`samples`: what it counted, as of the last time that somebody asked; `serves`: has it opened its model?"""
-
-    number: int
-    process: SpawnProcess
-    channel: Channel
-    samples: Snapshot = field(default_factory=list)
-    serves: bool = False
-
-    async def ended(self) -> int:
-        """Waits -> its exit code; that of a worker killed by a signal is negative."""
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self.process.sentinel, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(self.process.sentinel)
-        self.process.join()
-        return self.process.exitcode or 0
-
-    async def refresh(self) -> None:
-        with contextlib.suppress(asyncio.TimeoutError, ChannelClosed):
-            self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
-
-    async def watch(self) -> None:
-        """Until it ends, or is killed because it is not alive any more."""
-        reason = ""
-        try:
-            while not reason:
-                await asyncio.sleep(WATCH_EVERY_S)
-                if self.serves:
-                    reason = await asyncio.wait_for(self.channel.ask("why not alive"), STUCK_AFTER_S)
-        except asyncio.TimeoutError:
-            reason = f"it has not answered for {STUCK_AFTER_S:g} s"
-        except ChannelClosed:
-            return
-        log.error("worker %d is killed: %s", self.number, reason)
-        self.process.kill()
-
-    async def signal(self, name: str) -> None:
-        with contextlib.suppress(ChannelClosed):
-            await self.channel.ask("signal", name=name)
 
 
 class Supervisor:
@@ -158,7 +98,11 @@ class Supervisor:
 
     async def _one_life(self, number: int) -> int:
         """Start a worker and wait for its end -> its exit code."""
-        worker = self._start(number)
+        try:
+            worker = self._start(number)
+        except OSError as error:  # no memory, too many processes
+            log.error("worker %d cannot be started: %s", number, error)
+            return FAILURE
         self._workers[number] = worker
         tasks = [asyncio.create_task(task) for task in (worker.channel.run(), worker.watch())]
         code = await worker.ended()
@@ -170,13 +114,7 @@ class Supervisor:
 
     def _start(self, number: int) -> Worker:
         settings = self._settings.model_copy(update=self._chosen)
-        ours, theirs = socket.socketpair()
-        arguments = (number, settings, self._listener, theirs, bool(self._chosen))
-        process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
-        with _signals_blocked():
-            process.start()
-        theirs.close()
-        worker = Worker(number, process, Channel(ours))
+        worker = Worker.start(number, settings, self._listener, open_first=bool(self._chosen))
 
         async def opened(serves: dict[str, str]) -> None:
             worker.serves = True
@@ -258,27 +196,3 @@ async def _first_of(*waits: Any) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A process started meanwhile has them blocked from its first moment on."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
-def work(number: int, settings: Settings, listener: socket.socket, connection: socket.socket, open_first: bool) -> None:
-    """A worker, in its own process."""
-    for each in SIGNALS:  # the whole process group may get them; the supervisor says what they mean
-        signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    logs.configure(settings.log_format, sys.stdout, worker=number)
-    from service.cli.server import serve  # the web framework: not before it is needed
-
-    try:
-        serve(settings, listener, channel=Channel(connection), open_first=open_first)
-    except Exception as error:  # noqa: BLE001  # as in `main`
-        sys.exit(report(error, "serve", Console(os.environ, sys.stdout, sys.stderr)))
