@@ -123,7 +123,7 @@ def test_a_reload_reaches_all_workers_and_a_bad_one_none(
     assert crew.wait() == (0, "")
 
 
-def test_a_signal_to_the_whole_group_counts_once(crew: Server, wait_until: Callable[..., None]) -> None:
+def test_a_signal_to_the_whole_group_counts_once(crew: Server) -> None:
     pids = [crew.process.pid, *workers_of(crew.process)]
     for number in (signal.SIGINT, signal.SIGTERM):
         for pid in pids[1:]:
