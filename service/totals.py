@@ -16,8 +16,10 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 
-# Of a wait or of what is known, the sum of several processes means nothing.
-LARGEST = frozenset({"repvgg_predicted_wait_seconds", "repvgg_model_info", "repvgg_build"})
+# Of a wait, a moment or of what is known, the sum of several processes means nothing.
+LARGEST = frozenset(
+    {"repvgg_predicted_wait_seconds", "repvgg_model_info", "repvgg_build", "process_start_time_seconds"}
+)
 GAUGES = frozenset({"gauge", "info"})
 
 Snapshot = list[dict[str, Any]]
