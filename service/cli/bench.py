@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -35,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--rate", type=positive, metavar="R", help="open loop: R requests a second, at random times, never held back"
     )
-    how.add_argument(
-        "--concurrency", type=positive_count, default=1, metavar="C", help="closed loop: C clients (default 1)"
-    )
+    how.add_argument("--concurrency", type=positive_count, metavar="C", help="closed loop: C clients (default 1)")
     parser.add_argument(
         "--duration", type=positive, default=DEFAULT_DURATION_S, metavar="S", help="seconds (default %(default)g)"
     )
@@ -83,9 +82,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     figures = _measure(arguments, settings, console)
     for warning in figures.warnings():
         print(f"warning: {warning}", file=console.err)
+    print(*([figures.model_dump_json()] if arguments.json else describe(figures)), sep="\n", file=console.out)
     if arguments.save:
         arguments.save.write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    print(*([figures.model_dump_json()] if arguments.json else describe(figures)), sep="\n", file=console.out)
     if arguments.histogram and figures.answers:
         arguments.histogram.write_bytes(_drawn(figures, arguments.histogram.suffix))
     if figures.stopped:
@@ -127,7 +126,7 @@ def _measure(arguments: argparse.Namespace, settings: Settings, console: Console
     requests = prepare(address, target, list(images.values()), settings)
     patience_s = settings.timeout_ms / 1000 + GRACE_S
     model = check_server(arguments.url, address, requests[0], patience_s)
-    plan = Plan(arguments.warm_up + arguments.duration, patience_s, arguments.rate, arguments.concurrency)
+    plan = Plan(arguments.warm_up + arguments.duration, patience_s, arguments.rate, arguments.concurrency or 1)
     with _progress(plan, console) as bar:
         found = run_load(address, requests, plan, lambda run, elapsed_s: _show(bar, run, elapsed_s))
     return summarise(
@@ -144,24 +143,19 @@ def _measure(arguments: argparse.Namespace, settings: Settings, console: Console
 def _progress(plan: Plan, console: Console) -> tqdm[NoReturn]:
     from tqdm import tqdm
 
-    form = "{n:.0f}/{total:.0f} s |{bar:20}| {postfix}"
+    form = "{n:.0f}/{total:.0f} s |{bar:20}| {desc}"
     return tqdm(total=plan.seconds, bar_format=form, file=console.err, leave=False, disable=not console.err.isatty())
 
 
 def _show(bar: tqdm[NoReturn], run: Run, elapsed_s: float) -> None:
-    """The last second, and what was refused or failed until now."""
+    """What ended within the last second."""
     if bar.disable:
         return
-    recent = []
-    for sample in reversed(run.samples):
-        if sample.ended_s < elapsed_s - 1:
-            break
-        if sample.status == 200:
-            recent.append(sample.latency_s)
-    answers = sum(sample.status == 200 for sample in run.samples)
-    p50 = f"p50 {median(recent) * 1000:.1f} ms, " if recent else ""
+    recent = list(itertools.takewhile(lambda sample: sample.ended_s > elapsed_s - 1, reversed(run.samples)))
+    latencies_s = [sample.latency_s for sample in recent if sample.status == 200]
+    p50 = f"p50 {median(latencies_s) * 1000:.1f} ms, " if latencies_s else ""
     bar.n = elapsed_s
-    bar.set_postfix_str(f"{len(recent)} images/s, {p50}{len(run.samples) - answers} refused or failed")
+    bar.set_description_str(f"{len(latencies_s)} images/s, {p50}{len(recent) - len(latencies_s)} refused or failed")
 
 
 def _drawn(figures: Figures, suffix: str) -> bytes:

@@ -58,7 +58,7 @@ def shapes(figures: Figures, title: str) -> Iterator[Shape]:
         share = math.log(milliseconds / edges_ms[0]) / math.log(edges_ms[-1] / edges_ms[0])
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
-    yield Text(LEFT, 16, title, "start")
+    yield Text(LEFT, 12, title, "start")
     for lower, (upper, count) in zip(edges_ms, figures.histogram, strict=False):
         height = count / most * (ground - TOP)
         yield Box(at(lower), ground - height, max(1.0, at(upper) - at(lower) - 1), height, BAR)
@@ -71,7 +71,7 @@ def shapes(figures: Figures, title: str) -> Iterator[Shape]:
         value = getattr(figures.latency_ms, name)
         yield from _mark(min(at(value), WIDTH - RIGHT), TOP - 6 - above, f"{name} {value:.1f} ms", MARK)
     if edges_ms[0] <= figures.conditions.deadline_ms <= edges_ms[-1]:
-        yield from _mark(at(figures.conditions.deadline_ms), TOP - 24, "deadline", DEADLINE)
+        yield from _mark(at(figures.conditions.deadline_ms), TOP - 42, "deadline", DEADLINE)
 
 
 def _mark(x: float, y: float, text: str, colour: str) -> Iterator[Shape]:

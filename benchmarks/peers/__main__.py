@@ -1,0 +1,186 @@
+"""Our service beside LitServe, mosec, BentoML and plain FastAPI: the same photos, network and machine.
+
+python -m benchmarks.peers PHOTOS [--model BUNDLE] [--peers NAME...] [--ours ENGINE/PRECISION...] [--rounds N]
+                           [--seconds S] [--clients 1 8 32] [--shares 0.5 0.8 1.5 3] [--deadline-ms 1000] [--out FOLDER]
+
+The peers run the bundle's fp32 ONNX on ONNX Runtime, with our own code for the pixels, so that only serving differs;
+each is installed into an environment of its own under benchmarks/peers/.venvs. A round takes every server in turn,
+first the in-process limit of its engine (benchmarks.pipeline), then closed loops, then open loops at shares of the best
+of these; the order rotates from round to round. Answers are compared with those computed here; one that differs from
+fp32's is no speed. On a shared machine only the ratios mean anything. Ctrl-C ends with the tables so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import random_bundle
+from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
+from benchmarks.peers.report import Turn, tables
+from models.preprocess import preprocess
+from models.store import Bundle, open_bundle
+from models.topk import softmax
+from service.cli.figures import Figures, summarise
+from service.cli.load import Plan, ask_once, run_load
+from service.cli.target import read_images
+from service.engines import load_engine
+from service.settings import Settings
+
+WARM_UP_S = 1.0
+COMPARED = 20  # photos whose answers are compared
+PATIENCE_S = 60.0  # for what must be answered before the next load
+FP32_SCORE_TOLERANCE = 1e-3
+DEFAULT_MODEL = ROOT / "build" / "bench" / "repvgg-a0" / "1"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What every server goes through. `seconds` of each load, its warm-up aside; `shares` of the capacity."""
+
+    seconds: float
+    clients: Sequence[int]
+    shares: Sequence[float]
+    deadline_ms: int
+
+
+def expected(bundle: Bundle, photos: Sequence[bytes]) -> list[tuple[int, float]]:
+    """Best class and its score, computed here in fp32."""
+    engine = load_engine("onnxruntime", bundle, "fp32", threads=1)
+    spec = bundle.manifest.preprocess
+    scores = [softmax(engine.infer(preprocess(photo, spec)[None])[0]) for photo in photos]
+    engine.close()
+    return [(int(np.argmax(row)), float(row.max())) for row in scores]
+
+
+def limit(folder: Path, model: Path, engine: str) -> float:
+    """images/s of `engine/precision` without a server, at its better batch size."""
+    name, precision = engine.split("/")
+    command = [sys.executable, "-m", "benchmarks.pipeline", str(folder), "--model", str(model), "--engine", name]
+    command += ["--precision", precision, "--batches", "1", "4", "--rounds", "1", "--json"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise Unusable(f"the in-process limit cannot be measured: {ended.stderr.strip().splitlines()[-1]}")
+    return max(speeds["whole"] for speeds in json.loads(ended.stdout.splitlines()[-1]).values())
+
+
+def measure(
+    turn: Turn, running: Running, photos: Sequence[bytes], truths: Sequence[tuple[int, float]], effort: Effort
+) -> None:
+    """Fill in `turn`. Raises Unusable."""
+    server, address = running.server, running.address
+    requests = [server.prepare(address, photo, effort.deadline_ms) for photo in photos]
+    patient = [server.prepare(address, photo, round(PATIENCE_S * 1000)) for photo in photos[:COMPARED]]
+    running.wait(patient[0])
+    answers = [best(ask_once(address, request, PATIENCE_S)) for request in patient]
+    turn.same_answers = sum(mine[0] == true[0] for mine, true in zip(answers, truths, strict=True)) / len(truths)
+    if server.engine.endswith("/fp32"):
+        off = max(abs(mine[1] - true[1]) for mine, true in zip(answers, truths, strict=True))
+        if turn.same_answers < 1 or off > FP32_SCORE_TOLERANCE:
+            raise Unusable(f"its answers are wrong: {turn.same_answers:.0%} the same, scores up to {off:.3g} off")
+
+    def load(rate: float | None, clients: int) -> Figures:
+        plan = Plan(WARM_UP_S + effort.seconds, effort.deadline_ms / 1000 + 1, rate, clients)
+        figures = summarise(
+            run_load(address, requests, plan),
+            plan,
+            url=server.name,
+            model=server.engine,
+            deadline_ms=effort.deadline_ms,
+            images=len(photos),
+            warm_up_s=WARM_UP_S,
+        )
+        if figures.stopped:
+            raise KeyboardInterrupt
+        for warning in figures.warnings():
+            print(f"{server.name}: {warning}", file=sys.stderr)
+        running.wait(patient[0])  # until what was left behind is worked off
+        return figures
+
+    for clients in effort.clients:
+        turn.closed[clients] = load(None, clients)
+    for share in effort.shares:
+        turn.open[share] = load(share * turn.capacity, 1)
+
+
+def compare(
+    servers: Sequence[Server], photos: Path, model: Path, rounds: int, effort: Effort, out: Path, turns: list[Turn]
+) -> None:
+    """Append to `turns`, and to `out`/turns.jsonl; a server that cannot be measured is said and left out."""
+    images = list(read_images([photos], Settings().max_image_pixels).values())
+    truths = expected(open_bundle(str(model)), images[:COMPARED])
+    for number in range(rounds):
+        for server in [*servers[number % len(servers) :], *servers[: number % len(servers)]]:
+            print(f"round {number + 1} of {rounds}: {server.name}", file=sys.stderr, flush=True)
+            try:
+                turn = Turn(server.name, number, limit(photos, model, server.engine), 0.0)
+                turns.append(turn)
+                with Running(server, model, out / f"{server.name.replace(' ', '-').replace('/', '-')}.log") as running:
+                    measure(turn, running, images, truths, effort)
+            except Unusable as error:
+                print(f"{server.name}: {error}", file=sys.stderr)
+                continue
+            with (out / "turns.jsonl").open("a") as file:
+                print(as_json(turn), file=file)
+
+
+def as_json(turn: Turn) -> str:
+    loads = {
+        kind: {load: figures.model_dump() for load, figures in getattr(turn, kind).items()}
+        for kind in ("closed", "open")
+    }
+    return json.dumps(vars(turn) | loads)
+
+
+def installed(names: Sequence[str]) -> list[Server]:
+    peers = []
+    for name in names:
+        try:
+            set_up(name)
+        except Unusable as error:
+            print(f"{name}: {error}", file=sys.stderr)
+        else:
+            peers.append(PEERS[name])
+    return peers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="default: RepVGG-A0 with random weights")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME")
+    parser.add_argument("--ours", nargs="+", default=["onnxruntime/fp32", "openvino/bf16"], metavar="ENGINE/PRECISION")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.8, 1.5, 3.0])
+    parser.add_argument("--deadline-ms", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="logs and turns.jsonl")
+    flags = parser.parse_args(argv)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    if flags.model == DEFAULT_MODEL and not flags.model.is_dir():
+        random_bundle.write("RepVGG-A0", flags.model, classes=1000, size=224)
+    servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
+    effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
+    turns: list[Turn] = []
+    try:
+        compare(servers, flags.photos, flags.model, flags.rounds, effort, flags.out, turns)
+    except KeyboardInterrupt:
+        print("stopped; what was measured until now:", file=sys.stderr)
+    print(f"{flags.rounds} rounds of {flags.seconds:g} s, deadline {flags.deadline_ms} ms, {CPUS} CPUs, ", end="")
+    print(f"Python {platform.python_version()}; {', '.join(requirements(name)[0] for name in flags.peers)}")
+    print(*tables(turns, servers[0].name), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
