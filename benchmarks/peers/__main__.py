@@ -4,10 +4,11 @@ python -m benchmarks.peers PHOTOS [--model BUNDLE] [--peers NAME...] [--ours ENG
                            [--seconds S] [--clients 1 8 32] [--shares 0.5 0.8 1.5 3] [--deadline-ms 1000] [--out FOLDER]
 
 The peers run the bundle's fp32 ONNX on ONNX Runtime, with our own code for the pixels, so that only serving differs;
-each is installed into an environment of its own under benchmarks/peers/.venvs. A round takes every server in turn,
-first the in-process limit of its engine (benchmarks.pipeline), then closed loops, then open loops at shares of the best
-of these; the order rotates from round to round. Answers are compared with those computed here; one that differs from
-fp32's is no speed. On a shared machine only the ratios mean anything. Ctrl-C ends with the tables so far.
+each is installed into an environment of its own under benchmarks/peers/.venvs. A round takes every server in turn:
+closed loops, then open loops at shares of the best of these, and the in-process limit of its engine before and after
+(benchmarks.pipeline). The order rotates from round to round. Answers are compared with those computed here: a server of
+fp32 that answers otherwise is left out. On a shared machine only the ratios mean anything. Ctrl-C ends with the tables
+so far.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from models.topk import softmax
 from service.cli.figures import Figures, summarise
 from service.cli.load import Plan, ask_once, run_load
 from service.cli.target import read_images
+from service.cli.wire import Broken
 from service.engines import load_engine
 from service.settings import Settings
 
-WARM_UP_S = 1.0
+WARM_UP_SHARE = 0.1  # of a load, before its figures begin
 COMPARED = 20  # photos whose answers are compared
 PATIENCE_S = 60.0  # for what must be answered before the next load
 FP32_SCORE_TOLERANCE = 1e-3
@@ -88,7 +90,8 @@ def measure(
             raise Unusable(f"its answers are wrong: {turn.same_answers:.0%} the same, scores up to {off:.3g} off")
 
     def load(rate: float | None, clients: int) -> Figures:
-        plan = Plan(WARM_UP_S + effort.seconds, effort.deadline_ms / 1000 + 1, rate, clients)
+        warm_up_s = WARM_UP_SHARE * effort.seconds
+        plan = Plan(warm_up_s + effort.seconds, effort.deadline_ms / 1000 + 1, rate, clients)
         figures = summarise(
             run_load(address, requests, plan),
             plan,
@@ -96,7 +99,7 @@ def measure(
             model=server.engine,
             deadline_ms=effort.deadline_ms,
             images=len(photos),
-            warm_up_s=WARM_UP_S,
+            warm_up_s=warm_up_s,
         )
         if figures.stopped:
             raise KeyboardInterrupt
@@ -122,12 +125,13 @@ def compare(
             print(f"round {number + 1} of {rounds}: {server.name}", file=sys.stderr, flush=True)
             try:
                 turn = Turn(server.name, number, limit(photos, model, server.engine), 0.0)
-                turns.append(turn)
                 with Running(server, model, out / f"{server.name.replace(' ', '-').replace('/', '-')}.log") as running:
                     measure(turn, running, images, truths, effort)
-            except Unusable as error:
+                turn.limit = (turn.limit + limit(photos, model, server.engine)) / 2  # the machine drifts
+            except (Unusable, Broken) as error:
                 print(f"{server.name}: {error}", file=sys.stderr)
                 continue
+            turns.append(turn)
             with (out / "turns.jsonl").open("a") as file:
                 print(as_json(turn), file=file)
 

@@ -165,9 +165,11 @@ def free_port() -> int:
 
 
 def best(reply: Reply) -> tuple[int, float]:
-    """Class and score of the best label in an answer of any of them."""
+    """Class and score of the best label in an answer of any of them. Raises Unusable."""
+    if reply.status != 200:
+        raise Unusable(f"it answers {reply.status}")
     answer = json.loads(reply.body)
-    for key in ("results", 0):
-        answer = answer[key] if isinstance(answer, list) or key in answer else answer
-    first = answer["predictions"][0]
+    if isinstance(answer, list):  # BentoML's, of a batch of one
+        answer = answer[0]
+    first = (answer["results"][0] if "results" in answer else answer)["predictions"][0]
     return first["class_id"], first["score"]

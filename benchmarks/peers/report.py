@@ -28,7 +28,6 @@ class Turn:
 
 def tables(turns: Sequence[Turn], baseline: str) -> Iterator[str]:
     """Lines. Ratios are taken within a round, then their median; `baseline` is the server that they are ratios to."""
-    turns = [turn for turn in turns if turn.closed]
     base = {turn.round: turn.capacity for turn in turns if turn.server == baseline}
     clients = sorted({number for turn in turns for number in turn.closed})
     shares = sorted({share for turn in turns for share in turn.open})
