@@ -77,7 +77,7 @@ class Conditions(_Record):
 
 
 class Figures(_Record):
-    """Rates are images a second over `seconds`, the time after the warm-up. `unanswered` were in flight at Ctrl-C.
+    """Rates are images a second over `seconds`, the time after the warm-up, or after it until Ctrl-C (`stopped`).
 
     `stages_ms` are the server's own (Server-Timing); `outside` is the rest of the latency: network, connecting, and
     the time before the server's event loop looked at the request. `histogram`: (upper bound in ms, answers).
