@@ -67,7 +67,7 @@ def limit(folder: Path, model: Path, engine: str) -> float:
     """images/s of `engine/precision` without a server, at its better batch size."""
     name, precision = engine.split("/")
     command = [sys.executable, "-m", "benchmarks.pipeline", str(folder), "--model", str(model), "--engine", name]
-    command += ["--precision", precision, "--batches", "1", "4", "--rounds", "1", "--json"]
+    command += ["--precision", precision, "--batches", "1", "4", "--rounds", "1", "--json", "--images", "100"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise Unusable(f"the in-process limit cannot be measured: {ended.stderr.strip().splitlines()[-1]}")
