@@ -30,6 +30,7 @@ from benchmarks.peers.report import Turn, tables
 from models.preprocess import preprocess
 from models.store import Bundle, open_bundle
 from models.topk import softmax
+from service.cli.bench import GRACE_S
 from service.cli.figures import Figures, summarise
 from service.cli.load import Plan, ask_once, run_load
 from service.cli.target import read_images
@@ -39,7 +40,7 @@ from service.settings import Settings
 
 WARM_UP_SHARE = 0.1  # of a load, before its figures begin
 COMPARED = 20  # photos whose answers are compared
-PATIENCE_S = 60.0  # for what must be answered before the next load
+PATIENCE_MS = 60_000  # for what must be answered before the next load
 FP32_SCORE_TOLERANCE = 1e-3
 DEFAULT_MODEL = ROOT / "build" / "bench" / "repvgg-a0" / "1"
 
@@ -74,24 +75,30 @@ def limit(folder: Path, model: Path, engine: str) -> float:
     return max(speeds["whole"] for speeds in json.loads(ended.stdout.splitlines()[-1]).values())
 
 
+def share_of_same(running: Running, photos: Sequence[bytes], truths: Sequence[tuple[int, float]]) -> float:
+    """How many of the photos get the class they should. Raises Unusable for fp32 that is not `truths`."""
+    requests = [running.server.prepare(running.address, photo, PATIENCE_MS) for photo in photos]
+    answers = [best(ask_once(running.address, request, PATIENCE_MS / 1000)) for request in requests]
+    same = sum(mine[0] == true[0] for mine, true in zip(answers, truths, strict=True)) / len(truths)
+    off = max(abs(mine[1] - true[1]) for mine, true in zip(answers, truths, strict=True))
+    if running.server.engine.endswith("/fp32") and (same < 1 or off > FP32_SCORE_TOLERANCE):
+        raise Unusable(f"its answers are wrong: {same:.0%} the same, scores up to {off:.3g} off")
+    return same
+
+
 def measure(
     turn: Turn, running: Running, photos: Sequence[bytes], truths: Sequence[tuple[int, float]], effort: Effort
 ) -> None:
-    """Fill in `turn`. Raises Unusable."""
+    """Fill in `turn`. Raises Unusable, and KeyboardInterrupt for a Ctrl-C."""
     server, address = running.server, running.address
+    patient = server.prepare(address, photos[0], PATIENCE_MS)
+    running.wait(patient)
+    turn.same_answers = share_of_same(running, photos[: len(truths)], truths)
     requests = [server.prepare(address, photo, effort.deadline_ms) for photo in photos]
-    patient = [server.prepare(address, photo, round(PATIENCE_S * 1000)) for photo in photos[:COMPARED]]
-    running.wait(patient[0])
-    answers = [best(ask_once(address, request, PATIENCE_S)) for request in patient]
-    turn.same_answers = sum(mine[0] == true[0] for mine, true in zip(answers, truths, strict=True)) / len(truths)
-    if server.engine.endswith("/fp32"):
-        off = max(abs(mine[1] - true[1]) for mine, true in zip(answers, truths, strict=True))
-        if turn.same_answers < 1 or off > FP32_SCORE_TOLERANCE:
-            raise Unusable(f"its answers are wrong: {turn.same_answers:.0%} the same, scores up to {off:.3g} off")
 
     def load(rate: float | None, clients: int) -> Figures:
         warm_up_s = WARM_UP_SHARE * effort.seconds
-        plan = Plan(warm_up_s + effort.seconds, effort.deadline_ms / 1000 + 1, rate, clients)
+        plan = Plan(warm_up_s + effort.seconds, effort.deadline_ms / 1000 + GRACE_S, rate, clients)
         figures = summarise(
             run_load(address, requests, plan),
             plan,
@@ -105,11 +112,13 @@ def measure(
             raise KeyboardInterrupt
         for warning in figures.warnings():
             print(f"{server.name}: {warning}", file=sys.stderr)
-        running.wait(patient[0])  # until what was left behind is worked off
+        running.wait(patient)  # until what was left behind is worked off
         return figures
 
     for clients in effort.clients:
         turn.closed[clients] = load(None, clients)
+    if not turn.capacity:
+        raise Unusable("it answered nothing under load")
     for share in effort.shares:
         turn.open[share] = load(share * turn.capacity, 1)
 

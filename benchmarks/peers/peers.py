@@ -142,7 +142,7 @@ class Running:
         give_up_at = time.monotonic() + START_S
         while time.monotonic() < give_up_at:
             if self._process.poll() is not None:
-                raise Unusable(f"ended with {self._process.returncode} at its start, see {self.log}")
+                raise Unusable(f"ended with {self._process.returncode} by itself, see {self.log}")
             with suppress(Broken):
                 if ask_once(self.address, request, START_S).status == 200:
                     return
