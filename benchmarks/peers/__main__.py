@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -185,10 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
     effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
     turns: list[Turn] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server that runs just then must end too
     try:
         compare(servers, flags.photos, flags.model, flags.rounds, effort, flags.out, turns)
     except KeyboardInterrupt:
-        print("stopped; what was measured until now:", file=sys.stderr)
+        print("stopped; what was measured until then:", file=sys.stderr)
     print(f"{flags.rounds} rounds of {flags.seconds:g} s, deadline {flags.deadline_ms} ms, {CPUS} CPUs, ", end="")
     print(f"Python {platform.python_version()}; {', '.join(requirements(name)[0] for name in flags.peers)}")
     print(*tables(turns, servers[0].name), sep="\n")

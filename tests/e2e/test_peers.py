@@ -41,7 +41,6 @@ def test_a_peers_answers_must_be_ours(tiny_bundle, tmp_path, draw_image):
         measure(turn, running, photos, truths, effort)
         with pytest.raises(Unusable, match="its answers are wrong"):
             measure(turn, running, photos, [(9 - truth, score) for truth, score in truths], effort)
-    assert turn.same_answers < 1
     assert turn.closed[1].answers > 0
     assert turn.closed[1].failures == {}
 
