@@ -64,7 +64,7 @@ def test_the_model_is_known_only_when_it_is_open() -> None:
     [
         ("repvgg_stage_duration_seconds_count", "stage", {"read", "decode", "queue", "infer", "respond"}),
         ("repvgg_requests_rejected_total", "reason", {"overload", "deadline", "limit", "draining"}),
-        ("repvgg_images_total", "format", {"jpeg", "png", "webp", "gif", "bmp", "tiff"}),
+        ("repvgg_images_total", "format", {"jpeg", "png", "webp", "gif", "bmp", "tiff", "tensor"}),
         ("repvgg_decode_failures_total", "reason", {"undecodable_image", "too_many_pixels"}),
         ("repvgg_engine_slots", "state", {"idle", "busy"}),
     ],
