@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import random_bundle
 from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
 from benchmarks.peers.report import Turn, tables
 from models.preprocess import preprocess
@@ -182,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     flags.out.mkdir(parents=True, exist_ok=True)
     if flags.model == DEFAULT_MODEL and not flags.model.is_dir():
-        random_bundle.write("RepVGG-A0", flags.model, classes=1000, size=224)
+        # In a process of its own: importing training keeps oneDNN, and so OpenVINO in the servers, from AVX-512.
+        subprocess.run([sys.executable, "-m", "benchmarks.random_bundle", "--out", flags.model], cwd=ROOT, check=True)
     servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
     effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
     turns: list[Turn] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
 from benchmarks.peers.__main__ import Effort, expected, main, measure
-from benchmarks.peers.peers import PEERS, Running, Server, Unusable, best, requirements
+from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, requirements
 from benchmarks.peers.report import Turn, tables
 from models.store import open_bundle
 from service.cli.figures import summarise
@@ -73,6 +75,14 @@ def test_ratios_are_taken_within_a_round_and_then_their_median():
     rows = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines[3:6]}
     assert rows["| a"][-2:] == ["0.5", "1"]
     assert rows["| b"][-2:] == ["0.25", "0.5"]
+
+
+def test_the_servers_inherit_no_limit_of_the_training_framework():
+    program = "import os, benchmarks.peers.__main__; print(os.environ.get('DNNL_MAX_CPU_ISA'))"
+    environ = {name: value for name, value in os.environ.items() if name != "DNNL_MAX_CPU_ISA"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert ended.stdout == "None\n"
 
 
 @pytest.mark.parametrize("name", list(PEERS))

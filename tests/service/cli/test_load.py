@@ -75,9 +75,7 @@ def test_an_open_loop_is_held_back_by_no_slow_answer() -> None:
     assert server.most_at_once > 5
     assert all(sample.status == 200 for sample in found.samples)
     assert max(sample.latency_s for sample in found.samples) > 5 * 0.02
-    assert {sample.due_s for sample in found.samples} == {
-        sample.due_s for sample in found.samples if sample.due_s < 0.5
-    }
+    assert all(sample.due_s < 0.5 for sample in found.samples)
 
 
 def test_two_open_loops_have_the_same_arrivals() -> None:
