@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
-from service.cli import classify, doctor, evaluate, inspect, serve
+from service.cli import bench, classify, doctor, evaluate, inspect, serve
 from service.cli.console import Console
 from service.cli.exits import FAILURE, report
 
@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     "serve": serve,
     "classify": classify,
     "evaluate": evaluate,
+    "bench": bench,
     "inspect": inspect,
     "doctor": doctor,
 }
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="repvgg",
         description="Classify images with a RepVGG model bundle.",
         epilog="exit codes: 0 clean, 1 failure while running, 2 usage, 66 bundle missing or corrupt, "
-        "69 port or device unavailable, 70 golden check failed, 78 bad configuration",
+        "69 port, device or server unavailable, 70 golden check failed, 78 bad configuration",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
