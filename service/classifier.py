@@ -377,6 +377,7 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
 def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
     manifest = bundle.manifest
     digest = sha256(bundle.folder / MANIFEST)
+    metrics.model_info.clear()  # of the one whose place it takes
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.golden_delta.set(report.max_delta if report else 0.0)
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)

@@ -141,7 +141,7 @@ def _codecs(_: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _port(settings: Settings) -> Iterator[tuple[str, str]]:
-    from service.cli.server import listen, url_of
+    from service.cli.listener import listen, url_of
 
     with listen(settings.host, settings.port) as listener:
         yield OK, f"{url_of(listener)} is free"
