@@ -88,10 +88,10 @@ class _Decoded:
     pixels: int | None
     seconds: float
 
-    def signals(self) -> dict[str, float]:
+    def signals(self, spec: Preprocess) -> dict[str, float]:
         """Those of `drift` that the input has."""
         size = {} if self.pixels is None else {"image_pixels": float(self.pixels)}
-        return size | input_signals(self.tensor)
+        return size | input_signals(self.tensor, spec)
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,8 @@ class Classifier:
             timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
             self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
             progress.stage = None
-            return _Computed(decoded.image_format, decoded.signals(), inferred.logits, timings)
+            signals = decoded.signals(self.bundle.manifest.preprocess)
+            return _Computed(decoded.image_format, signals, inferred.logits, timings)
         except (ImageError, ServiceError) as error:
             progress.stage = None
             return error

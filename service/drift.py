@@ -7,8 +7,8 @@
 |---|---|
 | top1_score | the model is less sure (or surer) of its best class than it was |
 | prediction_entropy | it hesitates between more classes (or fewer), also where the best one's score is the same |
-| input_mean | images are darker (below 0) or brighter than those trained on; far off: wrongly normalised tensors |
-| input_std | images are flatter (below 1) or harder than those trained on; near 0: one colour, a covered camera |
+| input_brightness | another light, another camera; over 1: tensors that are not normalised |
+| input_contrast | flatter or harder images; near 0: one colour, a covered camera |
 | image_pixels | clients send another size, thumbnails for instance |
 """
 
@@ -18,6 +18,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.manifest import Preprocess
 
 # Name -> what it is, and the upper bounds of its buckets: fine where a trained network's images lie.
 SIGNALS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -29,27 +31,30 @@ SIGNALS: dict[str, tuple[str, tuple[float, ...]]] = {
         "Entropy of the scores, as a part of the greatest possible: 0 is sure of one class, 1 has all alike",
         (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
     ),
-    "input_mean": (
-        "Mean of the normalised input: 0 for images as bright as those trained on",
-        (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+    "input_brightness": (
+        "Mean of the network's input before it is normalised: 0 is black, 1 is white",
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     ),
-    "input_std": (
-        "Standard deviation of the normalised input: 1 for as much contrast as in those trained on",
-        (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
+    "input_contrast": (
+        "Standard deviation of the network's input before it is normalised: 0 is one colour, 0.5 black and white",
+        (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
     ),
     "image_pixels": (
         "Pixels of the images as they came",
         (*(4.0**power for power in range(5, 13)),),  # 32 x 32 to 4096 x 4096
     ),
 }
-# Pixels along a side that are looked at: a photo's mean and deviation are known from these, in 9 us instead of 55.
+# Pixels along a side that are looked at: enough to know mean and deviation of a photo.
 SAMPLED_SIDE = 32
 
 
-def input_signals(tensor: NDArray[np.float32]) -> dict[str, float]:
-    """float32 (3, S, S) -> `input_mean` and `input_std`, of every S / SAMPLED_SIDE-th pixel."""
+def input_signals(tensor: NDArray[np.float32], spec: Preprocess) -> dict[str, float]:
+    """float32 (3, S, S) -> `input_brightness` and `input_contrast`, of every S / SAMPLED_SIDE-th pixel along a side."""
     step = max(1, tensor.shape[1] // SAMPLED_SIDE)
-    values = tensor[:, ::step, ::step].ravel()
+    sampled = tensor[:, ::step, ::step] * np.asarray(spec.std, np.float32)[:, None, None]
+    sampled += np.asarray(spec.mean, np.float32)[:, None, None]
+    values = sampled.ravel()
     mean = float(values.mean())
     variance = float(values @ values) / values.size - mean * mean  # below 0 by rounding, for one colour
-    return {"input_mean": mean, "input_std": math.sqrt(max(0.0, variance))}
+    # What is darker than black comes from wrong tensors only, and a histogram's sum must not fall.
+    return {"input_brightness": max(0.0, mean), "input_contrast": math.sqrt(max(0.0, variance))}
