@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import ImageError
+from models.errors import BundleError, ImageError
 from service import logs
 from service.cli.console import Console, UsageError
 from service.errors import ServiceError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from service.classifier import Fate
+    from service.cli.calibration import Calibration, Scores
     from service.cli.shards import Part, Shard
 
 # The batch size has its public name below.
@@ -55,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last on stdout")
     parser.add_argument("--per-class", action="store_true", help="figures of each class, and what it is taken for")
     parser.add_argument("--confusion-matrix", type=Path, metavar="FILE.png", help="draw what is taken for what")
+    parser.add_argument(
+        "--calibration", action="store_true", help="do the scores mean what they say? fits a temperature"
+    )
+    parser.add_argument("--reliability-diagram", type=Path, metavar="FILE.png", help="draw accuracy against score")
+    parser.add_argument(
+        "--write-temperature", type=Path, metavar="NAME/VERSION", help="new folder for the bundle with that temperature"
+    )
     add_flags(parser, FLAGS)
 
 
@@ -62,43 +70,83 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Every image counts, the last batch too; one that cannot be decoded counts as wrong and is named on stderr."""
     from service.cli import shards
 
-    if arguments.confusion_matrix and not arguments.confusion_matrix.parent.is_dir():
-        raise UsageError(f"--confusion-matrix: there is no folder {arguments.confusion_matrix.parent}")
-    if arguments.merge and arguments.shard:
-        raise UsageError("--merge and --shard exclude each other")
+    _check(arguments)
     if arguments.merge:
-        result: Part = shards.read(arguments.merge)
-    else:
-        settings, _ = load_settings(vars(arguments), console.environ)
-        logs.configure("console", console.err, logging.WARNING)
-        shard = shards.Shard.parse(arguments.shard or "0/1")
-        result = asyncio.run(_evaluate(settings, arguments.data, shard, console))
-    _report(result, arguments, console)
+        _report(shards.read(arguments.merge), None, arguments, console)
+        return 0
+    settings, _ = load_settings(vars(arguments), console.environ)
+    logs.configure("console", console.err, logging.WARNING)
+    shard = shards.Shard.parse(arguments.shard or "0/1")
+    result, scores = asyncio.run(_evaluate(settings, arguments.data, shard, console, _calibrates(arguments)))
+    calibration = scores.calibration() if scores else None
+    if scores and calibration and arguments.reliability_diagram:
+        _save(scores.draw(calibration), "--reliability-diagram", arguments.reliability_diagram)
+    if calibration and arguments.write_temperature:
+        _write_temperature(calibration, settings.model, arguments.write_temperature)
+    _report(result, calibration, arguments, console)
     return 0
 
 
-def _report(result: Part, arguments: argparse.Namespace, console: Console) -> None:
+def _calibrates(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.calibration or arguments.reliability_diagram or arguments.write_temperature)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Before the work begins. Raises UsageError."""
+    from models.store import name_and_version
+
+    for flag in ("confusion_matrix", "reliability_diagram"):
+        path = getattr(arguments, flag)
+        if path and not path.parent.is_dir():
+            raise UsageError(f"--{flag.replace('_', '-')}: there is no folder {path.parent}")
+    if arguments.merge and arguments.shard:
+        raise UsageError("--merge and --shard exclude each other")
+    if _calibrates(arguments) and (arguments.merge or arguments.shard):
+        raise UsageError("calibration needs the scores of all images at once: leave --shard and --merge out")
+    if arguments.write_temperature:
+        if arguments.write_temperature.exists():
+            raise UsageError(f"--write-temperature {arguments.write_temperature} exists; give the next version")
+        try:
+            name_and_version(arguments.write_temperature)
+        except BundleError as error:
+            raise UsageError(f"--write-temperature {error}") from error
+
+
+def _write_temperature(calibration: Calibration, model: str, folder: Path) -> None:
+    from models.store import open_bundle
+    from models.versions import write_version
+
+    if calibration.fitted_temperature is None:
+        raise UsageError(f"--write-temperature: nothing is written, as {calibration}")
+    write_version(open_bundle(model), folder, temperature=calibration.fitted_temperature)
+
+
+def _report(result: Part, calibration: Calibration | None, arguments: argparse.Namespace, console: Console) -> None:
     from service.cli.confusion import draw, table
 
     evaluation = Evaluation.of(result)
     if arguments.confusion_matrix:
-        _save(draw(result.confusion, describe(evaluation)), arguments.confusion_matrix)
+        _save(draw(result.confusion, describe(evaluation)), "--confusion-matrix", arguments.confusion_matrix)
     if arguments.json:
         facts = asdict(evaluation)
         if arguments.per_class:
             facts["classes"] = [asdict(figures) for figures in result.confusion.classes()]
         if arguments.shard:
             facts |= result.model_dump(mode="json")
+        if calibration:
+            facts["calibration"] = asdict(calibration)
         print(json.dumps(facts), file=console.out)
     else:
         print(*[table(result.confusion)] * arguments.per_class, describe(evaluation), sep="\n", file=console.out)
+        if calibration:
+            print(calibration, file=console.out)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(picture: Image.Image, flag: str, path: Path) -> None:
     try:
         picture.save(path)
     except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
-        raise UsageError(f"--confusion-matrix {path} cannot be written: {error}") from error
+        raise UsageError(f"{flag} {path} cannot be written: {error}") from error
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -126,8 +174,15 @@ def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     return images
 
 
-async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Console) -> Part:
-    """Raises ServiceError if the engine fails on an image: the figures would be wrong."""
+async def _evaluate(
+    settings: Settings, folder: Path, shard: Shard, console: Console, calibrates: bool
+) -> tuple[Part, Scores | None]:
+    """With the scores of all classes if it `calibrates`; an image that cannot be decoded has none.
+
+    Raises ServiceError if the engine fails on an image: the figures would be wrong.
+    """
+    from service.classifier import Classified
+    from service.cli.calibration import Scores
     from service.cli.images import classify_files, open_classifier, progress_bar
     from service.cli.shards import Part
 
@@ -136,18 +191,22 @@ async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Con
         labels = classifier.bundle.labels
         truths = find_classes(folder, labels)
         mine = shard.of(truths)
+        scores = Scores(len(labels), classifier.bundle.manifest.temperature) if calibrates else None
+        most = len(labels) if calibrates else min(5, len(labels))
         started = time.perf_counter()
         with progress_bar(len(mine), console) as bar:
-            async for path, fate in classify_files(classifier, mine, top_k=min(5, len(labels)), settings=settings):
+            async for path, fate in classify_files(classifier, mine, top_k=most, settings=settings):
                 answers = answers_of(fate)
-                right_in_5 += truths[path] in answers
+                right_in_5 += truths[path] in answers[:5]
+                if scores and isinstance(fate, Classified):
+                    scores.add(truths[path], fate.predictions)
                 counts[truths[path], answers[0] if answers else None] += 1
                 if isinstance(fate, ImageError):
                     bar.write(f"{path}: counts as wrong: {fate.detail}", file=console.err)
                 bar.update()
         seconds = time.perf_counter() - started
     manifest = classifier.bundle.manifest
-    return Part(
+    part = Part(
         shard=shard,
         model=f"{manifest.name}/{manifest.version}",
         engine=classifier.engine.name,
@@ -158,6 +217,7 @@ async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Con
         labels=list(labels),
         counts=[(truth, answer, times) for (truth, answer), times in counts.items()],
     )
+    return part, scores
 
 
 def answers_of(fate: Fate) -> list[str]:

@@ -1,0 +1,178 @@
+"""Do the scores mean what they say: is a class with a score of 0.8 right in 80 of 100 cases?
+
+1. a perfectly calibrated model has an error of 0, one that is always sure and wrong half the time one of 0.5;
+2. the fitted temperature makes the true labels likelier than any other does, and changes no label;
+3. where no temperature does (every image right, for instance) there is none.
+
+Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks": the expected calibration error
+(equation 3, of 15 equal bins), reliability diagrams (figure 1), temperature scaling (section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from models.topk import Prediction, softmax
+
+BINS = 15
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures, as the manifest allows them
+STEPS = 40  # of the bisection: the last one is 2e-11 of the first interval
+ROWS = 4096  # at once: a million scores of a thousand classes would not fit into memory
+PLOT, MARGIN, GAP, FONT_SIZE = 400, 50, 70, 12  # pixels
+BLUE, RED, GREY = (31, 95, 168), (230, 150, 130), (150, 150, 150)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images whose best score lies in one of BINS equal intervals: its mean, and how many of them are right (0..1)."""
+
+    images: int
+    score: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`ece` with the bundle's `temperature`; the fitted one and what it makes of the error, where one fits."""
+
+    images: int
+    ece: float
+    temperature: float
+    fitted_temperature: float | None
+    fitted_ece: float | None
+
+    def __str__(self) -> str:
+        now = f"calibration of {self.images} images: ECE {self.ece:.2%} ({BINS} bins)"
+        if self.fitted_temperature is None or self.fitted_ece is None:
+            return f"{now}; no temperature fits: take more images, of which some are right and some are not"
+        return (
+            f"{now} with temperature {self.temperature:.4g}, {self.fitted_ece:.2%} with {self.fitted_temperature:.4g}, "
+            "fitted on these images"
+        )
+
+
+@dataclass
+class Scores:
+    """The scores of all classes for each image, given at `temperature`, and its true class."""
+
+    classes: int
+    temperature: float
+    truths: list[int] = field(default_factory=list)
+    _logits: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, truth: str, predictions: Sequence[Prediction]) -> None:
+        """The true label, and a prediction for each class by falling score. Of several classes of that label the best
+        one counts."""
+        scores = np.zeros(self.classes)
+        scores[[prediction.class_id for prediction in predictions]] = [prediction.score for prediction in predictions]
+        # The logits again, but for a shift, which changes no score.
+        logits = self.temperature * np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+        self.truths.append(next(prediction.class_id for prediction in predictions if prediction.label == truth))
+        self._logits.append(logits.astype(np.float32))
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """(N, K)"""
+        return np.asarray(self._logits, np.float32).reshape(-1, self.classes)
+
+    def bins(self, temperature: float) -> list[Bin]:
+        """As they would be with another temperature."""
+        if not self.truths:
+            return []
+        chunks = range(0, len(self.truths), ROWS)
+        best = np.concatenate([softmax(self.logits[row : row + ROWS], temperature).max(axis=1) for row in chunks])
+        right = self.logits.argmax(axis=1) == self.truths
+        numbers = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
+        return [_bin(best[numbers == number], right[numbers == number]) for number in range(BINS)]
+
+    def calibration(self) -> Calibration:
+        fitted = fit_temperature(self.logits, self.truths)
+        return Calibration(
+            len(self.truths),
+            expected_error(self.bins(self.temperature)),
+            self.temperature,
+            fitted,
+            None if fitted is None else expected_error(self.bins(fitted)),
+        )
+
+    def draw(self, calibration: Calibration) -> Image.Image:
+        """Reliability diagrams as it is and, if a temperature fits, with that."""
+        fitted = calibration.fitted_temperature
+        temperatures = [self.temperature] if fitted is None else [self.temperature, fitted]
+        return draw([(f"temperature {one:.4g}", self.bins(one)) for one in temperatures])
+
+
+def _bin(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
+    return Bin(len(scores), float(scores.mean()), float(right.mean())) if len(scores) else Bin(0, 0.0, 0.0)
+
+
+def expected_error(bins: Sequence[Bin]) -> float:
+    """0..1: how far score and accuracy of a bin lie apart, on average over the images; 0 for none."""
+    images = sum(one.images for one in bins)
+    return sum(one.images * abs(one.accuracy - one.score) for one in bins) / images if images else 0.0
+
+
+def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float | None:
+    """(N, K) logits, true classes -> the temperature of the least negative log-likelihood; None if there is none.
+
+    In 1 / temperature the likelihood is concave, so that its slope changes its sign once: found by bisection.
+    """
+
+    def slope(log_inverse: float) -> float:
+        temperature = math.exp(-log_inverse)
+        chunks = (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
+        return true_logits - sum(float((softmax(chunk, temperature) * chunk).sum()) for chunk in chunks)
+
+    true_logits = float(logits[np.arange(len(truths)), list(truths)].sum(dtype=np.float64))
+    low, high = -math.log(HOTTEST), -math.log(COLDEST)
+    if not slope(low) > 0 > slope(high):
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return math.exp(-(low + high) / 2)
+
+
+def draw(plots: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:
+    """RGB picture: a reliability diagram for each title with its bins, side by side.
+
+    A bar is the accuracy of a bin, red what its score says more or less; below, the share of the images in each bin.
+    """
+    width, height = MARGIN + len(plots) * (PLOT + GAP), MARGIN + PLOT + GAP + MARGIN
+    picture = Image.new("RGB", (width, height), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
+    for number, (title, bins) in enumerate(plots):
+        left = MARGIN + number * (PLOT + GAP)
+        pen.text((left, 15), title, "black", font)
+        _draw_bars(pen, left, bins)
+        for tick in (0.0, 0.5, 1.0):
+            pen.text((left - 6, MARGIN + PLOT * (1 - tick)), f"{tick:g}", "black", font, "rm")
+            pen.text((left + PLOT * tick, height - 35), f"{tick:g}", "black", font, "mm")
+        pen.text(
+            (left + PLOT / 2, height - 15),
+            "score (bar: accuracy; red: its distance from the score; below: images)",
+            "black",
+            font,
+            "mm",
+        )
+    return picture
+
+
+def _draw_bars(pen: ImageDraw.ImageDraw, left: int, bins: Sequence[Bin]) -> None:
+    bottom, floor, cell = MARGIN + PLOT, MARGIN + PLOT + GAP - 15, PLOT / BINS
+    images = sum(one.images for one in bins)
+    for number, one in enumerate(bins):
+        if one.images:
+            start, end = left + number * cell, left + (number + 1) * cell - 2
+            low, high = sorted((one.accuracy, one.score))
+            pen.rectangle((start, bottom - PLOT * one.accuracy, end, bottom), BLUE)
+            pen.rectangle((start, bottom - PLOT * high, end, bottom - PLOT * low), RED)
+            pen.rectangle((start, floor - (GAP - 20) * one.images / images, end, floor), GREY)
+    pen.line((left, bottom, left + PLOT, MARGIN), "black")
+    pen.rectangle((left, MARGIN, left + PLOT, bottom), outline="black")
