@@ -6,9 +6,11 @@ errors) > KeyMiddleware > routes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +31,9 @@ from service.engines.base import Engine
 from service.metrics import Metrics, program_version
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 
 def create_app(
     settings: Settings,
@@ -37,12 +42,13 @@ def create_app(
     registry: CollectorRegistry | None = None,
     channel: Channel | None = None,
     open_first: bool = False,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan opens the model in the background and drains it at the end.
 
     `app.state.lifecycle` tells where it stands. Without `engine` the one of the settings is loaded, without
     `registry` the metrics get their own. `channel`: to the supervisor, for one of several workers; `open_first`:
-    nothing is answered before the model is open, since others serve meanwhile.
+    nothing is answered before the model is open, since others serve meanwhile. `tracing` is closed at the end.
     """
     metrics = Metrics(registry or CollectorRegistry())
     lifecycle = Lifecycle(settings, metrics, engine)
@@ -54,6 +60,8 @@ def create_app(
             if open_first:
                 await lifecycle.opened.wait()
             yield
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="RepVGG image classification",
@@ -67,7 +75,7 @@ def create_app(
     # The last one added is the outermost.
     health_route = settings.vertex_health_route
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
-    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route)
+    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     probes = Probes(lifecycle, settings, fleet)
     if channel:

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,11 @@ from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.metrics import Metrics
 from service.speed import ENGINE_SHARE, BatchSpeed
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+    from service.tracing import RequestTrace
+
 log = logging.getLogger(__name__)
 
 # Batches that failed, with no image of any of them answered in between.
@@ -44,12 +50,16 @@ MOST_FAILURES = 5
 
 @dataclass(frozen=True)
 class Inferred:
-    """`logits` float32 (K,), the size of its batch, seconds in the queue and seconds of the batch in the engine."""
+    """`logits` float32 (K,), the size of its batch, seconds in the queue and seconds of the batch in the engine.
+
+    `span`: the batch's, if it is traced.
+    """
 
     logits: NDArray[np.float32]
     batch_size: int
     queue_s: float
     infer_s: float
+    span: SpanContext | None = None
 
 
 @dataclass(eq=False)
@@ -61,6 +71,7 @@ class _Waiting:
     queued_at: float
     future: asyncio.Future[Inferred]
     on_start: Callable[[], None]
+    trace: RequestTrace | None
 
     def settle(self, outcome: Inferred | Exception) -> None:
         if self.future.done():  # the caller left, or was told that the service drains
@@ -159,9 +170,13 @@ class Batcher:
         return not self._running
 
     async def submit(
-        self, image: NDArray[np.float32], deadline: float | None = None, on_start: Callable[[], None] = lambda: None
+        self,
+        image: NDArray[np.float32],
+        deadline: float | None = None,
+        on_start: Callable[[], None] = lambda: None,
+        trace: RequestTrace | None = None,
     ) -> Inferred:
-        """float32 (3, S, S) -> its logits. `on_start` is called when its batch goes to the engine.
+        """float32 (3, S, S) -> logits. `on_start` is called when its batch goes to the engine; `trace`: whose it is.
 
         Raises at once ValueError for another shape or dtype, Draining if closed; DeadlineExceeded if it cannot make
         its deadline; EngineFailed; NotReady while the engine is away.
@@ -174,7 +189,7 @@ class Batcher:
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded("the deadline passed before the queue")
         loop = asyncio.get_running_loop()
-        item = _Waiting(image, deadline, now, loop.create_future(), on_start)
+        item = _Waiting(image, deadline, now, loop.create_future(), on_start, trace)
         self._queue[item] = None
         if not self._pump_is_due:
             self._pump_is_due = True
@@ -240,6 +255,8 @@ class Batcher:
         self._metrics.engine_busy.inc(max(0.0, outcome.infer_s))
         self._restart_if_it_only_fails(outcome)
         self._pump()
+        traces = [item.trace for item in batch.items if item.trace]
+        span = traces[0].batch(traces, batch.started_at, outcome.infer_s, len(batch.items)) if traces else None
         for item, row in zip(batch.items, outcome.rows, strict=True):
             # An error of its own for each: a traceback grows on an exception wherever it is raised.
             if row is None:
@@ -248,7 +265,7 @@ class Batcher:
                 item.settle(NotReady(row.detail, row.retry_after_s))
             else:
                 queue_s = batch.started_at - item.queued_at
-                item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s))
+                item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s, span))
 
     def _learn(self, images: int, outcome: _Outcome) -> None:
         if outcome.usual:

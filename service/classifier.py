@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ from service.settings import Settings, usable_cpus
 from service.sharing import Sharing, Source
 from service.speed import FADING
 from service.tuning import tune
+
+if TYPE_CHECKING:
+    from service.tracing import RequestTrace
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +131,7 @@ class _Request:
 
     top_k: int
     deadline: float
+    trace: RequestTrace | None = None
     computations: list[_Progress] = field(default_factory=list)
 
     @property
@@ -238,7 +242,9 @@ class Classifier:
     def _bytes(self, images: int, encoded_bytes: int) -> int:
         return encoded_bytes + images * self._tensor_bytes
 
-    async def classify(self, images: Sequence[Image], *, top_k: int, deadline: float) -> list[Fate]:
+    async def classify(
+        self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
+    ) -> list[Fate]:
         """Images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
 
         Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
@@ -253,7 +259,7 @@ class Classifier:
         held_bytes = self._bytes(len(images), encoded_bytes)
         self._held_bytes += held_bytes
         try:
-            return await self._classify_all(images, _Request(top_k, deadline))
+            return await self._classify_all(images, _Request(top_k, deadline, trace))
         finally:
             self._held_bytes -= held_bytes
 
@@ -314,7 +320,9 @@ class Classifier:
             decoded = _Decoded(image, TENSOR, None, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
             decode_s = time.monotonic() - started
             progress.stage = "queue"
-            inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start)
+            inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start, request.trace)
+            if request.trace:
+                request.trace.image(started, decode_s, inferred)
             timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
             self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
             progress.stage = None

@@ -2,19 +2,25 @@
 
 1. one line a record, whatever is in it: line breaks are escaped in JSON;
 2. what a caller gives as `extra` becomes fields of the object;
-3. a value that JSON cannot hold is written as text.
+3. a value that JSON cannot hold is written as text;
+4. text for people aligns, says nothing twice, and has colours on a terminal only, unless NO_COLOR is set.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+# Escape sequences of ECMA-48.
+_PLAIN, _DIM = "\033[0m", "\033[2m"
+_COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[31m"}
+MESSAGE_WIDTH = 32
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -29,7 +35,7 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """`ts, level, logger, msg`, the extra fields, and `error` with the traceback if there is one."""
+    """`ts, level, logger, msg`, the extra fields, and with a traceback `error`, with a stack `stack`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -41,22 +47,51 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`12:00:00 INFO    service.batching: text name=value`, then the traceback."""
+    """`12:00:00.123 INFO    batching       text                 name=value`, then the traceback."""
+
+    def __init__(self, *, coloured: bool) -> None:
+        super().__init__()
+        self._coloured = coloured
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        moment = datetime.fromtimestamp(record.created).isoformat(sep=" ", timespec="milliseconds")[11:]
+        level = self._in(_COLOURS.get(record.levelno, ""), f"{record.levelname:<7}")
+        head = f"{self._in(_DIM, moment)} {level} {record.name.removeprefix('service.'):<14}"
+        fields = " ".join(f"{name}={value}" for name, value in _unsaid(record).items())
+        line = f"{head} {record.getMessage():<{MESSAGE_WIDTH}} {self._in(_DIM, fields)}".rstrip()
+        traceback = self.formatException(record.exc_info) if record.exc_info else None
+        return "\n".join(part for part in (line, traceback, record.stack_info) if part)
+
+    def _in(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if self._coloured and colour and text else text
+
+
+def _unsaid(record: logging.LogRecord) -> dict[str, Any]:
+    """The extra fields whose values are not in the message already: each of its arguments says one of them."""
+    said = list(record.args) if isinstance(record.args, tuple) else []
+    unsaid = {}
+    for name, value in _extra(record).items():
+        if value in said:
+            said.remove(value)
+        else:
+            unsaid[name] = value
+    return unsaid
 
 
 def _add_worker(number: int, record: logging.LogRecord) -> bool:
     record.worker = number
     return True
+
+
+def _has_colours(stream: TextIO) -> bool:
+    """NO_COLOR: see no-color.org."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def configure(
@@ -69,7 +104,7 @@ def configure(
     output = logging.StreamHandler(stream)
     if worker is not None:
         output.addFilter(partial(_add_worker, worker))
-    output.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    output.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter(coloured=_has_colours(stream)))
     root = logging.getLogger()
     root.handlers = [output]
     root.setLevel(level)

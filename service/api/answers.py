@@ -29,7 +29,7 @@ async def classify_images(
     """
     exchange = Exchange.of(request)
     exchange.images = len(images)
-    work = classifier.classify(images, top_k=top_k, deadline=exchange.arrived + timeout_s)
+    work = classifier.classify(images, top_k=top_k, deadline=exchange.arrived + timeout_s, trace=exchange.trace)
     fates = await while_connected(request.receive, work)
     exchange.answered = exchange.clock()
     note_timings(exchange, fates)

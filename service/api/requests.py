@@ -2,7 +2,8 @@
 
 1. every reply carries `X-Request-ID` and `Server-Timing`;
 2. an exception that nobody foresaw answers 500 and is logged once, with its traceback and the request's id;
-3. a client that leaves stops its work: nothing is sent, and the log says 499.
+3. a client that leaves stops its work: nothing is sent, and the log says 499;
+4. with tracing, a request's trace id stands in its log lines, in the exemplar of its duration and in its reply.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import Fault, fault_of, problem_response
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.tracing import RequestTrace, Tracing
 
 Outcome = TypeVar("Outcome")
 
@@ -62,6 +66,7 @@ class Exchange:
     path: str
     arrived: float
     clock: Callable[[], float]
+    trace: RequestTrace | None = None
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     images: int | None = None
@@ -70,15 +75,25 @@ class Exchange:
     answered: float | None = None
 
     @classmethod
-    def begin(cls, scope: Scope, clock: Callable[[], float]) -> Exchange:
+    def begin(cls, scope: Scope, clock: Callable[[], float], tracing: Tracing | None) -> Exchange:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
-        return cls(request_id, scope["path"], clock(), clock)
+        trace = tracing.start(scope["method"], scope["path"], scope["headers"]) if tracing else None
+        return cls(request_id, scope["path"], clock(), clock, trace)
 
     @classmethod
     def of(cls, request: Request) -> Exchange:
         exchange: Exchange = request.scope["state"]["exchange"]
         return exchange
+
+    @property
+    def ids(self) -> dict[str, str]:
+        return {"request_id": self.request_id} | ({"trace_id": self.trace.trace_id} if self.trace else {})
+
+    @property
+    def exemplar(self) -> dict[str, str]:
+        """One id, as the two may be longer together than an exemplar; the log has both."""
+        return {"trace_id": self.trace.trace_id} if self.trace else {"request_id": self.request_id}
 
     def elapsed_s(self) -> float:
         return self.clock() - self.arrived
@@ -111,6 +126,8 @@ async def read_in_time(exchange: Exchange, reading: Coroutine[Any, Any, Outcome]
     except asyncio.TimeoutError:
         raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
     exchange.stages["read"] = exchange.elapsed_s()
+    if exchange.trace:
+        exchange.trace.stage("read", exchange.arrived, exchange.stages["read"])
     return outcome
 
 
@@ -143,16 +160,19 @@ class RequestMiddleware:
         metrics: Metrics,
         vertex_health_route: str = "",
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._vertex_health_route = vertex_health_route
         self._clock = clock
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        exchange = Exchange.begin(scope, self._clock)
+        tracing = None if is_quiet(scope["path"], self._vertex_health_route) else self._tracing
+        exchange = Exchange.begin(scope, self._clock, tracing)
         scope.setdefault("state", {})["exchange"] = exchange
 
         async def stamp(message: Message) -> None:
@@ -161,6 +181,8 @@ class RequestMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = exchange.request_id
                 headers["Server-Timing"] = exchange.server_timing()
+                if exchange.trace:
+                    headers["traceresponse"] = exchange.trace.response_header
             await send(message)
 
         try:
@@ -176,7 +198,7 @@ class RequestMiddleware:
         except Exception as error:
             fault = fault_of(error)
             if fault.code == "internal_error":
-                log.exception("%s failed", exchange.path, extra={"request_id": exchange.request_id})
+                log.exception("%s failed", exchange.path, extra=exchange.ids)
             if exchange.status is not None:
                 raise  # half an answer is out: the server can only close the connection
             await exchange.problem(fault)(scope, receive, send)
@@ -186,6 +208,8 @@ class RequestMiddleware:
         status = exchange.status or CLIENT_LEFT  # no status: cancelled from outside, so nobody got an answer
         seconds = exchange.elapsed_s()
         self._count(exchange, route, status, seconds)
+        if exchange.trace:
+            exchange.trace.end(scope["method"], route, status, request_id=exchange.request_id, code=exchange.code)
         quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
         access_log.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -197,7 +221,7 @@ class RequestMiddleware:
         )
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
-        self._metrics.request_duration.labels(route, str(status)).observe(seconds, {"request_id": exchange.request_id})
+        self._metrics.request_duration.labels(route, str(status)).observe(seconds, exchange.exemplar)
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
         if "read" in exchange.stages:
@@ -211,7 +235,6 @@ class RequestMiddleware:
 def _log_fields(exchange: Exchange, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
     client = scope.get("client")
     fields = {
-        "request_id": exchange.request_id,
         "method": scope["method"],
         "path": exchange.path,
         "status": status,
@@ -221,5 +244,6 @@ def _log_fields(exchange: Exchange, scope: Scope, status: int, seconds: float) -
         "batch_size": exchange.batch_size,
         **{f"{stage}_ms": round(duration * 1000, 3) for stage, duration in exchange.stages.items()},
         "total_ms": round(seconds * 1000, 3),
+        **exchange.ids,
     }
     return {name: value for name, value in fields.items() if value is not None}

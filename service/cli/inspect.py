@@ -64,6 +64,7 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         ("golden", f"{golden_images} images, greatest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+        ("temperature", f"{manifest.temperature:.4g}"),
     ]
 
 

@@ -17,8 +17,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -31,6 +32,9 @@ from service.cli.worker import SIGNALS
 from service.engines.base import Engine
 from service.errors import ServiceError
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
@@ -54,7 +58,8 @@ def serve(
 
     `engine` instead of the one of the settings, `channel` and `open_first` as in create_app.
     """
-    app = create_app(settings, engine=engine, channel=channel, open_first=open_first)
+    tracing = find_tracing(os.environ)
+    app = create_app(settings, engine=engine, channel=channel, open_first=open_first, tracing=tracing)
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
@@ -77,6 +82,23 @@ def serve(
         log.error("stopped, although the engine is still at work on a batch")
         os._exit(FORCED)
     log.info("stopped")
+
+
+def find_tracing(environ: Mapping[str, str]) -> Tracing | None:
+    """What the standard variables ask for: without them nothing is imported, and nothing is ever sent.
+
+    Raises ConfigError. Clusters set these variables for every container, so that it is no error if it is not installed.
+    """
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(environ.get, endpoints)) else "none")
+    if exporter == "none" or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from service.tracing import open_tracing
+    except ModuleNotFoundError as error:
+        log.warning("there are OTEL_ variables, but no tracing: pip install 'repvgg[tracing]' (%s)", error)
+        return None
+    return open_tracing(exporter)
 
 
 class DrainingServer(uvicorn.Server):

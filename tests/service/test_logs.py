@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
@@ -69,11 +70,50 @@ def test_an_exception_comes_with_its_traceback(log_format: Any) -> None:
         assert "Traceback" in line["error"]
 
 
-def test_the_console_line_is_for_people() -> None:
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_text_for_people_aligns() -> None:
     stream = StringIO()
     configure("console", stream)
     logging.getLogger("service.cli").warning("look out", extra={"port": 8000})
-    assert stream.getvalue()[8:] == " WARNING service.cli: look out port=8000\n"
+    logging.getLogger("service.batching").info("a longer text", extra={"port": 9000})
+    logging.getLogger("elsewhere").info("nothing more")
+    first, second, third = stream.getvalue().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} WARNING cli +look out +port=8000", first)
+    assert [first.index(word) for word in ("look", "port")] == [second.index(word) for word in ("a longer", "port")]
+    assert third == third.rstrip()
+
+
+def test_text_for_people_says_nothing_twice() -> None:
+    stream = StringIO()
+    configure("console", stream)
+    fields = {"method": "POST", "status": 200, "images": 200, "total_ms": 1.5}
+    logging.getLogger("a").info("%s %d", "POST", 200, extra=fields)
+    assert stream.getvalue().split()[2:] == ["a", "POST", "200", "images=200", "total_ms=1.5"]
+
+
+def test_text_for_people_has_colours_on_a_terminal_only_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written(stream: StringIO) -> str:
+        configure("console", stream)
+        logging.getLogger("a").error("bad", extra={"port": 1})
+        return stream.getvalue()
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\033[31mERROR  \033[0m" in written(Terminal())
+    assert "\033" not in written(StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in written(Terminal())
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_stack_that_is_asked_for_is_written(log_format: Any) -> None:
+    stream = StringIO()
+    configure(log_format, stream)
+    logging.getLogger("a").info("here", stack_info=True)
+    assert "test_a_stack_that_is_asked_for_is_written" in stream.getvalue()
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "uvicorn.access"])
