@@ -15,7 +15,7 @@ import pytest
 
 from models.preprocess import preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 from service.engines.onnxruntime import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
@@ -137,6 +137,6 @@ def test_mindspore_lite_answers_as_onnx_runtime_does(
     assert answer["model"] == {"name": "tiny", "version": "2", "engine": "mindspore-lite", "precision": "fp32"}
     for drawing, result in zip(drawings, answer["results"], strict=True):
         (logits,) = engine.infer(preprocess(drawing, bundle.manifest.preprocess)[None])
-        expected = {prediction.label: prediction.score for prediction in top_k(logits, bundle.labels, 10)}
+        expected = {prediction.label: prediction.score for prediction in top_k(softmax(logits), bundle.labels, 10)}
         found = {prediction["label"]: prediction["score"] for prediction in result["predictions"]}
         assert found == pytest.approx(expected, abs=1e-4)

@@ -13,7 +13,7 @@ import pytest
 
 from models import golden
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -26,7 +26,7 @@ def truth_of(folder: Path) -> Expected:
     """The scores that the training framework's logits of the first golden image mean."""
     bundle = open_bundle(folder)
     _, logits = golden.load(bundle)
-    return {prediction.label: prediction.score for prediction in top_k(logits[0], bundle.labels, 10)}
+    return {prediction.label: prediction.score for prediction in top_k(softmax(logits[0]), bundle.labels, 10)}
 
 
 class Load:

@@ -15,7 +15,7 @@ import pytest
 
 from models import golden
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -30,7 +30,7 @@ def truth(tiny_bundle: Path) -> list[tuple[bytes, list[dict[str, Any]]]]:
     _, logits = golden.load(bundle)
     images = [(tiny_bundle / "golden" / f"{number}.png").read_bytes() for number in range(GOLDEN_IMAGES)]
     return [
-        (image, [prediction._asdict() for prediction in top_k(row, bundle.labels, 5)])
+        (image, [prediction._asdict() for prediction in top_k(softmax(row), bundle.labels, 5)])
         for image, row in zip(images, logits, strict=True)
     ]
 

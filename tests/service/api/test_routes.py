@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from models.preprocess import preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 from service.api.routes import read_timeout_ms, read_top_k
 from service.app import create_app
 from service.engines.fake import FakeEngine
@@ -39,7 +39,7 @@ def test_predictions_are_the_engine_s_of_the_preprocessed_image(
 ) -> None:
     bundle = open_bundle(tiny_bundle)
     tensor = preprocess(jpeg_bytes, bundle.manifest.preprocess)
-    expected = top_k(fake_engine.logits(tensor[None])[0], bundle.labels, 5)
+    expected = top_k(softmax(fake_engine.logits(tensor[None])[0]), bundle.labels, 5)
     assert classify(client, jpeg_bytes) == [prediction._asdict() for prediction in expected]
 
 
