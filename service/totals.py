@@ -18,7 +18,10 @@ from prometheus_client.samples import Exemplar, Sample
 
 # Of a wait, a moment or of what is known, the sum of several processes means nothing.
 LARGEST = frozenset(
-    {"repvgg_predicted_wait_seconds", "repvgg_model_info", "repvgg_build", "process_start_time_seconds"}
+    {
+        *("repvgg_predicted_wait_seconds", "repvgg_model_info", "repvgg_build"),
+        *("process_start_time_seconds", "process_max_fds"),
+    }
 )
 GAUGES = frozenset({"gauge", "info"})
 
