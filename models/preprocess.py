@@ -5,7 +5,8 @@
 3. EXIF orientation is applied, and broken EXIF data spoils no good picture;
 4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
 5. the same bytes and spec give the same tensor in training's evaluation and in the service;
-6. the same files of a folder count as images in both.
+6. the same files of a folder count as images in both;
+7. what a file makes its decoder do is bounded: see models.bounds.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from models.bounds import BoundedFile, check_tiff
 from models.errors import ImageError
 from models.manifest import Preprocess
 
@@ -74,8 +75,11 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
     """
     if not encoded:
         raise ImageError("undecodable_image", "the image is empty (0 bytes)")
+    check_tiff(encoded, max_pixels)
     try:
-        image = Image.open(BytesIO(encoded), formats=FORMATS)
+        image = Image.open(BoundedFile(encoded), formats=FORMATS)
+    except ImageError:
+        raise
     except Exception as error:  # hostile headers raise anything: OSError, SyntaxError, struct.error, ...
         known = ", ".join(FORMATS)
         raise ImageError("undecodable_image", f"not a readable image; formats: {known}") from error
@@ -100,7 +104,7 @@ def read_pixels(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return to_rgb(_turn_upright(image))
-    except MemoryError:  # the pixels were counted: the server is short, not the image wrong
+    except (ImageError, MemoryError):  # the pixels were counted: the server is short, not the image wrong
         raise
     except Exception as error:  # as above: the decoders of hostile bytes raise anything
         raise ImageError("undecodable_image", f"the {image.format} data is broken or truncated") from error
