@@ -6,11 +6,14 @@
 4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
 5. the same bytes and spec give the same tensor in training's evaluation and in the service;
 6. the same files of a folder count as images in both;
-7. what a file makes its decoder do is bounded: see models.bounds.
+7. what a file makes its decoder do is bounded: see models.bounds;
+8. no file writes to the log or to stderr.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import math
 import os
 import warnings
@@ -34,6 +37,11 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns about odd metadata of pictures that it reads all the same: nothing that a server could act on, and
 # with the client's bytes in the text, so that each would be printed and remembered anew.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# libtiff writes a line to stderr for every damaged line of a fax, and Pillow logs what it does not support: a small
+# file could fill the disk with its log, or with a pipe that nobody reads stop the threads that decode.
+if _set_handler := getattr(ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler", None):
+    _set_handler(None)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Find all formats now, not in the first threads that meet a rarer one.
 Image.init()
 

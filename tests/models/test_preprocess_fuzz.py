@@ -5,6 +5,7 @@ Seeded, so that a failure comes again; the message of a failed assertion holds t
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import numpy as np
@@ -80,3 +81,15 @@ def test_random_bytes_are_an_image_error(length: int) -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_bytes_behind_the_picture_do_no_harm(name: str) -> None:
     assert outcome(PICTURES[name] + b"trailing" * 100) == "tensor"
+
+
+def test_no_file_writes_to_the_log_or_to_stderr(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fax = PICTURES["tiff group4"]
+    many_samples = PICTURES["tiff"].replace(struct.pack("<HHIH", 277, 3, 1, 3), struct.pack("<HHIH", 277, 3, 1, 99))
+    for encoded in (fax[:60], fax.replace(fax[8:40], bytes(range(32))), many_samples):
+        assert outcome(encoded) == "undecodable_image"
+    random = np.random.default_rng(0)
+    assert {outcome(mutant(fax, random, len(fax))) for _ in range(200)} >= {"undecodable_image"}
+    assert (capfd.readouterr().err, caplog.records) == ("", [])
