@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
 from models.bounds import BoundedFile, check_tiff
 from models.errors import ImageError
@@ -39,7 +39,7 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # libtiff writes a line to stderr for every damaged line of a fax, and Pillow logs what it does not support: a small
 # file could fill the disk with its log, or with a pipe that nobody reads stop the threads that decode.
-if _set_handler := getattr(ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler", None):
+if _set_handler := getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None):
     _set_handler(None)
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Find all formats now, not in the first threads that meet a rarer one.

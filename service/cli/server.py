@@ -18,12 +18,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from service.api.answers import served_model
 from service.api.lifecycle import Lifecycle
 from service.app import create_app
+from service.cli.connections import Connection
 from service.cli.console import AddressUnavailable
 from service.engines.base import Engine
 from service.settings import Settings
@@ -47,6 +49,7 @@ def serve(settings: Settings, listener: socket.socket, engine: Engine | None = N
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
+        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
         lifespan="on",
         ws="none",
         log_config=None,
