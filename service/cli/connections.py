@@ -23,8 +23,8 @@ from service.api.problems import Fault, problem_response
 # As long as a client is listened to, unheeded, that was answered before its body ended: closing with bytes unread
 # would reset the connection, and the answer might be lost on its way.
 LINGER_S = 5.0
-# Files that are no connections, and connections that the event loop accepts at one go before it asks anybody.
-OTHER_FILES = 2200
+# Files that are no connections, and connections that the event loop accepts before it asks whether there is room.
+OTHER_FILES = 500
 RETRY_WITHOUT_ROOM_S = 1.0
 
 

@@ -32,6 +32,8 @@ from service.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
+# Connections taken in one go of the event loop, which does not see before the end of it that they run out.
+ACCEPTED_AT_ONCE = 128
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
 # Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.
@@ -56,6 +58,7 @@ def serve(settings: Settings, listener: socket.socket, engine: Engine | None = N
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.timeout_ms / 1000) + LINGER_S,
     )
@@ -125,6 +128,11 @@ class DrainingServer(uvicorn.Server):
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has set it to what is accepted at once
 
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name

@@ -27,7 +27,8 @@ IMAGES = int(os.environ.get("FUZZ_IMAGES", "2000"))
 TOGETHER = 20
 # Few, so that a wrong size costs no second of decoding; over it is refused by the header all the same.
 MAX_PIXELS = 1_000_000
-MAX_GROWTH_MB = 150
+# Each thread that decodes may hold a picture of 1 x 30 000 pixels, widened to the network's input: 200 MB at most.
+MAX_GROWTH_MB = 200 * len(os.sched_getaffinity(0))
 
 
 def resident_mb(process_id: int) -> float:
