@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
@@ -30,6 +32,13 @@ DEFAULT_TOP_K = 5
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
+class PlainRoute(APIRoute):
+    """For an endpoint from Request to Response: documented by FastAPI, but called without its search for parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 class Endpoints:
     def __init__(self, lifecycle: Lifecycle, settings: Settings, metrics: Metrics) -> None:
         self._lifecycle = lifecycle
@@ -37,7 +46,7 @@ class Endpoints:
         self._metrics = metrics
 
     def add_to(self, router: APIRouter) -> None:
-        router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
+        router.add_api_route("/classify", self.classify, methods=["POST"], route_class_override=PlainRoute, **CLASSIFY)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
         router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)

@@ -2,7 +2,7 @@
 
 1. a head that does not arrive in time is answered 408, one that is too large 431, what is no HTTP 400, and closed;
 2. a connection on which nothing happens is closed, one whose client does not read its answers is cut off;
-3. a client that is answered while it is still sending gets the answer, and is not listened to much longer;
+3. a client that is answered while it is still sending may send the rest, unheeded, but not for long;
 4. when connections run out, the one that has been without a request for longest makes room.
 """
 
@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from service.api.problems import Fault, problem_response
 
-# As long as a client is listened to, unheeded, that was answered before its body ended: closing with bytes unread
-# would reset the connection, and the answer might be lost on its way.
+# As long as a client that was answered may go on sending: closing with bytes unread would reset the connection, and the
+# answer might be lost on its way.
 LINGER_S = 5.0
 # Files that are no connections, and connections that the event loop accepts before it asks whether there is room.
 OTHER_FILES = 500
@@ -48,6 +48,7 @@ class Connection(H11Protocol):
         self._head_s = head_s
         self._cut_off: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
+        self._unheeded: asyncio.TimerHandle | None = None
         self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,6 +72,9 @@ class Connection(H11Protocol):
         if self._lingers:
             return
         super().data_received(data)
+        if self._unheeded is not None and self.conn.their_state is not h11.SEND_BODY:
+            self._unheeded.cancel()
+            self._unheeded = None
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._late = self._late or self.loop.call_later(self._head_s, self._refuse_late)
         else:
@@ -106,13 +110,11 @@ class Connection(H11Protocol):
         self._linger()
 
     def on_response_complete(self) -> None:
-        if self.cycle.more_body and not self.transport.is_closing():
-            self.server_state.total_requests += 1
-            self._linger()
-            return
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE:
             self.idle[self] = None
+        elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
+            self._unheeded = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _linger(self) -> None:
         """No more is said; what still comes is not looked at, and not for long."""
@@ -152,7 +154,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle.pop(self, None)
-        for timer in (self._cut_off, self._late):
+        for timer in (self._cut_off, self._late, self._unheeded):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
