@@ -112,7 +112,9 @@ def read_pixels(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return to_rgb(_turn_upright(image))
-    except (ImageError, MemoryError):  # the pixels were counted: the server is short, not the image wrong
+    except ImageError:
+        raise
+    except MemoryError:  # the pixels were counted: the server is short, not the image wrong
         raise
     except Exception as error:  # as above: the decoders of hostile bytes raise anything
         raise ImageError("undecodable_image", f"the {image.format} data is broken or truncated") from error
