@@ -46,7 +46,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     bundle, threads = open_bundle(flags.model), usable_cpus()
-    engine = load_engine(flags.engine, bundle, flags.precision, threads=1)
+    streams: dict[str, int] = {"slots": threads} if flags.engine == "openvino" else {}
+    engine = load_engine(flags.engine, bundle, flags.precision, threads=threads if streams else 1, options=streams)
     photos = [path.read_bytes() for path in sorted(images_in(flags.folder))[: flags.images]]
     spec, labels = bundle.manifest.preprocess, bundle.labels
 

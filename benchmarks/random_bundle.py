@@ -68,7 +68,10 @@ def write(arch: str, folder: Path, classes: int, size: int) -> None:
     tensors = np.stack([preprocess(encoded, spec) for encoded in images.values()])
     logits = ReferenceEvaluator(model).run(None, {"image": tensors})[0]
     files = golden.pack(images, logits.tolist())
-    files |= {"model.onnx": model.SerializeToString(), "labels.txt": "".join(f"{n}\n" for n in range(classes)).encode()}
+    files |= {
+        "model.onnx": model.SerializeToString(),
+        "labels.txt": "".join(f"{n:04}\n" for n in range(classes)).encode(),
+    }
     digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     kind = {"format": "onnx", "precision": "fp32", "input": "image", "output": "logits", "batch": "dynamic"}
     manifest = Manifest(

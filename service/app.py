@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from service.api.health import Probes
+from service.api.inference_v2 import InferenceV2
 from service.api.keys import KeyMiddleware
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import describe
 from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
+from service.api.vertex import Vertex
 from service.engines.base import Engine
 from service.metrics import Metrics, program_version
 from service.settings import Settings
@@ -51,9 +53,14 @@ def create_app(
     )
     app.state.lifecycle = lifecycle
     # The last one added is the outermost.
-    app.add_middleware(KeyMiddleware, keys=settings.api_keys)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    health_route = settings.vertex_health_route
+    app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
+    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route)
+    probes = Probes(lifecycle, settings)
+    # The first route of a path wins: those that Vertex AI names come first.
+    Vertex(lifecycle, settings).add_to(app.router)
+    probes.add_to(app.router)
     Endpoints(lifecycle, settings, metrics).add_to(app.router)
-    Probes(lifecycle, settings).add_to(app.router)
+    InferenceV2(lifecycle, settings, probes).add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

@@ -1,17 +1,19 @@
 """The queue before the engine: images of many callers become batches, and each image keeps its own fate.
 
 1. an idle engine never waits: there is no timer, a batch is what came while the engine was busy;
-2. a full queue says so at once, and when to come back;
+2. it can say when an image that came now would be answered;
 3. a caller that leaves never hurts its batch-mates, and costs no engine time if it was still queued;
 4. an image that cannot make its deadline is dropped before the engine;
 5. a batch that fails never stops the next, and only the images that also fail alone fail;
 6. an engine that is away for longer is not asked image by image: all are told when to come back;
-7. whatever happens, every caller is answered: nothing is left pending.
+7. an engine that fails MOST_FAILURES times in a row is started again;
+8. whatever happens, every caller is answered: nothing is left pending.
 
-Arrivals of one tick of the event loop coalesce, because the pump runs in the next one. A batch is built only when a
-slot of the engine is free, so late arrivals still get in. All state belongs to the event loop's thread; only
-`_infer` runs in the executor. A caller who must be woken at its deadline even while the engine is stuck puts a
-timeout around `submit` (the classifier does, one a request): a cancelled `submit` leaves the queue at once.
+It refuses nobody for being full: who hands images in asks first how long it would take. Arrivals of one tick of the
+event loop coalesce, because the pump runs in the next one. A batch is built only when a slot of the engine is free, so
+late arrivals still get in. All state belongs to the event loop's thread; only `_infer` runs in the executor. A caller
+who must be woken at its deadline even while the engine is stuck puts a timeout around `submit` (the classifier does,
+one a request): a cancelled `submit` leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -25,22 +27,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded
+from service.engines.base import Engine, RestartableEngine
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.metrics import Metrics
-from service.speed import BatchSpeed
-
-if TYPE_CHECKING:
-    from service.engines.base import Engine
+from service.speed import ENGINE_SHARE, BatchSpeed
 
 log = logging.getLogger(__name__)
 
-# The part of an image's time, from queueing to deadline, that its batch may take in the engine: the rest is its wait.
-ENGINE_SHARE = 0.4
+# Batches that failed, with no image of any of them answered in between.
+MOST_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class _Waiting:
     deadline: float | None
     queued_at: float
     future: asyncio.Future[Inferred]
+    on_start: Callable[[], None]
 
     def settle(self, outcome: Inferred | Exception) -> None:
         if self.future.done():  # the caller left, or was told that the service drains
@@ -87,7 +87,7 @@ class _Outcome:
 
 
 class Batcher:
-    """`slots` batches run at once, each of at most `max_batch_size` images; at most `max_queue_images` wait.
+    """`slots` batches run at once, each of at most `max_batch_size` images. `speed` is what is known of the engine.
 
     `clock` gives seconds; deadlines are times of that clock. Create and use it within one event loop.
     """
@@ -97,31 +97,31 @@ class Batcher:
         engine: Engine,
         *,
         max_batch_size: int,
-        max_queue_images: int,
         metrics: Metrics,
         slots: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.max_batch_size = max_batch_size
+        self.slots = slots
+        self.speed = BatchSpeed(max_batch_size)
         self._engine = engine
-        self._max_batch_size = max_batch_size
-        self._max_queue_images = max_queue_images
-        self._slots = slots
+        self._restartable = engine if isinstance(engine, RestartableEngine) else None
         self._metrics = metrics
         self._clock = clock
         self._image_shape = (3, engine.input_size, engine.input_size)
         self._queue: OrderedDict[_Waiting, None] = OrderedDict()  # in order of arrival, and left in O(1)
         self._running: dict[asyncio.Future[_Outcome], _Batch] = {}
-        self._speed = BatchSpeed(max_batch_size)
         self._pump_is_due = False
+        self._all_busy_since: float | None = None  # and images waited all the time
+        self._failures = 0
         self._closed = False
         self._executor = _started_executor(slots)
         self._publish_gauges()
 
     def _publish_gauges(self) -> None:
         self._metrics.queue_depth.set_function(lambda: self.queue_depth)
-        self._metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
         self._metrics.engine_slots.labels("busy").set_function(lambda: len(self._running))
-        self._metrics.engine_slots.labels("idle").set_function(lambda: self._slots - len(self._running))
+        self._metrics.engine_slots.labels("idle").set_function(lambda: self.slots - len(self._running))
 
     @property
     def queue_depth(self) -> int:
@@ -129,18 +129,15 @@ class Batcher:
         return len(self._queue)
 
     @property
-    def seconds_per_image(self) -> float:
-        """Measured, in full batches; 0 before anything is measured."""
-        return self._speed.batch_s(self._max_batch_size) / self._max_batch_size
-
-    @property
-    def predicted_wait_s(self) -> float:
-        """Time until an image that came now would be in the engine: what runs, then what waits, at measured speed."""
+    def backlog_s(self) -> float:
+        """Seconds until all that is here now will have left the engine, at measured speed."""
         now = self._clock()
-        full, rest = divmod(len(self._queue), self._max_batch_size)
-        waiting_s = full * self._speed.batch_s(self._max_batch_size) + self._speed.batch_s(rest)
-        running = [self._speed.batch_s(len(b.items)) - (now - b.started_at) for b in list(self._running.values())]
-        return (sum(max(0.0, left_s) for left_s in running) + waiting_s) / self._slots
+        running = sum(self._left_of(batch, now) for batch in list(self._running.values()))
+        return running / self.slots + self.queue_depth * self.speed.image_s
+
+    def _left_of(self, batch: _Batch, now: float) -> float:
+        """Seconds. A batch that takes longer than expected is believed to be there once more as long as it is over."""
+        return abs(batch.started_at + self.speed.batch_s(len(batch.items)) - now)
 
     @property
     def longest_running_s(self) -> float:
@@ -150,35 +147,31 @@ class Batcher:
 
     @property
     def engine_away_s(self) -> float:
-        """How long the engine has been away, seconds; 0 while it is there, as an engine in this process always is."""
-        return float(getattr(self._engine, "away_s", 0.0))
+        """How long the engine has been away, seconds; 0 while it is there."""
+        return self._restartable.away_s if self._restartable else 0.0
 
     @property
     def idle(self) -> bool:
         """Nothing is in the engine."""
         return not self._running
 
-    def learn_speed(self, images: int, seconds: float) -> None:
-        """A batch of `images` was measured to take `seconds` in the engine."""
-        self._speed.learn(images, seconds)
+    async def submit(
+        self, image: NDArray[np.float32], deadline: float | None = None, on_start: Callable[[], None] = lambda: None
+    ) -> Inferred:
+        """float32 (3, S, S) -> its logits. `on_start` is called when its batch goes to the engine.
 
-    async def submit(self, image: NDArray[np.float32], deadline: float | None = None) -> Inferred:
-        """float32 (3, S, S) -> its logits.
-
-        Raises at once ValueError for another shape or dtype, Draining if closed, Overloaded if the queue is full;
-        DeadlineExceeded if it cannot make its deadline; EngineFailed; NotReady while the engine is away.
+        Raises at once ValueError for another shape or dtype, Draining if closed; DeadlineExceeded if it cannot make
+        its deadline; EngineFailed; NotReady while the engine is away.
         """
         now = self._clock()
         if image.shape != self._image_shape or image.dtype != np.float32:
             raise ValueError(f"an image must be float32 {self._image_shape}, not {image.dtype} {image.shape}")
         if self._closed:
-            raise Draining("the service is shutting down", self.predicted_wait_s)
+            raise Draining("the service is shutting down", self.backlog_s)
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded("the deadline passed before the queue")
-        if len(self._queue) >= self._max_queue_images:
-            raise Overloaded(f"{len(self._queue)} images are waiting already", self.predicted_wait_s)
         loop = asyncio.get_running_loop()
-        item = _Waiting(image, deadline, now, loop.create_future())
+        item = _Waiting(image, deadline, now, loop.create_future(), on_start)
         self._queue[item] = None
         if not self._pump_is_due:
             self._pump_is_due = True
@@ -191,14 +184,15 @@ class Batcher:
     def _pump(self) -> None:
         """Give batches to the engine while a slot is idle and images wait."""
         self._pump_is_due = False
-        while len(self._running) < self._slots and (items := self._take()):
+        while (idle := self.slots - len(self._running)) and (items := self._take(idle)):
             self._start(_Batch(items, self._clock()))
+        self._all_busy_since = self._clock() if self._queue and not idle else None
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self, idle_slots: int) -> list[_Waiting]:
         """The next batch, in order of arrival; what cannot make its deadline in it is dropped on the way."""
         now = self._clock()
-        limit = self._batch_limit()
-        expected_s = self._speed.batch_s(limit)
+        limit = self._batch_limit(idle_slots)
+        expected_s = self.speed.batch_s(limit)
         items: list[_Waiting] = []
         too_late: list[_Waiting] = []
         while self._queue and len(items) < limit:
@@ -209,25 +203,27 @@ class Batcher:
         self._drop(too_late, now)
         return items
 
-    def _batch_limit(self) -> int:
-        """Batch size at which the engine takes at most ENGINE_SHARE of the time that the first image was given.
+    def _batch_limit(self, idle_slots: int) -> int:
+        """What the idle slots may share, at which the engine takes at most ENGINE_SHARE of the first image's time.
 
         Not of the time it has left: under load that would shrink the batches just when throughput is needed.
         """
-        limit = min(len(self._queue), self._max_batch_size)
+        limit = min(-(-len(self._queue) // idle_slots), self.max_batch_size)
         first = next(iter(self._queue), None)
         if first is None or first.deadline is None:
             return limit
-        return min(limit, self._speed.most_images_within(ENGINE_SHARE * (first.deadline - first.queued_at)))
+        return min(limit, self.speed.most_images_within(ENGINE_SHARE * (first.deadline - first.queued_at)))
 
     def _drop(self, too_late: list[_Waiting], now: float) -> None:
         if any(item.deadline is not None and now < item.deadline for item in too_late):
-            self._speed.fade()
+            self.speed.fade()
         for item in too_late:
             item.settle(DeadlineExceeded("the deadline passed, or cannot be met any more, in the queue"))
 
     def _start(self, batch: _Batch) -> None:
         self._metrics.batch_size.observe(len(batch.items))
+        for item in batch.items:
+            item.on_start()
         images = [item.image for item in batch.items]
         done = asyncio.get_running_loop().run_in_executor(self._executor, self._infer, images)
         self._running[done] = batch
@@ -237,9 +233,9 @@ class Batcher:
         """Free the slot and start the next batch, only then answer this one."""
         del self._running[done]
         outcome = done.result()
-        if outcome.usual:
-            self._speed.learn(len(batch.items), outcome.infer_s)
+        self._learn(len(batch.items), outcome)
         self._metrics.engine_busy.inc(max(0.0, outcome.infer_s))
+        self._restart_if_it_only_fails(outcome)
         self._pump()
         for item, row in zip(batch.items, outcome.rows, strict=True):
             # An error of its own for each: a traceback grows on an exception wherever it is raised.
@@ -250,6 +246,22 @@ class Batcher:
             else:
                 queue_s = batch.started_at - item.queued_at
                 item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s))
+
+    def _learn(self, images: int, outcome: _Outcome) -> None:
+        if outcome.usual:
+            self.speed.learn(images, outcome.infer_s)
+            if self._all_busy_since is not None:
+                self.speed.learn_drained(images, self._clock() - self._all_busy_since)
+
+    def _restart_if_it_only_fails(self, outcome: _Outcome) -> None:
+        if any(row is not None for row in outcome.rows):  # or NotReady: it is being started again already
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures >= MOST_FAILURES and self._restartable:
+            self._failures = 0
+            log.error("the engine failed on %d batches in a row: it is started again", MOST_FAILURES)
+            self._restartable.restart()
 
     def _infer(self, images: list[NDArray[np.float32]]) -> _Outcome:
         """In the executor: the whole batch, or after a failure each image alone, once. Raises nothing."""
@@ -293,7 +305,7 @@ class Batcher:
                 await asyncio.wait(unsettled, timeout=remaining_s)
         finally:
             for item in [*(item for batch in self._running.values() for item in batch.items), *self._queue]:
-                item.settle(Draining("the service shut down before the image's turn", self.predicted_wait_s))
+                item.settle(Draining("the service shut down before the image's turn", self.backlog_s))
             self._executor.shutdown(wait=False)
 
     def _unsettled(self) -> list[asyncio.Future[_Outcome] | asyncio.Future[Inferred]]:

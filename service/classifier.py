@@ -1,21 +1,25 @@
 """The use case, without HTTP: encoded images -> preprocess (threads) -> batching -> top-k.
 
 1. each image has its own fate: what is wrong with one fails no other;
-2. an image that finds too many waiting is refused before it is decoded;
+2. a request that would not be answered in time, as measured, is refused before its images are decoded;
 3. an image whose caller left, or whose deadline passed, is not decoded any more;
 4. every caller is answered by its deadline, whatever the engine does;
 5. nothing is served before the engine has reproduced the golden logits;
-6. what was accepted before closing is answered within the grace time.
+6. what was accepted before closing is answered within the grace time;
+7. equal images that come together are computed once, and each caller gets its own answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +29,28 @@ from models.manifest import Preprocess
 from models.preprocess import open_image, read_pixels, to_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
-from service.batching import Batcher, Inferred
+from service.batching import Batcher
 from service.engines.base import Engine
-from service.engines.capabilities import CAPABILITIES
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
-from service.metrics import Metrics
-from service.selection import Choice, open_engine
+from service.metrics import TENSOR, Metrics
+from service.selection import Choice, engine_slots, open_engine
 from service.settings import Settings, usable_cpus
+from service.sharing import Sharing, Source
+from service.speed import FADING
+from service.tuning import tune
 
 log = logging.getLogger(__name__)
 
 # The part of the moving average of decode times that the newest image makes.
 NEWEST_WEIGHT = 0.1
-MOST_WARM_UP_SIZES = 32
+# The part of a request's time that its predicted wait may fill: predictions are wrong, and a late answer is worth
+# nothing. Simulated at 1.5 times the capacity, 98 % of it is answered in time with this, 29 % without.
+MARGIN = 0.8
+# Larger images are not compared with others: hashing them would hold up the event loop for over a millisecond.
+MOST_HASHED_BYTES = 1 << 20
+# Of a kept answer, beside its logits.
+OVERHEAD_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -53,13 +65,16 @@ class Timings:
 
 @dataclass(frozen=True)
 class Classified:
-    """`predictions`: the k best by falling score."""
+    """`predictions`: the k best by falling score. `timings` are those of the computation, whoever asked for it."""
 
     predictions: list[Prediction]
     timings: Timings
+    source: Source
 
 
 Fate = Classified | ImageError | ServiceError
+# Encoded, or preprocessed already: float32 (3, S, S) of finite values.
+Image = bytes | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -71,13 +86,46 @@ class _Decoded:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Computed:
+    """`logits` float32 (K,)."""
+
+    image_format: str
+    logits: NDArray[np.float32]
+    timings: Timings
+
+
+# What one computation comes to. Errors are values: raised to many callers, one's traceback would grow with each.
+_Outcome = _Computed | ImageError | ServiceError
+
+
+Stage = Literal["decode", "queue", "infer"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass
+class _Progress:
+    """Where one computation is; None: over."""
+
+    stage: Stage | None = "decode"
+
+    def start(self) -> None:
+        self.stage = "infer"
+
+
 @dataclass
 class _Request:
-    """`deadline` is a time of `time.monotonic`; `undecoded` counts the images that are not tensors yet."""
+    """`deadline` is a time of `time.monotonic`; `computations` are those that it began itself."""
 
     top_k: int
     deadline: float
-    undecoded: int
+    computations: list[_Progress] = field(default_factory=list)
+
+    @property
+    def stage(self) -> Stage:
+        """Of the image that has got least far. One that waits for another request's computation is in a queue."""
+        reached = {progress.stage for progress in self.computations}
+        return next((stage for stage in STAGES if stage in reached), "queue")
 
 
 class Classifier:
@@ -97,15 +145,19 @@ class Classifier:
         self.engine = engine
         self.choice = choice
         self.batcher = batcher
-        self._max_queue_images = settings.max_queue_images
-        self._max_image_pixels = settings.max_image_pixels
+        self._settings = settings
         self._metrics = metrics
         self._closed = False
         self._images: set[asyncio.Task[Fate]] = set()
+        self._held_bytes = 0
+        self._tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
+        self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
+        self._sharing: Sharing[_Outcome] = Sharing(settings.cache_bytes, _size)
         self._decode_threads = settings.decode_threads or usable_cpus()
         self._decoders = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode")
         self._decoding = 0
         self._decode_s = 0.0
+        metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
 
     @classmethod
     async def open(cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None) -> Classifier:
@@ -119,47 +171,93 @@ class Classifier:
             opened = await asyncio.to_thread(open_engine, bundle, settings)
             engine, choice = opened
         try:
+            slots = engine_slots(engine.name, settings)
             await asyncio.to_thread(check_engine, engine, bundle)
-            sizes = warm_up_sizes(engine.name, settings.max_batch_size)
-            seconds = [await asyncio.to_thread(_warm_up, engine, images) for images in sizes]
+            tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
         except BaseException:
             engine.close()
             raise
-        batcher = Batcher(
-            engine,
-            max_batch_size=settings.max_batch_size,
-            max_queue_images=settings.max_queue_images,
-            metrics=metrics,
-        )
-        for images, measured_s in zip(sizes, seconds, strict=True):
-            batcher.learn_speed(images, measured_s)
+        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
+        tuning.teach(batcher.speed)
         _publish(bundle, engine, metrics)
         return cls(bundle, engine, batcher, settings, metrics, choice)
 
     @property
-    def predicted_wait_s(self) -> float:
-        """Time until an image that came now would be in the engine: decoding, then the batcher's queue."""
-        return self._decoding * self._decode_s / self._decode_threads + self.batcher.predicted_wait_s
+    def keeps_answers(self) -> bool:
+        return self._settings.cache_bytes > 0
 
-    async def classify(self, images: Sequence[bytes], *, top_k: int, deadline: float) -> list[Fate]:
-        """Encoded images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
+    @property
+    def predicted_wait_s(self) -> float:
+        """Time that an image which came now would wait for a thread to decode it and for a slot of the engine."""
+        return self._backlog_s(0)
+
+    def _backlog_s(self, images: int) -> float:
+        """Seconds until decoders and engine have done what is here and `images` more. They work at the same time, and
+        what is not decoded yet comes to the engine too."""
+        decoding = self._decoding + images
+        return max(
+            decoding * self._decode_s / self._decode_threads,
+            self.batcher.backlog_s + decoding * self.batcher.speed.image_s,
+        )
+
+    def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
+        """Would `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
+
+        Raises NotReady, Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
+        """
+        if self._closed:
+            raise self._draining()
+        remaining_s = deadline - time.monotonic()
+        alone_s = self._decode_s + self.batcher.speed.batch_s(1) + (images - 1) * self.batcher.speed.image_s
+        if alone_s > remaining_s > 0:
+            self._fade()
+            raise DeadlineExceeded(
+                f"{images} of these take about {alone_s:.3g} s here, {remaining_s:.3g} s are left to the deadline"
+            )
+        ahead_s = self._backlog_s(0)
+        late_s = ahead_s + alone_s - MARGIN * remaining_s
+        if ahead_s and late_s > 0:
+            raise Overloaded(f"{ahead_s:.3g} s of work are waiting already", late_s)
+        if self._held_bytes and self._held_bytes + self._bytes(images, encoded_bytes) > self._settings.max_queue_bytes:
+            raise Overloaded(f"{self._held_bytes} bytes of images are waiting already", ahead_s)
+
+    def _fade(self) -> None:
+        """An estimate that only refuses is never corrected by a measurement."""
+        self._decode_s *= FADING
+        self.batcher.speed.fade()
+
+    def _bytes(self, images: int, encoded_bytes: int) -> int:
+        return encoded_bytes + images * self._tensor_bytes
+
+    async def classify(self, images: Sequence[Image], *, top_k: int, deadline: float) -> list[Fate]:
+        """Images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
 
         Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
         """
         if not 1 <= top_k <= len(self.bundle.labels):
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
-        if self._closed:
-            return [self._draining() for _ in images]
-        request = _Request(top_k, deadline, len(images))
-        tasks = [asyncio.create_task(self._classify_one(encoded, request)) for encoded in images]
+        encoded_bytes = sum(len(image) for image in images if isinstance(image, bytes))
+        try:
+            self.admit(len(images), encoded_bytes, deadline)
+        except ServiceError as error:
+            return [error for _ in images]
+        held_bytes = self._bytes(len(images), encoded_bytes)
+        self._held_bytes += held_bytes
+        try:
+            return await self._classify_all(images, _Request(top_k, deadline))
+        finally:
+            self._held_bytes -= held_bytes
+
+    async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Fate]:
+        tasks = [asyncio.create_task(self._classify_one(image, request)) for image in images]
         for task in tasks:
             self._images.add(task)
             task.add_done_callback(self._images.discard)
         try:
             if tasks:
-                await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+                await asyncio.wait(tasks, timeout=max(0.0, request.deadline - time.monotonic()))
         except asyncio.CancelledError:
-            self._metrics.requests_cancelled.labels("decode" if request.undecoded else "queue").inc()
+            self._metrics.requests_cancelled.labels(request.stage).inc()
             raise
         finally:
             for task in tasks:
@@ -174,49 +272,63 @@ class Classifier:
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
-    async def _classify_one(self, encoded: bytes, request: _Request) -> Fate:
+    async def _classify_one(self, image: Image, request: _Request) -> Fate:
         """Errors are returned, not raised: nobody awaits the task of a caller who left."""
+        outcome, source = await self._share(image, request)
+        while isinstance(outcome, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
+            outcome, source = await self._share(image, request)  # the deadline was another caller's
+        if not isinstance(outcome, _Computed):
+            return outcome
+        predictions = top_k(outcome.logits, self.bundle.labels, request.top_k)
+        self._metrics.images.labels(outcome.image_format).inc()
+        self._metrics.count_prediction(predictions[0].label, predictions[0].score)
+        return Classified(predictions, outcome.timings, source)
+
+    async def _share(self, image: Image, request: _Request) -> tuple[_Outcome, Source]:
+        """The computation of this image, or of an equal encoded one."""
+        if not self._shares or isinstance(image, np.ndarray) or len(image) > MOST_HASHED_BYTES:
+            return await self._compute(image, request), "miss"
+        key = hashlib.sha256(image).digest()
+        outcome, source = await self._sharing.get(key, partial(self._compute, image, request))
+        self._metrics.images_shared.labels(source).inc()
+        return outcome, source
+
+    async def _compute(self, image: Image, request: _Request) -> _Outcome:
+        progress = _Progress()
+        request.computations.append(progress)
         try:
             started = time.monotonic()
-            decoded = await self._decode(encoded, request)
+            decoded = _Decoded(image, TENSOR, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
             decode_s = time.monotonic() - started
-            inferred = await self.batcher.submit(decoded.tensor, request.deadline)
-            return self._answer(decoded.image_format, decode_s, inferred, request.top_k)
+            progress.stage = "queue"
+            inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start)
+            timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
+            self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
+            progress.stage = None
+            return _Computed(decoded.image_format, inferred.logits, timings)
         except (ImageError, ServiceError) as error:
+            progress.stage = None
             return error
         except Exception:
             log.exception("a bug, or no memory, while classifying an image")
+            progress.stage = None
             return ServiceError("internal error")
 
-    async def _decode(self, encoded: bytes, request: _Request) -> _Decoded:
-        """Raises Overloaded before, ImageError after the work. A future cancelled in the pool's queue is skipped."""
-        waiting = self._decoding + self.batcher.queue_depth
-        if waiting >= self._max_queue_images:
-            request.undecoded -= 1
-            raise Overloaded(f"{waiting} images are waiting already", self.predicted_wait_s)
+    async def _decode(self, encoded: bytes) -> _Decoded:
+        """Raises ImageError. A future that is cancelled in the pool's queue is skipped."""
         loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
             decoded = await loop.run_in_executor(
-                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._max_image_pixels
+                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings.max_image_pixels
             )
         except ImageError as error:
             self._metrics.decode_failures.labels(error.code).inc()
             raise
         finally:
             self._decoding -= 1
-            request.undecoded -= 1
         self._decode_s += NEWEST_WEIGHT * (decoded.seconds - self._decode_s) if self._decode_s else decoded.seconds
         return decoded
-
-    def _answer(self, image_format: str, decode_s: float, inferred: Inferred, k: int) -> Classified:
-        timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
-        predictions = top_k(inferred.logits, self.bundle.labels, k)
-        self._metrics.images.labels(image_format).inc()
-        self._metrics.count_prediction(predictions[0].label, predictions[0].score)
-        for stage, seconds in (("decode", decode_s), ("queue", inferred.queue_s), ("infer", inferred.infer_s)):
-            self._metrics.stage_duration.labels(stage).observe(seconds)
-        return Classified(predictions, timings)
 
     async def close(self, grace_s: float) -> None:
         """Refuse new images, answer those accepted within `grace_s` seconds, tell the rest Draining; free the engine.
@@ -235,6 +347,11 @@ class Classifier:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
 
 
+def _size(outcome: _Outcome) -> int:
+    """Bytes of an answer worth keeping."""
+    return outcome.logits.nbytes + OVERHEAD_BYTES if isinstance(outcome, _Computed) else 0
+
+
 def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
@@ -242,23 +359,6 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
     image_format = str(image.format).lower()
     tensor = to_tensor(read_pixels(image), spec)
     return _Decoded(tensor, image_format, time.monotonic() - started)
-
-
-def warm_up_sizes(engine: str, max_batch_size: int) -> list[int]:
-    """Batch sizes to run before anybody waits: the smallest and the largest, and where a new size costs those between,
-    as far as start-up can bear it."""
-    able = CAPABILITIES.get(engine)
-    between = min(max_batch_size, MOST_WARM_UP_SIZES) if able and able.new_batch_sizes_cost else 1
-    return sorted({*range(1, between + 1), max_batch_size})
-
-
-def _warm_up(engine: Engine, images: int) -> float:
-    """Seconds for a batch of `images`, the second time: the first one allocates. Blocks."""
-    pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
-    engine.infer(pixels)
-    started = time.monotonic()
-    engine.infer(pixels)
-    return time.monotonic() - started
 
 
 def _publish(bundle: Bundle, engine: Engine, metrics: Metrics) -> None:

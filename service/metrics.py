@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 
 from models.preprocess import FORMATS
 
@@ -26,7 +26,10 @@ STAGES = ("read", "decode", "queue", "infer", "respond")
 REJECTIONS = ("overload", "deadline", "limit", "draining")
 DECODE_FAILURES = ("undecodable_image", "too_many_pixels")
 CLASSIFY_CODES = ("200", "400", "413", "415", "422", "500", "503", "504")
+SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
+# Counted among the file formats: an image that came as a preprocessed tensor.
+TENSOR = "tensor"
 MAX_LABELS = 1000
 OTHER_LABEL = "other"
 
@@ -43,8 +46,8 @@ class Metrics:
     def _define_requests(self, registry: CollectorRegistry) -> None:
         """Counted by `api`; of the stages it counts read and respond, `classifier` counts the other three.
 
-        A client that leaves is counted by who waits for it: `api` in read and respond, `classifier` in decode
-        and queue (where an image that is in the engine already is part of the queue).
+        A client that leaves is counted by who waits for it: `api` in read and respond, `classifier` in decode,
+        queue and infer.
         """
         self.request_duration = Histogram(
             "repvgg_request_duration_seconds", "Requests", ["route", "code"], buckets=BUCKETS_S, registry=registry
@@ -75,22 +78,32 @@ class Metrics:
 
     def _define_images(self, registry: CollectorRegistry) -> None:
         """Counted by `classifier`."""
-        self.images = Counter("repvgg_images", "Images classified, by file format", ["format"], registry=registry)
+        self.images = Counter(
+            "repvgg_images", "Images classified, by file format (or tensor)", ["format"], registry=registry
+        )
         self.decode_failures = Counter(
             "repvgg_decode_failures", "Images that could not be decoded, by error code", ["reason"], registry=registry
+        )
+        self.images_shared = Counter(
+            "repvgg_images_shared",
+            "Images by whose computation answered them: a kept one (hit), another caller's (collapsed), its own (miss)",
+            ["source"],
+            registry=registry,
         )
         self.top1_score = Summary("repvgg_top1_score", "Score of the best class", registry=registry)
         self.predictions = Counter(
             "repvgg_predictions", f"Best classes; from {MAX_LABELS} labels on: other", ["label"], registry=registry
         )
-        for image_format in FORMATS:
+        for image_format in (*FORMATS, TENSOR):
             self.images.labels(image_format.lower())
+        for source in SOURCES:
+            self.images_shared.labels(source)
         for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
         self.predictions.labels(OTHER_LABEL)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
-        """Counted by `batching`; the gauges ask it when they are read."""
+        """Counted by `batching`; the gauges ask it, and predicted_wait `classifier`, when they are read."""
         self.batch_size = Summary("repvgg_batch_size", "Images per batch given to the engine", registry=registry)
         self.queue_depth = Gauge("repvgg_queue_depth", "Images waiting for the engine", registry=registry)
         self.predicted_wait = Gauge(
@@ -113,12 +126,18 @@ class Metrics:
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
+        ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start
 
     def expect_labels(self, labels: Iterable[str]) -> None:
         """Make the children of `predictions` for the bundle's first MAX_LABELS labels."""
         self._known_labels = frozenset(list(labels)[:MAX_LABELS])
         for label in self._known_labels:
             self.predictions.labels(label)
+
+    def observe_stages(self, **seconds: float) -> None:
+        """Of one image, by stage."""
+        for stage, duration_s in seconds.items():
+            self.stage_duration.labels(stage).observe(duration_s)
 
     def count_prediction(self, label: str, score: float) -> None:
         """One image's best class and its score; a label that is not expected counts as `other`."""

@@ -22,9 +22,10 @@ from models.errors import BundleError, ContractError
 from models.manifest import Precision
 from models.store import Bundle
 from service.engines import how_to_install, is_installed, load_engine
-from service.engines.base import Engine
+from service.engines.base import Engine, RestartableEngine
 from service.engines.capabilities import CAPABILITIES, choose_artifact, has_artifact
 from service.engines.check import check_engine
+from service.engines.reopening import ReopeningEngine
 from service.errors import ConfigError, EngineUnavailable, ServiceError
 from service.settings import Settings, usable_cpus
 from service.speed import images_per_second
@@ -68,6 +69,7 @@ class Choice:
 
 
 Load = Callable[[Candidate], Engine]
+Contender = tuple[float, Engine, Candidate]  # with images a second
 
 
 def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) -> tuple[Engine, Choice]:
@@ -81,16 +83,29 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
     if not possible:
         raise _objection_of_all(candidates)
     if len(possible) == 1:
-        engine = load(possible[0])
+        chosen = possible[0]
+        engine = load(chosen)
         reason = "the only one possible" if "auto" in (settings.engine, settings.precision) else "as told"
     else:
-        engine, measured = _fastest(possible, bundle, settings.max_batch_size, load)
+        engine, chosen, measured = _fastest(possible, bundle, load)
         candidates = [*measured, *(candidate for candidate in candidates if candidate not in possible)]
         reason = "the fastest"
     if len(candidates) > 1:
         others = "; ".join(str(candidate) for candidate in candidates)
         log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, others)
+    if not isinstance(engine, RestartableEngine):
+        engine = ReopeningEngine(engine, lambda: _load_checked(load, chosen, bundle))
     return engine, Choice(engine.name, engine.precision, reason, tuple(candidates))
+
+
+def _load_checked(load: Load, candidate: Candidate, bundle: Bundle) -> Engine:
+    engine = load(candidate)
+    try:
+        check_engine(engine, bundle)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 def find_candidates(bundle: Bundle, settings: Settings) -> list[Candidate]:
@@ -137,50 +152,70 @@ def _objection_of_all(candidates: list[Candidate]) -> Exception:
 
 def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
     """The settings of one engine only. Raises ConfigError for one that means nothing to this engine."""
+    slots = engine_slots(engine, settings)
     if engine == "onnxruntime":
         return {"provider": settings.engine_provider}
     if engine == "mindspore-lite":
         return {"device": settings.lite_device, "device_id": settings.lite_device_id}
     if settings.engine_provider != "cpu":
         raise ConfigError(f"--engine-provider={settings.engine_provider} is for onnxruntime, not for {engine}")
-    return {}
+    return {"slots": slots} if engine == "openvino" else {}
+
+
+def engine_slots(engine: str, settings: Settings) -> int:
+    """How many batches the engine computes at once. On CPUs one for each of its threads: they wait for nobody.
+
+    Raises ConfigError for more than one where the engine takes one at a time.
+    """
+    able = CAPABILITIES.get(engine)
+    if able is None or not able.calls_at_once or settings.engine_python:
+        if (settings.engine_slots or 1) > 1:
+            raise ConfigError(f"--engine-slots={settings.engine_slots}: {engine} computes one batch at a time here")
+        return 1
+    on_cpu = settings.engine_provider == "cpu" and engine != "fake"
+    return settings.engine_slots or (engine_threads(settings) if on_cpu else 1)
+
+
+def engine_threads(settings: Settings) -> int:
+    return settings.engine_threads or usable_cpus()
 
 
 def _load(bundle: Bundle, settings: Settings, candidate: Candidate) -> Engine:
-    threads = settings.engine_threads or usable_cpus()
-    options = engine_options(candidate.engine, settings)
     return load_engine(
-        candidate.engine, bundle, candidate.precision, threads, python=settings.engine_python, options=options
+        candidate.engine,
+        bundle,
+        candidate.precision,
+        engine_threads(settings),
+        python=settings.engine_python,
+        options=engine_options(candidate.engine, settings),
     )
 
 
-def _fastest(
-    possible: Sequence[Candidate], bundle: Bundle, max_batch_size: int, load: Load
-) -> tuple[Engine, list[Candidate]]:
-    """The engine, and the candidates with what was found out. Two engines are open at most.
+def _fastest(possible: Sequence[Candidate], bundle: Bundle, load: Load) -> tuple[Engine, Candidate, list[Candidate]]:
+    """The engine, its candidate, and all candidates with what was found out. Two engines are open at most.
 
     Raises the first one's error if none of them works.
     """
     golden_images, _ = golden.load(bundle)
-    images = np.resize(golden_images, (min(max_batch_size, MEASURED_IMAGES), *golden_images.shape[1:]))
-    best: tuple[float, Engine] | None = None
+    images = np.resize(golden_images, (MEASURED_IMAGES, *golden_images.shape[1:]))
+    best: Contender | None = None
     found: list[Candidate] = []
     for candidate in possible:
         try:
-            engine = load(candidate)
-            speed = _checked_speed(engine, bundle, images, MEASURE_S / len(possible))
+            engine = _load_checked(load, candidate, bundle)
+            speed = _speed(engine, images, MEASURE_S / len(possible))
         except (ContractError, ServiceError) as error:
             found.append(replace(candidate, objection=error))
             continue
         found.append(replace(candidate, images_per_second=speed))
-        best = _better(best, (speed, engine))
+        best = _better(best, (speed, engine, candidate))
     if best is None:
         raise _objection_of_all(found)
-    return best[1], found
+    return best[1], best[2], found
 
 
-def _better(best: tuple[float, Engine] | None, challenger: tuple[float, Engine]) -> tuple[float, Engine]:
-    """Of two engines and their speeds; closes the other."""
+def _better(best: Contender | None, challenger: Contender) -> Contender:
+    """Closes the other's engine."""
     if best is None:
         return challenger
     winner, loser = (challenger, best) if challenger[0] > CLEARLY_FASTER * best[0] else (best, challenger)
@@ -188,10 +223,9 @@ def _better(best: tuple[float, Engine] | None, challenger: tuple[float, Engine])
     return winner
 
 
-def _checked_speed(engine: Engine, bundle: Bundle, images: NDArray[np.float32], seconds: float) -> float:
+def _speed(engine: Engine, images: NDArray[np.float32], seconds: float) -> float:
     """Images a second; closes an engine that fails."""
     try:
-        check_engine(engine, bundle)
         return images_per_second(engine.infer, images, seconds)
     except BaseException:
         engine.close()

@@ -1,6 +1,6 @@
 """Every knob of the service, once: its name, unit, bounds and what it does.
 
-1. a flag wins over its variable, the variable over the default;
+1. a flag wins over its variable, the variable over what the platform sets, that over the default;
 2. an unknown REPVGG_ variable is an error that names the nearest known one;
 3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
 4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
@@ -23,11 +23,27 @@ from service.errors import ConfigError
 
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
+ROUTE = r"^(/[^{}]*)?$"
 # The settings that choose an engine, for every verb that opens one.
 ENGINE_FLAGS = (
     *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
-    *("precision", "engine_threads", "max_batch_size"),
+    *("precision", "engine_threads", "engine_slots", "max_batch_size"),
 )
+
+# What Google Vertex AI sets in a container: "Custom container requirements" in its documentation.
+PLATFORM_VARIABLES = {
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "vertex_health_route",
+    "AIP_PREDICT_ROUTE": "vertex_predict_route",
+}
+
+# What None means.
+DEFAULTS = {
+    "decode_threads": "the CPUs it may use",
+    "engine_threads": "the CPUs it may use",
+    "engine_slots": "as many as its threads on a CPU, else 1",
+    "max_batch_size": "as many as pay, by measurement",
+}
 
 # Kubernetes docs, "Accessing the Service: Environment variables". A Service named repvgg-canary collides alike.
 _INJECTED_NAME = re.compile(
@@ -57,17 +73,29 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
-    max_batch_size: int = Field(16, ge=1, le=1024, description="most images the engine gets at once")
-    max_queue_images: int = Field(256, ge=1, le=65536, description="most images waiting; more are refused at once")
+    max_batch_size: int | None = Field(None, ge=1, le=1024, description="most images the engine gets at once")
+    max_queue_bytes: int = Field(
+        256 * MEBIBYTE, ge=1, le=65536 * MEBIBYTE, description="memory for images that wait; more are refused at once"
+    )
     max_images_per_request: int = Field(64, ge=1, le=65536, description="most images in one request")
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, le=4096 * MEBIBYTE, description="longest request body, bytes")
     max_image_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="largest image, width times height")
+    objective_ms: int = Field(
+        100, ge=1, le=600_000, description="latency that a batch must leave room for, milliseconds"
+    )
+    single_flight: Literal["on", "off"] = Field("on", description="equal images that come together are computed once")
+    cache_bytes: int = Field(
+        0, ge=0, le=65536 * MEBIBYTE, description="memory for the answers to the latest images; 0 keeps none"
+    )
     timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
     decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
     engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
+    engine_slots: int | None = Field(None, ge=1, le=256, description="batches that the engine computes at once")
     drain_seconds: float = Field(
         5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )
+    vertex_health_route: str = Field("", pattern=ROUTE, description="path where Vertex AI asks whether we are ready")
+    vertex_predict_route: str = Field("", pattern=ROUTE, description="path where Vertex AI sends its instances")
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
         (), description="comma-separated keys, one of which a client must send; a flag shows in ps, a variable does not"
@@ -75,13 +103,17 @@ class Settings(BaseModel):
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Flags (None = not given) > REPVGG_ variables (empty = not given) > defaults -> settings and warnings.
+    """Flags (None = not given) > REPVGG_ variables (empty = not given) > PLATFORM_VARIABLES > defaults -> settings and
+    warnings.
 
     `flags` may hold more than settings (a whole argparse namespace). Raises ConfigError.
     """
     injected = {name for name, value in environ.items() if _is_injected(name, value)}
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
+    for variable, name in PLATFORM_VARIABLES.items():
+        if text := environ.get(variable):
+            values[name], sources[name] = text, variable
     for variable, text in environ.items():
         if variable.startswith(PREFIX) and variable not in injected:
             name = _setting_of(variable)
@@ -140,7 +172,7 @@ def allowed(name: str) -> str:
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
         return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
-    return "text"
+    return "a path that begins with /" if name.endswith("_route") else "text"
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Settings.model_fields)) -> None:
@@ -149,7 +181,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         field = Settings.model_fields[name]
         wanted = allowed(name)
         limits = "" if wanted == "text" else f": {wanted}"
-        default = {None: "the CPUs it may use", (): "none", "": "none"}.get(field.default, field.default)
+        default = DEFAULTS.get(name) or {(): "none", "": "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),

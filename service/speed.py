@@ -1,4 +1,4 @@
-"""How long a batch takes on this engine: measured beforehand, and learnt from the batches that ran.
+"""How long a batch takes on this engine, and how fast a queue drains: measured beforehand, and learnt from what ran.
 
 Between the measured sizes the time is interpolated, beyond them it is the nearest one's; 0 before anything is measured.
 """
@@ -6,14 +6,20 @@ Between the measured sizes the time is interpolated, beyond them it is the neare
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+# The part of an image's time that its batch may take in the engine: the rest is for decoding and for waiting.
+ENGINE_SHARE = 0.4
 # The part of a moving average that the newest batch makes.
 NEWEST_WEIGHT = 0.2
+# What the newest batch weighs in the speed at which a queue drains. Less: with several slots batches finish in bursts.
+NEWEST_DRAINED_WEIGHT = 0.05
 FADING = 0.99
+# A larger batch pays while it makes an image this much cheaper than the next smaller size does.
+WORTH_IT = 0.97
 # Runs of a batch that a measurement wants to have time for: the first one may have to make kernels.
 RUNS = 5
 
@@ -41,13 +47,27 @@ def _seconds(infer: Callable[[NDArray[np.float32]], object], images: NDArray[np.
     return time.perf_counter() - started
 
 
+def largest_useful_batch(batch_s: Mapping[int, float], limit_s: float) -> int:
+    """Of measured sizes (images -> seconds) the largest one that takes at most `limit_s`, and up to which each made an
+    image WORTH_IT cheaper than the one before; the smallest if none does.
+    """
+    best, *larger = sorted(batch_s)
+    for images in larger:
+        if batch_s[images] > limit_s or batch_s[images] / images > WORTH_IT * batch_s[best] / best:
+            break
+        best = images
+    return best
+
+
 class BatchSpeed:
-    """Moving averages of the seconds that a batch of 1..`max_batch_size` images takes."""
+    """Moving averages of the seconds that a batch of 1..`max_batch_size` images takes, and of those that each image
+    takes off a queue while all slots of the engine are busy."""
 
     def __init__(self, max_batch_size: int) -> None:
         self._sizes = np.arange(1, max_batch_size + 1)
         self._measured: dict[int, float] = {}
         self._curve_s = np.zeros(max_batch_size)
+        self._drained_images = self._drained_s = 0.0
 
     def learn(self, images: int, seconds: float) -> None:
         """A batch of `images` took `seconds`."""
@@ -56,9 +76,24 @@ class BatchSpeed:
         known = sorted(self._measured)
         self._curve_s = np.interp(self._sizes, known, [self._measured[size] for size in known])
 
+    def learn_drained(self, images: int, seconds: float) -> None:
+        """While others waited all the time, `images` left the engine within `seconds`."""
+        self._drained_images += NEWEST_DRAINED_WEIGHT * (images - self._drained_images)
+        self._drained_s += NEWEST_DRAINED_WEIGHT * (seconds - self._drained_s)
+
+    @property
+    def image_s(self) -> float:
+        """Seconds that an image takes off the queue under full load; before any was seen, in full batches one by one.
+
+        Of the moving averages' ratio, not an average of ratios: bursts must not count more than the pauses between.
+        """
+        if self._drained_images:
+            return self._drained_s / self._drained_images
+        return float(self._curve_s[-1]) / len(self._sizes)
+
     def batch_s(self, images: int) -> float:
         """Seconds for a batch of `images`, 0 for none."""
-        return float(self._curve_s[images - 1]) if images else 0.0
+        return float(self._curve_s[min(images, len(self._sizes)) - 1]) if images else 0.0
 
     def most_images_within(self, seconds: float) -> int:
         """The largest batch that takes at most `seconds`; 1 if none does."""
@@ -70,3 +105,4 @@ class BatchSpeed:
         else would ever correct one that is too high."""
         self._measured = {images: seconds * FADING for images, seconds in self._measured.items()}
         self._curve_s *= FADING
+        self._drained_s *= FADING

@@ -6,16 +6,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import selection
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
-from service.api.requests import Exchange
+from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
-from service.classifier import Classified, Classifier, Fate
+from service.classifier import Classified, Classifier, Fate, Image
+
+
+async def classify_images(
+    request: Request, classifier: Classifier, images: Sequence[Image], *, top_k: int, timeout_s: float
+) -> list[Fate]:
+    """The fate of each, within `timeout_s` of the request's arrival. Raises ClientDisconnect once the client has left.
+
+    Only after the body is read.
+    """
+    exchange = Exchange.of(request)
+    exchange.images = len(images)
+    work = classifier.classify(images, top_k=top_k, deadline=exchange.arrived + timeout_s)
+    fates = await while_connected(request.receive, work)
+    exchange.answered = exchange.clock()
+    note_timings(exchange, fates)
+    return fates
 
 
 def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
@@ -29,14 +47,37 @@ def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
 
 
 def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Fate]) -> Response:
+    model = served_model(classifier)
+    return answer_as(
+        exchange, classifier, uploads, fates, lambda r: Answer(model=model, results=r, request_id=exchange.request_id)
+    )
+
+
+def answer_as(
+    exchange: Exchange,
+    classifier: Classifier,
+    uploads: Sequence[Upload],
+    fates: Sequence[Fate],
+    body: Callable[[list[Result]], BaseModel],
+) -> Response:
+    """`body` makes the answer's JSON of the results; a problem document when there is none."""
     faults = [fault_of(fate) for fate in fates if not isinstance(fate, Classified)]
     if len(faults) == len(fates):
         return nothing_classified(exchange, uploads, faults)
     results = [
         result_of(index, upload.filename, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))
     ]
-    body = Answer(model=served_model(classifier), results=results, request_id=exchange.request_id)
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+    headers = cache_status(fates, keeps=classifier.keeps_answers)
+    return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
+
+
+def cache_status(fates: Sequence[Fate], *, keeps: bool) -> dict[str, str]:
+    """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
+    nothing is kept and nothing was shared."""
+    sources = {fate.source for fate in fates if isinstance(fate, Classified)}
+    if "miss" in sources:
+        return {"Cache-Status": "repvgg; fwd=miss"} if keeps else {}
+    return {"Cache-Status": "repvgg; fwd=miss; collapsed" if "collapsed" in sources else "repvgg; hit"}
 
 
 def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Sequence[Fault]) -> Response:

@@ -1,6 +1,9 @@
-"""Probes: /livez (alias /healthz), /readyz, /startupz. None of them needs a key or touches the model.
+"""Probes: /livez (alias /healthz), /readyz, /startupz, and the names that platforms have for them.
 
-1. /livez fails only when a restart would help: the event loop answers it, and the engine must not be stuck;
+None of them needs a key or touches the model.
+
+1. /livez fails only when a restart would help: the event loop answers it, and the engine must be neither stuck nor
+   away for long;
 2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining or while the engine is
    started again;
 3. /startupz says whether start-up is over.
@@ -12,7 +15,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import HEALTH
+from service.api.openapi import HEALTH, operation_id
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
@@ -28,16 +31,23 @@ RETRY_WHILE_AWAY_S = 1.0
 class Probes:
     def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
         self._lifecycle = lifecycle
+        self._vertex_route = settings.vertex_health_route
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
-        for path, probe in (
-            ("/livez", self.livez),
-            ("/healthz", self.livez),
-            ("/readyz", self.readyz),
-            ("/startupz", self.startupz),
-        ):
-            router.add_api_route(path, probe, methods=["GET"], operation_id=path.strip("/"), **HEALTH)
+        probes = {
+            "/livez": self.livez,
+            "/healthz": self.livez,
+            "/readyz": self.readyz,
+            "/startupz": self.startupz,
+            "/ping": self.readyz,  # Amazon SageMaker
+            "/v2/health/live": self.livez,  # Open Inference Protocol
+            "/v2/health/ready": self.readyz,
+        }
+        if self._vertex_route:
+            probes[self._vertex_route] = self.readyz
+        for path, probe in probes.items():
+            router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
             # Load balancers like to ask with HEAD.
             router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
 
@@ -45,9 +55,13 @@ class Probes:
         """Is the process alive: do the event loop and the engine make progress?"""
         stuck_s = self._engine_age_s()
         if stuck_s > self._stuck_after_s:
-            fault = Fault("internal_error", f"the engine has been busy with one batch for {stuck_s:.0f} s")
-            return Exchange.of(request).problem(fault)
+            return self._dead(request, f"the engine has been busy with one batch for {stuck_s:.0f} s")
+        if self._engine_away_s() > self._stuck_after_s:
+            return self._dead(request, f"the engine could not be started again for {self._engine_away_s():.0f} s")
         return JSONResponse({"status": "alive"})
+
+    def _dead(self, request: Request, detail: str) -> Response:
+        return Exchange.of(request).problem(Fault("internal_error", detail))
 
     async def readyz(self, request: Request) -> Response:
         """May requests come? `?verbose` lists the checks."""
@@ -74,7 +88,7 @@ class Probes:
 
     def _refuse_while_engine_is_away(self) -> None:
         if away_s := self._engine_away_s():
-            detail = f"the engine's process ended {away_s:.1f} s ago and is being started again"
+            detail = f"the engine failed {away_s:.1f} s ago and is being started again"
             raise NotReady(detail, RETRY_WHILE_AWAY_S)
 
     def _engine_away_s(self) -> float:

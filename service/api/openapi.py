@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,7 +10,17 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import PlainTextResponse
 
 from service.api.problems import CODES, MEDIA_TYPE
-from service.api.schemas import Answer, ClassifyRequest, Health, ModelDescription, Problem
+from service.api.schemas import (
+    Answer,
+    ClassifyRequest,
+    Health,
+    InferAnswer,
+    InferRequest,
+    ModelDescription,
+    ModelMetadata,
+    Problem,
+    ServerMetadata,
+)
 
 _REFERENCE = "#/components/schemas/{model}"
 _REQUEST_ID = "5f0c1f2e9f0b4b6f8f6b0d3b2b1a4c7d"
@@ -48,6 +59,7 @@ def _problem_example(code: str, detail: str) -> dict[str, Any]:
 _EXAMPLES = {
     400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
     401: _problem_example("unauthorized", "this key is not known"),
+    404: _problem_example("not_found", "model cats version 1 is not served here, but repvgg-tiny-cifar10 version 1 is"),
     408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
     415: _problem_example("unsupported_media_type", "the request has no Content-Type: send one image as image/* ..."),
@@ -131,6 +143,51 @@ METRICS: dict[str, Any] = {
     "response_class": PlainTextResponse,
     "response_description": "Prometheus text format, or OpenMetrics where the Accept header asks for it",
 }
+_PROTOCOL = {"tags": ["open inference protocol"]}
+SERVER_METADATA: dict[str, Any] = {
+    **_PROTOCOL,
+    "response_model": ServerMetadata,
+    "operation_id": "server_metadata",
+    "responses": problem_responses(401),
+}
+MODEL_METADATA: dict[str, Any] = {
+    **_PROTOCOL,
+    "response_model": ModelMetadata,
+    "responses": problem_responses(401, 404, 503),
+}
+MODEL_CONFIG: dict[str, Any] = {**_PROTOCOL, "responses": problem_responses(401, 404, 503)}
+MODEL_READY: dict[str, Any] = {**HEALTH, **_PROTOCOL, "responses": problem_responses(404, 503)}
+INFER: dict[str, Any] = {
+    **_PROTOCOL,
+    "response_model": InferAnswer,
+    "responses": problem_responses(400, 401, 404, 413, 415, 422, 500, 503, 504),
+}
+INFER_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "JSON; or JSON of `Inference-Header-Content-Length` bytes and the input's bytes behind it.",
+        "content": {
+            "application/json": {
+                "schema": {"$ref": _REFERENCE.format(model="InferRequest")},
+                "example": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [_PIXEL]}]},
+            },
+            "application/octet-stream": {"schema": _BINARY},
+        },
+    }
+}
+
+
+def operation_id(path: str) -> str:
+    """`v2_models_name_infer`"""
+    return "_".join(re.findall(r"\w+", path))
+
+
+def path_parameters(path: str) -> list[dict[str, Any]]:
+    """Of a route whose handler reads them itself."""
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -138,7 +195,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (ClassifyRequest, Problem):
+        for model in (ClassifyRequest, InferRequest, Problem):
             schema = model.model_json_schema(ref_template=_REFERENCE)
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         app.openapi_schema = document

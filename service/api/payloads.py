@@ -25,6 +25,8 @@ from service.settings import Settings
 
 # A form may carry a few ordinary fields beside its files; we skip them, but not without end.
 MAX_PLAIN_FIELDS = 100
+# Between what JSON may hold beside its images.
+OTHER_COMMAS = 10
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,11 @@ class Body:
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks])
 
-    def too_many_images(self) -> RequestError:
-        return RequestError(
-            "too_many_images", f"the request has more than {self.max_images} images, the limit; split it into several"
-        )
+
+def too_many_images(max_images: int) -> RequestError:
+    return RequestError(
+        "too_many_images", f"the request has more than {max_images} images, the limit; split it into several"
+    )
 
 
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
@@ -65,6 +68,12 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         )
     async with aclosing(_limited(request, settings.max_body_bytes)) as chunks:
         return await reader(Body(chunks, parameters, settings.max_images_per_request))
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Raises RequestError over the limit; starlette's ClientDisconnect."""
+    async with aclosing(_limited(request, max_bytes)) as chunks:
+        return b"".join([chunk async for chunk in chunks])
 
 
 def _reader(media_type: str) -> Reader:
@@ -102,44 +111,51 @@ async def read_raw(body: Body) -> list[Upload]:
     return [Upload(None, content)]
 
 
+def refuse_countless(json: bytes, max_images: int) -> None:
+    """Before it is parsed: a megabyte of `0,0,...` would take 600 in memory and three seconds of the event loop.
+
+    A comma is between any two things in JSON, and an image has two at most, with that of a `data:` URI. Raises
+    RequestError `too_many_images`.
+    """
+    if json.count(b",") > 2 * max_images + OTHER_COMMAS:
+        raise too_many_images(max_images)
+
+
 async def read_json(body: Body) -> list[Upload]:
     content = await body.read()
-    # A comma is between any two things in JSON, and an image has two at most (one in a `data:` URI): their number tells
-    # before anything is parsed, of which a megabyte may take 600 in memory.
-    if content.count(b",") > 2 * body.max_images:
-        raise body.too_many_images()
+    refuse_countless(content, body.max_images)
     try:
         images = ClassifyRequest.model_validate_json(content).images
     except ValidationError as error:
-        raise RequestError("malformed_request", _explain(error)) from error
+        raise RequestError("malformed_request", explain(error, '{"images": [{"b64": "..."}]}')) from error
     if not images:
         raise RequestError("malformed_request", "images is empty: send at least one")
     if len(images) > body.max_images:
-        raise body.too_many_images()
-    return [Upload(None, _decode_base64(image.b64, index)) for index, image in enumerate(images)]
+        raise too_many_images(body.max_images)
+    return [Upload(None, decode_base64(image.b64, f"images[{i}].b64", i)) for i, image in enumerate(images)]
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, wanted: str) -> str:
     """`images[1].b64: Field required; the body is {"images": [{"b64": "..."}]}`"""
     first = error.errors(include_url=False, include_input=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    return f'{place or "body"}: {first["msg"]}; the body is {{"images": [{{"b64": "..."}}]}}'
+    return f"{place or 'body'}: {first['msg']}; the body is {wanted}"
 
 
-def _decode_base64(text: str, index: int) -> bytes:
-    """Base64, or a `data:` URI of it (RFC 2397)."""
+def decode_base64(text: str, place: str, index: int) -> bytes:
+    """Base64, or a `data:` URI of it (RFC 2397). Raises RequestError, which says the `place` in the body."""
     if text.startswith("data:"):
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise _bad_base64(index, "a data: URI must read data:image/...;base64,...")
+            raise _bad_base64(place, index, "a data: URI must read data:image/...;base64,...")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _bad_base64(index, f"not valid base64 ({error})") from error
+        raise _bad_base64(place, index, f"not valid base64 ({error})") from error
 
 
-def _bad_base64(index: int, why: str) -> RequestError:
-    return RequestError("malformed_request", f"images[{index}].b64: {why}", index=index)
+def _bad_base64(place: str, index: int, why: str) -> RequestError:
+    return RequestError("malformed_request", f"{place}: {why}", index=index)
 
 
 async def read_multipart(body: Body) -> list[Upload]:
@@ -208,7 +224,7 @@ class _Form:
             if self._plain_fields > MAX_PLAIN_FIELDS:
                 raise RequestError("malformed_request", f"the form has more than {MAX_PLAIN_FIELDS} parts without file")
         elif len(self.uploads) == self._body.max_images:
-            raise self._body.too_many_images()
+            raise too_many_images(self._body.max_images)
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:

@@ -2,7 +2,8 @@
 
 1. whatever goes wrong answers `application/problem+json` with a stable `code` and the request's id;
 2. a bug answers 500 and shows nothing of the inside;
-3. who should come again is told when: `Retry-After` in whole seconds, rounded up.
+3. who should come again is told when: `Retry-After` in whole seconds, rounded up;
+4. under /v2 it also carries `error`, as the Open Inference Protocol has it.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ def problem_response(
         errors=list(errors) if errors else None,
         retry_after_ms=None if fault.retry_after_s is None else math.ceil(fault.retry_after_s * 1000),
         checks=checks,
+        error=fault.detail if f"{instance}/".startswith("/v2/") else None,
     )
     return Response(
         problem.model_dump_json(exclude_none=True), status, {**fault.headers, **_retry_after(fault)}, MEDIA_TYPE

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import Fault, fault_of, problem_response
+from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
 Outcome = TypeVar("Outcome")
@@ -31,7 +32,11 @@ Outcome = TypeVar("Outcome")
 # As nginx has it: the client closed the connection before there was an answer.
 CLIENT_LEFT = 499
 # Probes and scrapes come every few seconds; they are logged only when they fail, or on debug.
-QUIET_ROUTES = frozenset({"/livez", "/healthz", "/readyz", "/startupz", "/metrics"})
+QUIET_ROUTES = frozenset(
+    {"/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
+)
+# Of a path as of a route's template.
+_MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 # problem code -> reason, as repvgg_requests_rejected_total counts them
 REJECTIONS = {
     "overloaded": "overload",
@@ -89,9 +94,24 @@ class Exchange:
         return problem_response(fault, instance=quote(self.path), request_id=self.request_id, **more)
 
 
+def is_quiet(path: str, vertex_health_route: str = "") -> bool:
+    """Whether it is a probe or a scrape, by its path or its route's template."""
+    return path in QUIET_ROUTES or path == vertex_health_route or _MODEL_READY.fullmatch(path) is not None
+
+
 async def answer_framework_error(request: Request, error: Exception) -> Response:
     """For the errors that the framework would otherwise answer in its own way: 404, 405, its validation."""
     return Exchange.of(request).problem(fault_of(error))
+
+
+async def read_in_time(exchange: Exchange, reading: Coroutine[Any, Any, Outcome], timeout_ms: int) -> Outcome:
+    """Await the reading of the body. Raises DeadlineExceeded, which counts from the request's arrival."""
+    try:
+        outcome = await asyncio.wait_for(reading, timeout_ms / 1000 - exchange.elapsed_s())
+    except asyncio.TimeoutError:
+        raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
+    exchange.stages["read"] = exchange.elapsed_s()
+    return outcome
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Outcome]) -> Outcome:
@@ -117,9 +137,16 @@ async def _disconnected(receive: Receive) -> None:
 class RequestMiddleware:
     """Pure ASGI: the framework's BaseHTTPMiddleware would hide the client's leaving."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        vertex_health_route: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._vertex_health_route = vertex_health_route
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +186,7 @@ class RequestMiddleware:
         status = exchange.status or CLIENT_LEFT  # no status: cancelled from outside, so nobody got an answer
         seconds = exchange.elapsed_s()
         self._count(exchange, route, status, seconds)
-        quiet = route in QUIET_ROUTES and status < HTTPStatus.BAD_REQUEST
+        quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
         access_log.log(
             logging.DEBUG if quiet else logging.INFO,
             "%s %s %d",

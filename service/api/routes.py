@@ -1,12 +1,12 @@
 """POST /classify, GET /models, GET /metrics, GET /.
 
 1. the deadline counts from the arrival of the request, its upload included;
-2. a client that leaves cancels its images.
+2. what would not be answered in time is refused before its body is read;
+3. a client that leaves cancels its images.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -16,14 +16,13 @@ from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import answer, choice_of, note_timings, served_model
+from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS
-from service.api.payloads import Upload, read_uploads
+from service.api.payloads import read_uploads
 from service.api.problems import RequestError
-from service.api.requests import Exchange, while_connected
+from service.api.requests import Exchange, read_in_time
 from service.api.schemas import ModelDescription, Speed
-from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -46,7 +45,10 @@ class Endpoints:
         self._metrics = metrics
 
     def add_to(self, router: APIRouter) -> None:
-        router.add_api_route("/classify", self.classify, methods=["POST"], route_class_override=PlainRoute, **CLASSIFY)
+        plain: dict[str, Any] = {"methods": ["POST"], "route_class_override": PlainRoute}
+        router.add_api_route("/classify", self.classify, **plain, **CLASSIFY)
+        # As Amazon SageMaker calls it: "Custom inference code with hosting services" in its developer guide.
+        router.add_api_route("/invocations", self.classify, **plain, include_in_schema=False)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
         router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
@@ -57,24 +59,12 @@ class Endpoints:
         classifier = self._lifecycle.serving()
         top_k = read_top_k(request.query_params, len(classifier.bundle.labels))
         timeout_ms = read_timeout_ms(request.query_params, self._settings.timeout_ms)
-        uploads = await self._read(request, exchange, timeout_ms)
-        work = classifier.classify(
-            [upload.content for upload in uploads], top_k=top_k, deadline=exchange.arrived + timeout_ms / 1000
-        )
-        fates = await while_connected(request.receive, work)
-        exchange.answered = exchange.clock()
-        note_timings(exchange, fates)
+        # Uvicorn drops what still comes of the body; the connection stays usable.
+        classifier.admit(1, 0, exchange.arrived + timeout_ms / 1000)
+        uploads = await read_in_time(exchange, read_uploads(request, self._settings), timeout_ms)
+        images = [upload.content for upload in uploads]
+        fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_ms / 1000)
         return answer(exchange, classifier, uploads, fates)
-
-    async def _read(self, request: Request, exchange: Exchange, timeout_ms: int) -> list[Upload]:
-        remaining_s = timeout_ms / 1000 - exchange.elapsed_s()
-        try:
-            uploads = await asyncio.wait_for(read_uploads(request, self._settings), remaining_s)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
-        exchange.stages["read"] = exchange.elapsed_s()
-        exchange.images = len(uploads)
-        return uploads
 
     async def models(self, request: Request) -> Response:
         """The served bundle, and how fast it was measured to be here."""
@@ -82,7 +72,7 @@ class Endpoints:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
-            speed=Speed.of(classifier.batcher.seconds_per_image),
+            speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
             choice=choice_of(classifier.choice),
         )

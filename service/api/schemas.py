@@ -79,6 +79,7 @@ class Problem(BaseModel):
     errors: list[FailedImage] | None = None
     retry_after_ms: int | None = None
     checks: dict[str, str] | None = None
+    error: str | None = Field(None, description="the detail again, where the Open Inference Protocol wants it")
 
 
 class Speed(BaseModel):
@@ -122,3 +123,85 @@ class ModelDescription(ServedModel):
 class Health(BaseModel):
     status: str
     checks: dict[str, str] | None = None
+
+
+class VertexRequest(BaseModel):
+    """As Google Vertex AI sends it. `parameters`: `top_k` and `timeout_ms`, as in the query of /classify."""
+
+    instances: list[EncodedImage]
+    parameters: dict[str, Any] = {}
+
+
+class VertexAnswer(BaseModel):
+    predictions: list[Result]
+
+
+class ServerMetadata(BaseModel):
+    """This and what follows: the Open Inference Protocol's (KServe v2); its extensions add only `parameters`."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """`shape`: -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """A request has one of `inputs`."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+# Of the protocol; what is longer is no name of ours, and need not be repeated in an error.
+Name = Annotated[str, Field(max_length=100)]
+
+
+class InputTensor(BaseModel):
+    """`data`: flat or nested; absent if `parameters.binary_data_size` bytes follow the JSON."""
+
+    name: Name
+    datatype: Name
+    shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(max_length=8)]
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class RequestedOutput(BaseModel):
+    name: Name
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(BaseModel):
+    """`parameters`: `top_k`, `timeout` in microseconds, `binary_data_output`; all outputs when none is named."""
+
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    inputs: Annotated[list[InputTensor], Field(max_length=8)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=8)] = []
+
+
+class OutputTensor(BaseModel):
+    """`data` is flat, row-major."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
+
+
+class InferAnswer(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]

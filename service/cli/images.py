@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -47,8 +48,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 @asynccontextmanager
 async def open_classifier(settings: Settings) -> AsyncIterator[Classifier]:
-    """Raises what Classifier.open raises."""
-    classifier = await Classifier.open(settings, Metrics(CollectorRegistry()))
+    """Raises what Classifier.open raises. Nobody else hands images in, so nothing is refused for want of memory."""
+    alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
+    classifier = await Classifier.open(alone, Metrics(CollectorRegistry()))
     try:
         yield classifier
     finally:
@@ -59,13 +61,14 @@ async def classify_files(
     classifier: Classifier, paths: Sequence[Path], *, top_k: int, settings: Settings
 ) -> AsyncIterator[tuple[Path, Fate]]:
     """Each path with its fate, in the order given. A file that cannot be read is an ImageError too."""
-    # Enough to fill the next batch while one runs and others are decoded; never more than the queue takes.
-    ahead = 2 * settings.max_batch_size + (settings.decode_threads or usable_cpus())
+    # Enough to fill the next batches while others run and are decoded.
+    batcher = classifier.batcher
+    ahead = 2 * batcher.slots * batcher.max_batch_size + (settings.decode_threads or usable_cpus())
     tasks: deque[tuple[Path, asyncio.Task[Fate]]] = deque()
     remaining = iter(paths)
     try:
         while True:
-            while len(tasks) < min(ahead, settings.max_queue_images) and (path := next(remaining, None)):
+            while len(tasks) < ahead and (path := next(remaining, None)):
                 tasks.append((path, asyncio.create_task(_classify_file(classifier, path, top_k))))
             if not tasks:
                 return

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from models.store import Bundle
 from service.cli.console import Console, UsageError
 from service.errors import EngineUnavailable, GoldenCheckFailed
-from service.settings import ENGINE_FLAGS, Settings, add_flags, usable_cpus
+from service.settings import ENGINE_FLAGS, Settings, add_flags
 
 if TYPE_CHECKING:
     from service.conformance import Row
 
 FLAGS = tuple(name for name in ENGINE_FLAGS if name != "precision")  # all of them are tried
+# Images at once, where nothing else is said.
+MAX_BATCH_SIZE = 16
 COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}images/s"
 
 
@@ -53,12 +55,13 @@ def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, 
 def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
     from service import conformance
     from service.engines.capabilities import CAPABILITIES
-    from service.selection import engine_options
+    from service.selection import engine_options, engine_threads
 
     with_artifacts = [name for name, able in CAPABILITIES.items() if able.formats]
     engines = with_artifacts if settings.engine == "auto" else [settings.engine]
-    threads = settings.engine_threads or usable_cpus()
-    effort = conformance.Effort(threads, settings.max_batch_size, calls, settings.engine_python)
+    effort = conformance.Effort(
+        engine_threads(settings), settings.max_batch_size or MAX_BATCH_SIZE, calls, settings.engine_python
+    )
     return conformance.verify(bundle, {name: engine_options(name, settings) for name in engines}, effort)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,7 @@ from models.store import Bundle
 
 
 class Engine(Protocol):
-    """`input_size` is S, `num_classes` is K below. `infer` may be called from several threads at once.
-
-    An engine that may be away for a while also has `away_s`: the seconds since it went, 0 while it is there.
-    """
+    """`input_size` is S, `num_classes` is K below. `infer` may be called from several threads at once."""
 
     @property
     def name(self) -> str:
@@ -39,6 +36,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the runtime holds. No `infer` runs any more, and none comes after."""
+
+
+@runtime_checkable
+class RestartableEngine(Engine, Protocol):
+    """An engine that may be away for a while; `infer` raises NotReady then."""
+
+    @property
+    def away_s(self) -> float:
+        """The seconds since it went, 0 while it is there."""
+
+    def restart(self) -> None:
+        """Begin to start it again; does not wait."""
 
 
 class EngineFactory(Protocol):

@@ -25,24 +25,27 @@ if TYPE_CHECKING:
 class Capabilities:
     """`formats`: the artifacts that it reads, the best first. `precisions`: what it can serve -> the precision of the
     artifact that it computes this from. `new_batch_sizes_cost`: the first batch of a size takes much longer than the
-    second, so that each size has to be warmed up.
+    second, so that each size has to be warmed up. `calls_at_once`: calls from several threads run side by side.
     """
 
     formats: Sequence[str] = ()
     precisions: Mapping[Precision, Precision] = field(default_factory=lambda: {"fp32": "fp32"})
     new_batch_sizes_cost: bool = False
+    calls_at_once: bool = False
 
 
 CAPABILITIES = {
-    "onnxruntime": Capabilities(("onnx",), {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}),
+    "onnxruntime": Capabilities(("onnx",), {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}, calls_at_once=True),
     # bf16 is the fp32 network, multiplied in bf16.
-    "openvino": Capabilities(("onnx",), {"fp32": "fp32", "bf16": "fp32", "int8": "int8"}, new_batch_sizes_cost=True),
+    "openvino": Capabilities(
+        ("onnx",), {"fp32": "fp32", "bf16": "fp32", "int8": "int8"}, new_batch_sizes_cost=True, calls_at_once=True
+    ),
     "mindspore": Capabilities(("mindir",), new_batch_sizes_cost=True),
     # Which of the first three is the device's is known when it is opened.
     "mindspore-lite": Capabilities(
         ("lite-mindir", "lite-mindir-ascend310", "lite-mindir-ascend310p", "mindir"), {"fp32": "fp32", "fp16": "fp16"}
     ),
-    "fake": Capabilities(),
+    "fake": Capabilities(calls_at_once=True),
 }
 
 

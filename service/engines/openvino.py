@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,17 +34,26 @@ ONEDNN_ISA = "DNNL_MAX_CPU_ISA"
 class OpenVinoEngine:
     name = "openvino"
 
-    def __init__(self, model: openvino.CompiledModel, precision: Precision, bundle: Bundle) -> None:
+    def __init__(
+        self, alone: openvino.CompiledModel, beside: openvino.CompiledModel, precision: Precision, bundle: Bundle
+    ) -> None:
+        """`alone` computes one batch with all threads, `beside` several batches at once."""
         self.precision: Precision = precision
-        self.device: str = model.get_property("EXECUTION_DEVICES")[0]
+        self.device: str = alone.get_property("EXECUTION_DEVICES")[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
-        self._request: openvino.InferRequest | None = model.create_infer_request()
-        self._one_at_a_time = threading.Lock()
+        self._alone: openvino.InferRequest | None = alone.create_infer_request()
+        self._beside: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(beside.get_property("NUM_STREAMS")):
+            self._beside.put(beside.create_infer_request())
+        self._calls = 0
+        self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: Precision, threads: int) -> OpenVinoEngine:
-        """Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest;
+    def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> OpenVinoEngine:
+        """For `slots` calls at once; one that is alone has all the threads.
+
+        Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest;
         EngineUnavailable for bf16 on a CPU without it."""
         artifact = choose_artifact(cls.name, bundle, precision)
         if precision == "bf16":
@@ -53,24 +63,44 @@ class OpenVinoEngine:
             # Not Core.read_model: it would try all its formats in turn on a corrupt file, TensorFlow's among them.
             onnx = FrontEndManager().load_by_framework("onnx")
             model = onnx.convert(onnx.load(str(path)))
-            compiled = openvino.Core().compile_model(model, "CPU", _config(precision, threads))
+            alone = openvino.Core().compile_model(model, "CPU", _config(precision, threads, 1))
+            beside = (
+                openvino.Core().compile_model(model, "CPU", _config(precision, threads, slots)) if slots > 1 else alone
+            )
         except Exception as error:  # its exceptions share no base class but this
             raise BundleError(f"{path} cannot be loaded by OpenVINO: {error}") from error
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
         check_tensors(f"{path} input", _tensors(model.inputs), artifact.input, [3, size, size])
         check_tensors(f"{path} output", _tensors(model.outputs), artifact.output, [classes])
-        return cls(compiled, precision, bundle)
+        return cls(alone, beside, precision, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        with self._one_at_a_time:
-            if self._request is None:
-                raise RuntimeError("the engine is closed")
-            # The request reads the images where they are; its answer is its own memory, which the next one overwrites.
-            return np.array(self._request.infer([np.ascontiguousarray(images)], share_inputs=True)[0], np.float32)
+        with self._lock:
+            self._calls += 1
+            request = self._alone if self._calls == 1 else None
+        try:
+            return _infer(request, images) if request else self._infer_beside(images)
+        finally:
+            with self._lock:
+                self._calls -= 1
+
+    def _infer_beside(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._alone is None:
+            raise RuntimeError("the engine is closed")
+        request = self._beside.get()
+        try:
+            return _infer(request, images)
+        finally:
+            self._beside.put(request)
 
     def close(self) -> None:
-        self._request = None
+        self._alone, self._beside = None, SimpleQueue()
+
+
+def _infer(request: openvino.InferRequest, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    # The request reads the images where they are; its answer is its own memory, which the next one overwrites.
+    return np.array(request.infer([np.ascontiguousarray(images)], share_inputs=True)[0], np.float32)
 
 
 def _check_bf16() -> None:
@@ -86,10 +116,10 @@ def _check_bf16() -> None:
         )
 
 
-def _config(precision: Precision, threads: int) -> dict[str, object]:
+def _config(precision: Precision, threads: int, streams: int) -> dict[str, object]:
     return {
-        "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
         # Always said: OpenVINO takes bf16 by itself where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         # Two processes would pin their threads to the same cores.

@@ -146,6 +146,9 @@ class EngineProcess:
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def close(self) -> None:
         """Tell it to end, kill it if it takes longer than CLOSE_S."""
         try:

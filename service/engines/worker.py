@@ -105,6 +105,13 @@ class HostedEngine:
         with self._changed:
             return 0.0 if self._is_present else time.monotonic() - self._away_since
 
+    def restart(self) -> None:
+        """Kill the process: its supervisor starts the next one."""
+        with self._changed:
+            process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the process, by force if need be."""
         with self._changed:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service.batching import Batcher, Inferred
 from service.engines.fake import FakeEngine
-from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.metrics import Metrics
 
 SIZE, CLASSES, MAX_BATCH = 4, 5, 4
@@ -58,7 +58,6 @@ class World:
     """A batcher on a fake engine that waits for `gate` and fails on POISON; `batch_sizes` it was given."""
 
     slots: int = 1
-    max_queue_images: int = 8
     clock: Clock = field(default_factory=Clock)
     gate: threading.Event = field(default_factory=threading.Event)
     batch_sizes: list[int] = field(default_factory=list)
@@ -70,7 +69,6 @@ class World:
         self.batcher = Batcher(
             self.engine,
             max_batch_size=MAX_BATCH,
-            max_queue_images=self.max_queue_images,
             metrics=Metrics(self.registry),
             slots=self.slots,
             clock=self.clock,
@@ -190,23 +188,63 @@ def test_each_slot_takes_a_batch(run: Run) -> None:
     run(scenario())
 
 
-def test_a_full_queue_says_so_at_once_and_when_to_come_back(run: Run) -> None:
+def test_it_can_say_when_an_image_that_came_now_would_be_answered(run: Run) -> None:
     async def scenario() -> None:
-        world = World(max_queue_images=6)
-        world.batcher.learn_speed(2, 3.0)
-        world.batcher.learn_speed(4, 5.0)
+        world = World()
+        world.batcher.speed.learn(1, 3.0)
+        world.batcher.speed.learn_drained(1, 2.0)
+        assert world.batcher.backlog_s == 0.0
         await world.occupy_the_engine()
         waiting = [world.submit(picture(seed)) for seed in range(6)]
         await ticks()
         world.clock.now += 1.0
-        with pytest.raises(Overloaded) as refused:
-            await world.batcher.submit(picture(7))
-        # What is left of the running batch, then one of 4 and one of 2.
-        assert refused.value.retry_after_s == pytest.approx((3.0 - 1.0) + 5.0 + 3.0)
-        assert world.value("repvgg_predicted_wait_seconds") == pytest.approx(10.0)
-        assert world.batcher.longest_running_s == pytest.approx(1.0)
+        assert world.batcher.backlog_s == pytest.approx((3.0 - 1.0) + 6 * 2.0)
+        world.clock.now += 7.0  # 5 s late: it is believed to take as long again
+        assert world.batcher.backlog_s == pytest.approx(5.0 + 6 * 2.0)
+        assert world.batcher.longest_running_s == pytest.approx(8.0)
         world.gate.set()
         assert all(isinstance(outcome, Inferred) for outcome in await outcomes(*waiting))
+        assert world.batcher.backlog_s == 0.0
+
+    run(scenario())
+
+
+def test_with_several_slots_what_runs_is_gone_sooner(run: Run) -> None:
+    async def scenario() -> None:
+        world = World(slots=2)
+        world.batcher.speed.learn(1, 3.0)
+        first, second = await world.occupy_the_engine(), await world.occupy_the_engine()
+        assert world.batcher.backlog_s == pytest.approx(3.0)
+        world.gate.set()
+        await outcomes(first, second)
+
+    run(scenario())
+
+
+def test_the_speed_of_the_queue_is_learnt_while_images_wait_for_a_slot(run: Run) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+
+        def take_a_second(images: Image) -> None:
+            clock.now += 1.0
+
+        engine = FakeEngine(CLASSES, SIZE, fail=take_a_second)
+        batcher = Batcher(engine, max_batch_size=2, metrics=Metrics(CollectorRegistry()), clock=clock)
+        await batcher.submit(picture(0))
+        assert batcher.speed.image_s == 0.5  # of the curve: nobody waited
+        await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(5)))
+        # Batches of 2, 2 and 1, of which images waited during the first two.
+        assert batcher.speed.image_s == pytest.approx(2.0 / 3.0, rel=0.5)
+
+    run(scenario())
+
+
+def test_idle_slots_share_what_waits(run: Run) -> None:
+    async def scenario() -> None:
+        world = World(slots=2)
+        world.gate.set()
+        await asyncio.gather(*(world.batcher.submit(picture(seed)) for seed in range(3)))
+        assert sorted(world.batch_sizes) == [1, 2]
 
     run(scenario())
 
@@ -292,7 +330,7 @@ def test_an_image_that_cannot_make_its_deadline_is_dropped_before_the_engine(run
     async def scenario() -> None:
         world = World()
         world.gate.set()
-        world.batcher.learn_speed(1, 2.0)
+        world.batcher.speed.learn(1, 2.0)
         with pytest.raises(DeadlineExceeded):
             await world.batcher.submit(picture(1), deadline=world.clock.now + 1.0)
         assert world.batch_sizes == []
@@ -304,7 +342,7 @@ def test_an_estimate_that_only_refuses_fades(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.gate.set()
-        world.batcher.learn_speed(1, 2.0)
+        world.batcher.speed.learn(1, 2.0)
         for _ in range(200):
             [outcome] = await outcomes(world.submit(picture(1), world.clock.now + 1.0))
             if isinstance(outcome, Inferred):
@@ -318,7 +356,7 @@ def test_a_batch_takes_at_most_its_share_of_the_time_that_its_first_image_was_gi
     async def scenario() -> None:
         world = World()
         for images in (1, 2, 3, 4):
-            world.batcher.learn_speed(images, 0.1 * images)
+            world.batcher.speed.learn(images, 0.1 * images)
         await world.occupy_the_engine()
         tasks = [world.submit(picture(seed), world.clock.now + 0.5) for seed in range(4)]
         await ticks()
@@ -374,13 +412,12 @@ def test_a_batch_that_fails_says_nothing_about_the_speed(run: Run) -> None:
         batcher = Batcher(
             FakeEngine(CLASSES, SIZE, fail=fail),
             max_batch_size=2,
-            max_queue_images=8,
             metrics=Metrics(CollectorRegistry()),
             clock=clock,
         )
-        batcher.learn_speed(2, 0.5)
+        batcher.speed.learn(2, 0.5)
         await asyncio.gather(batcher.submit(picture(0)), batcher.submit(picture(1)), return_exceptions=True)
-        assert batcher.seconds_per_image == 0.25
+        assert batcher.speed.batch_s(2) == 0.5
 
     run(scenario())
 
@@ -394,7 +431,7 @@ def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run)
             raise NotReady("the engine is being started again", 7.0)
 
         engine = FakeEngine(CLASSES, SIZE, fail=fail)
-        batcher = Batcher(engine, max_batch_size=4, max_queue_images=8, metrics=Metrics(CollectorRegistry()))
+        batcher = Batcher(engine, max_batch_size=4, metrics=Metrics(CollectorRegistry()))
         fates = await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(3)), return_exceptions=True)
         assert [(type(fate), str(fate)) for fate in fates] == [(NotReady, "the engine is being started again")] * 3
         assert [fate.retry_after_s for fate in fates if isinstance(fate, NotReady)] == [7.0] * 3
@@ -408,6 +445,9 @@ def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Ru
     class Returning(FakeEngine):
         away_s = 2.0
 
+        def restart(self) -> None:
+            raise AssertionError("it is being started already")
+
     async def scenario() -> None:
         clock = Clock()
 
@@ -416,10 +456,33 @@ def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Ru
 
         engine = Returning(CLASSES, SIZE, fail=fail)
         registry = Metrics(CollectorRegistry())
-        batcher = Batcher(engine, max_batch_size=1, max_queue_images=8, metrics=registry, clock=clock)
-        batcher.learn_speed(1, 0.5)
+        batcher = Batcher(engine, max_batch_size=1, metrics=registry, clock=clock)
+        batcher.speed.learn(1, 0.5)
         assert (await batcher.submit(picture(0))).infer_s == 5.0
-        assert batcher.seconds_per_image == 0.5
+        assert batcher.speed.batch_s(1) == 0.5
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("kinds", "restarts"), [([POISON] * 5, 1), ([POISON] * 4 + [GOOD] + [POISON] * 4, 0)])
+def test_an_engine_that_fails_many_times_in_a_row_is_started_again(run: Run, kinds: list[float], restarts: int) -> None:
+    class Restartable(FakeEngine):
+        away_s = 0.0
+        restarts = 0
+
+        def restart(self) -> None:
+            self.restarts += 1
+
+    def fail(images: Image) -> None:
+        if (images[:, 0, 0, 0] == POISON).any():
+            raise RuntimeError("poison")
+
+    async def scenario() -> None:
+        engine = Restartable(CLASSES, SIZE, fail=fail)
+        batcher = Batcher(engine, max_batch_size=4, metrics=Metrics(CollectorRegistry()))
+        for seed, kind in enumerate(kinds):
+            await asyncio.gather(batcher.submit(picture(seed, kind)), return_exceptions=True)
+        assert engine.restarts == restarts
 
     run(scenario())
 
@@ -427,7 +490,7 @@ def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Ru
 def test_an_answer_of_the_wrong_shape_is_a_failure(run: Run) -> None:
     async def scenario() -> None:
         engine = FakeEngine(CLASSES, SIZE, answer=lambda images: np.zeros((len(images), CLASSES + 1), np.float32))
-        batcher = Batcher(engine, max_batch_size=4, max_queue_images=8, metrics=Metrics(CollectorRegistry()))
+        batcher = Batcher(engine, max_batch_size=4, metrics=Metrics(CollectorRegistry()))
         with pytest.raises(EngineFailed):
             await batcher.submit(picture(0))
 
@@ -443,7 +506,7 @@ def test_an_engine_that_uses_its_output_buffer_again_changes_no_answer(run: Run)
             return buffer
 
         engine = FakeEngine(CLASSES, SIZE, answer=answer)
-        batcher = Batcher(engine, max_batch_size=1, max_queue_images=8, metrics=Metrics(CollectorRegistry()))
+        batcher = Batcher(engine, max_batch_size=1, metrics=Metrics(CollectorRegistry()))
         images = [picture(seed) for seed in range(3)]
         answers = await asyncio.gather(*map(batcher.submit, images))
         assert [answer.logits[0] for answer in answers] == [image[0, 0, 0] for image in images]
@@ -509,7 +572,7 @@ def test_batches_are_counted(run: Run) -> None:
         await asyncio.gather(*(world.batcher.submit(picture(seed)) for seed in range(3)))
         assert world.value("repvgg_batch_size_count") == 1
         assert world.value("repvgg_batch_size_sum") == 3
-        assert world.batcher.seconds_per_image == 0.0  # on a clock that stands still
+        assert world.batcher.speed.batch_s(MAX_BATCH) == 0.0  # on a clock that stands still
 
     run(scenario())
 
@@ -563,7 +626,7 @@ class Schedule:
         elif name == "pass":
             world.clock.now += arguments[0]
         elif name == "learn":
-            world.batcher.learn_speed(*arguments)
+            world.batcher.speed.learn(*arguments)
         elif name == "open the gate":
             world.gate.set()
         elif name == "shut the gate":
@@ -587,10 +650,9 @@ class Schedule:
             assert caller.kind != GOOD
         elif isinstance(outcome, DeadlineExceeded):
             assert caller.has_deadline
-        elif isinstance(outcome, Draining):
-            assert self.closed
         else:
-            assert isinstance(outcome, Overloaded)
+            assert isinstance(outcome, Draining)
+            assert self.closed
 
 
 @settings(max_examples=150, deadline=None)

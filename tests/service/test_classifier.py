@@ -19,7 +19,7 @@ from models.errors import BundleError, ImageError
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import top_k
-from service.classifier import MOST_WARM_UP_SIZES, Classified, Classifier, warm_up_sizes
+from service.classifier import Classified, Classifier
 from service.engines.fake import FakeEngine
 from service.errors import (
     DeadlineExceeded,
@@ -42,10 +42,13 @@ def far() -> float:
 
 
 class Opened:
-    """`async with Opened(bundle) as it`: a classifier on the fake engine (its gate is open) or on `engine`."""
+    """`async with Opened(bundle) as it`: a classifier on the fake engine (its gate is open).
+
+    Equal images are computed one by one unless told otherwise: most tests take the same image again and again.
+    """
 
     def __init__(self, bundle: Path, *, fail: Callable[[Images], None] | None = None, **settings: Any) -> None:
-        self.settings = Settings(model=str(bundle), **settings)
+        self.settings = Settings(model=str(bundle), **{"single_flight": "off", **settings})
         self.registry = CollectorRegistry()
         self.gate = threading.Event()
         self.engine = FakeEngine(10, 32, gate=self.gate, fail=fail)
@@ -162,28 +165,71 @@ def test_a_bug_fails_only_its_image_and_shows_nothing(
     assert "Traceback" in caplog.text
 
 
-def test_an_image_that_finds_too_many_waiting_is_refused_before_it_is_decoded(
+def test_a_request_that_would_not_be_answered_in_time_is_refused_before_its_images_are_decoded(
     run: Run, tiny_bundle: Path, jpeg_bytes: bytes
 ) -> None:
     async def scenario() -> None:
-        async with Opened(tiny_bundle, max_queue_images=2) as it:
+        async with Opened(tiny_bundle) as it:
             first = await it.occupied(jpeg_bytes)
-            waiting = it.classify(jpeg_bytes, jpeg_bytes)
-            await it.until(lambda: it.classifier.batcher.queue_depth == 2)
-            [refused] = await it.classify(b"this would be undecodable")
+            it.classifier.batcher.speed.learn_drained(1, 1000.0)  # an hour for what follows
+            waiting = it.classify(jpeg_bytes, deadline=time.monotonic() + 36000)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 1)
+            [refused] = await it.classify(b"this would be undecodable", deadline=time.monotonic() + 10)
             assert isinstance(refused, Overloaded)
-            assert refused.retry_after_s >= 0
+            wait_s = it.classifier.predicted_wait_s
+            assert it.value("repvgg_predicted_wait_seconds") == pytest.approx(wait_s, rel=0.1)
+            assert 0.9 * wait_s < refused.retry_after_s + 8 < 1.1 * wait_s  # until it would fit, its own time included
             it.gate.set()
             assert all(isinstance(fate, Classified) for fate in [*await first, *await waiting])
 
     run(scenario())
 
 
-def test_images_being_decoded_count_as_waiting(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+def test_what_even_an_idle_server_could_not_do_in_time_is_told_so_until_the_estimate_has_faded(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
     async def scenario() -> None:
-        async with Opened(tiny_bundle, max_queue_images=2) as it:
-            fates = await it.classify(*[jpeg_bytes] * 5)
-            assert [type(fate) for fate in fates] == [Classified] * 2 + [Overloaded] * 3
+        async with Opened(tiny_bundle) as it:
+            it.classifier.batcher.speed.learn(1, 100.0)
+            [fate] = await it.classify(jpeg_bytes, deadline=time.monotonic() + 10)
+            assert isinstance(fate, DeadlineExceeded)
+            assert "take about" in fate.detail
+            for _ in range(1000):
+                [fate] = await it.classify(jpeg_bytes, deadline=time.monotonic() + 10)
+                if isinstance(fate, Classified):
+                    break
+            assert isinstance(fate, Classified)
+
+    run(scenario())
+
+
+def test_images_that_are_held_are_bounded_in_bytes_but_one_request_always_fits(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, max_queue_bytes=1) as it:
+            first = await it.occupied(jpeg_bytes)
+            [refused] = await it.classify(jpeg_bytes)
+            assert isinstance(refused, Overloaded)
+            it.gate.set()
+            assert isinstance((await first)[0], Classified)
+            assert all(isinstance(fate, Classified) for fate in await it.classify(jpeg_bytes, jpeg_bytes))
+
+    run(scenario())
+
+
+def test_decoding_counts_in_the_predicted_wait(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, decode_threads=1) as it:
+            await it.classify(jpeg_bytes)
+            idle_s = it.classifier.predicted_wait_s
+            slow = SlowBytes.of(jpeg_bytes)
+            decoding = it.classify(slow, slow, slow)
+            await it.until(slow.begun.is_set)
+            assert idle_s == 0.0
+            assert it.classifier.predicted_wait_s > 0.0
+            slow.gate.set()
+            await decoding
 
     run(scenario())
 
@@ -284,6 +330,103 @@ def test_a_caller_that_leaves_the_queue_frees_its_places(run: Run, tiny_bundle: 
     run(scenario())
 
 
+def test_a_caller_that_leaves_a_batch_in_the_engine_counts_as_such(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            leaving = await it.occupied(jpeg_bytes)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert it.value("repvgg_requests_cancelled_total", stage="infer") == 1
+            it.gate.set()
+
+    run(scenario())
+
+
+# --- equal images ---------------------------------------------------------------------------------------------------
+
+
+def test_equal_images_that_come_together_are_computed_once(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, png_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, single_flight="on") as it:
+            first = await it.occupied(png_bytes)
+            together = [it.classify(jpeg_bytes) for _ in range(3)]
+            await it.until(lambda: it.classifier.batcher.queue_depth == 1)
+            await asyncio.sleep(0)
+            it.gate.set()
+            fates = [(await task)[0] for task in together]
+            assert [fate.source for fate in fates] == ["miss", "collapsed", "collapsed"]
+            assert len({fate.predictions[0].score for fate in fates}) == 1
+            await first
+            assert it.value("repvgg_batch_size_sum") == 2
+            assert it.value("repvgg_images_total", format="jpeg") == 3
+            assert it.value("repvgg_images_shared_total", source="collapsed") == 2
+            [again] = await it.classify(jpeg_bytes)
+            assert again.source == "miss"  # nothing is kept unless told so
+
+    run(scenario())
+
+
+def test_one_that_leaves_takes_nothing_from_those_that_wait_for_the_same_image(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, png_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, single_flight="on") as it:
+            first = await it.occupied(png_bytes)
+            leaving, staying = it.classify(jpeg_bytes), it.classify(jpeg_bytes)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 1)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            it.gate.set()
+            assert isinstance((await staying)[0], Classified)
+            await first
+
+    run(scenario())
+
+
+def test_the_shorter_deadline_of_another_caller_is_not_ones_own(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, png_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, single_flight="on") as it:
+            first = await it.occupied(png_bytes)
+            hurried = it.classify(jpeg_bytes, deadline=time.monotonic() + 0.2)
+            patient = it.classify(jpeg_bytes)
+            assert isinstance((await hurried)[0], DeadlineExceeded)
+            it.gate.set()
+            assert isinstance((await patient)[0], Classified)
+            await first
+
+    run(scenario())
+
+
+def test_kept_answers_come_without_work_and_serve_every_top_k(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, cache_bytes=1 << 20) as it:
+            [computed] = await it.classify(jpeg_bytes)
+            [kept] = await it.classifier.classify([jpeg_bytes], top_k=5, deadline=far())
+            assert (computed.source, kept.source) == ("miss", "hit")
+            assert kept.predictions[:3] == computed.predictions
+            assert it.value("repvgg_batch_size_sum") == 1
+            assert it.value("repvgg_stage_duration_seconds_count", stage="infer") == 1
+
+    run(scenario())
+
+
+def test_what_is_wrong_with_an_image_is_not_kept(run: Run, tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle, cache_bytes=1 << 20) as it:
+            for _ in range(2):
+                [fate] = await it.classify(b"no image")
+                assert isinstance(fate, ImageError)
+            assert it.value("repvgg_decode_failures_total", reason="undecodable_image") == 2
+
+    run(scenario())
+
+
 def test_the_stages_of_an_answered_image_are_measured_and_counted(
     run: Run, tiny_bundle: Path, jpeg_bytes: bytes, png_bytes: bytes
 ) -> None:
@@ -318,7 +461,7 @@ def test_a_phones_jpeg_with_further_pictures_counts_as_jpeg(run: Run, tiny_bundl
 def test_warming_up_counts_nothing_but_measures_the_speed(run: Run, tiny_bundle: Path) -> None:
     async def scenario() -> None:
         async with Opened(tiny_bundle) as it:
-            assert it.classifier.batcher.seconds_per_image > 0
+            assert it.classifier.batcher.speed.image_s > 0
             assert it.value("repvgg_batch_size_count") == 0
             assert it.value("repvgg_engine_busy_seconds_total") == 0
 
@@ -419,13 +562,6 @@ def test_a_missing_bundle_is_named(run: Run, tmp_path: Path) -> None:
 def test_a_precision_the_bundle_does_not_have_is_named(run: Run, tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no onnx artifact of precision int8"):
         run(failing_open(tiny_bundle, precision="int8"))
-
-
-def test_where_a_new_batch_size_costs_each_is_run_before_anybody_waits() -> None:
-    assert warm_up_sizes("onnxruntime", 16) == [1, 16]
-    assert warm_up_sizes("openvino", 4) == [1, 2, 3, 4]
-    assert warm_up_sizes("openvino", 1000) == [*range(1, MOST_WARM_UP_SIZES + 1), 1000]
-    assert warm_up_sizes("one that was handed in", 1) == [1]
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_the_model_is_known_only_when_it_is_open() -> None:
     [
         ("repvgg_stage_duration_seconds_count", "stage", {"read", "decode", "queue", "infer", "respond"}),
         ("repvgg_requests_rejected_total", "reason", {"overload", "deadline", "limit", "draining"}),
-        ("repvgg_images_total", "format", {"jpeg", "png", "webp", "gif", "bmp", "tiff"}),
+        ("repvgg_images_total", "format", {"jpeg", "png", "webp", "gif", "bmp", "tiff", "tensor"}),
         ("repvgg_decode_failures_total", "reason", {"undecodable_image", "too_many_pixels"}),
         ("repvgg_engine_slots", "state", {"idle", "busy"}),
     ],
@@ -127,3 +127,10 @@ def test_the_lag_of_the_event_loop_is_watched(run: Callable[[Coroutine[Any, Any,
         assert (registry.get_sample_value("repvgg_event_loop_lag_seconds_count") or 0) > 0
 
     run(scenario())
+
+
+def test_the_process_is_measured_too() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"):
+        assert (registry.get_sample_value(name) or 0) > 0, name

@@ -31,12 +31,24 @@ def parse(*arguments: str) -> dict[str, object]:
 def test_a_flag_wins_over_its_variable_the_variable_over_the_default() -> None:
     environ = {"REPVGG_PORT": "1", "REPVGG_TIMEOUT_MS": "2", "PATH": "/bin"}
     settings, warnings = load_settings(parse("--port", "3"), environ)
-    assert (settings.port, settings.timeout_ms, settings.max_batch_size) == (3, 2, 16)
+    assert (settings.port, settings.timeout_ms, settings.max_batch_size) == (3, 2, None)
     assert warnings == []
 
 
 def test_an_empty_variable_is_not_given() -> None:
     assert load_settings({}, {"REPVGG_DECODE_THREADS": "", "REPVGG_API_KEYS": ""})[0] == Settings()
+
+
+def test_a_variable_wins_over_what_the_platform_sets_that_over_the_default() -> None:
+    vertex = {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
+    settings, _ = load_settings({}, vertex)
+    assert (settings.port, settings.vertex_health_route, settings.vertex_predict_route) == (8080, "/health", "/predict")
+    assert load_settings({}, vertex | {"REPVGG_PORT": "1"})[0].port == 1
+    assert load_settings(parse("--port", "2"), vertex)[0].port == 2
+    with pytest.raises(
+        ConfigError, match=r"^AIP_PREDICT_ROUTE=predict is not allowed: it must be a path that begins with /$"
+    ):
+        load_settings({}, {"AIP_PREDICT_ROUTE": "predict"})
 
 
 @pytest.mark.parametrize(
@@ -122,7 +134,8 @@ def test_the_help_names_every_setting_with_bounds_default_and_variable() -> None
         assert field.description
         if allowed(name) != "text":
             assert allowed(name) in text
-    assert "in 1..1024 (default 16; REPVGG_MAX_BATCH_SIZE)" in text
+    assert "in 1..1024 (default as many as pay, by measurement; REPVGG_MAX_BATCH_SIZE)" in text
+    assert "in 1..600000 (default 10000; REPVGG_TIMEOUT_MS)" in text
 
 
 @given(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,17 +9,19 @@ import pytest
 
 from models.errors import ImageError
 from models.topk import Prediction
-from service.api.answers import answer, note_timings
+from service.api.answers import answer, cache_status, note_timings
 from service.api.payloads import Upload
 from service.api.requests import Exchange
 from service.classifier import Classified, Fate, Timings
 from service.errors import EngineFailed, Overloaded
+from service.sharing import Source
 
-CAT = Classified([Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4))
+CAT = Classified([Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4), "miss")
 BAD = ImageError("undecodable_image", "not a readable image")
 SERVED = SimpleNamespace(
     bundle=SimpleNamespace(manifest=SimpleNamespace(name="tiny", version="1")),
     engine=SimpleNamespace(name="fake", precision="fp32"),
+    keeps_answers=False,
 )
 
 
@@ -91,7 +94,7 @@ def test_a_single_failure_is_told_without_ceremony() -> None:
 
 def test_of_several_images_each_stage_shows_its_maximum() -> None:
     noted = exchange()
-    slow_decode = Classified([], Timings(0.5, 0.0005, 0.001, 1))
+    slow_decode = Classified([], Timings(0.5, 0.0005, 0.001, 1), "miss")
     note_timings(noted, [CAT, BAD, slow_decode])
     assert (
         noted.server_timing()
@@ -103,3 +106,19 @@ def test_without_any_answer_there_are_no_stages_to_tell() -> None:
     noted = exchange()
     note_timings(noted, [BAD])
     assert noted.server_timing() == "total;dur=500.000"
+
+
+@pytest.mark.parametrize(
+    ("sources", "keeps", "status"),
+    [
+        (["miss"], False, None),
+        (["miss", "collapsed"], False, None),
+        (["miss", "hit"], True, "repvgg; fwd=miss"),
+        (["collapsed"], False, "repvgg; fwd=miss; collapsed"),
+        (["collapsed", "hit"], True, "repvgg; fwd=miss; collapsed"),
+        (["hit", "hit"], True, "repvgg; hit"),
+    ],
+)
+def test_the_cache_status_tells_what_most_had_to_be_done(sources: list[Source], keeps: bool, status: str) -> None:
+    fates = [*(replace(CAT, source=source) for source in sources), BAD]
+    assert cache_status(fates, keeps=keeps).get("Cache-Status") == status

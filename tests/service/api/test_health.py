@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 
-@pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz", "/startupz"])
+@pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz", "/startupz", "/ping", "/v2/health/live"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_all_is_well(client: TestClient, method: str, path: str) -> None:
     assert client.request(method, path).status_code == 200
@@ -59,16 +59,21 @@ def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Call
     class Leaving(FakeEngine):
         away_s = 0.0
 
+        def restart(self) -> None:
+            raise AssertionError("it is being started already")
+
     engine = Leaving(10, 32)
     client = serve(engine)
     engine.away_s = 1.5
     reply = client.get("/readyz?verbose")
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "not_ready", "1")
-    assert reply.json()["detail"] == "the engine's process ended 1.5 s ago and is being started again"
+    assert reply.json()["detail"] == "the engine failed 1.5 s ago and is being started again"
     assert reply.json()["checks"]["engine"] == "starting again"
     assert client.get("/livez").status_code == client.get("/startupz").status_code == 200
+    engine.away_s = 31.0
+    assert "could not be started again for 31 s" in client.get("/livez").json()["detail"]
     engine.away_s = 0.0
-    assert client.get("/readyz").status_code == 200
+    assert client.get("/readyz").status_code == client.get("/livez").status_code == 200
 
 
 def test_a_start_that_failed_is_told_without_internals(
@@ -83,7 +88,7 @@ def test_a_start_that_failed_is_told_without_internals(
 
 @pytest.mark.parametrize(("busy_s", "timeout_ms", "alive"), [(29, 1, True), (31, 1, False), (31, 20_000, True)])
 def test_an_engine_that_is_stuck_is_not_alive(busy_s: float, timeout_ms: int, alive: bool) -> None:
-    batcher = SimpleNamespace(longest_running_s=busy_s)
+    batcher = SimpleNamespace(longest_running_s=busy_s, engine_away_s=0.0)
     lifecycle = SimpleNamespace(classifier=SimpleNamespace(batcher=batcher))
     request = Request({"type": "http", "state": {"exchange": Exchange("r", "/livez", 0.0, lambda: 0.0)}})
     reply = asyncio.run(Probes(lifecycle, Settings(timeout_ms=timeout_ms)).livez(request))

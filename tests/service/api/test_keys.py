@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 KEYS = ("first-key", "second-key")
-OPEN = ["/livez", "/healthz", "/readyz", "/startupz", "/metrics"]
-CLOSED = ["/", "/models", "/docs", "/openapi.json", "/unknown"]
+OPEN = [
+    *("/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"),
+    *("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"),
+]
+CLOSED = ["/", "/models", "/docs", "/openapi.json", "/unknown", "/v2", "/v2/models/tiny", "/v2/models/ready/config"]
 
 
 @pytest.fixture

@@ -73,7 +73,11 @@ def test_the_query_is_described(document: dict[str, Any]) -> None:
 
 
 def test_every_path_is_there(document: dict[str, Any]) -> None:
-    expected = {"/classify", "/models", "/metrics", "/livez", "/healthz", "/readyz", "/startupz"}
+    expected = {"/classify", "/models", "/metrics", "/livez", "/healthz", "/readyz", "/startupz", "/ping"}
+    model = "/v2/models/{name}"
+    for path in (model, f"{model}/versions/{{version}}"):
+        expected |= {path, f"{path}/ready", f"{path}/config", f"{path}/infer"}
+    expected |= {"/v2", "/v2/health/live", "/v2/health/ready"}
     assert set(document["paths"]) == expected
 
 

@@ -155,7 +155,7 @@ def test_a_client_that_leaves_stops_its_work_and_gets_nothing(
     assert asyncio.run(scenario()).sent == []
     (line,) = access_lines(caplog)
     assert (line.status, line.path) == (CLIENT_LEFT, "/classify")
-    assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "queue"}) == 1
+    assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "infer"}) == 1
     assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "read"}) == 0
     labels = {"route": "/classify", "code": "499"}
     assert registry.get_sample_value("repvgg_request_duration_seconds_count", labels) == 1
@@ -243,11 +243,11 @@ def test_a_problem_is_logged_with_its_code_and_never_with_the_query(
 def test_probes_are_logged_only_when_they_fail(
     serve: Callable[..., TestClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = serve()
+    client = serve(vertex_health_route="/vertex")
     caplog.set_level(logging.INFO)
     caplog.clear()
-    client.get("/livez")
-    client.get("/metrics")
+    for path in ("/livez", "/metrics", "/ping", "/vertex", "/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"):
+        assert client.get(path).status_code == 200
     assert access_lines(caplog) == []
     client.app.state.lifecycle.drain()
     client.get("/readyz")

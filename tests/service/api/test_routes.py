@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,11 @@ def test_the_three_bodies_give_the_same_predictions(client: TestClient, jpeg_byt
     assert form == {"index": 0, "filename": "a.jpg", "predictions": expected}
     assert first == {"index": 0, "predictions": expected}
     assert second == {"index": 1, "predictions": expected}
+
+
+def test_sagemaker_s_route_is_classify_by_another_name(client: TestClient, jpeg_bytes: bytes) -> None:
+    reply = client.post("/invocations", content=jpeg_bytes, headers=JPEG)
+    assert reply.json()["results"][0]["predictions"] == classify(client, jpeg_bytes)
 
 
 def test_several_images_are_answered_in_order(client: TestClient, draw_image: Callable[..., bytes]) -> None:
@@ -158,12 +165,22 @@ def test_an_engine_that_raises_answers_500_without_internals(
     assert classify(client, jpeg_bytes)
 
 
-def test_a_full_queue_says_when_to_come_back(serve: Callable[..., TestClient], draw_image: Any) -> None:
-    files = [("image", (f"{seed}.jpg", draw_image(seed))) for seed in range(4)]
-    client = serve(max_queue_images=1)
-    results = client.post("/classify", files=files).json()["results"]
-    codes = [result.get("error", {}).get("code") for result in results]
-    assert codes == [None, "overloaded", "overloaded", "overloaded"]
+def test_an_overloaded_server_says_when_to_come_back(
+    serve: Callable[..., TestClient], draw_image: Any, jpeg_bytes: bytes
+) -> None:
+    gate = threading.Event()
+    gate.set()
+    client = serve(FakeEngine(10, 32, gate=gate), max_queue_bytes=1)
+    gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(classify, client, draw_image(1))
+        while 'repvgg_engine_slots{state="busy"} 1.0' not in client.get("/metrics").text:
+            time.sleep(0.01)
+        reply = client.post("/classify", content=jpeg_bytes, headers=JPEG)
+        gate.set()
+        assert first.result()
+    assert (reply.status_code, reply.json()["code"]) == (503, "overloaded")
+    assert int(reply.headers["retry-after"]) >= 1
 
 
 def test_before_the_model_is_open_classify_says_not_ready(serve: Callable[..., TestClient], jpeg_bytes: bytes) -> None:

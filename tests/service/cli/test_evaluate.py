@@ -86,7 +86,10 @@ def test_a_folder_without_images_says_how_they_should_lie(
 
 def test_the_answers_of_an_image_are_its_labels_the_best_first() -> None:
     timings = Timings(0.0, 0.0, 0.0, 1)
-    assert answers_of(Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings)) == ["cat", "dog"]
+    assert answers_of(Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings, "miss")) == [
+        "cat",
+        "dog",
+    ]
     assert answers_of(ImageError("undecodable_image", "broken")) == []
 
 

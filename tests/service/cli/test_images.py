@@ -41,9 +41,9 @@ def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None
         find_images([tmp_path])
 
 
-@pytest.mark.parametrize("max_queue_images", [1, 256])
-def test_answers_come_in_order_however_short_the_queue(photos: Path, tiny_bundle: Path, max_queue_images: int) -> None:
-    settings = Settings(model=str(tiny_bundle), engine="fake", max_queue_images=max_queue_images, max_batch_size=2)
+@pytest.mark.parametrize("max_queue_bytes", [1, 1 << 30])
+def test_answers_come_in_order_however_short_the_queue(photos: Path, tiny_bundle: Path, max_queue_bytes: int) -> None:
+    settings = Settings(model=str(tiny_bundle), engine="fake", max_queue_bytes=max_queue_bytes, max_batch_size=2)
     paths = [*find_images([photos]), photos / "cat" / "notes.txt", photos / "gone.jpg"]
 
     async def scenario() -> list[tuple[Path, object]]:

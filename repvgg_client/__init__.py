@@ -1,0 +1,27 @@
+"""Ask a repvgg server what is in your images.
+
+    from repvgg_client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        for result in client.classify("photos/", top_k=3):
+            print(result.name, result.predictions or result.error)
+
+It needs httpx; Pillow too for those who pass its images, or numpy arrays. Nothing of the server is imported.
+"""
+
+from repvgg_client.client import AsyncClient, Client
+from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
+from repvgg_client.images import Image
+from repvgg_client.results import ImageFault, Prediction, Result
+
+__all__ = [
+    "Client",
+    "AsyncClient",
+    "Image",
+    "Result",
+    "Prediction",
+    "ImageFault",
+    "ClientError",
+    "ConnectionFailed",
+    "ProblemError",
+]

@@ -1,0 +1,60 @@
+"""Google Vertex AI's prediction route: `{"instances": [{"b64": "..."}]}` -> `{"predictions": [...]}`.
+
+1. each instance has its own prediction, in order: an item of the `results` of /classify;
+2. there is no such route unless the platform names one, and then it wins over ours of that path.
+
+Source: "Custom container requirements" in its documentation. The health route is among the probes.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from service.api.answers import answer_as, classify_images
+from service.api.lifecycle import Lifecycle
+from service.api.payloads import Upload, decode_base64, explain, read_body, refuse_countless, too_many_images
+from service.api.problems import RequestError
+from service.api.requests import Exchange, read_in_time
+from service.api.routes import read_timeout_ms, read_top_k
+from service.api.schemas import VertexAnswer, VertexRequest
+from service.settings import Settings
+
+_FORM = '{"instances": [{"b64": "..."}]}'
+
+
+class Vertex:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
+        self._lifecycle = lifecycle
+        self._settings = settings
+
+    def add_to(self, router: APIRouter) -> None:
+        if route := self._settings.vertex_predict_route:
+            router.add_api_route(route, self.predict, methods=["POST"], include_in_schema=False)
+
+    async def predict(self, request: Request) -> Response:
+        exchange = Exchange.of(request)
+        classifier = self._lifecycle.serving()
+        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
+        asked, uploads = await read_in_time(exchange, self._read(request), self._settings.timeout_ms)
+        parameters = {name: str(value) for name, value in asked.parameters.items()}
+        top_k = read_top_k(parameters, len(classifier.bundle.labels))
+        timeout_s = read_timeout_ms(parameters, self._settings.timeout_ms) / 1000
+        images = [upload.content for upload in uploads]
+        fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_s)
+        return answer_as(exchange, classifier, uploads, fates, lambda results: VertexAnswer(predictions=results))
+
+    async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
+        content = await read_body(request, self._settings.max_body_bytes)
+        refuse_countless(content, self._settings.max_images_per_request)
+        try:
+            asked = VertexRequest.model_validate_json(content)
+        except ValidationError as error:
+            raise RequestError("malformed_request", explain(error, _FORM)) from error
+        if not asked.instances:
+            raise RequestError("malformed_request", "instances is empty: send at least one")
+        if len(asked.instances) > self._settings.max_images_per_request:
+            raise too_many_images(self._settings.max_images_per_request)
+        contents = [decode_base64(image.b64, f"instances[{i}].b64", i) for i, image in enumerate(asked.instances)]
+        return asked, [Upload(None, content) for content in contents]

@@ -1,0 +1,86 @@
+"""What is measured on the opened engine before anybody waits: it decides batch size, and what is promised at first.
+
+1. every batch size that will come is warm where a new one costs;
+2. without a number from the user, batches are as large as pays, and leave room for the latency objective;
+3. the speed of a queue is measured as it will be: with all slots of the engine at work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engines.base import Engine
+from service.engines.capabilities import CAPABILITIES
+from service.speed import ENGINE_SHARE, BatchSpeed, largest_useful_batch
+
+LARGEST_BATCH = 64
+MOST_WARM_UP_SIZES = 32
+RUNS = 2  # of each size that is measured, after the one that allocates
+ROUNDS = 3  # with all slots at work
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """`batch_s`: seconds of a batch by its number of images; `image_s`: of an image with all slots at work."""
+
+    max_batch_size: int
+    batch_s: dict[int, float]
+    image_s: float
+
+    def teach(self, speed: BatchSpeed) -> None:
+        for images, seconds in self.batch_s.items():
+            speed.learn(images, seconds)
+        speed.learn_drained(1, self.image_s)
+
+
+def tune(engine: Engine, slots: int, max_batch_size: int | None, objective_s: float) -> Tuning:
+    """Run batches of zeros; blocks. Raises what the engine raises."""
+    limit_s = ENGINE_SHARE * objective_s
+    batch_s: dict[int, float] = {}
+    for images in _sizes(max_batch_size or LARGEST_BATCH):
+        batch_s[images] = _fastest_s(engine, images)
+        if max_batch_size is None and largest_useful_batch(batch_s, limit_s) < images:
+            break
+    chosen = max_batch_size or largest_useful_batch(batch_s, limit_s)
+    able = CAPABILITIES.get(engine.name)
+    if able and able.new_batch_sizes_cost:
+        for images in range(1, min(chosen, MOST_WARM_UP_SIZES) + 1):
+            _together_s(engine, slots, images)
+    rounds_s = [_together_s(engine, slots, chosen) for _ in range(ROUNDS)]
+    return Tuning(chosen, {n: s for n, s in batch_s.items() if n <= chosen}, min(rounds_s) / (slots * chosen))
+
+
+def _sizes(largest: int) -> list[int]:
+    """1, 2, 4 ... and the largest."""
+    return sorted({*(1 << power for power in range(largest.bit_length())), largest})
+
+
+def _fastest_s(engine: Engine, images: int) -> float:
+    """Seconds for a batch of `images`: other work on the machine can only slow it down."""
+    pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
+    engine.infer(pixels)
+    times = [time.perf_counter()]
+    for _ in range(RUNS):
+        engine.infer(pixels)
+        times.append(time.perf_counter())
+    return float(min(np.diff(times)))
+
+
+def _together_s(engine: Engine, slots: int, images: int) -> float:
+    """Seconds until each slot has computed one batch of `images`, all at once."""
+    pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
+    all_there = threading.Barrier(slots)
+
+    def compute() -> float:
+        all_there.wait()
+        started = time.perf_counter()
+        engine.infer(pixels)
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(slots) as pool:
+        return max(future.result() for future in [pool.submit(compute) for _ in range(slots)])

@@ -1,0 +1,127 @@
+"""repvgg_client against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from repvgg_client import AsyncClient, Client, ConnectionFailed, ProblemError
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url, batch_size=3, concurrency=3) as client:
+        yield client
+
+
+@pytest.fixture
+def images(draw_image: Callable[..., bytes]) -> list[bytes]:
+    return [draw_image(seed) for seed in range(20)]
+
+
+@pytest.fixture
+def expected(http: Any, images: list[bytes]) -> list[list[tuple[Any, ...]]]:
+    results = http.post("/classify", files=[("image", ("x", image)) for image in images]).json()["results"]
+    return [[tuple(prediction.values()) for prediction in result["predictions"]] for result in results]
+
+
+def predictions(results: Any) -> list[list[tuple[Any, ...]]]:
+    return [[(p.label, p.class_id, pytest.approx(p.score)) for p in result.predictions] for result in results]
+
+
+def test_many_images_in_order(client: Client, images: list[bytes], expected: Any) -> None:
+    assert predictions(client.classify(images)) == expected
+    assert predictions(client.classify(iter(images[:2]))) == expected[:2]
+    assert client.classify([]) == []
+
+
+def test_many_images_in_order_for_asyncio(server: Server, images: list[bytes], expected: Any) -> None:
+    async def ask() -> Any:
+        async with AsyncClient(server.url, batch_size=3, concurrency=3) as client:
+            return await client.classify(images)
+
+    assert predictions(asyncio.run(ask())) == expected
+
+
+def test_whatever_holds_an_image(client: Client, png_bytes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder" / "a.png"
+    file.write_bytes(png_bytes)
+    image = Image.open(BytesIO(png_bytes))
+    results = client.classify([png_bytes, str(file), file.parent, image, np.asarray(image)], top_k=2)
+    assert [result.name for result in results] == [None, str(file), str(file), None, None]
+    assert predictions(results) == [predictions(results)[0]] * 5
+    assert len(results[0].predictions) == 2
+
+
+def test_a_broken_image_is_a_result_alone_and_among_others(client: Client, png_bytes: bytes) -> None:
+    for images in ([b"junk"], [b"junk", png_bytes]):
+        results = client.classify(images)
+        assert results[0].error is not None
+        assert results[0].error.code == "undecodable_image"
+        assert results[0].predictions == ()
+    assert results[1].error is None
+
+
+def test_a_problem_is_an_exception_that_knows_all_of_it(client: Client, server: Server, png_bytes: bytes) -> None:
+    with pytest.raises(ProblemError) as caught:
+        client.classify(png_bytes, top_k=11)
+    problem = caught.value
+    assert (problem.status, problem.code) == (422, "invalid_parameter")
+    assert problem.detail == "top_k=11 is not a whole number in 1..10"
+    assert problem.request_id is not None
+    assert len(problem.request_id) == 32
+
+
+def test_the_first_error_ends_the_call(client: Client, server: Server, images: list[bytes]) -> None:
+    with pytest.raises(ProblemError):
+        client.classify(images, top_k=11)
+
+    async def ask() -> None:
+        async with AsyncClient(server.url, batch_size=1) as client:
+            await client.classify(images, top_k=11)
+
+    with pytest.raises(ProblemError):
+        asyncio.run(ask())
+
+
+def test_who_comes_before_the_model_is_open_comes_back_with_its_key(
+    start: Callable[..., Server], images: list[bytes]
+) -> None:
+    url = start(environ={"REPVGG_API_KEYS": "secret"}).wait_for_line("listening")["url"]
+    with Client(url, api_key="secret", timeout_s=60) as client:
+        assert all(result.error is None for result in client.classify(images))
+    with Client(url) as client, pytest.raises(ProblemError, match="401 unauthorized"):
+        client.classify(images)
+
+
+def test_without_a_server_the_connection_fails_in_time(png_bytes: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with Client(url) as client, pytest.raises(ConnectionFailed, match="the connection was lost"):
+        client.classify(png_bytes, timeout_s=0.5)
+
+
+def test_cancelling_leaves_nothing_under_way(images: list[bytes]) -> None:
+    async def ask(url: str) -> int:
+        async with AsyncClient(url, batch_size=1, concurrency=4) as client:
+            call = asyncio.create_task(client.classify(images))
+            await asyncio.sleep(0.2)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            return len(asyncio.all_tasks())
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and never answers
+        assert asyncio.run(ask(f"http://127.0.0.1:{silent.getsockname()[1]}")) == 1

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.engines.fake import FakeEngine
+from service.speed import BatchSpeed, largest_useful_batch
+from service.tuning import MOST_WARM_UP_SIZES, tune
+
+Images = NDArray[np.float32]
+
+
+@pytest.mark.parametrize(
+    ("batch_s", "limit_s", "largest"),
+    [
+        ({1: 0.010, 2: 0.011, 4: 0.012, 8: 0.020, 16: 0.039, 32: 0.078}, 0.04, 8),  # 16 make an image no cheaper
+        ({1: 0.010, 2: 0.011, 4: 0.012, 8: 0.020}, 0.015, 4),
+        ({1: 0.010, 2: 0.020}, 1.0, 1),
+        ({1: 5.0, 2: 6.0}, 0.04, 1),
+        ({1: 0.0, 2: 0.0}, 1.0, 2),
+    ],
+)
+def test_a_batch_is_as_large_as_pays_within_the_limit(batch_s: dict[int, float], limit_s: float, largest: int) -> None:
+    assert largest_useful_batch(batch_s, limit_s) == largest
+
+
+class Measured(FakeEngine):
+    """An engine that takes `seconds(images)` and notes the sizes of its batches and how many ran at once."""
+
+    def __init__(self, seconds: Callable[[int], float], name: str = "fake") -> None:
+        super().__init__(5, 4, answer=self._take)
+        self.name = name
+        self.sizes: list[int] = []
+        self.most_at_once = 0
+        self._seconds = seconds
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def _take(self, images: Images) -> Images:
+        with self._lock:
+            self.sizes.append(len(images))
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+        time.sleep(self._seconds(len(images)))
+        with self._lock:
+            self._running -= 1
+        return self.logits(images)
+
+
+def test_where_larger_batches_are_cheaper_they_are_taken_until_the_objective_is_in_danger() -> None:
+    engine = Measured(lambda images: 0.02 + 0.001 * images)
+    tuning = tune(engine, slots=1, max_batch_size=None, objective_s=0.2)  # 0.08 s for a batch
+    assert tuning.max_batch_size == 32
+    assert set(tuning.batch_s) == {1, 2, 4, 8, 16, 32}
+    assert tuning.image_s == pytest.approx(0.052 / 32, rel=0.5)
+
+
+def test_where_larger_batches_cost_as_much_an_image_they_are_not_taken() -> None:
+    engine = Measured(lambda images: 0.02 * images**1.3)
+    assert tune(engine, slots=1, max_batch_size=None, objective_s=10.0).max_batch_size == 1
+    assert max(engine.sizes) == 2
+
+
+def test_a_number_from_the_user_is_kept_and_measured() -> None:
+    engine = Measured(lambda images: 0.02 * images)
+    tuning = tune(engine, slots=1, max_batch_size=3, objective_s=0.001)
+    assert tuning.max_batch_size == 3
+    assert set(tuning.batch_s) == {1, 2, 3}
+    speed = BatchSpeed(3)
+    tuning.teach(speed)
+    assert speed.batch_s(2) == tuning.batch_s[2]
+    assert speed.image_s == pytest.approx(tuning.image_s)
+
+
+def test_the_speed_of_a_queue_is_measured_with_all_slots_at_work() -> None:
+    engine = Measured(lambda images: 0.02)
+    tuning = tune(engine, slots=3, max_batch_size=2, objective_s=1.0)
+    assert engine.most_at_once == 3
+    assert tuning.image_s == pytest.approx(0.02 / 6, rel=0.9)
+
+
+def test_every_batch_size_that_will_come_is_warm_where_a_new_one_costs() -> None:
+    engine = Measured(lambda images: 0.0, name="openvino")
+    tune(engine, slots=2, max_batch_size=7, objective_s=1.0)
+    assert all(engine.sizes.count(size) >= 2 for size in range(1, 8))
+    engine = Measured(lambda images: 0.0, name="openvino")
+    tune(engine, slots=1, max_batch_size=100, objective_s=1.0)
+    assert set(engine.sizes) == {*range(1, MOST_WARM_UP_SIZES + 1), 64, 100}
+    engine = Measured(lambda images: 0.0, name="onnxruntime")
+    tune(engine, slots=1, max_batch_size=7, objective_s=1.0)
+    assert set(engine.sizes) == {1, 2, 4, 7}
