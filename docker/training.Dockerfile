@@ -18,6 +18,9 @@ LABEL org.opencontainers.image.title="repvgg training" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# What MindSpore's wheel needs beside itself; CANN's Ubuntu images have it already.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/repvgg /opt/repvgg
 COPY models /app/models
 COPY training /app/training
