@@ -22,13 +22,6 @@ RUN tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation
     && tools/bin/pip --python /opt/repvgg/bin/python install --no-index --no-deps --prefix /own wheels/*.whl
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="repvgg service" \
-      org.opencontainers.image.description="RepVGG image classification over HTTP" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/repvgg /opt/repvgg
 COPY --from=build /own /opt/repvgg
 COPY docker/healthcheck.py /opt/repvgg/
@@ -46,3 +39,11 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-I", "/opt/repvgg/healthcheck.py"]
 ENTRYPOINT ["repvgg"]
 CMD ["serve"]
+# What changes most comes last, so that all layers above are kept.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="repvgg service" \
+      org.opencontainers.image.description="RepVGG image classification over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

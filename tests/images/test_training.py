@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "k8s" / "jobs" / "train-cpu.yaml"
 CLASSES = open_bundle(find_bundle("repvgg-tiny-cifar10")).labels
+# The Job's claims; the tests have volumes of their own, and never touch those of the person whose podman this is.
+VOLUMES = {name: f"test-{name}" for name in ("repvgg-images", "repvgg-runs", "repvgg-models")}
 IMAGES_PER_CLASS = {"train": 13, "val": 2}
 TRAIN_LIMIT_S = 280.0
 
@@ -35,8 +37,11 @@ def draw(folder: Path) -> None:
 
 
 def pod_of(job: dict[str, object], image: str) -> dict[str, object]:
-    """The pod that the Job would start, of the image under test, for two epochs: podman knows pods, not Jobs."""
+    """The pod that the Job would start, of the image and volumes under test, for two epochs: podman knows no Jobs."""
     spec = job["spec"]["template"]["spec"]
+    for volume in spec["volumes"]:
+        if claim := volume.get("persistentVolumeClaim"):
+            claim["claimName"] = VOLUMES[claim["claimName"]]
     for container in (*spec["initContainers"], *spec["containers"]):
         container["image"] = image
         container["args"].append("--epochs=2")
@@ -45,12 +50,13 @@ def pod_of(job: dict[str, object], image: str) -> dict[str, object]:
 
 @pytest.fixture
 def volumes(podman: Podman) -> Iterator[dict[str, Path]]:
-    """The volumes that the Job claims, images drawn -> their folders."""
-    names = ("repvgg-images", "repvgg-runs", "repvgg-models")
+    """The volumes for what the Job claims, images drawn -> their folders by the names in the Job."""
+    names = VOLUMES.values()
+    podman.run("volume", "rm", "--force", *names)  # of a run that was killed
     folders = {}
-    for name in names:
+    for claim, name in VOLUMES.items():
         podman("volume", "create", name)
-        folders[name] = Path(podman("volume", "inspect", "--format={{.Mountpoint}}", name).strip())
+        folders[claim] = Path(podman("volume", "inspect", "--format={{.Mountpoint}}", name).strip())
     draw(folders["repvgg-images"])
     yield folders
     podman("volume", "rm", "--force", *names)
@@ -69,7 +75,7 @@ def test_the_job_trains_and_exports_a_bundle_that_the_service_serves_read_only(
     manifest.write_text(yaml.safe_dump(pod))
     try:
         # Comes back when the init container, the training, has ended.
-        podman("play", "kube", manifest, limit_s=TRAIN_LIMIT_S)
+        podman("play", "kube", "--replace", manifest, limit_s=TRAIN_LIMIT_S)
         export = "repvgg-train-cpu-export"
         told = podman.run("logs", "--follow", export, limit_s=TRAIN_LIMIT_S)
         assert podman("wait", export).strip() == "0", told.stdout + told.stderr
@@ -79,7 +85,7 @@ def test_the_job_trains_and_exports_a_bundle_that_the_service_serves_read_only(
     assert trained.training.epochs == 2
     assert trained.training.git_commit == "0123abc"
     model = "--env=REPVGG_MODEL=/models/repvgg-tiny-cifar10/3"
-    container = start("--volume=repvgg-models:/models:ro", model).wait_until_healthy()
+    container = start(f"--volume={VOLUMES['repvgg-models']}:/models:ro", model).wait_until_healthy()
     served = container.get("/models").json()
     assert (served["name"], served["version"]) == ("repvgg-tiny-cifar10", "3")
     assert container.classify(ROOT / "models" / "samples" / "ship.jpg") in CLASSES
