@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The base of the images where no registry can be reached: Debian's Python, under the name of the official image.
+# A base for the images where no registry can be reached, of Debian's Python 3.11: for --build-arg BASE_IMAGE=...
 # Needs root, debootstrap and podman; takes a minute.
 set -euo pipefail
-name=docker.io/library/python:3.11-slim-bookworm
+name=localhost/debian-python:bookworm
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv bookworm "$tree"

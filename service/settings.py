@@ -3,7 +3,8 @@
 1. a flag wins over its variable, the variable over what the platform sets, that over the default;
 2. an unknown REPVGG_ variable is an error that names the nearest known one;
 3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
-4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
+4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key;
+5. a memory limit that the largest images may exceed is told with the way out.
 """
 
 from __future__ import annotations
