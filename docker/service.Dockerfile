@@ -4,14 +4,15 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
+ENV PIP_CACHE_DIR=/var/cache/pip
 RUN python -m venv tools && python -m venv --without-pip /opt/repvgg
 COPY requirements/build.lock requirements/
 # A private index or proxy is the secret pip.conf, which stays out of the image; without it pip uses its defaults.
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip install --require-hashes --requirement requirements/build.lock
 ARG LOCK=serve
 COPY requirements/${LOCK}.lock requirements/
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --require-hashes --requirement requirements/${LOCK}.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY models models

@@ -4,16 +4,18 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
+ENV PIP_CACHE_DIR=/var/cache/pip
 RUN python -m venv tools && python -m venv --without-pip /opt/repvgg
 COPY requirements/train.lock requirements/
 # A private index or proxy is the secret pip.conf, which stays out of the image; without it pip uses its defaults.
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --require-hashes --requirement requirements/train.lock
 
 FROM ${BASE_IMAGE}
 # What MindSpore's wheel needs beside itself; CANN's Ubuntu images have it already.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /opt/repvgg /opt/repvgg
 COPY models /app/models
 COPY training /app/training
