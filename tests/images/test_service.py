@@ -22,6 +22,8 @@ SHIP = ROOT / "models" / "samples" / "ship.jpg"
 SHIPPED = find_bundle("repvgg-tiny-cifar10")
 SBOM = ROOT / "scripts" / "sbom.py"
 MEGABYTE = 1_000_000
+# The first one builds the image.
+pytestmark = pytest.mark.timeout(1200)
 # POST, from inside the container: one without a network can be reached in no other way.
 ASK_INSIDE = """
 import os, sys, urllib.request
