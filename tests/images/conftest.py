@@ -84,12 +84,12 @@ class Podman:
 class Container:
     """One that runs in the background on a free port of this machine."""
 
-    def __init__(self, podman: Podman, image: str, options: tuple[object, ...], command: tuple[str, ...]) -> None:
+    def __init__(self, podman: Podman, image: str, options: tuple[object, ...]) -> None:
         self.podman = podman
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
         port = self.url.rpartition(":")[2]
-        self.name = podman("run", "--detach", f"--env=REPVGG_PORT={port}", *options, image, *command).strip()
+        self.name = podman("run", "--detach", f"--env=REPVGG_PORT={port}", *options, image).strip()
 
     def state(self) -> dict[str, Any]:
         state = self.podman.inspect(self.name)["State"]
@@ -158,11 +158,11 @@ def training_image(podman: Podman) -> str:
 
 @pytest.fixture
 def start(podman: Podman, service_image: str) -> Iterator[Callable[..., Container]]:
-    """`start(*options of podman run, command=(...))` -> a hardened container of the service."""
+    """`start(*options of podman run)` -> a hardened container of the service."""
     started: list[Container] = []
 
-    def run(*options: object, command: tuple[str, ...] = ()) -> Container:
-        started.append(Container(podman, service_image, (*HARDENED, *options), command))
+    def run(*options: object) -> Container:
+        started.append(Container(podman, service_image, (*HARDENED, *options)))
         return started[-1]
 
     yield run
