@@ -110,7 +110,7 @@ def test_prometheus_and_grafana_find_each_other_and_the_service() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_accepts_the_configuration() -> None:
-    command = ["promtool", "check", "config", "--syntax-only", DOCKER / "prometheus" / "prometheus.yaml"]
+    command = ["promtool", "check", "config", DOCKER / "prometheus" / "prometheus.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
