@@ -112,11 +112,13 @@ class Choice(BaseModel):
 
 
 class ModelDescription(ServedModel):
-    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words."""
+    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words.
+    `pixels`: exact or fast."""
 
     manifest: dict[str, Any]
     speed: Speed
     device: str
+    pixels: str
     choice: Choice | None
 
 

@@ -16,7 +16,7 @@ from service.cli.console import AddressUnavailable, Console
 from service.errors import ServiceError
 from service.settings import ENGINE_FLAGS, Settings, add_flags, affinity_cpus, cpu_quotas, load_settings, usable_cpus
 
-FLAGS = ("model", *ENGINE_FLAGS, "decode_threads", "host", "port")
+FLAGS = ("model", *ENGINE_FLAGS, "pixels", "decode_threads", "host", "port")
 
 OK, WARNING, PROBLEM = "ok", "warning", "PROBLEM"
 
@@ -123,11 +123,12 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
     from service.engines.check import check_engine
-    from service.selection import open_engine
+    from service.selection import check_pixels, open_engine
 
     bundle = open_bundle(settings.model)
     artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in bundle.manifest.artifacts)
     yield OK, f"{bundle.manifest.name} {bundle.manifest.version} has {artifacts}; every checksum is right"
+    check_pixels(bundle, settings)
     engine, choice = open_engine(bundle, settings)
     try:
         check_engine(engine, bundle)
