@@ -17,10 +17,11 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageDraw
 
 from models import golden
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.manifest import Accuracy, Artifact, FastPixels, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
 from models.store import open_bundle, write_bundle
 from training import lite
+from training.versions import write_version
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -150,6 +151,21 @@ def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.Mod
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle with a random network of 10 classes on 32 x 32 pixels."""
     return write_tiny_bundle(tmp_path_factory.mktemp("store") / "tiny" / "1", tiny_network())
+
+
+@pytest.fixture(scope="session")
+def fast_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with a manifest that vouches for fast pixels."""
+    measured = FastPixels(images=500, agreement=0.99, exact_top1=0.9, fast_top1=0.898)
+    accuracy = Accuracy(top1={"fp32": 0.9}, max_top1_drop=0.005, fast_pixels=measured)
+    folder = tmp_path_factory.mktemp("store") / "tiny" / "3"
+    return write_version(open_bundle(tiny_bundle), folder, [], {}, {}, accuracy=accuracy).folder
+
+
+@pytest.fixture(scope="session")
+def large_photo() -> bytes:
+    """A JPEG that fast pixels change for the tiny bundle."""
+    return encode_drawing(2, "JPEG", (1203, 801))
 
 
 @pytest.fixture(scope="session")
