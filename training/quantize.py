@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"fast pixels: {fast}")
         if not flags.force:
             _refuse_losses(top1, fast, flags.max_top1_drop)
-        known = bundle.manifest.accuracy  # of the same fp32
-        fast = fast or (known.fast_pixels if known else None)
+        if fast is None and bundle.manifest.accuracy:
+            fast = bundle.manifest.accuracy.fast_pixels
         accuracy = Accuracy(top1=top1, max_top1_drop=flags.max_top1_drop, fast_pixels=fast)
         artifacts, files = _artifacts(bundle, models)
         tolerance = _tolerances(bundle, deltas)
