@@ -103,7 +103,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
 def read_pixels(image: Image.Image, fast: Preprocess | None = None) -> Image.Image:
     """An image as `open_image` gives it -> upright 8-bit RGB image (first frame). Raises ImageError.
 
-    With `fast`, a JPEG that has FAST_MARGIN times its short side and more comes resized as it says.
+    With `fast`, a JPEG far larger than that spec needs comes resized as it says.
     """
     try:
         if fast:

@@ -111,6 +111,23 @@ def test_a_truncated_jpeg_is_refused_in_both(photo: Image.Image) -> None:
             read_pixels(open_image(encoded[: len(encoded) // 2]), fast)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("progressive", [False, True])
+def test_whatever_bytes_are_wrong_it_is_an_image_error(photo: Image.Image, progressive: bool) -> None:
+    encoded = encode(photo.resize((283, 257)), progressive=progressive)
+    random, outcomes = np.random.default_rng(3), set()
+    for number in range(300):
+        spoiled = np.frombuffer(encoded, np.uint8).copy()
+        places = random.integers(0, len(encoded) if number % 2 else 700, 8)
+        spoiled[places] = random.integers(0, 256, 8)
+        try:
+            tensor = preprocess(spoiled.tobytes(), SPEC, max_pixels=200_000, pixels="fast")
+            outcomes.add(np.isfinite(tensor).all())
+        except ImageError as error:
+            outcomes.add(error.code)
+    assert {True, "undecodable_image"} <= outcomes <= {True, "undecodable_image", "too_many_pixels"}
+
+
 def test_exact_is_what_is_meant_where_nothing_is_said(photo: Image.Image) -> None:
     encoded = encode(photo)
     assert np.array_equal(preprocess(encoded, SPEC), preprocess(encoded, SPEC, pixels="exact"))
