@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # Escape sequences of ECMA-48.
 _PLAIN, _DIM = "\033[0m", "\033[2m"
 _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[31m"}
@@ -53,7 +54,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`12:00:00.123 INFO    batching       text                 name=value`, then the traceback."""
+    """`12:00:00.123 INFO    batching       text                 name=value`, then the traceback.
+
+    A request's path may hold anything: what would move a terminal's cursor, or begin another line, is escaped.
+    """
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__()
@@ -64,7 +68,8 @@ class ConsoleFormatter(logging.Formatter):
         level = self._in(_COLOURS.get(record.levelno, ""), f"{record.levelname:<7}")
         head = f"{self._in(_DIM, moment)} {level} {record.name.removeprefix('service.'):<14}"
         fields = " ".join(f"{name}={value}" for name, value in _unsaid(record).items())
-        line = f"{head} {record.getMessage():<{MESSAGE_WIDTH}} {self._in(_DIM, fields)}".rstrip()
+        message = record.getMessage().translate(_VISIBLE)
+        line = f"{head} {message:<{MESSAGE_WIDTH}} {self._in(_DIM, fields.translate(_VISIBLE))}".rstrip()
         traceback = self.formatException(record.exc_info) if record.exc_info else None
         return "\n".join(part for part in (line, traceback, record.stack_info) if part)
 

@@ -21,7 +21,8 @@ LARGEST = frozenset(
     {
         *("repvgg_predicted_wait_seconds", "repvgg_batch_expected_seconds"),
         *("repvgg_golden_delta", "repvgg_golden_tolerance"),
-        *("repvgg_model_info", "repvgg_build", "process_start_time_seconds"),
+        *("repvgg_model_info", "repvgg_build"),
+        *("process_start_time_seconds", "process_max_fds"),
     }
 )
 GAUGES = frozenset({"gauge", "info"})
