@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 from models.preprocess import preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 from service.engines import load_engine
 
 TYPES = {"raw": "image/jpeg", "form": "multipart/form-data; boundary=front-door"}
@@ -57,7 +57,7 @@ def alone(model: str, engine_name: str, image: bytes) -> Callable[[], None]:
 
     def classify() -> None:
         (logits,) = engine.infer(preprocess(image, bundle.manifest.preprocess)[None])
-        top_k(logits, bundle.labels, 5)
+        top_k(softmax(logits), bundle.labels, 5)
 
     return classify
 

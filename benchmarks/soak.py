@@ -30,7 +30,7 @@ from typing import Any
 
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
-from models.topk import Prediction, top_k
+from models.topk import Prediction, softmax, top_k
 from service.cli.wire import Address, Broken, Pool, PreparedRequest, Reply
 from service.engines import load_engine
 
@@ -156,7 +156,7 @@ def expected_of(model: str, engine: str, precision: str, photos: list[bytes]) ->
     bundle = open_bundle(model)
     loaded = load_engine(engine, bundle, precision, threads=1)
     tensors = (preprocess(photo, bundle.manifest.preprocess) for photo in photos)
-    return [top_k(loaded.infer(tensor[None])[0], bundle.labels, 1)[0] for tensor in tensors]
+    return [top_k(softmax(loaded.infer(tensor[None])[0]), bundle.labels, 1)[0] for tensor in tensors]
 
 
 def main() -> int:

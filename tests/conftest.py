@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageDraw
 
-from models import golden
+from models import golden, versions
 from models.manifest import Accuracy, Artifact, FastPixels, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
 from models.store import open_bundle, write_bundle
-from training import lite, versions
+from training import lite
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -172,7 +172,7 @@ def fast_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     measured = FastPixels(images=500, agreement=0.99, exact_top1=0.9, fast_top1=0.898)
     accuracy = Accuracy(top1={"fp32": 0.9}, max_top1_drop=0.005, fast_pixels=measured)
     folder = tmp_path_factory.mktemp("store") / "tiny" / "3"
-    return versions.write_version(open_bundle(tiny_bundle), folder, [], {}, {}, accuracy=accuracy).folder
+    return versions.write_version(open_bundle(tiny_bundle), folder, accuracy=accuracy).folder
 
 
 @pytest.fixture(scope="session")
