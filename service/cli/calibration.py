@@ -105,7 +105,7 @@ class Scores:
         """Reliability diagrams as it is and, if a temperature fits, with that."""
         fitted = calibration.fitted_temperature
         temperatures = [self.temperature] if fitted is None else [self.temperature, fitted]
-        return draw([(f"temperature {one:.4g}", self.bins(one)) for one in temperatures])
+        return draw([(f"accuracy by score, temperature {one:.4g}", self.bins(one)) for one in temperatures])
 
 
 def _bin(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
@@ -142,7 +142,8 @@ def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float
 def draw(plots: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:
     """RGB picture: a reliability diagram for each title with its bins, side by side.
 
-    A bar is the accuracy of a bin, red what its score says more or less; below, the share of the images in each bin.
+    A bar is the accuracy of a bin; red above the line is what its score says too little, below it too much. The grey
+    bars are the images.
     """
     width, height = MARGIN + len(plots) * (PLOT + GAP), MARGIN + PLOT + GAP + MARGIN
     picture = Image.new("RGB", (width, height), "white")
@@ -156,7 +157,7 @@ def draw(plots: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:
             pen.text((left + PLOT * tick, height - 35), f"{tick:g}", "black", font, "mm")
         pen.text(
             (left + PLOT / 2, height - 15),
-            "score (bar: accuracy; red: its distance from the score; below: images)",
+            "score (red above the line: right more often than it says)",
             "black",
             font,
             "mm",

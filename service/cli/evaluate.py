@@ -86,11 +86,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     shard = shards.Shard.parse(arguments.shard or "0/1")
     result, scores = asyncio.run(_evaluate(settings, arguments.data, shard, console, _calibrates(arguments)))
     calibration = scores.calibration() if scores else None
+    _report(result, calibration, arguments, console)
     if scores and calibration and arguments.reliability_diagram:
         _save(scores.draw(calibration), "--reliability-diagram", arguments.reliability_diagram)
     if calibration and arguments.write_temperature:
         _write_temperature(calibration, settings.model, arguments.write_temperature)
-    _report(result, calibration, arguments, console)
     return 0
 
 

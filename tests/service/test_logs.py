@@ -120,6 +120,7 @@ def test_a_path_begins_no_line_on_the_console_and_moves_no_cursor() -> None:
     stream = StringIO()
     configure("console", stream)
     logging.getLogger("service.access").info("GET %s", "/a\n12:00:00 INFO all is well\x1b[2J\x9b2J ä")
+    assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().endswith(" GET /a\\x0a12:00:00 INFO all is well\\x1b[2J\\x9b2J ä\n")
 
 
