@@ -56,7 +56,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 # What logits are divided by before the softmax; 1: as the network was trained.
-Temperature = Annotated[float, Field(ge=0.01, le=100.0)]
+COLDEST, HOTTEST = 0.01, 100.0
+Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
 # Names become folder names, URL segments and metric labels.
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 

@@ -170,8 +170,8 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        tracing = None if is_quiet(scope["path"], self._vertex_health_route) else self._tracing
-        exchange = Exchange.begin(scope, self._clock, tracing)
+        traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
+        exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
         scope.setdefault("state", {})["exchange"] = exchange
 
         async def stamp(message: Message) -> None:

@@ -11,19 +11,19 @@ Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Netw
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from models.manifest import COLDEST, HOTTEST
 from models.topk import Prediction, softmax
 
 BINS = 15
-COLDEST, HOTTEST = 0.01, 100.0  # temperatures, as the manifest allows them
 STEPS = 40  # of the bisection: the last one is 2e-11 of the first interval
-ROWS = 4096  # at once: a million scores of a thousand classes would not fit into memory
+ROWS = 4096  # at once: in float64, all scores of 50,000 images and 1000 classes would be 400 MB several times over
 PLOT, MARGIN, GAP, FONT_SIZE = 400, 50, 70, 12  # pixels
 BLUE, RED, GREY = (31, 95, 168), (230, 150, 130), (150, 150, 150)
 
@@ -85,9 +85,9 @@ class Scores:
         """As they would be with another temperature."""
         if not self.truths:
             return []
-        chunks = range(0, len(self.truths), ROWS)
-        best = np.concatenate([softmax(self.logits[row : row + ROWS], temperature).max(axis=1) for row in chunks])
-        right = self.logits.argmax(axis=1) == self.truths
+        logits = self.logits
+        best = np.concatenate([softmax(rows, temperature).max(axis=1) for rows in _chunks(logits)])
+        right = logits.argmax(axis=1) == self.truths
         numbers = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
         return [_bin(best[numbers == number], right[numbers == number]) for number in range(BINS)]
 
@@ -108,6 +108,10 @@ class Scores:
         return draw([(f"accuracy by score, temperature {one:.4g}", self.bins(one)) for one in temperatures])
 
 
+def _chunks(logits: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    return (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
+
+
 def _bin(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
     return Bin(len(scores), float(scores.mean()), float(right.mean())) if len(scores) else Bin(0, 0.0, 0.0)
 
@@ -126,8 +130,7 @@ def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float
 
     def slope(log_inverse: float) -> float:
         temperature = math.exp(-log_inverse)
-        chunks = (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
-        return true_logits - sum(float((softmax(chunk, temperature) * chunk).sum()) for chunk in chunks)
+        return true_logits - sum(float((softmax(rows, temperature) * rows).sum()) for rows in _chunks(logits))
 
     true_logits = float(logits[np.arange(len(truths)), list(truths)].sum(dtype=np.float64))
     low, high = -math.log(HOTTEST), -math.log(COLDEST)
