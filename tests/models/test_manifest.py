@@ -131,6 +131,8 @@ def test_a_wrong_type_names_the_key(values: Values, key: str, value: object) -> 
         ("golden.tolerance", {"fp64": 1.0}),
         ("golden.tolerance.fp32", 0.0),
         ("golden.tolerance.fp32", float("inf")),
+        ("temperature", 0.0),
+        ("temperature", 101.0),
         ("training.top1", 76.3),
         ("training.top5", -0.1),
         ("training.epochs", -1),
@@ -288,6 +290,11 @@ def test_it_vouches_for_a_precision_only_by_its_golden_tolerance_and_its_measure
     accuracy = None if top1 is None else {"top1": {"fp32": 0.855, precision: top1}, "max_top1_drop": 0.005}
     manifest = vouching(values, {"fp32": 0.001, "bf16": 0.1, "int8": 0.5}, accuracy)
     assert manifest.doubt(precision) == doubt
+
+
+def test_a_manifest_without_a_temperature_has_1(values: Values) -> None:
+    values.pop("temperature", None)
+    assert Manifest.from_json(json.dumps(values)).temperature == 1.0
 
 
 def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Values) -> None:
