@@ -1,4 +1,4 @@
-"""POST /classify, GET /models, GET /metrics, GET /.
+"""POST /classify, GET /models, GET /metrics.
 
 1. the deadline counts from the arrival of the request, its upload included;
 2. what would not be answered in time is refused before its body is read;
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
@@ -41,7 +41,6 @@ class Endpoints:
         router.add_api_route("/invocations", self.classify, methods=["POST"], include_in_schema=False)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
-        router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
 
     async def classify(self, request: Request) -> Response:
         """The best labels of one or more images."""
@@ -61,6 +60,7 @@ class Endpoints:
         classifier = self._lifecycle.serving()
         description = ModelDescription(
             **served_model(classifier).model_dump(),
+            labels=list(classifier.bundle.labels),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
@@ -72,12 +72,6 @@ class Endpoints:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._metrics.registry), headers={"Content-Type": media_type})
-
-    async def index(self) -> Response:
-        return JSONResponse(
-            {"service": "repvgg", "classify": "POST /classify", "documentation": "/docs", "model": "/models"}
-        )
-
 
 def read_top_k(query: Mapping[str, str], classes: int) -> int:
     """Raises RequestError `invalid_parameter`."""

@@ -1,0 +1,61 @@
+// Requests to this server: the key that it may ask for, and errors in words.
+
+const KEY = "repvgg-api-key";
+
+/** `code` as in the problem documents of the server, or of our own: unreachable, unreadable, unexpected. `lasting`: to
+ * ask the same again would not help. */
+export class Problem extends Error {
+  constructor(code, title, detail, { lasting = false, retryAfterMs = null } = {}) {
+    super(`${title}: ${detail}`);
+    Object.assign(this, { code, detail, lasting, retryAfterMs });
+  }
+}
+
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+/** The response, if it is a success. Throws a Problem. */
+export async function ask(path, options = {}) {
+  const headers = new Headers(options.headers);
+  if (hasKey()) headers.set("X-API-Key", sessionStorage.getItem(KEY));
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch {
+    throw new Problem("unreachable", "The server cannot be reached", "is it running, and is this device online?");
+  }
+  if (response.ok) return response;
+  throw await problemOf(response);
+}
+
+async function problemOf(response) {
+  const text = await response.text().catch(() => "");
+  try {
+    const told = JSON.parse(text);
+    const retryAfterS = response.headers.get("Retry-After");
+    return new Problem(told.code, told.title, told.detail, {
+      lasting: response.status < 500 && response.status !== 429,
+      retryAfterMs: retryAfterS && 1000 * retryAfterS,
+    });
+  } catch {
+    return new Problem("unexpected", `The answer was ${response.status} ${response.statusText}`, "it is not the service that said so, but something before it");
+  }
+}
+
+/** Wires the form that asks for a key; `retry` is called once there is one. Returns what shows the form. */
+export function keyForm(form, retry) {
+  const input = form.querySelector("input");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(KEY, input.value);
+    input.value = "";
+    form.hidden = true;
+    retry();
+  });
+  return (problem) => {
+    form.querySelector("label").textContent = hasKey() ? `That did not open it: ${problem.detail}` : "This server asks for an API key";
+    form.hidden = false;
+    input.focus();
+  };
+}
