@@ -73,6 +73,7 @@ class Endpoints:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._metrics.registry), headers={"Content-Type": media_type})
 
+
 def read_top_k(query: Mapping[str, str], classes: int) -> int:
     """Raises RequestError `invalid_parameter`."""
     text = query.get("top_k")

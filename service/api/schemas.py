@@ -112,8 +112,8 @@ class Choice(BaseModel):
 
 
 class ModelDescription(ServedModel):
-    """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine runs
-    on, in its runtime's words."""
+    """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine
+    runs on, in its runtime's words."""
 
     labels: list[str]
     manifest: dict[str, Any]
