@@ -1,5 +1,5 @@
 PYTHON ?= python3
-.PHONY: serve test check format lock train-demo
+.PHONY: serve test check format bench lock train-demo
 
 serve:  ## serve the default model bundle on http://127.0.0.1:8000
 	@$(PYTHON) scripts/setup.py serve
@@ -16,6 +16,11 @@ check:  ## format, lint, types, layers
 
 format:
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+PHOTOS ?= models/samples
+bench:  ## our service beside LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER
+	@$(PYTHON) scripts/setup.py dev
+	.venv/bin/python -m benchmarks.peers $(PHOTOS)
 
 train-demo:  ## train the small network on CIFAR-10 images in ./data/cifar10 (hours on a laptop)
 	@$(PYTHON) scripts/setup.py dev

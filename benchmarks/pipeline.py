@@ -1,6 +1,7 @@
 """The limit: JPEG bytes -> top-5 in one process on all cores, without a server. What serving is compared with.
 
 python -m benchmarks.pipeline FOLDER --model BUNDLE [--engine NAME] [--precision P] [--batches 1 4] [--rounds N]
+                           [--json]
 
 As many threads as CPUs, each decoding its own images and giving them, a batch at a time, to one engine whose calls
 take one thread each: nobody waits for anybody. Printed are images/s of the whole, of the pixels alone and of the engine
@@ -10,6 +11,7 @@ alone, taken in turn in one run.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="one JSON object last: batch -> the three speeds")
     flags = parser.parse_args()
     bundle, threads = open_bundle(flags.model), usable_cpus()
     streams: dict[str, int] = {"slots": threads} if flags.engine == "openvino" else {}
@@ -76,13 +79,16 @@ def main() -> int:
     print(
         f"{flags.model} on {engine.name} {engine.precision}, {len(photos)} photos, {threads} threads; images/s, medians"
     )
+    medians = {}
     for batch in flags.batches:
         kinds = {"whole": whole(batch), "pixels": pixels, "engine": alone(batch)}
         for work in kinds.values():
             in_threads(work, photos[: 2 * threads * batch], threads)
         found = [{kind: in_threads(work, photos, threads) for kind, work in kinds.items()} for _ in range(flags.rounds)]
-        cells = [f"{kind} {median(speeds[kind] for speeds in found):.1f}" for kind in kinds]
-        print(f"batch {batch}: {', '.join(cells)}", flush=True)
+        medians[batch] = {kind: median(speeds[kind] for speeds in found) for kind in kinds}
+        print(f"batch {batch}: {', '.join(f'{kind} {v:.1f}' for kind, v in medians[batch].items())}", flush=True)
+    if flags.json:
+        print(json.dumps(medians))
     return 0
 
 

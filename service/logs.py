@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
@@ -53,9 +54,21 @@ class ConsoleFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure(log_format: Literal["json", "console"], stream: TextIO, level: int = logging.INFO) -> None:
-    """Everything of `level` and above goes to `stream`, and only there. Called again, it starts afresh."""
+def _add_worker(number: int, record: logging.LogRecord) -> bool:
+    record.worker = number
+    return True
+
+
+def configure(
+    log_format: Literal["json", "console"], stream: TextIO, level: int = logging.INFO, worker: int | None = None
+) -> None:
+    """Everything of `level` and above goes to `stream`, and only there. Called again, it starts afresh.
+
+    `worker`: the number of this one of several processes, which every line then carries.
+    """
     output = logging.StreamHandler(stream)
+    if worker is not None:
+        output.addFilter(partial(_add_worker, worker))
     output.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.handlers = [output]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 
 from models.preprocess import FORMATS
 
@@ -126,6 +126,7 @@ class Metrics:
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
+        ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start
 
     def expect_labels(self, labels: Iterable[str]) -> None:
         """Make the children of `predictions` for the bundle's first MAX_LABELS labels."""

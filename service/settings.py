@@ -73,6 +73,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve on the port")
     max_batch_size: int | None = Field(None, ge=1, le=1024, description="most images the engine gets at once")
     max_queue_bytes: int = Field(
         256 * MEBIBYTE, ge=1, le=65536 * MEBIBYTE, description="memory for images that wait; more are refused at once"
@@ -88,9 +89,11 @@ class Settings(BaseModel):
         0, ge=0, le=65536 * MEBIBYTE, description="memory for the answers to the latest images; 0 keeps none"
     )
     timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
-    decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
-    engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
-    engine_slots: int | None = Field(None, ge=1, le=256, description="batches that the engine computes at once")
+    decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images, of each worker")
+    engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine, of each worker")
+    engine_slots: int | None = Field(
+        None, ge=1, le=256, description="batches that the engine computes at once, of each worker"
+    )
     drain_seconds: float = Field(
         5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )

@@ -60,6 +60,7 @@ _EXAMPLES = {
     400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
     401: _problem_example("unauthorized", "this key is not known"),
     404: _problem_example("not_found", "model cats version 1 is not served here, but repvgg-tiny-cifar10 version 1 is"),
+    409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
     415: _problem_example("unsupported_media_type", "the request has no Content-Type: send one image as image/* ..."),
     422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
@@ -86,13 +87,13 @@ def _problem_response(status: int) -> dict[str, Any]:
     return response
 
 
-def _parameter(name: str, description: str) -> dict[str, Any]:
+def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
     return {
         "name": name,
         "in": "query",
         "required": False,
         "description": description,
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": schema or {"type": "integer", "minimum": 1},
     }
 
 
@@ -135,6 +136,22 @@ MODELS: dict[str, Any] = {
     "operation_id": "models",
     "response_model": ModelDescription,
     "responses": problem_responses(401, 503),
+}
+RELOAD: dict[str, Any] = {
+    "tags": ["classify"],
+    "operation_id": "reload",
+    "response_model": ModelDescription,
+    "response_description": "This bundle serves now; requests that began before end on the one before it",
+    "responses": problem_responses(401, 409, 422, 500, 503),
+    "openapi_extra": {
+        "parameters": [
+            _parameter(
+                "version",
+                "another version of the serving bundle; when not given, what the setting `model` names",
+                type="string",
+            )
+        ],
+    },
 }
 HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
 METRICS: dict[str, Any] = {

@@ -113,13 +113,14 @@ class Choice(BaseModel):
 
 class ModelDescription(ServedModel):
     """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine
-    runs on, in its runtime's words."""
+    runs on, in its runtime's words. `workers`: processes that serve it."""
 
     labels: list[str]
     manifest: dict[str, Any]
     speed: Speed
     device: str
     choice: Choice | None
+    workers: int
 
 
 class Health(BaseModel):

@@ -21,4 +21,4 @@ class UsageError(Exception):
 
 
 class AddressUnavailable(Exception):
-    """The server cannot listen where it was told to. The text names host, port and a way out."""
+    """The server cannot listen where it was told to, or none answers there. The text names the address and why."""

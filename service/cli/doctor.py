@@ -1,4 +1,4 @@
-"""Say whether this machine can serve, with what, and what to do where it cannot."""
+"""Say whether this machine can serve, with what, what to do where it cannot, and how many such pods a load needs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from models.errors import ContractError
 from service import logs
-from service.cli.console import AddressUnavailable, Console
+from service.cli.console import AddressUnavailable, Console, UsageError
 from service.errors import ServiceError
 from service.settings import ENGINE_FLAGS, Settings, add_flags, affinity_cpus, cpu_quotas, load_settings, usable_cpus
 
@@ -33,13 +34,39 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--plan", action="store_true", help="say how many pods like this machine a load needs")
+    parser.add_argument("--rate", type=_positive, metavar="R", help="with --plan: images a second, at the peak")
+    parser.add_argument("--deadline-ms", type=_positive, metavar="D", help="with --plan: time for an answer")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="FOLDER",
+        help="with --plan: images like those that will come (default the bundle's golden ones)",
+    )
     add_flags(parser, FLAGS)
 
 
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number over 0")
+    return number
+
+
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Prints every finding, then raises the first error that keeps the service from serving, if there is one."""
+    """Prints every finding, then raises the first error that keeps the service from serving, if there is one; or with
+    --plan what a load needs. Raises UsageError."""
+    if len({arguments.plan, arguments.rate is not None, arguments.deadline_ms is not None}) > 1:
+        raise UsageError("--plan, --rate R and --deadline-ms D go together")
     settings, warnings = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
+    if arguments.plan:
+        from service.cli import plan
+
+        return plan.run(arguments, settings, console)
     findings = [Finding("settings", WARNING, warning) for warning in warnings]
     errors: list[Exception] = []
     for topic, examine in TOPICS.items():
@@ -114,7 +141,7 @@ def _codecs(_: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _port(settings: Settings) -> Iterator[tuple[str, str]]:
-    from service.cli.server import listen, url_of
+    from service.cli.listener import listen, url_of
 
     with listen(settings.host, settings.port) as listener:
         yield OK, f"{url_of(listener)} is free"

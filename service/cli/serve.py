@@ -7,6 +7,7 @@ import logging
 
 from service import logs
 from service.cli.console import Console
+from service.cli.listener import listen
 from service.settings import add_flags, load_settings
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     logs.configure(settings.log_format, console.out)
     for warning in warnings:
         log.warning("%s", warning)
-    from service.cli.server import listen, serve  # the web framework: not before it is needed
-
     with listen(settings.host, settings.port) as listener:
+        if settings.workers > 1:
+            from service.cli.supervisor import supervise
+
+            return supervise(settings, listener)
+        from service.cli.server import serve  # the web framework: not before it is needed
+
         serve(settings, listener)
     return 0

@@ -120,16 +120,17 @@ function sample(schema) {
   return { string: "...", integer: 0, number: 0.5, boolean: true }[type] ?? null;
 }
 
-/** Those with a body are a POST by that. */
-function commands({ path, requestBody }, served) {
+/** curl makes a POST of what has a body. */
+function commands({ method, path, requestBody }, served) {
   const url = HERE + path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(served[name] ?? name.toUpperCase()));
+  const verb = method === "GET" || requestBody ? "" : `-X ${method}`;
   const key = hasKey() ? "-H 'X-API-Key: KEY'" : "";
   const inputs = Object.entries(requestBody?.content ?? { "": {} });
   // A tensor's bytes behind JSON are nothing to be typed.
   const typed = inputs.filter(([type, { example }]) => !type || example || requestBody.content["image/*"]);
   return typed.map(([type, { example }]) => {
     const body = example ? `-H 'Content-Type: ${type}' -d '${JSON.stringify(example)}'` : BODIES[type] ?? "";
-    return ["curl", key, body, url].filter(Boolean).join(" ");
+    return ["curl", verb, key, body, url].filter(Boolean).join(" ");
   });
 }
 

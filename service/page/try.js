@@ -18,6 +18,7 @@ let asking = 0;
 let done = [];
 let resumeAt = 0;
 let locked = false;
+let onTheCard = "";
 
 const askForKey = keyForm(byId("key"), () => {
   locked = false;
@@ -36,10 +37,13 @@ function setState(state, text) {
   byId("state").textContent = text;
 }
 
+const identity = ({ name, version, engine, precision }) => [name, version, engine, precision].join();
+
 async function loadModel() {
   try {
     const served = await (await ask("models")).json();
     showModel(served);
+    onTheCard = identity(served);
     byId("top-k").max = served.labels.length;
     byId("top-k").value = Math.min(byId("top-k").value, served.labels.length);
     setState("ready", "ready");
@@ -120,6 +124,7 @@ async function classify(card) {
     showAnswer(card, answer.results[0].predictions);
     draw(card.find(".timing"), response.headers.get("Server-Timing") ?? "", elapsedMs);
     setState("ready", "ready");
+    if (identity(answer.model) !== onTheCard) loadModel(); // another one may serve since
   } catch (problem) {
     end();
     refuse(card, problem);

@@ -18,7 +18,7 @@ import uvicorn
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from service.app import create_app
-from service.cli.server import listen, url_of
+from service.cli.listener import listen, url_of
 from service.engines.fake import FakeEngine
 from service.settings import Settings
 
@@ -282,9 +282,9 @@ def test_it_fits_a_phone_in_light_and_dark(
 
 
 def test_the_documentation_shows_every_operation_with_commands_that_work(
-    visit: Callable[..., Visit], server: Server, jpeg_bytes: bytes, tmp_path: Path
+    visit: Callable[..., Visit], start: Callable[..., Server], jpeg_bytes: bytes, tmp_path: Path
 ) -> None:
-    documentation = visit(f"{server.url}/docs")
+    documentation = visit(f"{start().wait_until_serving().url}/docs")
     expect(documentation.page.locator("#classify")).to_be_visible()
     described = json.loads(documentation.page.evaluate("fetch('openapi.json').then(reply => reply.text())"))
     ids = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]

@@ -87,3 +87,12 @@ def test_the_web_servers_own_loggers_go_the_same_way_once(name: str) -> None:
     assert (line["logger"], line["msg"]) == (name, "started")
     assert "color_message" not in line
     assert elsewhere.getvalue() == ""
+
+
+@pytest.mark.parametrize(("log_format", "said"), [("json", '"worker": 2'), ("console", "worker=2")])
+def test_every_line_of_a_worker_carries_its_number(log_format: Any, said: str) -> None:
+    stream = StringIO()
+    configure(log_format, stream, worker=2)
+    logging.getLogger("a").info("one")
+    logging.getLogger("uvicorn.error").error("two")
+    assert [said in line for line in stream.getvalue().splitlines()] == [True, True]

@@ -127,3 +127,10 @@ def test_the_lag_of_the_event_loop_is_watched(run: Callable[[Coroutine[Any, Any,
         assert (registry.get_sample_value("repvgg_event_loop_lag_seconds_count") or 0) > 0
 
     run(scenario())
+
+
+def test_the_process_is_measured_too() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"):
+        assert (registry.get_sample_value(name) or 0) > 0, name

@@ -1,0 +1,91 @@
+"""The comparison with other servers runs and says what it promises; its figures are for people, not for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.peers.__main__ import Effort, expected, main, measure
+from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, requirements
+from benchmarks.peers.report import Turn, tables
+from models.store import open_bundle
+from service.cli.figures import summarise
+from service.cli.load import Plan, Run, Sample, ask_once
+from service.cli.wire import Address
+
+FASTAPI = [sys.executable, "-m", "benchmarks.peers.servers.with_fastapi"]  # its packages are here, the others' are not
+SETTINGS = {"WORKERS": 1, "THREADS": 1}
+
+
+def test_it_compares_in_closed_and_open_loop(tiny_bundle, tmp_path, draw_image, capsys):
+    (tmp_path / "photo.jpg").write_bytes(draw_image(0, "JPEG"))
+    few = ("--rounds", "1", "--seconds", "0.3", "--clients", "2", "--shares", "1.5", "--peers")
+    arguments = [str(tmp_path), "--model", str(tiny_bundle), "--out", str(tmp_path), "--ours", "onnxruntime/fp32", *few]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "| server | same answers | 2: images/s | 2: p50 ms | 2: p99 ms | best / in-process |" in out
+    assert "| 1.5x: in time / capacity |" in out
+    assert out.count("| ours onnxruntime/fp32 | ") == 2
+    (turn,) = map(json.loads, (tmp_path / "turns.jsonl").read_text().splitlines())
+    assert turn["same_answers"] == 1
+    assert turn["closed"]["2"]["answers"] > 0
+
+
+def test_a_peers_answers_must_be_ours(tiny_bundle, tmp_path, draw_image):
+    photos = [draw_image(seed, "JPEG") for seed in range(3)]
+    truths = expected(open_bundle(str(tiny_bundle)), photos)
+    turn, effort = Turn("fastapi", 0, 1.0, 0.0), Effort(0.2, [1], [], 1000)
+    with Running(Server("fastapi", FASTAPI, SETTINGS), tiny_bundle, tmp_path / "log") as running:
+        measure(turn, running, photos, truths, effort)
+        with pytest.raises(Unusable, match="its answers are wrong"):
+            measure(turn, running, photos, [(9 - truth, score) for truth, score in truths], effort)
+    assert turn.closed[1].answers > 0
+    assert turn.closed[1].failures == {}
+
+
+@pytest.mark.parametrize("part", ["", "images"])
+def test_both_kinds_of_bodies_that_servers_ask_for_hold_the_photo(server, tiny_bundle, draw_image, part):
+    photo = draw_image(0, "JPEG")
+    address = Address.of(server.url)
+    request = Server("ours", [], {}, part).prepare(address, photo, 10_000)
+    (truth,) = expected(open_bundle(str(tiny_bundle)), [photo])
+    assert best(ask_once(address, request, 30.0)) == pytest.approx(truth)
+
+
+def test_a_server_that_does_not_start_is_said(tiny_bundle, tmp_path):
+    server = Server("fastapi", FASTAPI, {})  # without its settings
+    with Running(server, tiny_bundle, tmp_path / "log") as running, pytest.raises(Unusable, match="ended with 1"):
+        running.wait(server.prepare(running.address, b"", 1000))
+    assert "KeyError" in (tmp_path / "log").read_text()
+
+
+def test_ratios_are_taken_within_a_round_and_then_their_median():
+    def turn(server, number, limit, answers):
+        samples = [Sample(0.0, 0.0, 0.5, 200, None, "")] * answers
+        facts = {"url": "", "model": None, "deadline_ms": 1000, "images": 1, "warm_up_s": 0.0}
+        figures = summarise(Run(samples, elapsed_s=1.0), Plan(1.0, 1.0), **facts)
+        return Turn(server, number, limit, 1.0, {1: figures}, {3.0: figures})
+
+    rounds = [turn("a", 0, 200, 100), turn("b", 0, 200, 50), turn("b", 1, 100, 10), turn("a", 1, 100, 40)]
+    lines = list(tables([*rounds, turn("a", 2, 100, 60), turn("b", 2, 100, 60)], "a"))
+    rows = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines[3:6]}
+    assert rows["| a"][-2:] == ["0.5", "1"]
+    assert rows["| b"][-2:] == ["0.25", "0.5"]
+
+
+def test_the_servers_inherit_no_limit_of_the_training_framework():
+    program = "import os, benchmarks.peers.__main__; print(os.environ.get('DNNL_MAX_CPU_ISA'))"
+    environ = {name: value for name, value in os.environ.items() if name != "DNNL_MAX_CPU_ISA"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert ended.stdout == "None\n"
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_every_requirement_of_a_peer_is_pinned(name):
+    assert requirements(name)
+    assert all("==" in requirement for requirement in requirements(name))

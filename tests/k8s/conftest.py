@@ -1,0 +1,191 @@
+"""Rendered manifests; and a real service under load with a real Prometheus that scrapes it, as pod repvgg-0."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser
+import pytest
+import yaml
+
+import service
+
+ROOT = Path(service.__file__).parents[1]
+LIMIT_S = 120.0
+SCRAPE_S = 1
+
+Documents = list[dict[str, Any]]
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program; the test is skipped where it is absent."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is absent; it comes with {package}")
+    return found
+
+
+@pytest.fixture(scope="session", name="need")
+def need_fixture() -> Callable[[str, str], str]:
+    return need
+
+
+@cache
+def kustomize(folder: Path) -> Documents:
+    kubectl = need("kubectl", "kubectl 1.27 or newer")
+    version = subprocess.run([kubectl, "version", "--client", "--output=json"], capture_output=True, check=True).stdout
+    # Debian 12's is 1.20, whose kustomize does not know components.
+    if (minor := int(json.loads(version)["clientVersion"]["minor"].rstrip("+"))) < 27:
+        pytest.skip(f"kubectl 1.27 or newer is needed, this is 1.{minor}")
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="session")
+def render() -> Callable[[Path | str], Documents]:
+    """`render("overlays/cpu")` -> the documents that `kubectl kustomize` makes of this folder of k8s/."""
+    return lambda folder: kustomize(ROOT / "k8s" / folder)
+
+
+@contextmanager
+def running(*command: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The process; it is ended on leaving."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
+    with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environ, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """`rate_interval`: what Grafana makes of $__rate_interval, at least four scrapes."""
+
+    url: str
+    rate_interval: str = f"{4 * SCRAPE_S}s"
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series of an instant query that have a value."""
+        reply = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=LIMIT_S).json()
+        assert reply["status"] == "success", (expression, reply)
+        return [series for series in reply["data"]["result"] if series["value"][1] != "NaN"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < give_up_at, "waited in vain"
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=LIMIT_S).is_success
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[str]:
+    """A service that is asked all the time: good images of several formats, and some that are none."""
+    flags = ["--engine=onnxruntime", f"--model={tiny_bundle}", "--port=0", "--drain-seconds=0"]
+    with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout)
+        url = next(line["url"] for line in lines if line["msg"].startswith("serving "))
+        bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
+        over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=url, timeout=LIMIT_S) as client:
+                while not over.wait(0.02):
+                    for body in bodies:
+                        client.post("/classify", content=body, headers={"content-type": "image/jpeg"})
+
+        client = threading.Thread(target=ask)
+        client.start()
+        reader = threading.Thread(target=list, args=(lines,))  # else the pipe fills and the service waits
+        reader.start()
+        try:
+            yield url
+        finally:
+            over.set()
+            client.join(LIMIT_S)
+            process.terminate()
+            reader.join(LIMIT_S)
+
+
+@pytest.fixture(scope="session")
+def exposed(service_url: str) -> set[str]:
+    """The names of all samples in a live /metrics."""
+    lines = httpx.get(f"{service_url}/metrics").text.splitlines()
+    return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+@pytest.fixture(scope="session")
+def prometheus(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes the service and evaluates our rules, each second; has seen enough for every rate."""
+    program = need("prometheus", "Debian's package prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    target = {"targets": [service_url.removeprefix("http://")], "labels": {"namespace": "repvgg", "pod": "repvgg-0"}}
+    settings = {
+        "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": "1s"},
+        "rule_files": [str(ROOT / "docker/prometheus/rules.yaml")],
+        "scrape_configs": [{"job_name": "repvgg", "static_configs": [target]}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    server = Prometheus(f"http://127.0.0.1:{free_port()}")
+    arguments = [
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={server.url.removeprefix('http://')}",
+    ]
+    with running(program, *arguments, stderr=subprocess.DEVNULL):
+        wait_until(lambda: answers(f"{server.url}/-/ready"))
+        wait_until(lambda: server.query("count_over_time(job:repvgg_requests_slow:ratio_rate5m[1m]) > 2"))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def metrics_in() -> Callable[[str], set[str]]:
+    """The metrics that a PromQL expression reads. Fails on what is no PromQL."""
+
+    def names_in(expression: str) -> set[str]:
+        names: set[str] = set()
+
+        def note(node: promql_parser.Expr) -> None:
+            if isinstance(node, promql_parser.VectorSelector):
+                names.add(node.name)
+
+        promql_parser.walk(promql_parser.parse(expression), note)
+        return names
+
+    return names_in
+
+
+@pytest.fixture(scope="session")
+def known(exposed: set[str]) -> set[str]:
+    """What a query may read: the service's samples, our recorded series, and Prometheus' own `up`."""
+    groups = yaml.safe_load((ROOT / "docker/prometheus/rules.yaml").read_text())["groups"]
+    return exposed | {rule["record"] for group in groups for rule in group["rules"] if "record" in rule} | {"up"}

@@ -1,0 +1,295 @@
+"""1. what kustomize makes is valid for every Kubernetes from 1.30 on, strictly;
+2. the numbers of a pod fit each other and the service;
+3. nothing points nowhere: selectors, probes, settings, volumes, metrics;
+4. the pods are restricted ones, and another bundle than the pinned one never starts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import all_versions
+
+import service
+from service.app import create_app
+from service.cli import build_parser
+from service.cli.server import LINGER_S
+from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from conftest import Documents, Prometheus
+
+ROOT = Path(service.__file__).parents[1]
+K8S = ROOT / "k8s"
+OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
+EVERY_OVERLAY = pytest.mark.parametrize("overlay", OVERLAYS)
+BUILDS = [*(f"overlays/{name}" for name in OVERLAYS), "kserve"]
+# Custom resources, whose schemas do not come with Kubernetes.
+CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject", "ServingRuntime", "InferenceService", "AscendJob"}
+# For what may go on after the last request was answered.
+MARGIN_S = 5
+
+Render = Callable[[str], "Documents"]
+
+
+def one(documents: Documents, kind: str) -> Any:
+    (found,) = [document for document in documents if document["kind"] == kind]
+    return found
+
+
+def pod_of(documents: Documents) -> Any:
+    return one(documents, "Deployment")["spec"]["template"]["spec"]
+
+
+def settings_of(documents: Documents) -> Settings:
+    """As the pod would read them."""
+    (data,) = [one["data"] for one in documents if one["metadata"]["name"].startswith("repvgg-settings-")]
+    return load_settings({}, data)[0]
+
+
+def jobs() -> Documents:
+    return [yaml.safe_load(path.read_text()) for path in sorted((K8S / "jobs").glob("*.yaml"))]
+
+
+def pods(render: Render) -> Iterator[tuple[str, Any]]:
+    for overlay in OVERLAYS:
+        yield overlay, pod_of(render(f"overlays/{overlay}"))
+    for job in jobs():
+        spec = job["spec"]
+        yield job["metadata"]["name"], spec.get("replicaSpecs", {}).get("Worker", spec)["template"]["spec"]
+
+
+def containers(pod: Any) -> list[Any]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def test_every_resource_is_valid_strictly_from_1_30_to_the_newest_kubernetes(render: Render) -> None:
+    """In the first and the last version: what both know, those between know too."""
+    documents = [*jobs(), *(document for build in BUILDS for document in render(build))]
+    different = {json.dumps(document): document for document in documents if document["kind"] not in CUSTOM}
+    versions = [version for version in all_versions() if int(version.split(".")[1]) >= 30]
+    assert len(versions) > 2
+    for version in (versions[0], versions[-1]):
+        for document in different.values():
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+@EVERY_OVERLAY
+def test_cpus_are_whole_and_what_is_asked_for_is_the_limit(overlay: str, render: Render) -> None:
+    for container in containers(pod_of(render(f"overlays/{overlay}"))):
+        resources = container["resources"]
+        assert resources["requests"] == resources["limits"]
+        assert int(resources["limits"]["cpu"]) >= 1
+
+
+@EVERY_OVERLAY
+def test_the_grace_period_covers_everything_that_ending_takes(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    pod, settings = pod_of(documents), settings_of(documents)
+    waiting_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    ending_s = settings.drain_seconds + settings.timeout_ms / 1000 + LINGER_S
+    assert pod["terminationGracePeriodSeconds"] >= waiting_s + ending_s + MARGIN_S
+
+
+@EVERY_OVERLAY
+def test_a_disruption_is_allowed_and_a_rollout_never_serves_with_fewer(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    assert one(documents, "PodDisruptionBudget")["spec"]["maxUnavailable"] >= 1
+    rolling = one(documents, "Deployment")["spec"]["strategy"]["rollingUpdate"]
+    assert (rolling["maxUnavailable"], rolling["maxSurge"]) == (0, 1)
+
+
+@EVERY_OVERLAY
+def test_one_autoscaler_owns_the_number_of_replicas(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    (scaler,) = [one["spec"] for one in documents if one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+    deployment = one(documents, "Deployment")
+    assert "replicas" not in deployment["spec"]
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler.get("minReplicas", scaler.get("minReplicaCount")) >= 2
+
+
+@EVERY_OVERLAY
+def test_every_selector_selects_the_pods(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    deployment = one(documents, "Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    selectors = [
+        deployment["selector"]["matchLabels"],
+        one(documents, "Service")["spec"]["selector"],
+        one(documents, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one(documents, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        one(documents, "PodMonitor")["spec"]["selector"]["matchLabels"],
+        *(
+            spread["labelSelector"]["matchLabels"]
+            for spread in deployment["template"]["spec"]["topologySpreadConstraints"]
+        ),
+    ]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+
+
+@EVERY_OVERLAY
+def test_probes_ask_for_paths_that_the_service_has_on_the_port_that_it_listens_on(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    (container,) = pod_of(documents)["containers"]
+    settings = settings_of(documents)
+    (port,) = container["ports"]
+    assert (settings.host, settings.port) == ("0.0.0.0", port["containerPort"])
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/startupz", "readiness": "/readyz", "liveness": "/livez"}
+    scraped = {endpoint["path"] for endpoint in one(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]}
+    assert {*paths.values(), *scraped} <= {route.path for route in create_app(settings).routes}
+    assert container["livenessProbe"]["timeoutSeconds"] >= 3
+    named = [one(documents, "Service")["spec"]["ports"][0]["targetPort"]]
+    named += [ports["port"] for rule in one(documents, "NetworkPolicy")["spec"]["ingress"] for ports in rule["ports"]]
+    assert set(named) == {port["name"]}
+
+
+@EVERY_OVERLAY
+def test_every_setting_is_one_of_the_service_and_so_is_the_command(overlay: str, render: Render) -> None:
+    documents = render(f"overlays/{overlay}")
+    settings_of(documents)  # raises ConfigError
+    (container,) = pod_of(documents)["containers"]
+    assert build_parser().parse_args(container["args"]).verb == "serve"
+    assert {variable["name"] for variable in container["env"]} == {"REPVGG_API_KEYS"}
+
+
+@EVERY_OVERLAY
+def test_volumes_and_config_maps_are_there_and_their_names_change_with_their_content(
+    overlay: str, render: Render
+) -> None:
+    documents = render(f"overlays/{overlay}")
+    pod = pod_of(documents)
+    made = {document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"}
+    used = {source["configMapRef"]["name"] for source in pod["containers"][0]["envFrom"]}
+    used |= {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+    assert used <= made
+    assert all(name.count("-") == 2 for name in used), "no hash of the content in the name"
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    mounted = {mount["name"] for container in containers(pod) for mount in container["volumeMounts"]}
+    assert mounted == volumes
+
+
+def test_every_pod_is_a_restricted_one(render: Render) -> None:
+    """The Pod Security Standards' level `restricted`, and what is good beyond it."""
+    for name, pod in pods(render):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True, name
+        assert context["runAsUser"] == 1000, f"{name}: the user of the images, and of Ascend's device files"
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        for container in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert not container["image"].endswith(":latest")
+            assert ":" in container["image"]
+
+
+@EVERY_OVERLAY
+def test_nothing_is_let_out_and_only_the_http_port_in(overlay: str, render: Render) -> None:
+    policy = one(render(f"overlays/{overlay}"), "NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert "egress" not in policy
+    assert policy["ingress"] == [{"ports": [{"port": "http"}]}]
+
+
+def pinned(overlay: str, store: Path, render: Render, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the init container does, its paths led elsewhere."""
+    documents = render(f"overlays/{overlay}")
+    (init,) = pod_of(documents)["initContainers"]
+    (config,) = [one for one in documents if one["metadata"]["name"].startswith("repvgg-bundle-")]
+    (folder / "bundle.sha256").write_text(config["data"]["bundle.sha256"])
+    command = [word.replace("/etc/repvgg", str(folder)) for word in init["command"]]
+    assert init["workingDir"] == "/models"
+    return subprocess.run(command, cwd=store, capture_output=True, text=True, check=False)
+
+
+def test_the_pinned_bundle_starts_and_another_one_never_does(render: Render, tmp_path: Path) -> None:
+    model = Path(settings_of(render("overlays/gpu")).model).relative_to("/models")
+    store = tmp_path / "store"
+    shutil.copytree(ROOT / "models/store" / model, store / model)
+    done = pinned("gpu", store, render, tmp_path)
+    assert done.returncode == 0, f"{done.stdout}: pin the shipped bundle in k8s/overlays/gpu/bundle.sha256"
+    (store / model / "manifest.json").write_text("{}")
+    done = pinned("gpu", store, render, tmp_path)
+    assert done.returncode == 1
+    assert f"{model}/manifest.json: FAILED" in done.stdout
+
+
+def test_an_overlay_without_a_pin_never_starts(render: Render, tmp_path: Path) -> None:
+    model = Path(settings_of(render("overlays/ascend310")).model).relative_to("/models")
+    (tmp_path / model).mkdir(parents=True)
+    (tmp_path / model / "manifest.json").write_text("{}")
+    done = pinned("ascend310", tmp_path, render, tmp_path)
+    assert (done.returncode, done.stdout) == (1, f"{model}/manifest.json: FAILED\n")
+
+
+def adapter_rules() -> dict[str, dict[str, Any]]:
+    """By the name that the autoscaler sees."""
+    rules = yaml.safe_load((K8S / "prometheus-adapter/values.yaml").read_text())["rules"]["custom"]
+    return {rule.get("name", {}).get("as", rule["seriesQuery"].partition("{")[0]): rule for rule in rules}
+
+
+def test_the_autoscaler_asks_for_metrics_that_the_adapter_gives_from_a_live_service(
+    render: Render, prometheus: Prometheus
+) -> None:
+    scaler = one(render("overlays/cpu"), "HorizontalPodAutoscaler")["spec"]
+    rules = adapter_rules()
+    assert {metric["pods"]["metric"]["name"] for metric in scaler["metrics"]} == rules.keys()
+    for rule in rules.values():
+        assert prometheus.query(rule["seriesQuery"]), rule
+        query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].partition("{")[0])
+        query = query.replace("<<.LabelMatchers>>", 'namespace="repvgg",pod="repvgg-0"').replace("<<.GroupBy>>", "pod")
+        (series,) = prometheus.query(query)
+        assert series["metric"] == {"pod": "repvgg-0"}
+
+
+def test_keda_asks_for_metrics_of_a_live_service_and_takes_no_answer_for_an_error(
+    render: Render, prometheus: Prometheus
+) -> None:
+    documents = render("overlays/cpu-keda")
+    scaler = one(documents, "ScaledObject")
+    assert scaler["spec"]["fallback"]["replicas"] >= scaler["spec"]["minReplicaCount"]
+    for trigger in scaler["spec"]["triggers"]:
+        asked = trigger["metadata"]
+        assert asked["ignoreNullValues"] == "false"
+        assert f'namespace="{scaler["metadata"]["namespace"]}"' in asked["query"]
+        (series,) = prometheus.query(asked["query"])
+        assert series["metric"] == {}
+
+
+def test_both_autoscalers_aim_at_the_same(render: Render) -> None:
+    metrics = one(render("overlays/cpu"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    triggers = one(render("overlays/cpu-keda"), "ScaledObject")["spec"]["triggers"]
+    aims = [metric["pods"]["target"]["averageValue"] for metric in metrics]
+    numbers = [float(aim[:-1]) / 1000 if aim.endswith("m") else float(aim) for aim in aims]
+    assert numbers == [float(trigger["metadata"]["threshold"]) for trigger in triggers]
+
+
+def test_kserve_runs_the_same_container(render: Render) -> None:
+    documents = render("kserve")
+    (ours,) = pod_of(render("overlays/cpu"))["containers"]
+    (theirs,) = one(documents, "ServingRuntime")["spec"]["containers"]
+    for name in ("image", "lifecycle", "startupProbe", "readinessProbe", "livenessProbe", "resources", "volumeMounts"):
+        assert theirs[name] == ours[name], name
+    assert ours["securityContext"].items() <= theirs["securityContext"].items()
+    predictor = one(documents, "InferenceService")["spec"]["predictor"]
+    assert predictor["terminationGracePeriodSeconds"] == pod_of(render("overlays/cpu"))["terminationGracePeriodSeconds"]
+    assert predictor["model"]["runtime"] == one(documents, "ServingRuntime")["metadata"]["name"]
+    flags = build_parser().parse_args(theirs["args"])
+    assert (int(flags.port), flags.host) == (theirs["ports"][0]["containerPort"], "0.0.0.0")
+    selected = one(documents, "PodMonitor")["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= predictor["labels"].items()

@@ -1,0 +1,76 @@
+"""1. the rules are what promtool accepts, and fire when they should; 2. they read only metrics that a live service has;
+3. the Prometheus operator gets the same rules; 4. each alert tells where the runbook says what to do."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+import service
+from service.app import create_app
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from conftest import Prometheus
+
+ROOT = Path(service.__file__).parents[1]
+RULES = ROOT / "docker/prometheus/rules.yaml"
+RUNBOOK = ROOT / "docs/runbook.md"
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_promtool_accepts_the_rules_and_each_alert_fires_when_it_should(need: Callable[[str, str], str]) -> None:
+    promtool = need("promtool", "Debian's package prometheus")
+    for arguments in (["check", "rules", RULES], ["test", "rules", Path(__file__).with_name("rules.test.yaml")]):
+        done = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_is_seen_firing_in_the_tests() -> None:
+    tests = yaml.safe_load(Path(__file__).with_name("rules.test.yaml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test.get("alert_rule_test", []) if case["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in rules() if "alert" in rule}
+
+
+def test_the_rules_read_only_metrics_that_a_live_service_has(
+    known: set[str], metrics_in: Callable[[str], set[str]]
+) -> None:
+    for rule in rules():
+        assert metrics_in(rule["expr"]) <= known, rule
+
+
+def test_all_objectives_are_about_the_routes_that_classify() -> None:
+    (routes,) = {route for rule in rules() for route in re.findall(r'route=~"([^"]+)"', rule["expr"])}
+    paths = {route.path for route in create_app(Settings()).routes if re.fullmatch(routes, route.path)}
+    infer = {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"}
+    assert paths == {"/classify", "/invocations", *infer}
+
+
+def test_a_real_prometheus_records_the_objectives(prometheus: Prometheus) -> None:
+    for name in (rule["record"] for rule in rules() if "record" in rule):
+        (series,) = prometheus.query(name)
+        assert 0 <= float(series["value"][1]) <= 1, series
+
+
+def test_the_operator_gets_the_same_rules() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/prometheus_rule.py"))
+    expected = script["resource"](RULES.read_text())
+    assert script["RESOURCE"].read_text() == expected, "run: python scripts/prometheus_rule.py"
+
+
+def test_each_alert_tells_where_the_runbook_says_what_to_do() -> None:
+    sections = {heading.lower() for heading in re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)}
+    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    assert {alert.lower() for alert in alerts} <= sections
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
