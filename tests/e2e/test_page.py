@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
@@ -129,6 +130,19 @@ def test_the_model_card_says_what_serves(home: Visit) -> None:
     home.page.locator("#labels summary").click()
     expect(home.page.locator("#labels li").first).to_have_text("airplane")
     expect(home.page.locator("#top-k")).to_have_attribute("max", "10")
+
+
+def test_the_model_card_follows_a_model_that_takes_its_place(
+    visit: Callable[..., Visit], start: Callable[..., Server], write_version: Callable[..., Path], jpeg_bytes: bytes
+) -> None:
+    first = write_version(1)
+    server = start("--model", first).wait_until_serving()
+    home = visit(server.url)
+    expect(home.page.locator("#model")).to_contain_text("tiny, version 1")
+    write_version(2)
+    httpx.post(f"{server.url}/models/reload?version=2", timeout=120).raise_for_status()
+    home.choose(("cat.jpg", jpeg_bytes))
+    expect(home.page.locator("#model")).to_contain_text("tiny, version 2")
 
 
 def test_an_image_is_pasted(visit: Callable[..., Visit], server: Server, png_bytes: bytes) -> None:
