@@ -49,10 +49,11 @@ def _read() -> dict[str, File]:
     paths = {name: path for path, name in PAGES.items()}
     files = {}
     for entry in FOLDER.iterdir():
-        content = entry.read_bytes()
-        media_type = MEDIA_TYPES["." + entry.name.rpartition(".")[2]]
-        path = paths.get(entry.name, f"/page/{entry.name}")
-        files[path] = File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+        # What an editor left there is none of them.
+        if media_type := MEDIA_TYPES.get("." + entry.name.rpartition(".")[2]):
+            content = entry.read_bytes()
+            path = paths.get(entry.name, f"/page/{entry.name}")
+            files[path] = File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
     return files
 
 

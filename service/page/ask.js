@@ -1,6 +1,13 @@
 // Requests to this server: the key that it may ask for, and errors in words.
 
-const KEY = "repvgg-api-key";
+const STORED = "repvgg-api-key";
+
+let key = "";
+try {
+  key = sessionStorage.getItem(STORED) ?? "";
+} catch {
+  // A browser that stores nothing: the key lives as long as the page does.
+}
 
 /** `code` as in the problem documents of the server, or of our own: unreachable, unreadable, unexpected. `lasting`: to
  * ask the same again would not help. */
@@ -11,14 +18,21 @@ export class Problem extends Error {
   }
 }
 
-export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+export const hasKey = () => key !== "";
+
+function keep(newKey) {
+  key = newKey;
+  try {
+    sessionStorage.setItem(STORED, key);
+  } catch {
+    // As above.
+  }
 }
 
 /** The response, if it is a success. Throws a Problem. */
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
-  if (hasKey()) headers.set("X-API-Key", sessionStorage.getItem(KEY));
+  if (hasKey()) headers.set("X-API-Key", key);
   let response;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store" });
@@ -48,7 +62,7 @@ export function keyForm(form, retry) {
   const input = form.querySelector("input");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem(KEY, input.value);
+    keep(input.value);
     input.value = "";
     form.hidden = true;
     retry();

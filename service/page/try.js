@@ -145,7 +145,7 @@ async function read(file) {
 function showAnswer(card, predictions) {
   say(card, "answered", "");
   card.find(".bars").replaceChildren(...predictions.map(bar));
-  done.push(`${card.file.name}: ${predictions[0].label}, ${percent(predictions[0].score)}`);
+  done.push({ text: `${card.file.name}: ${predictions[0].label}, ${percent(predictions[0].score)}`, failed: false });
 }
 
 function bar({ label, score }) {
@@ -165,7 +165,7 @@ function refuse(card, problem) {
   if (problem.code === "unreachable") noteDown(problem);
   say(card, "error", problem.message);
   card.find(".again").hidden = problem.lasting;
-  done.push(`${card.file.name}: ${problem.message}`);
+  done.push({ text: `${card.file.name}: ${problem.message}`, failed: true });
 }
 
 /** What one image is told holds for all that wait: the server is the same. */
@@ -178,8 +178,8 @@ function comeAgain(card, problem) {
 
 /** To a screen reader: one image's label, or how it went with many. */
 function announce() {
-  const failed = answers.querySelectorAll("[data-state=error]").length;
-  byId("announcement").textContent = done.length === 1 ? done[0] : `${done.length} images are done, ${failed} of them failed`;
+  const failed = done.filter((one) => one.failed).length;
+  byId("announcement").textContent = done.length === 1 ? done[0].text : `${done.length} images are done, ${failed} of them failed`;
   done = [];
 }
 
@@ -211,6 +211,7 @@ document.addEventListener("drop", (event) => {
 });
 byId("clear").addEventListener("click", () => {
   waiting.length = 0;
+  done = [];
   answers.replaceChildren();
   byId("tools").hidden = true;
   byId("files").focus();
