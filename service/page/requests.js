@@ -40,8 +40,9 @@ function show(name, values, text) {
   document.getElementById(name).textContent = text;
   const line = document.getElementById(`${name}-line`);
   const most = Math.max(...values);
-  const step = 100 / Math.max(1, values.length - 1);
-  const points = values.map((value, i) => `${(i * step).toFixed(1)},${(28 - (26 * value) / most).toFixed(1)}`);
+  const drawn = values.length > 1 ? values : [values[0], values[0]];
+  const step = 100 / (drawn.length - 1);
+  const points = drawn.map((value, i) => `${(i * step).toFixed(1)},${(28 - (26 * value) / most).toFixed(1)}`);
   line.querySelector("polyline").setAttribute("points", points.join(" "));
   line.querySelector("polygon").setAttribute("points", ["0,30", ...points, "100,30"].join(" "));
 }

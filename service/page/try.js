@@ -19,6 +19,7 @@ let done = [];
 let resumeAt = 0;
 let locked = false;
 let onTheCard = "";
+let nextLook = 0;
 
 const askForKey = keyForm(byId("key"), () => {
   locked = false;
@@ -29,6 +30,7 @@ const askForKey = keyForm(byId("key"), () => {
 function lock(problem) {
   locked = true;
   setState("waiting", "key needed");
+  byId("model-note").textContent = "shown when there is a key";
   askForKey(problem);
 }
 
@@ -50,7 +52,8 @@ async function loadModel() {
   } catch (problem) {
     if (problem.code === "unauthorized") return lock(problem);
     noteDown(problem);
-    setTimeout(loadModel, problem.retryAfterMs ?? RETRY_MS);
+    clearTimeout(nextLook);
+    nextLook = setTimeout(loadModel, problem.retryAfterMs ?? RETRY_MS);
   }
 }
 
@@ -162,7 +165,7 @@ function refuse(card, problem) {
     return lock(problem);
   }
   if (problem.retryAfterMs !== null && card.tries < MOST_TRIES) return comeAgain(card, problem);
-  if (problem.code === "unreachable") noteDown(problem);
+  if (problem.code === "unreachable") loadModel(); // and again, until it is back
   say(card, "error", problem.message);
   card.find(".again").hidden = problem.lasting;
   done.push({ text: `${card.file.name}: ${problem.message}`, failed: true });
