@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.manifest import Preprocess
-from models.preprocess import open_image, read_pixels, to_tensor
+from models.preprocess import open_image, read_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
 from service.batching import Batcher
@@ -34,7 +35,7 @@ from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from service.metrics import TENSOR, Metrics
-from service.selection import Choice, engine_slots, open_engine
+from service.selection import Choice, check_pixels, engine_slots, open_engine
 from service.settings import Settings, usable_cpus
 from service.sharing import Sharing, Source
 from service.speed import FADING
@@ -147,8 +148,10 @@ class Classifier:
         self.batcher = batcher
         self._settings = settings
         self._metrics = metrics
-        self._closed = False
-        self._images: set[asyncio.Task[Fate]] = set()
+        self._closed = self._gave_up = False
+        self._requests = 0
+        self._none_left = asyncio.Event()
+        self._none_left.set()
         self._held_bytes = 0
         self._tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
         self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
@@ -160,12 +163,17 @@ class Classifier:
         metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
 
     @classmethod
-    async def open(cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None) -> Classifier:
+    async def open(
+        cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None, measuring: bool = False
+    ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
+        `measuring`: pixels that the manifest does not vouch for are no error, since that is to be found out.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
+        if not measuring:
+            check_pixels(bundle, settings)
         choice: Choice | None = None
         if engine is None:
             opened = await asyncio.to_thread(open_engine, bundle, settings)
@@ -244,37 +252,37 @@ class Classifier:
             return [error for _ in images]
         held_bytes = self._bytes(len(images), encoded_bytes)
         self._held_bytes += held_bytes
+        self._requests += 1
+        self._none_left.clear()
         try:
             return await self._classify_all(images, _Request(top_k, deadline))
         finally:
             self._held_bytes -= held_bytes
+            self._requests -= 1
+            if not self._requests:
+                self._none_left.set()
 
     async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Fate]:
-        tasks = [asyncio.create_task(self._classify_one(image, request)) for image in images]
-        for task in tasks:
-            self._images.add(task)
-            task.add_done_callback(self._images.discard)
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=max(0.0, request.deadline - time.monotonic()))
+            if len(images) == 1:  # without a task of its own
+                return [await self._classify_in_time(images[0], request)]
+            return await asyncio.gather(*(self._classify_in_time(image, request) for image in images))
         except asyncio.CancelledError:
             self._metrics.requests_cancelled.labels(request.stage).inc()
             raise
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [self._fate(task) for task in tasks]
 
-    def _fate(self, task: asyncio.Task[Fate]) -> Fate:
-        if task.done() and not task.cancelled():
-            return task.result()
+    async def _classify_in_time(self, image: Image, request: _Request) -> Fate:
+        remaining_s = request.deadline - time.monotonic()
+        if remaining_s > 0:
+            with anyio.move_on_after(remaining_s):
+                return await self._classify_one(image, request)
         return self._draining() if self._closed else DeadlineExceeded("no answer before the deadline")
 
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
     async def _classify_one(self, image: Image, request: _Request) -> Fate:
-        """Errors are returned, not raised: nobody awaits the task of a caller who left."""
+        """Errors are returned, not raised: no image's ends another's."""
         outcome, source = await self._share(image, request)
         while isinstance(outcome, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
             outcome, source = await self._share(image, request)  # the deadline was another caller's
@@ -321,10 +329,14 @@ class Classifier:
         self._decoding += 1
         try:
             decoded = await loop.run_in_executor(
-                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings.max_image_pixels
+                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings
             )
         except ImageError as error:
             self._metrics.decode_failures.labels(error.code).inc()
+            raise
+        except asyncio.CancelledError:
+            if self._gave_up:  # `close` has cancelled what no thread had begun
+                raise self._draining() from None
             raise
         finally:
             self._decoding -= 1
@@ -338,9 +350,10 @@ class Classifier:
         """
         self._closed = True
         give_up_at = time.monotonic() + grace_s
-        if self._images:
-            await asyncio.wait(self._images, timeout=grace_s)
+        with anyio.move_on_after(grace_s):
+            await self._none_left.wait()
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
+        self._gave_up = True
         self._decoders.shutdown(wait=False, cancel_futures=True)
         if self.batcher.idle:
             await asyncio.to_thread(self.engine.close)
@@ -353,12 +366,12 @@ def _size(outcome: _Outcome) -> int:
     return outcome.logits.nbytes + OVERHEAD_BYTES if isinstance(outcome, _Computed) else 0
 
 
-def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
+def _to_tensor(encoded: bytes, spec: Preprocess, settings: Settings) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
-    image = open_image(encoded, max_pixels)
+    image = open_image(encoded, settings.max_image_pixels)
     image_format = str(image.format).lower()
-    tensor = to_tensor(read_pixels(image), spec)
+    tensor = read_tensor(image, spec, settings.pixels)
     return _Decoded(tensor, image_format, time.monotonic() - started)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -45,12 +46,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`12:00:00 INFO    service.batching: text name=value`, then the traceback."""
+    """`12:00:00 INFO    service.batching: text name=value`, then the traceback.
+
+    A request's path may hold anything: what would move a terminal's cursor, or begin another line, is escaped.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
+        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}".translate(_VISIBLE)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
@@ -32,6 +34,13 @@ DEFAULT_TOP_K = 5
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
+class PlainRoute(APIRoute):
+    """For an endpoint from Request to Response: documented by FastAPI, but called without its search for parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 class Endpoints:
     def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
         self._lifecycle = lifecycle
@@ -39,9 +48,10 @@ class Endpoints:
         self._fleet = fleet
 
     def add_to(self, router: APIRouter) -> None:
-        router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
+        plain: dict[str, Any] = {"methods": ["POST"], "route_class_override": PlainRoute}
+        router.add_api_route("/classify", self.classify, **plain, **CLASSIFY)
         # As Amazon SageMaker calls it: "Custom inference code with hosting services" in its developer guide.
-        router.add_api_route("/invocations", self.classify, methods=["POST"], include_in_schema=False)
+        router.add_api_route("/invocations", self.classify, **plain, include_in_schema=False)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/models/reload", self.reload, methods=["POST"], **RELOAD)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
@@ -76,6 +86,7 @@ class Endpoints:
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
+            pixels=self._settings.pixels,
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
         )

@@ -113,12 +113,13 @@ class Choice(BaseModel):
 
 class ModelDescription(ServedModel):
     """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine
-    runs on, in its runtime's words. `workers`: processes that serve it."""
+    runs on, in its runtime's words. `pixels`: exact or fast. `workers`: processes that serve it."""
 
     labels: list[str]
     manifest: dict[str, Any]
     speed: Speed
     device: str
+    pixels: str
     choice: Choice | None
     workers: int
 

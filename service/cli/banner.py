@@ -1,4 +1,4 @@
-"""What serves, said once it does: fields for programs, a table for people, the same facts in both."""
+"""What serves, said once it does: fields for programs, rows of a table for people, the same facts in both."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Banner:
         model, engine = f"{self.model_name} {self.model_version}", f"{self.model_engine} {self.model_precision}"
         return f"serving {model} with {engine} on {self.url}"
 
-    def table(self) -> str:
+    def table(self) -> list[str]:
         rows = {
             "page": f"{self.url}/, its API at {self.url}/docs",
             "model": f"{self.classes} classes, {self.input_size} x {self.input_size} pixels",
@@ -72,4 +72,4 @@ class Banner:
             f"{self.timeout_ms / 1000:g} s a request, {self.max_image_pixels / 1e6:g} megapixels an image",
             "keys": f"{self.api_keys}, of which a client must send one" if self.api_keys else "not asked for",
         }
-        return "\n".join(f"  {name:<9}{text}" for name, text in rows.items())
+        return [f"  {name:<9}{text}" for name, text in rows.items()]

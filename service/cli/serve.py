@@ -8,7 +8,7 @@ import logging
 from service import logs
 from service.cli.console import Console
 from service.cli.listener import listen
-from service.settings import add_flags, load_settings
+from service.settings import add_flags, load_settings, memory_shortage
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Blocks. Raises what kept the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
     logs.configure(settings.log_format, console.out)
-    for warning in warnings:
-        log.warning("%s", warning)
+    for warning in (*warnings, memory_shortage(settings)):
+        if warning:
+            log.warning("%s", warning)
     with listen(settings.host, settings.port) as listener:
         if settings.workers > 1:
             from service.cli.supervisor import supervise

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 
 import uvicorn
 
@@ -27,18 +28,21 @@ from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.channel import Channel, ChannelClosed
 from service.cli.banner import Banner
+from service.cli.connections import Connection
 from service.cli.listener import BACKLOG, url_of
 from service.cli.worker import SIGNALS
 from service.engines.base import Engine
 from service.errors import ServiceError
 from service.settings import Settings
 
+# Connections taken in one go of the event loop, which does not see before the end of it that they run out.
+ACCEPTED_AT_ONCE = 128
+# Of several workers none should take all that come at once, before another one wakes up.
+WORKER_ACCEPTS_AT_ONCE = 1
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
 # Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.
 LINGER_S = 5
-# Of several workers none should take all that come at once, before another one wakes up.
-ACCEPTED_AT_ONCE = 1
 FORCED = 1
 
 log = logging.getLogger(__name__)
@@ -59,14 +63,15 @@ def serve(
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
+        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
         lifespan="on",
         ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
-        backlog=ACCEPTED_AT_ONCE if channel else BACKLOG,
     )
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
@@ -188,7 +193,7 @@ class DrainingServer(uvicorn.Server):
         banner = Banner.of(self._url, self._lifecycle.serving(), self._settings)
         if self._settings.log_format == "json":
             log.info("%s", banner.headline(), extra=asdict(banner))
-        elif self._others_serve:
-            log.info("%s", banner.headline())
-        else:
-            log.info("%s\n\n%s\n", banner.headline(), banner.table())
+            return
+        log.info("%s", banner.headline())
+        for row in [] if self._others_serve else banner.table():
+            log.info("%s", row)

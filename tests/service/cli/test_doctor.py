@@ -27,7 +27,7 @@ def test_a_machine_that_can_serve_ends_with_0_and_what_would_serve(doctor: Calla
     assert (ended.code, ended.err) == (0, "")
     assert {line[:8].strip() for line in lines} == {"ok"}
     topics = [line.split()[1] for line in lines]
-    assert list(dict.fromkeys(topics)) == ["system", "cpu", "threads", "engines", "codecs", "port", "model"]
+    assert list(dict.fromkeys(topics)) == ["system", "cpu", "threads", "memory", "engines", "codecs", "port", "model"]
     assert lines[-1] == "ok       model     onnxruntime fp32 on CPUExecutionProvider would serve, the only one possible"
     assert f"ok       threads   {usable_cpus()} CPUs may be used: affinity " in ended.out
     assert "reads JPEG, PNG, WEBP, GIF, BMP, TIFF" in ended.out
@@ -88,3 +88,9 @@ def test_what_kubernetes_injects_is_a_warning(doctor: Callable[..., Any]) -> Non
 
 def test_a_bad_configuration_ends_with_78(doctor: Callable[..., Any]) -> None:
     assert doctor(environ={"REPVGG_PROT": "1"}).code == 78
+
+
+def test_fast_pixels_that_would_not_be_served_are_a_problem(doctor: Callable[..., Any]) -> None:
+    ended = doctor("--pixels", "fast")
+    assert ended.code == 78
+    assert "PROBLEM  model     --pixels=fast: the manifest gives no accuracy of fast pixels" in ended.out
