@@ -149,8 +149,10 @@ def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
     with subprocess.Popen([*program, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         lines: list[str] = []
-        while not (lines and lines[-1].startswith("  keys ")):
-            lines.append(running.stdout.readline().partition("service.cli.server: ")[2])
+        for line in running.stdout:
+            lines.append(line.partition("service.cli.server: ")[2])
+            if lines[-1].startswith("  keys "):
+                break
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=120)
     url = next(line.split()[-1] for line in lines if line.startswith("serving tiny 1 with onnxruntime fp32 on http://"))
