@@ -10,9 +10,9 @@ try {
 }
 
 /** `code` as in the problem documents of the server, or of our own: unreachable, unreadable, unexpected. `lasting`: to
- * ask the same again would not help. */
+ * ask the same again would not help. `retryAfterMs`: 0 if it was not told. */
 export class Problem extends Error {
-  constructor(code, title, detail, { lasting = false, retryAfterMs = null } = {}) {
+  constructor(code, title, detail, { lasting = false, retryAfterMs = 0 } = {}) {
     super(`${title}: ${detail}`);
     Object.assign(this, { code, detail, lasting, retryAfterMs });
   }
@@ -44,17 +44,15 @@ export async function ask(path, options = {}) {
 }
 
 async function problemOf(response) {
-  const text = await response.text().catch(() => "");
-  try {
-    const told = JSON.parse(text);
-    const retryAfterS = response.headers.get("Retry-After");
-    return new Problem(told.code, told.title, told.detail, {
-      lasting: response.status < 500 && response.status !== 429,
-      retryAfterMs: retryAfterS && 1000 * retryAfterS,
-    });
-  } catch {
-    return new Problem("unexpected", `The answer was ${response.status} ${response.statusText}`, "it is not the service that said so, but something before it");
+  if (!response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
+    const said = `The answer was ${response.status} ${response.statusText}`;
+    return new Problem("unexpected", said, "not from the service, but from something before it");
   }
+  const told = await response.json();
+  return new Problem(told.code, told.title, told.detail, {
+    lasting: response.status < 500 && response.status !== 429,
+    retryAfterMs: 1000 * Number(response.headers.get("Retry-After")),
+  });
 }
 
 /** Wires the form that asks for a key; `retry` is called once there is one. Returns what shows the form. */

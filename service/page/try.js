@@ -53,7 +53,7 @@ async function loadModel() {
     if (problem.code === "unauthorized") return lock(problem);
     noteDown(problem);
     clearTimeout(nextLook);
-    nextLook = setTimeout(loadModel, problem.retryAfterMs ?? RETRY_MS);
+    nextLook = setTimeout(loadModel, problem.retryAfterMs || RETRY_MS);
   }
 }
 
@@ -164,7 +164,7 @@ function refuse(card, problem) {
     say(card, "waiting", "waiting for the key");
     return lock(problem);
   }
-  if (problem.retryAfterMs !== null && card.tries < MOST_TRIES) return comeAgain(card, problem);
+  if (problem.retryAfterMs && card.tries < MOST_TRIES) return comeAgain(card, problem);
   if (problem.code === "unreachable") loadModel(); // and again, until it is back
   say(card, "error", problem.message);
   card.find(".again").hidden = problem.lasting;
