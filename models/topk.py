@@ -45,10 +45,12 @@ def entropy(scores: NDArray[np.float64]) -> float:
 
 
 def top_k(scores: NDArray[np.float64], labels: Sequence[str], k: int) -> list[Prediction]:
-    """(K,) probabilities -> the k best. Raises ValueError for a k out of 1..K and for another number of scores."""
+    """(K,) probabilities -> the k best. Raises ValueError for a k out of 1..K and for no scores of K labels."""
     if not 1 <= k <= len(labels):
         raise ValueError(f"k must be in 1..{len(labels)}, not {k}")
     if scores.shape != (len(labels),):
         raise ValueError(f"{len(labels)} labels need as many scores, not {scores.shape}")
+    if not math.isclose(scores.sum(), 1.0, abs_tol=1e-9):
+        raise ValueError("these are no probabilities: the softmax makes scores of logits")
     best = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(labels[i], int(i), float(scores[i])) for i in best]

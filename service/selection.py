@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError, ContractError
+from models.golden import GoldenReport
 from models.manifest import Precision
 from models.store import Bundle
 from service.engines import how_to_install, is_installed, load_engine
@@ -37,7 +38,7 @@ AUTO_ENGINES = ("onnxruntime", "openvino")
 LAST_RESORT = "mindspore"
 EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 CLEARLY_FASTER = 1.1
-MEASURE_S = 0.5  # in all; loading, warming up and the golden checks come on top
+MEASURE_S = 0.3  # in all, at most; loading, warming up and the golden checks come on top
 MEASURED_IMAGES = 16  # at once
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """`images_per_second`: measured, if it was; `objection`: why it is not possible here."""
+    """`images_per_second`: measured, if it was; `objection`: why it is not possible here; `golden`: of its check."""
 
     engine: str
     precision: Precision
     images_per_second: float | None = None
     objection: Exception | None = None
+    golden: GoldenReport | None = None
 
     def __str__(self) -> str:
         if self.objection is not None:
@@ -61,12 +63,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """`reason`: why this one, in words."""
+    """`reason`: why this one, in words; `golden`: of its check, which the fake engine has not."""
 
     engine: str
     precision: Precision
     reason: str
     candidates: tuple[Candidate, ...]
+    golden: GoldenReport | None
 
 
 Load = Callable[[Candidate], Engine]
@@ -74,7 +77,8 @@ Contender = tuple[float, Engine, Candidate]  # with images a second
 
 
 def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) -> tuple[Engine, Choice]:
-    """The engine that serves, open, and why it is this one; blocks. `load` opens a candidate [default: load_engine].
+    """The engine that serves, open and checked, and why it is this one; blocks. `load` opens a candidate
+    [default: load_engine].
 
     Raises BundleError, ConfigError or EngineUnavailable if nothing can serve, GoldenCheckFailed if nothing passes.
     """
@@ -85,7 +89,7 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
         raise _objection_of_all(candidates)
     if len(possible) == 1:
         chosen = possible[0]
-        engine = load(chosen)
+        engine, chosen = _load_checked(load, chosen, bundle)
         reason = "the only one possible" if "auto" in (settings.engine, settings.precision) else "as told"
     else:
         engine, chosen, measured = _fastest(possible, bundle, load)
@@ -95,8 +99,8 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
         others = "; ".join(str(candidate) for candidate in candidates)
         log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, others)
     if not isinstance(engine, RestartableEngine):
-        engine = ReopeningEngine(engine, lambda: _load_checked(load, chosen, bundle))
-    return engine, Choice(engine.name, engine.precision, reason, tuple(candidates))
+        engine = ReopeningEngine(engine, lambda: _load_checked(load, chosen, bundle)[0])
+    return engine, Choice(engine.name, engine.precision, reason, tuple(candidates), chosen.golden)
 
 
 def check_pixels(bundle: Bundle, settings: Settings) -> None:
@@ -109,14 +113,14 @@ def check_pixels(bundle: Bundle, settings: Settings) -> None:
         )
 
 
-def _load_checked(load: Load, candidate: Candidate, bundle: Bundle) -> Engine:
+def _load_checked(load: Load, candidate: Candidate, bundle: Bundle) -> tuple[Engine, Candidate]:
     engine = load(candidate)
     try:
-        check_engine(engine, bundle)
+        report = check_engine(engine, bundle)
     except BaseException:
         engine.close()
         raise
-    return engine
+    return engine, replace(candidate, golden=report)
 
 
 def find_candidates(bundle: Bundle, settings: Settings) -> list[Candidate]:
@@ -213,7 +217,7 @@ def _fastest(possible: Sequence[Candidate], bundle: Bundle, load: Load) -> tuple
     found: list[Candidate] = []
     for candidate in possible:
         try:
-            engine = _load_checked(load, candidate, bundle)
+            engine, candidate = _load_checked(load, candidate, bundle)
             speed = _speed(engine, images, MEASURE_S / len(possible))
         except (ContractError, ServiceError) as error:
             found.append(replace(candidate, objection=error))

@@ -127,6 +127,11 @@ def test_logits_that_are_not_finite_never_become_predictions(wrong: float) -> No
         top_k(softmax(array([1.0, wrong, 3.0])), ["a", "b", "c"], 1)
 
 
+def test_logits_are_not_taken_for_scores() -> None:
+    with pytest.raises(ValueError, match="the softmax makes scores of logits"):
+        top_k(np.array([1.0, 2.0, 3.0]), ["a", "b", "c"], 1)
+
+
 @pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0])
 def test_logits_that_are_not_one_for_each_label_never_become_predictions(logits: object) -> None:
     with pytest.raises(ValueError, match="3 labels need as many scores"):

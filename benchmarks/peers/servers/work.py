@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.preprocess import preprocess
 from models.store import open_bundle
-from models.topk import top_k
+from models.topk import softmax, top_k
 
 HOST = "127.0.0.1"
 PORT = int(os.environ["PORT"])
@@ -53,4 +53,4 @@ class Work:
 
     def answer(self, logits: NDArray[np.float32]) -> dict[str, Any]:
         """(K,) -> the five best, as our own service writes them."""
-        return {"predictions": [prediction._asdict() for prediction in top_k(logits, self._labels, 5)]}
+        return {"predictions": [prediction._asdict() for prediction in top_k(softmax(logits), self._labels, 5)]}
