@@ -1,5 +1,5 @@
 PYTHON ?= python3
-.PHONY: serve test check format bench lock train-demo
+.PHONY: serve test test-images check format bench lock sbom train-demo
 
 serve:  ## serve the default model bundle on http://127.0.0.1:8000
 	@$(PYTHON) scripts/setup.py serve
@@ -9,6 +9,10 @@ test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
 	@$(PYTHON) scripts/setup.py lite || echo "the tests of MindSpore Lite will be skipped"
 	@.venv/bin/python -m pytest
+
+test-images:  ## build the images and run them, with podman (scripts/ci_packages.sh installs it on Debian)
+	@$(PYTHON) scripts/setup.py dev
+	@IMAGE_TESTS=1 .venv/bin/python -m pytest tests/images
 
 check:  ## format, lint, types, layers
 	@$(PYTHON) scripts/setup.py dev
@@ -26,10 +30,17 @@ train-demo:  ## train the small network on CIFAR-10 images in ./data/cifar10 (ho
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/python -m training.train --config training/recipes/repvgg_tiny_cifar10.yaml --device_target CPU
 
+ENGINE ?= docker
+IMAGE ?= repvgg-service-cpu:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+sbom:  ## print a CycloneDX list of what is in an image: make sbom IMAGE=repvgg-training-cpu:0.1.0 ENGINE=podman
+	@$(ENGINE) run --rm --interactive --network none --read-only --entrypoint python $(IMAGE) - < scripts/sbom.py
+
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
 lock:  ## pin all dependencies again; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
 	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
+	$(UV_COMPILE) --extra cuda --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-cuda.lock
+	$(UV_COMPILE) --extra train --constraint requirements/dev.lock pyproject.toml --output-file requirements/train.lock
 	echo 'mindspore-lite==2.0.0' | uv pip compile --quiet --python-version 3.7 --python-platform linux --generate-hashes --custom-compile-command "make lock" - --output-file requirements/lite.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

@@ -5,22 +5,26 @@
 3. EXIF orientation is applied, and broken EXIF data spoils no good picture;
 4. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
 5. the same bytes and spec give the same tensor in training's evaluation and in the service;
-6. the same files of a folder count as images in both.
+6. the same files of a folder count as images in both;
+7. what a file makes its decoder do is bounded: see models.bounds;
+8. no file writes to the log or to stderr.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
+from models.bounds import BoundedFile, check_tiff
 from models.errors import ImageError
 from models.manifest import Preprocess
 
@@ -33,6 +37,11 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns about odd metadata of pictures that it reads all the same: nothing that a server could act on, and
 # with the client's bytes in the text, so that each would be printed and remembered anew.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# libtiff writes a line to stderr for every damaged line of a fax, and Pillow logs what it does not support: a small
+# file could fill the disk with its log, or with a pipe that nobody reads stop the threads that decode.
+if _set_handler := getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None):
+    _set_handler(None)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Find all formats now, not in the first threads that meet a rarer one.
 Image.init()
 
@@ -74,8 +83,11 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
     """
     if not encoded:
         raise ImageError("undecodable_image", "the image is empty (0 bytes)")
+    check_tiff(encoded, max_pixels)
     try:
-        image = Image.open(BytesIO(encoded), formats=FORMATS)
+        image = Image.open(BoundedFile(encoded), formats=FORMATS)
+    except ImageError:
+        raise
     except Exception as error:  # hostile headers raise anything: OSError, SyntaxError, struct.error, ...
         known = ", ".join(FORMATS)
         raise ImageError("undecodable_image", f"not a readable image; formats: {known}") from error
@@ -100,6 +112,8 @@ def read_pixels(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return to_rgb(_turn_upright(image))
+    except ImageError:
+        raise
     except MemoryError:  # the pixels were counted: the server is short, not the image wrong
         raise
     except Exception as error:  # as above: the decoders of hostile bytes raise anything

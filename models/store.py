@@ -54,7 +54,7 @@ def sha256(path: Path) -> str:
 
 
 def find_bundle(model: str | Path, store: Path = STORE) -> Path:
-    """A folder, or `name` (its newest version) or `name/version` in the store -> the bundle's folder."""
+    """A folder, one of versions (the newest), or `name` (the same) or `name/version` in the store -> the bundle's."""
     try:
         for place in _places(Path(model), store):
             if (place / MANIFEST).is_file():
@@ -66,11 +66,15 @@ def find_bundle(model: str | Path, store: Path = STORE) -> Path:
 
 
 def _places(model: Path, store: Path) -> Iterator[Path]:
-    yield model
+    yield from _versions(model)
     if not model.is_absolute() and ".." not in model.parts:
-        yield store / model
-        versions = (path.parent for path in (store / model).glob(_VERSIONS))
-        yield from sorted(versions, key=_version_order, reverse=True)
+        yield from _versions(store / model)
+
+
+def _versions(folder: Path) -> Iterator[Path]:
+    """Itself, then those in it, newest first."""
+    yield folder
+    yield from sorted((path.parent for path in folder.glob(_VERSIONS)), key=_version_order, reverse=True)
 
 
 def _version_order(folder: Path) -> tuple[bool, list[str | int]]:

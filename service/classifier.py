@@ -364,5 +364,6 @@ def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
 def _publish(bundle: Bundle, engine: Engine, metrics: Metrics) -> None:
     manifest = bundle.manifest
     digest = sha256(bundle.folder / MANIFEST)
+    metrics.model_info.clear()  # of the one whose place it takes
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.expect_labels(bundle.labels)

@@ -6,6 +6,8 @@ ServiceError
 ├── Draining              shutting down: come back later, to another instance
 ├── DeadlineExceeded      no answer within the caller's deadline
 ├── EngineFailed          the engine gave no usable answer for this image; the reason is logged, not shown
+├── ReloadRunning         one model is being put in the place of another already
+├── ModelRejected         a model that was to take the place of the serving one is no good
 ├── ConfigError           a setting is unknown or out of range
 ├── EngineUnavailable     the runtime is not installed or its device is missing
 └── GoldenCheckFailed     the engine does not reproduce the logits of the training framework
@@ -48,6 +50,14 @@ class DeadlineExceeded(ServiceError):
 
 class EngineFailed(ServiceError):
     """The engine gave no usable answer for this image."""
+
+
+class ReloadRunning(ServiceError):
+    """One reload at a time."""
+
+
+class ModelRejected(ServiceError):
+    """The model that was to serve cannot be opened or fails its checks; the one before serves on."""
 
 
 class ConfigError(ServiceError):

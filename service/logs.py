@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -44,18 +46,33 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`12:00:00 INFO    service.batching: text name=value`, then the traceback."""
+    """`12:00:00 INFO    service.batching: text name=value`, then the traceback.
+
+    A request's path may hold anything: what would move a terminal's cursor, or begin another line, is escaped.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
+        line = f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}".translate(_VISIBLE)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure(log_format: Literal["json", "console"], stream: TextIO, level: int = logging.INFO) -> None:
-    """Everything of `level` and above goes to `stream`, and only there. Called again, it starts afresh."""
+def _add_worker(number: int, record: logging.LogRecord) -> bool:
+    record.worker = number
+    return True
+
+
+def configure(
+    log_format: Literal["json", "console"], stream: TextIO, level: int = logging.INFO, worker: int | None = None
+) -> None:
+    """Everything of `level` and above goes to `stream`, and only there. Called again, it starts afresh.
+
+    `worker`: the number of this one of several processes, which every line then carries.
+    """
     output = logging.StreamHandler(stream)
+    if worker is not None:
+        output.addFilter(partial(_add_worker, worker))
     output.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.handlers = [output]

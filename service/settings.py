@@ -3,7 +3,8 @@
 1. a flag wins over its variable, the variable over what the platform sets, that over the default;
 2. an unknown REPVGG_ variable is an error that names the nearest known one;
 3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
-4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
+4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key;
+5. a memory limit that the largest images may exceed is told with the way out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from service.errors import ConfigError
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
 ROUTE = r"^(/[^{}]*)?$"
+# Measured in the container with the shipped network: 85 to 93 MiB before the first image; 4.0 bytes a pixel while a
+# plain image is decoded, 8.0 for one with transparency, of 16 bits or to be turned.
+PROGRAM_BYTES = 100 * MEBIBYTE
+BYTES_A_PIXEL = 8
 # The settings that choose an engine, for every verb that opens one.
 ENGINE_FLAGS = (
     *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
@@ -73,6 +78,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve on the port")
     max_batch_size: int | None = Field(None, ge=1, le=1024, description="most images the engine gets at once")
     max_queue_bytes: int = Field(
         256 * MEBIBYTE, ge=1, le=65536 * MEBIBYTE, description="memory for images that wait; more are refused at once"
@@ -88,9 +94,11 @@ class Settings(BaseModel):
         0, ge=0, le=65536 * MEBIBYTE, description="memory for the answers to the latest images; 0 keeps none"
     )
     timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
-    decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images")
-    engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine")
-    engine_slots: int | None = Field(None, ge=1, le=256, description="batches that the engine computes at once")
+    decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images, of each worker")
+    engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine, of each worker")
+    engine_slots: int | None = Field(
+        None, ge=1, le=256, description="batches that the engine computes at once, of each worker"
+    )
     drain_seconds: float = Field(
         5.0, ge=0, le=3600, description="after SIGTERM, time to serve on while /readyz says no, seconds"
     )
@@ -204,21 +212,52 @@ def affinity_cpus() -> int:
 
 def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
     """The CPU quotas, in cores, of this process's cgroups and of their ancestors, versions 1 and 2."""
+    for version, folder in _cgroups("cpu", root):
+        quota = _quota_v1(folder) if version == 1 else _quota_v2(folder)
+        if quota is not None:
+            yield quota
+
+
+def memory_limits(root: Path = Path("/")) -> Iterator[int]:
+    """The memory limits, in bytes, of the same cgroups; version 1 has a huge one for none."""
+    for version, folder in _cgroups("memory", root):
+        limit = _read(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).strip()
+        if limit.isdigit():
+            yield int(limit)
+
+
+def memory_shortage(settings: Settings, root: Path = Path("/")) -> str | None:
+    """A sentence for people where the largest images that the settings allow may not fit into the memory limit.
+
+    The kernel then ends the process, which cannot say a word any more.
+    """
+    threads = settings.decode_threads or usable_cpus(root)
+    needed = PROGRAM_BYTES + threads * settings.max_image_pixels * BYTES_A_PIXEL
+    limit = min(memory_limits(root), default=needed)
+    if needed <= limit:
+        return None
+    return (
+        f"the memory limit is {limit >> 20} MiB, and decoding {threads} of the largest images at once takes up to "
+        f"{needed >> 20} MiB: the process may be killed without a word (exit code 137); raise the limit, or lower "
+        "max_image_pixels or decode_threads"
+    )
+
+
+def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
+    """Version and folder of this process's cgroups that may limit `controller`, and of their ancestors."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, read_quota = root / "sys/fs/cgroup", _quota_v2
-        elif "cpu" in controllers.split(","):
-            mount, read_quota = root / "sys/fs/cgroup" / controllers, _quota_v1
+            version, mount = 2, root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            version, mount = 1, root / "sys/fs/cgroup" / controllers
         else:
             continue
         # In a container the path may be the host's while the mount shows the container's own group as its root,
         # so folders of the path that are not there are no error.
         group = mount / path.lstrip("/")
         for folder in (group, *group.parents):
-            quota = read_quota(folder)
-            if quota is not None:
-                yield quota
+            yield version, folder
             if folder == mount:
                 break
 

@@ -107,7 +107,8 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
 
 
 def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.ModelProto | None = None) -> Path:
-    """A bundle of `network`; its golden logits are those of `truth` (of `network` itself when not given)."""
+    """A bundle of `network`, of the version that its folder is named after; its golden logits are those of `truth` (of
+    `network` itself when not given)."""
     drawings = {f"{seed}.png": encode_drawing(seed, "PNG") for seed in range(3)}
     tensors = np.stack([preprocess(encoded, TINY_SPEC) for encoded in drawings.values()])
     (logits,) = ReferenceEvaluator(truth or network).run(None, {"image": tensors})
@@ -117,7 +118,7 @@ def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.Mod
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = Manifest(
         name="tiny",
-        version="1",
+        version=folder.name,
         created_at="2026-01-31T12:00:00Z",
         network=Network(variant="tiny", num_classes=len(TINY_LABELS), parameters=314),
         preprocess=TINY_SPEC,
@@ -150,6 +151,19 @@ def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.Mod
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle with a random network of 10 classes on 32 x 32 pixels."""
     return write_tiny_bundle(tmp_path_factory.mktemp("store") / "tiny" / "1", tiny_network())
+
+
+@pytest.fixture
+def write_version(tmp_path: Path) -> Callable[..., Path]:
+    """`write_version(2)` -> the folder of version 2 of a tiny bundle, in a store of the test. Each answers its own way;
+    `wrong`: not as its golden logits say."""
+
+    def write(version: int, *, wrong: bool = False) -> Path:
+        truth = tiny_network(seed=version)
+        network = tiny_network(seed=version + 1000) if wrong else truth
+        return write_tiny_bundle(tmp_path / "store" / "tiny" / str(version), network, truth=truth)
+
+    return write
 
 
 @pytest.fixture(scope="session")

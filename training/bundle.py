@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -221,12 +222,12 @@ def framework() -> str:
 
 
 def git_commit() -> str:
-    """The commit of this code, or `unknown` where it is no git checkout."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The commit of this code, or `unknown` where it is no git checkout; an image tells it by SOURCE_COMMIT."""
+    if commit := os.environ.get("SOURCE_COMMIT"):
+        return commit
+    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:  # no git
+        return "unknown"
     return done.stdout.strip() or "unknown"

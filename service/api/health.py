@@ -14,7 +14,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.lifecycle import Lifecycle
+from service.api.fleet import Fleet
+from service.api.lifecycle import RETRY_WHILE_DRAINING_S, Lifecycle
 from service.api.openapi import HEALTH, operation_id
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange
@@ -24,13 +25,13 @@ from service.settings import Settings
 # A batch that takes longer than both of these will not come back.
 STUCK_AFTER_S = 30.0
 STUCK_AFTER_DEADLINES = 3
-RETRY_WHILE_DRAINING_S = 1.0
 RETRY_WHILE_AWAY_S = 1.0
 
 
 class Probes:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
         self._lifecycle = lifecycle
+        self._fleet = fleet
         self._vertex_route = settings.vertex_health_route
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
@@ -53,19 +54,21 @@ class Probes:
 
     async def livez(self, request: Request) -> Response:
         """Is the process alive: do the event loop and the engine make progress?"""
-        stuck_s = self._engine_age_s()
-        if stuck_s > self._stuck_after_s:
-            return self._dead(request, f"the engine has been busy with one batch for {stuck_s:.0f} s")
-        if self._engine_away_s() > self._stuck_after_s:
-            return self._dead(request, f"the engine could not be started again for {self._engine_away_s():.0f} s")
+        if detail := await self.why_not_alive():
+            return Exchange.of(request).problem(Fault("internal_error", detail))
         return JSONResponse({"status": "alive"})
 
-    def _dead(self, request: Request, detail: str) -> Response:
-        return Exchange.of(request).problem(Fault("internal_error", detail))
+    async def why_not_alive(self) -> str:
+        """Empty if it is."""
+        if self._engine_age_s() > self._stuck_after_s:
+            return f"the engine has been busy with one batch for {self._engine_age_s():.0f} s"
+        if self._engine_away_s() > self._stuck_after_s:
+            return f"the engine could not be started again for {self._engine_away_s():.0f} s"
+        return ""
 
     async def readyz(self, request: Request) -> Response:
         """May requests come? `?verbose` lists the checks."""
-        checks = self._checks() if "verbose" in request.query_params else None
+        checks = self._checks() | await self._fleet.checks() if "verbose" in request.query_params else None
         try:
             self._lifecycle.serving()
             self._refuse_while_draining()

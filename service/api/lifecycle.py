@@ -1,24 +1,37 @@
-"""From the start of the process to its end: starting, then serving or failed, then draining.
+"""From the start of the process to its end: starting, then serving or failed, perhaps another model, then draining.
 
 1. the socket listens while the model is opened, and tells the truth meanwhile;
-2. draining is announced while requests are still answered, so that nobody is turned away;
-3. a start that fails is kept, for the process to end with its reason.
+2. draining is announced while requests are still answered, so that nobody is turned away; each answer then closes its
+   connection, so that no client sends its next request to a server that ends;
+3. a start that fails is kept, for the process to end with its reason;
+4. another model takes the place of the serving one only when it is open, checked and warm: until then, and if it is
+   no good, the old one serves;
+5. a request ends on the model that served when it began; only then that one is closed;
+6. two models at most are open, and one reload runs at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.errors import ContractError
 from service.classifier import Classifier
 from service.engines.base import Engine
-from service.errors import NotReady
+from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0
+RETRY_WHILE_DRAINING_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -32,35 +45,123 @@ class Lifecycle:
         self.draining = False
         self.opened = asyncio.Event()
         self._settings = settings
+        self._grace_s = settings.timeout_ms / 1000  # every request is over by then
         self._metrics = metrics
         self._engine = engine
+        self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
+        self._opening: asyncio.Task[Classifier] | None = None
+        self._retiring: asyncio.Task[None] | None = None
+        self._reloading = False
+        self._left_at_work: list[Classifier] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Opens in the background; on leaving, finishes what was accepted and closes."""
-        opening = asyncio.create_task(self._open())
+        starting = asyncio.create_task(self._start())
         lag = asyncio.create_task(self._metrics.watch_event_loop())
         try:
             yield
         finally:
             self.drain()
-            for task in (opening, lag):
+            for task in (starting, lag):
                 task.cancel()
-            await asyncio.gather(opening, lag, return_exceptions=True)
+            await asyncio.gather(starting, lag, return_exceptions=True)
+            if self._retiring is not None:
+                await self._retiring
             if self.classifier is not None:
-                await self.classifier.close(self._settings.timeout_ms / 1000)
+                await self._close(self.classifier)
 
-    async def _open(self) -> None:
+    async def _start(self) -> None:
         try:
             self.classifier = await Classifier.open(self._settings, self._metrics, engine=self._engine)
         except Exception as error:
             log.debug("the start failed", exc_info=True)
             self.failure = error
-        self.opened.set()
+        finally:
+            self.opened.set()
+
+    async def reload(self, changes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Open the model of the settings afresh, with these `changes` of them, and let it serve.
+
+        Raises NotReady before the first model serves, Draining, ReloadRunning, and ModelRejected if it is no good.
+        """
+        old = self.serving()
+        if self._reloading:
+            raise ReloadRunning("another reload is running; ask again when it is over")
+        self._reloading = True
+        try:
+            if self._retiring is not None:
+                await asyncio.wait({self._retiring})
+            self.classifier = new = await self._open_beside(old, changes)
+        finally:
+            self._reloading = False
+        self._retiring = asyncio.create_task(self._retire(old))
+        log.info("%s serves, in the place of %s", _name_of(new), _name_of(old))
+
+    async def _open_beside(self, old: Classifier, changes: Mapping[str, str]) -> Classifier:
+        if self.draining:
+            raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
+        settings = self._settings.model_copy(update=changes)
+        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics))
+        try:
+            return await self._opening
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
+        except (ContractError, ServiceError) as error:
+            log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
+            store = f"{_folder_of(old).parent.parent}/"  # where it lies is nothing that a client should learn
+            raise ModelRejected(str(error).replace(store, "")) from error
+        except Exception as error:
+            log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
+            raise ServiceError("internal error") from error
+
+    async def _retire(self, old: Classifier) -> None:
+        if requests := self._requests.pop(old, None):
+            await asyncio.wait(requests, timeout=self._grace_s)
+        await self._close(old)
+        log.info("%s is closed", _name_of(old))
+
+    async def _close(self, classifier: Classifier) -> None:
+        await classifier.close(self._grace_s)
+        if not classifier.batcher.idle:
+            self._left_at_work.append(classifier)
+
+    def what_serves(self) -> dict[str, str]:
+        """The settings that mean just this: the bundle's folder, the engine and the precision that were chosen."""
+        serving = self.serving()
+        return {
+            "model": str(_folder_of(serving)),
+            "engine": serving.engine.name,
+            "precision": serving.engine.precision,
+        }
+
+    def version_beside(self, version: str) -> str:
+        """Where that version of the serving bundle lies, if it is there."""
+        return str(_folder_of(self.serving()).with_name(version))
+
+    @property
+    def engine_is_at_work(self) -> bool:
+        """After the end: does a batch still run in an engine, whose thread cannot be stopped?"""
+        return any(not classifier.batcher.idle for classifier in self._left_at_work)
 
     def drain(self) -> None:
-        """From now on `/readyz` says no; requests are still answered."""
+        """From now on `/readyz` says no; requests are still answered, but no other model is opened."""
         self.draining = True
+        if self._opening is not None:
+            self._opening.cancel()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Around a request, which is a task of its own: the model that serves now is not closed before its end."""
+        requests, task = self._requests.setdefault(self.classifier, set()), asyncio.current_task()
+        assert task is not None
+        requests.add(task)
+        try:
+            yield
+        finally:
+            requests.discard(task)
 
     def serving(self) -> Classifier:
         """Raises NotReady before the model serves."""
@@ -79,3 +180,31 @@ class Lifecycle:
         if self.failure is not None:
             return "the model could not be opened; the server's log tells why"
         return "the model is being opened and checked"
+
+
+def _folder_of(classifier: Classifier) -> Path:
+    return classifier.bundle.folder.resolve()
+
+
+def _name_of(classifier: Classifier) -> str:
+    return f"{classifier.bundle.manifest.name} {classifier.bundle.manifest.version}"
+
+
+class LifecycleMiddleware:
+    """Around everything else: whoever answers, the request is counted, and while draining its connection is closed."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._lifecycle.draining:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        with self._lifecycle.request():
+            await self._app(scope, receive, send_last)

@@ -60,9 +60,12 @@ _EXAMPLES = {
     400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
     401: _problem_example("unauthorized", "this key is not known"),
     404: _problem_example("not_found", "model cats version 1 is not served here, but repvgg-tiny-cifar10 version 1 is"),
+    408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
+    409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
     415: _problem_example("unsupported_media_type", "the request has no Content-Type: send one image as image/* ..."),
     422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
+    431: _problem_example("headers_too_large", "the request's line and headers are too long"),
     500: _problem_example("internal_error", "the server failed on this request; its log tells why"),
     503: _problem_example("overloaded", "256 images are waiting already") | {"retry_after_ms": 1800},
     504: _problem_example("deadline_exceeded", "no answer before the deadline"),
@@ -86,13 +89,13 @@ def _problem_response(status: int) -> dict[str, Any]:
     return response
 
 
-def _parameter(name: str, description: str) -> dict[str, Any]:
+def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
     return {
         "name": name,
         "in": "query",
         "required": False,
         "description": description,
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": schema or {"type": "integer", "minimum": 1},
     }
 
 
@@ -104,7 +107,7 @@ CLASSIFY: dict[str, Any] = {
     "response_description": "At least one image has an answer; each has its predictions or its own error",
     "responses": {
         200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}},
-        **problem_responses(400, 401, 413, 415, 422, 500, 503, 504),
+        **problem_responses(400, 401, 408, 413, 415, 422, 431, 500, 503, 504),
     },
     "openapi_extra": {
         "parameters": [
@@ -133,6 +136,22 @@ MODELS: dict[str, Any] = {
     "operation_id": "models",
     "response_model": ModelDescription,
     "responses": problem_responses(401, 503),
+}
+RELOAD: dict[str, Any] = {
+    "tags": ["classify"],
+    "operation_id": "reload",
+    "response_model": ModelDescription,
+    "response_description": "This bundle serves now; requests that began before end on the one before it",
+    "responses": problem_responses(401, 409, 422, 500, 503),
+    "openapi_extra": {
+        "parameters": [
+            _parameter(
+                "version",
+                "another version of the serving bundle; when not given, what the setting `model` names",
+                type="string",
+            )
+        ],
+    },
 }
 HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
 METRICS: dict[str, Any] = {

@@ -19,7 +19,16 @@ from starlette.responses import Response
 
 from models.errors import ImageError
 from service.api.schemas import FailedImage, Problem
-from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded, ServiceError
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    ModelRejected,
+    NotReady,
+    Overloaded,
+    ReloadRunning,
+    ServiceError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,12 +38,16 @@ CODES: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "An API key is needed"),
     "not_found": (404, "Not Found"),
     "method_not_allowed": (405, "Method Not Allowed"),
+    "request_timeout": (408, "The request did not arrive in time"),
+    "reload_running": (409, "A reload is running already"),
     "body_too_large": (413, "The body is too large"),
     "too_many_pixels": (413, "The image has too many pixels"),
     "too_many_images": (413, "The request has too many images"),
     "unsupported_media_type": (415, "This kind of body is not accepted"),
     "undecodable_image": (422, "The image cannot be decoded"),
     "invalid_parameter": (422, "A parameter is not valid"),
+    "model_rejected": (422, "The model cannot serve"),
+    "headers_too_large": (431, "The request's head is too large"),
     "internal_error": (500, "The server failed"),
     "overloaded": (503, "The server is overloaded"),
     "not_ready": (503, "The server is not ready yet"),
@@ -49,6 +62,8 @@ CLASSES: dict[type[ServiceError], str] = {
     Draining: "draining",
     DeadlineExceeded: "deadline_exceeded",
     EngineFailed: "internal_error",
+    ReloadRunning: "reload_running",
+    ModelRejected: "model_rejected",
 }
 
 INTERNAL = "the server failed on this request; its log tells why, under the same request_id"

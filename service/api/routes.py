@@ -1,4 +1,4 @@
-"""POST /classify, GET /models, GET /metrics, GET /.
+"""POST /classify, GET /models, POST /models/reload, GET /metrics, GET /.
 
 1. the deadline counts from the arrival of the request, its upload included;
 2. what would not be answered in time is refused before its body is read;
@@ -8,20 +8,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
+from pydantic import TypeAdapter, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from models.manifest import Slug
 from service.api.answers import answer, choice_of, classify_images, served_model
+from service.api.fleet import Fleet
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import CLASSIFY, METRICS, MODELS
+from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
 from service.api.payloads import read_uploads
 from service.api.problems import RequestError
 from service.api.requests import Exchange, read_in_time
 from service.api.schemas import ModelDescription, Speed
-from service.metrics import Metrics
+from service.classifier import Classifier
 from service.settings import Settings
 
 DEFAULT_TOP_K = 5
@@ -29,17 +34,26 @@ DEFAULT_TOP_K = 5
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
+class PlainRoute(APIRoute):
+    """For an endpoint from Request to Response: documented by FastAPI, but called without its search for parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 class Endpoints:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
         self._lifecycle = lifecycle
         self._settings = settings
-        self._metrics = metrics
+        self._fleet = fleet
 
     def add_to(self, router: APIRouter) -> None:
-        router.add_api_route("/classify", self.classify, methods=["POST"], **CLASSIFY)
+        plain: dict[str, Any] = {"methods": ["POST"], "route_class_override": PlainRoute}
+        router.add_api_route("/classify", self.classify, **plain, **CLASSIFY)
         # As Amazon SageMaker calls it: "Custom inference code with hosting services" in its developer guide.
-        router.add_api_route("/invocations", self.classify, methods=["POST"], include_in_schema=False)
+        router.add_api_route("/invocations", self.classify, **plain, include_in_schema=False)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
+        router.add_api_route("/models/reload", self.reload, methods=["POST"], **RELOAD)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
         router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
 
@@ -58,20 +72,29 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         """The served bundle, and how fast it was measured to be here."""
-        classifier = self._lifecycle.serving()
+        return self._describe(self._lifecycle.serving())
+
+    async def reload(self, request: Request) -> Response:
+        """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
+        version = read_version(request.query_params)
+        await self._fleet.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
+        return self._describe(self._lifecycle.serving())
+
+    def _describe(self, classifier: Classifier) -> Response:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
             choice=choice_of(classifier.choice),
+            workers=self._settings.workers,
         )
         return Response(description.model_dump_json(), media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._metrics.registry), headers={"Content-Type": media_type})
+        return Response(encode(await self._fleet.collector()), headers={"Content-Type": media_type})
 
     async def index(self) -> Response:
         return JSONResponse(
@@ -87,6 +110,15 @@ def read_top_k(query: Mapping[str, str], classes: int) -> int:
     if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
         raise RequestError("invalid_parameter", f"top_k={text} is not a whole number in 1..{classes}")
     return int(text)
+
+
+def read_version(query: Mapping[str, str]) -> str | None:
+    """Raises RequestError `invalid_parameter`; what is a version may still not be there."""
+    text = query.get("version")
+    try:
+        return None if text is None else TypeAdapter(Slug).validate_python(text)
+    except ValidationError:
+        raise RequestError("invalid_parameter", f"version={text} cannot be the version of a bundle") from None
 
 
 def read_timeout_ms(query: Mapping[str, str], most_ms: int) -> int:

@@ -112,12 +112,14 @@ class Choice(BaseModel):
 
 
 class ModelDescription(ServedModel):
-    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words."""
+    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words.
+    `workers`: processes that serve it."""
 
     manifest: dict[str, Any]
     speed: Speed
     device: str
     choice: Choice | None
+    workers: int
 
 
 class Health(BaseModel):

@@ -9,16 +9,14 @@ Adding a verb is one module with `add_arguments` and `run`, and one line in VERB
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
-from models.errors import BundleError
 from service.cli import bench, classify, doctor, evaluate, inspect, serve
-from service.cli.console import AddressUnavailable, Console, UsageError
-from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, ServiceError
+from service.cli.console import Console
+from service.cli.exits import FAILURE, report
 
 
 class Verb(Protocol):
@@ -40,19 +38,7 @@ VERBS: dict[str, Verb] = {
     "doctor": doctor,
 }
 
-# As in sysexits.h; 2 is what argparse uses.
-EXIT_CODES: dict[type[Exception], int] = {
-    UsageError: 2,
-    BundleError: 66,
-    AddressUnavailable: 69,
-    EngineUnavailable: 69,
-    GoldenCheckFailed: 70,
-    ConfigError: 78,
-}
-FAILURE = 1
 INTERRUPTED = 130
-
-log = logging.getLogger(__name__)
 
 
 def main(
@@ -75,19 +61,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:  # noqa: BLE001  # the last resort; what is not expected is logged there
-        return _report(error, arguments.verb, console)
-
-
-def _report(error: Exception, verb: str, console: Console) -> int:
-    code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), FAILURE)
-    if code != FAILURE:
-        print(f"repvgg {verb}: {error}", file=console.err)
-    elif isinstance(error, ServiceError):
-        print(f"repvgg {verb}: stopped: {error}", file=console.err)
-    else:
-        log.error("repvgg %s failed", verb, exc_info=error)
-        print(f"repvgg {verb}: {type(error).__name__}: {error}", file=console.err)
-    return code
+        return report(error, arguments.verb, console)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,9 +15,18 @@ from models.errors import ContractError
 from service import logs
 from service.cli.console import AddressUnavailable, Console, UsageError
 from service.errors import ServiceError
-from service.settings import ENGINE_FLAGS, Settings, add_flags, affinity_cpus, cpu_quotas, load_settings, usable_cpus
+from service.settings import (
+    ENGINE_FLAGS,
+    Settings,
+    add_flags,
+    affinity_cpus,
+    cpu_quotas,
+    load_settings,
+    memory_shortage,
+    usable_cpus,
+)
 
-FLAGS = ("model", *ENGINE_FLAGS, "decode_threads", "host", "port")
+FLAGS = ("model", *ENGINE_FLAGS, "decode_threads", "max_image_pixels", "host", "port")
 
 OK, WARNING, PROBLEM = "ok", "warning", "PROBLEM"
 
@@ -110,6 +119,11 @@ def _threads(settings: Settings) -> Iterator[tuple[str, str]]:
             yield WARNING, f"{name} is {threads} on {usable} CPUs, and they will wait for each other: leave it out"
 
 
+def _memory(settings: Settings) -> Iterator[tuple[str, str]]:
+    shortage = memory_shortage(settings)
+    yield (WARNING, shortage) if shortage else (OK, "the largest images allowed fit into it")
+
+
 def _engines(_: Settings) -> Iterator[tuple[str, str]]:
     from service.engines import PACKAGES, how_to_install, is_installed
     from service.engines.capabilities import CAPABILITIES
@@ -141,7 +155,7 @@ def _codecs(_: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _port(settings: Settings) -> Iterator[tuple[str, str]]:
-    from service.cli.server import listen, url_of
+    from service.cli.listener import listen, url_of
 
     with listen(settings.host, settings.port) as listener:
         yield OK, f"{url_of(listener)} is free"
@@ -169,6 +183,7 @@ TOPICS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
     "system": _system,
     "cpu": _cpu,
     "threads": _threads,
+    "memory": _memory,
     "engines": _engines,
     "codecs": _codecs,
     "port": _port,

@@ -7,7 +7,8 @@ import logging
 
 from service import logs
 from service.cli.console import Console
-from service.settings import add_flags, load_settings
+from service.cli.listener import listen
+from service.settings import add_flags, load_settings, memory_shortage
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Blocks. Raises what kept the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
     logs.configure(settings.log_format, console.out)
-    for warning in warnings:
-        log.warning("%s", warning)
-    from service.cli.server import listen, serve  # the web framework: not before it is needed
-
+    for warning in (*warnings, memory_shortage(settings)):
+        if warning:
+            log.warning("%s", warning)
     with listen(settings.host, settings.port) as listener:
+        if settings.workers > 1:
+            from service.cli.supervisor import supervise
+
+            return supervise(settings, listener)
+        from service.cli.server import serve  # the web framework: not before it is needed
+
         serve(settings, listener)
     return 0

@@ -1,120 +1,113 @@
-"""The web server around the application: its socket, its signals, its end.
+"""The web server around the application: its signals, its end.
 
-1. a port that is taken is said at once, with a way out;
-2. SIGTERM: /readyz says no at once, requests are served on for `drain_seconds`, then those in flight are finished;
-3. Ctrl-C, or a second signal, skips the waiting, but not the finishing;
-4. a start that fails ends the process with its reason; a clean end is exit code 0;
-5. an engine that is stuck does not keep the process from ending.
+1. SIGTERM: /readyz says no at once, requests are served on for `drain_seconds`, then those in flight are finished;
+2. Ctrl-C skips the waiting, but not the finishing;
+3. a second SIGTERM or Ctrl-C, or a request that outlives its deadline, forces the end, and the log says how many
+   requests were lost;
+4. SIGHUP is POST /models/reload;
+5. a start that fails ends the process with its reason; a clean end is exit code 0, one that lost requests 1;
+6. an engine that is stuck does not keep the process from ending;
+7. one of several workers is given its signals by the supervisor, and ends when that does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import math
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 
 from service.api.answers import served_model
 from service.api.lifecycle import Lifecycle
 from service.app import create_app
-from service.cli.console import AddressUnavailable
+from service.channel import Channel, ChannelClosed
+from service.cli.connections import Connection
+from service.cli.listener import BACKLOG, url_of
+from service.cli.worker import SIGNALS
 from service.engines.base import Engine
+from service.errors import ServiceError
 from service.settings import Settings
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-BACKLOG = 2048
+# Connections taken in one go of the event loop, which does not see before the end of it that they run out.
+ACCEPTED_AT_ONCE = 128
+# Of several workers none should take all that come at once, before another one wakes up.
+WORKER_ACCEPTS_AT_ONCE = 1
 # Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
 KEEP_ALIVE_S = 75
 # Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.
 LINGER_S = 5
+FORCED = 1
 
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, listener: socket.socket, engine: Engine | None = None) -> None:
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    engine: Engine | None = None,
+    channel: Channel | None = None,
+    open_first: bool = False,
+) -> None:
     """Blocks until a signal. Raises what kept the service from starting.
 
-    `engine` instead of the one of the settings, as in create_app.
+    `engine` instead of the one of the settings, `channel` and `open_first` as in create_app.
     """
-    app = create_app(settings, engine=engine)
+    app = create_app(settings, engine=engine, channel=channel, open_first=open_first)
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
         app,
+        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
         lifespan="on",
         ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.timeout_ms / 1000) + LINGER_S,
     )
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings.drain_seconds).run(sockets=[listener])
+    DrainingServer(config, lifecycle, url, settings, channel).run(sockets=[listener])
     if lifecycle.failure is not None:
         raise lifecycle.failure
-    if lifecycle.classifier is not None and not lifecycle.classifier.batcher.idle:
-        # Its thread cannot be stopped, and Python would wait for it for ever at the end.
+    if lifecycle.engine_is_at_work:
+        # Python would wait for its thread for ever at the end.
         log.error("stopped, although the engine is still at work on a batch")
-        os._exit(1)
+        os._exit(FORCED)
     log.info("stopped")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises AddressUnavailable."""
-    listener: socket.socket | None = None
-    try:
-        # With the protocol named: asyncio sets TCP_NODELAY only where it is, and without that answers wait 40 ms.
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        return listener
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise AddressUnavailable(f"cannot listen on {host} port {port}: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the host is not known; give an address of this machine, such as 127.0.0.1 or 0.0.0.0"
-    known = {
-        errno.EADDRINUSE: "the port is in use; stop the other program, or give another --port (0 takes any free one)",
-        errno.EACCES: "not permitted; ports below 1024 need privileges, give a higher --port",
-        errno.EADDRNOTAVAIL: "this machine does not have the address; give --host 0.0.0.0 for all that it has",
-    }
-    return known.get(error.errno or 0, error.strerror or str(error))
-
-
-def url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class DrainingServer(uvicorn.Server):
     """uvicorn closes its socket as soon as it is told to end; this one first lets load balancers notice."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, url: str, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, url: str, settings: Settings, channel: Channel | None
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._url = url
-        self._drain_seconds = drain_seconds
+        self._channel = channel
+        self._drain_seconds = settings.drain_seconds
+        self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
+        self._reload: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's own raises the signal again at the end, and the process would not exit with 0.
         loop = asyncio.get_running_loop()
+        if self._channel is not None:
+            obeying = loop.create_task(self._obey(self._channel))
+            yield
+            obeying.cancel()
+            return
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -123,27 +116,67 @@ class DrainingServer(uvicorn.Server):
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
+    async def _obey(self, channel: Channel) -> None:
+        async def obey(name: str) -> None:
+            self._on_signal(signal.Signals[name])
+
+        channel.answer("signal", obey)
+        await channel.run()
+        if not self._lifecycle.draining:
+            log.error("the supervisor is gone")
+            self._on_signal(signal.SIGTERM)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)  # of the system; uvicorn's is also how many connections are accepted at once
+
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name
-        if self.should_exit:
-            self.force_exit = number == signal.SIGINT
-        elif number == signal.SIGINT or self._lifecycle.draining or self._lifecycle.classifier is None:
+        if number == signal.SIGHUP:
+            self._reload = asyncio.create_task(self._reload_on(name))
+        elif self.should_exit or (number == signal.SIGTERM and self._lifecycle.draining):
+            self._force(f"another {name}")
+        elif number == signal.SIGINT or self._lifecycle.classifier is None:
             log.info("%s: stopping when the requests in flight are answered", name)
             self._lifecycle.drain()
-            self.should_exit = True
+            self._stop()
         else:
             log.info("%s: draining, stopping in %g s", name, self._drain_seconds)
             self._lifecycle.drain()
             asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
 
+    async def _reload_on(self, name: str) -> None:
+        try:
+            await self._lifecycle.reload()
+        except ServiceError as error:
+            log.error("%s: no other model serves: %s", name, error)
+
     def _stop(self) -> None:
         self.should_exit = True
+
+    def _force(self, why: str) -> None:
+        """At once, unless nothing is lost by waiting: then the usual end is quick."""
+        if lost := len(self.server_state.tasks):
+            log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
+            os._exit(FORCED)
+        self._stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """From now on there are no new connections."""
+        too_long = f"requests in flight for more than {self._grace_s:g} s"
+        limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
+        await super().shutdown(sockets)
+        limit.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: has the opening come to an end?"""
         if self._lifecycle.classifier is not None and not self._announced:
             self._announced = True
             self._announce()
+            if self._channel is not None:
+                with suppress(ChannelClosed):  # `_obey` sees it too
+                    await self._channel.ask("opened", serves=self._lifecycle.what_serves())
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:

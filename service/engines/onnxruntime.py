@@ -76,6 +76,8 @@ def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSe
             f"this build of ONNX Runtime has no provider {provider}; it has: {known}. Other builds bring others: "
             "onnxruntime-gpu cuda and tensorrt, onnxruntime-cann cann, onnxruntime-openvino openvino"
         )
+    if provider in ("cuda", "tensorrt"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN, where they are installed as Python packages
     # What a device has no kernel for runs on the CPU.
     providers = list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
     try:

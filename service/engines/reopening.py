@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from models.manifest import Precision
 from service.engines.base import Engine
-from service.engines.worker import PATIENCE, Patience
 from service.errors import NotReady
+from service.patience import PATIENCE, Patience
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -62,7 +63,7 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_0(
         connection.sendall(jpeg_bytes)
     replies = [read_all(connection) for connection in connections]
     assert [reply.split(b"\r\n")[0] for reply in replies] == [b"HTTP/1.1 200 OK"] * 8
-    assert all(b'"predictions"' in reply for reply in replies)
+    assert all(b'"predictions"' in reply and b"connection: close" in reply.lower() for reply in replies)
     assert server.wait() == (0, "")
     assert server.lines[-1]["msg"] == "stopped"
 
@@ -89,6 +90,34 @@ def test_sigterm_is_announced_while_requests_are_still_answered_and_a_second_one
         assert reply.status_code == 200
         server.signal(signal.SIGTERM)
         assert server.wait() == (0, "")
+
+
+def test_a_second_sigterm_forces_the_end_and_the_log_says_what_was_lost(
+    start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
+) -> None:
+    server = start("--drain-seconds", 3600).wait_until_serving()
+    connections = [request_in_flight(server, jpeg_bytes) for _ in range(3)]
+    server.signal(signal.SIGTERM)
+    server.wait_for_line("SIGTERM: draining")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == (1, "")
+    assert server.lines[-1]["msg"] == "stopped by force (another SIGTERM): 3 requests were lost"
+    assert server.lines[-1]["lost"] == 3
+    for connection in connections:
+        connection.close()
+
+
+def test_a_client_that_does_not_read_its_answers_cannot_hold_up_the_end(start: Callable[..., Server]) -> None:
+    server = start("--timeout-ms", 100, "--drain-seconds", 0).wait_until_serving()
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=1)
+    with contextlib.suppress(TimeoutError):  # once the server does not read on, as nobody reads what it writes
+        while True:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == (1, "")
+    said = "stopped by force (requests in flight for more than 5.1 s): 1 requests were lost"
+    assert server.lines[-1]["msg"] == said
+    connection.close()
 
 
 def test_ctrl_c_does_not_wait(start: Callable[..., Server]) -> None:
@@ -167,7 +196,8 @@ def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[...
 STUCK = """
 import sys, threading
 from service import logs
-from service.cli.server import listen, serve
+from service.cli.listener import listen
+from service.cli.server import serve
 from service.engines.fake import FakeEngine
 from service.settings import Settings
 

@@ -205,6 +205,7 @@ def test_a_name_means_its_newest_version_by_number(store: Callable[..., Path], v
     folder = store(*(f"tiny/{version}" for version in versions.split()))
     assert find_bundle("tiny", folder) == folder / "tiny" / newest
     assert find_bundle("tiny/", folder) == folder / "tiny" / newest
+    assert find_bundle(folder / "tiny", STORE) == folder / "tiny" / newest
 
 
 def test_a_strange_digit_in_a_version_is_text(store: Callable[..., Path]) -> None:

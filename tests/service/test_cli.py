@@ -11,8 +11,9 @@ import pytest
 
 import service
 from models.errors import BundleError
-from service.cli import EXIT_CODES, VERBS, main
+from service.cli import VERBS, main
 from service.cli.console import AddressUnavailable, UsageError
+from service.cli.exits import EXIT_CODES
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
 
 ROOT = Path(service.__file__).parents[1]

@@ -76,6 +76,13 @@ def test_the_console_line_is_for_people() -> None:
     assert stream.getvalue()[8:] == " WARNING service.cli: look out port=8000\n"
 
 
+def test_a_path_begins_no_line_on_the_console_and_moves_no_cursor() -> None:
+    stream = StringIO()
+    configure("console", stream)
+    logging.getLogger("service.access").info("GET %s", "/a\n12:00:00 INFO all is well\x1b[2J\x9b2J ä")
+    assert stream.getvalue()[17:] == "service.access: GET /a\\x0a12:00:00 INFO all is well\\x1b[2J\\x9b2J ä\n"
+
+
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "uvicorn.access"])
 def test_the_web_servers_own_loggers_go_the_same_way_once(name: str) -> None:
     stream, elsewhere = StringIO(), StringIO()
@@ -87,3 +94,12 @@ def test_the_web_servers_own_loggers_go_the_same_way_once(name: str) -> None:
     assert (line["logger"], line["msg"]) == (name, "started")
     assert "color_message" not in line
     assert elsewhere.getvalue() == ""
+
+
+@pytest.mark.parametrize(("log_format", "said"), [("json", '"worker": 2'), ("console", "worker=2")])
+def test_every_line_of_a_worker_carries_its_number(log_format: Any, said: str) -> None:
+    stream = StringIO()
+    configure(log_format, stream, worker=2)
+    logging.getLogger("a").info("one")
+    logging.getLogger("uvicorn.error").error("two")
+    assert [said in line for line in stream.getvalue().splitlines()] == [True, True]

@@ -16,6 +16,7 @@ from service.settings import (
     cpu_quotas,
     flag_name,
     load_settings,
+    memory_shortage,
     usable_cpus,
     variable_name,
 )
@@ -208,3 +209,33 @@ def test_the_usable_cpus_are_the_least_of_affinity_and_quota_and_at_least_one(tm
     assert usable_cpus(tmp_path) == 1
     write(tmp_path, {"sys/fs/cgroup/cpu.max": "100000000 100000\n"})
     assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"proc/self/cgroup": "0::/pod/main\n", "sys/fs/cgroup/pod/memory.max": "268435456\n"},
+        {"proc/self/cgroup": "4:memory:/docker/abc\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n"},
+    ],
+)
+def test_a_memory_limit_that_the_largest_images_may_exceed_is_told_with_the_way_out(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    write(tmp_path, files)
+    told = memory_shortage(Settings(decode_threads=2), tmp_path)
+    assert told is not None
+    assert "the memory limit is 256 MiB, and decoding 2 of the largest images at once takes up to 862 MiB" in told
+    assert "lower max_image_pixels or decode_threads" in told
+    assert memory_shortage(Settings(decode_threads=1, max_image_pixels=10_000_000), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"},
+        {"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
+    ],
+)
+def test_without_a_memory_limit_there_is_nothing_to_tell(tmp_path: Path, files: dict[str, str]) -> None:
+    assert memory_shortage(Settings(), write(tmp_path, files)) is None

@@ -108,3 +108,13 @@ def test_an_unknown_format_is_a_usage_error(capsys):
         export.main(["--file_format", "PTH"])
     assert stop.value.code == 2
     assert "MINDIR" in capsys.readouterr().err
+
+
+def test_the_commit_is_what_an_image_says_else_gits_and_unknown_without_git(cpu, monkeypatch):
+    from training.bundle import git_commit
+
+    monkeypatch.setenv("SOURCE_COMMIT", "0123abc")
+    assert git_commit() == "0123abc"
+    monkeypatch.delenv("SOURCE_COMMIT")
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() == "unknown"

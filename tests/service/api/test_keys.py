@@ -30,6 +30,10 @@ def test_everything_but_health_and_metrics_needs_a_key(guarded: TestClient, path
     assert "x-request-id" in reply.headers
 
 
+def test_a_reload_needs_a_key(guarded: TestClient) -> None:
+    assert guarded.post("/models/reload").status_code == 401
+
+
 @pytest.mark.parametrize("path", OPEN)
 def test_health_and_metrics_need_none(guarded: TestClient, path: str) -> None:
     assert guarded.get(path).status_code == 200

@@ -130,6 +130,17 @@ def test_too_many_json_images_are_refused() -> None:
     assert len(read(json_of(*[{"b64": ""}] * 3), "application/json")) == 3
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"images": [' + b"0," * 4000 + b"0]}", b"{" + b'"a":0,' * 1500 + b'"a":0}', b"," * 9000]
+)
+def test_json_of_countless_things_is_refused_before_it_is_parsed(body: bytes) -> None:
+    assert refusal(body, "application/json").code == "too_many_images"
+
+
+def test_data_uris_are_no_countless_things() -> None:
+    assert len(read(json_of(*[{"b64": "data:image/png;base64,AAAA"}] * 3), "application/json")) == 3
+
+
 def test_endless_plain_fields_are_refused() -> None:
     fields = [part(b"", 'name="a"')] * (MAX_PLAIN_FIELDS + 1)
     error = refusal(form(*fields), FORM)

@@ -9,17 +9,29 @@ from starlette.exceptions import HTTPException
 from models.errors import BundleError, ImageError
 from service.api.problems import CLASSES, CODES, Fault, RequestError, fault_of, problem_response
 from service.api.schemas import FailedImage
-from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, Overloaded, ServiceError
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    ModelRejected,
+    NotReady,
+    Overloaded,
+    ReloadRunning,
+    ServiceError,
+)
 
-# The table of the public interface.
+# The table of the public interface, and what POST /models/reload adds to it.
 STATUSES = {
     400: {"malformed_request"},
     401: {"unauthorized"},
     404: {"not_found"},
     405: {"method_not_allowed"},
+    408: {"request_timeout"},
+    409: {"reload_running"},
     413: {"body_too_large", "too_many_pixels", "too_many_images"},
     415: {"unsupported_media_type"},
-    422: {"undecodable_image", "invalid_parameter"},
+    422: {"undecodable_image", "invalid_parameter", "model_rejected"},
+    431: {"headers_too_large"},
     500: {"internal_error"},
     503: {"overloaded", "not_ready", "draining"},
     504: {"deadline_exceeded"},
@@ -34,7 +46,15 @@ def test_every_code_has_the_promised_status() -> None:
 
 def test_every_error_of_a_request_has_a_code() -> None:
     assert set(CLASSES.values()) <= set(CODES)
-    assert set(CLASSES) == {Overloaded, NotReady, Draining, DeadlineExceeded, EngineFailed}
+    assert set(CLASSES) == {
+        Overloaded,
+        NotReady,
+        Draining,
+        DeadlineExceeded,
+        EngineFailed,
+        ReloadRunning,
+        ModelRejected,
+    }
 
 
 @pytest.mark.parametrize(

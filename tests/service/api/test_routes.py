@@ -204,6 +204,36 @@ def test_models_describes_the_served_bundle(client: TestClient, tiny_bundle: Pat
     assert body["speed"]["images_per_second"] * body["speed"]["seconds_per_image"] == pytest.approx(1.0)
 
 
+def test_a_reload_answers_as_models_does_and_the_new_model_answers(
+    serve: Callable[..., TestClient], write_version: Callable[..., Path], jpeg_bytes: bytes
+) -> None:
+    client = serve(model=str(write_version(1).parent))
+    write_version(2)
+    reply = client.post("/models/reload")
+    assert (reply.status_code, reply.json()["version"]) == (200, "2")
+    assert client.get("/models").json() == reply.json()
+    answer = client.post("/classify", content=jpeg_bytes, headers=JPEG).json()
+    assert answer["model"]["version"] == "2"
+
+
+@pytest.mark.parametrize("version", ["", "..", "../tiny/1", "a b", "/etc"])
+def test_a_version_that_can_be_none_is_refused(client: TestClient, version: str) -> None:
+    reply = client.post("/models/reload", params={"version": version})
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_parameter")
+    assert reply.json()["detail"] == f"version={version} cannot be the version of a bundle"
+
+
+def test_a_reload_that_is_refused_says_why_and_the_old_model_serves(
+    serve: Callable[..., TestClient], write_version: Callable[..., Path], jpeg_bytes: bytes
+) -> None:
+    client = serve(model=str(write_version(1)))
+    reply = client.post("/models/reload?version=7")
+    assert (reply.status_code, reply.json()["code"]) == (422, "model_rejected")
+    assert reply.json()["detail"].startswith("no model bundle at tiny/7: ")
+    assert client.get("/readyz").status_code == 200
+    assert classify(client, jpeg_bytes)
+
+
 def test_metrics_are_prometheus_text_or_openmetrics(client: TestClient) -> None:
     text = client.get("/metrics")
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")

@@ -27,7 +27,7 @@ def test_a_machine_that_can_serve_ends_with_0_and_what_would_serve(doctor: Calla
     assert (ended.code, ended.err) == (0, "")
     assert {line[:8].strip() for line in lines} == {"ok"}
     topics = [line.split()[1] for line in lines]
-    assert list(dict.fromkeys(topics)) == ["system", "cpu", "threads", "engines", "codecs", "port", "model"]
+    assert list(dict.fromkeys(topics)) == ["system", "cpu", "threads", "memory", "engines", "codecs", "port", "model"]
     assert lines[-1] == "ok       model     onnxruntime fp32 on CPUExecutionProvider would serve, the only one possible"
     assert f"ok       threads   {usable_cpus()} CPUs may be used: affinity " in ended.out
     assert "reads JPEG, PNG, WEBP, GIF, BMP, TIFF" in ended.out

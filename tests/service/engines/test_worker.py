@@ -18,8 +18,9 @@ from models.errors import BundleError
 from service.engines import process
 from service.engines.base import Engine
 from service.engines.process import Order, ProcessEnded
-from service.engines.worker import HostedEngine, Patience
+from service.engines.worker import HostedEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, NotReady
+from service.patience import Patience
 
 ROOT = Path(__file__).parents[3]
 # An engine whose fate is the first value of its first image.

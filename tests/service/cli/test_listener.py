@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from service.cli.console import AddressUnavailable
-from service.cli.server import listen, url_of
+from service.cli.listener import listen, url_of
 
 
 def test_port_0_takes_any_free_one() -> None:

@@ -1,0 +1,119 @@
+"""What the front door costs: the server's CPU a request, less that of decode and engine alone.
+
+python -m benchmarks.front_door IMAGE [--model BUNDLE] [--engine NAME] [--requests N] [--rounds N]
+
+In each round, in turn: N requests on one connection to `repvgg serve`, raw and as a form, and N times decode and engine
+here. CPU is that of all threads of a process, so that waiting does not count; a busy machine still makes it dearer, and
+all three alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from models.preprocess import preprocess
+from models.store import open_bundle
+from models.topk import top_k
+from service.engines import load_engine
+
+TYPES = {"raw": "image/jpeg", "form": "multipart/form-data; boundary=front-door"}
+
+
+def process_cpu_s(process_id: int) -> float:
+    """User and system time of all its threads: proc(5), fields 14 and 15 of stat."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def asked(port: int, kind: str, image: bytes) -> Callable[[], None]:
+    connection = HTTPConnection("127.0.0.1", port)
+    head = b'--front-door\r\nContent-Disposition: form-data; name="a"; filename="a.jpg"\r\n\r\n'
+    body = image if kind == "raw" else head + image + b"\r\n--front-door--\r\n"
+
+    def ask() -> None:
+        connection.request("POST", "/classify", body, {"Content-Type": TYPES[kind]})
+        reply = connection.getresponse()
+        answer = reply.read()
+        if reply.status != 200:
+            raise SystemExit(answer.decode())
+
+    return ask
+
+
+def alone(model: str, engine_name: str, image: bytes) -> Callable[[], None]:
+    bundle = open_bundle(model)
+    engine = load_engine(engine_name, bundle, "fp32", threads=1)
+
+    def classify() -> None:
+        (logits,) = engine.infer(preprocess(image, bundle.manifest.preprocess)[None])
+        top_k(logits, bundle.labels, 5)
+
+    return classify
+
+
+def cpu_ms(work: Callable[[], None], times: int, clock: Callable[[], float]) -> float:
+    """Of one `work`."""
+    began = clock()
+    for _ in range(times):
+        work()
+    return (clock() - began) / times * 1000
+
+
+def wait_for_port(log: Path) -> int:
+    while True:
+        for line in log.read_text().splitlines():
+            if '"serving ' in line:
+                return int(json.loads(line)["url"].rpartition(":")[2])
+        time.sleep(0.1)
+
+
+@contextmanager
+def serving(model: str, engine: str) -> Iterator[tuple[int, int]]:
+    """A server's process id and port; its log goes to a file, as a pipe would have to be read."""
+    chosen = ["--model", model, "--engine", engine, "--precision", "fp32", "--engine-threads", "1"]
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", *chosen]
+    with TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as file, subprocess.Popen(command, stdout=file) as server:
+            try:
+                yield server.pid, wait_for_port(log)
+            finally:
+                server.kill()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.front_door", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--engine", default="fake")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    flags = parser.parse_args()
+    image = flags.image.read_bytes()
+    with serving(flags.model, flags.engine) as (server, port):
+        kinds = {kind: (asked(port, kind, image), partial(process_cpu_s, server)) for kind in TYPES}
+        kinds["alone"] = (alone(flags.model, flags.engine, image), time.process_time)
+        for work, clock in kinds.values():
+            cpu_ms(work, 100, clock)
+        for _ in range(flags.rounds):
+            found = {kind: cpu_ms(work, flags.requests, clock) for kind, (work, clock) in kinds.items()}
+            cells = [f"{kind} {spent:.2f}" for kind, spent in found.items()]
+            over = [f"{kind} +{found[kind] - found['alone']:.2f}" for kind in TYPES]
+            print(f"CPU ms a request: {', '.join(cells)}; the front door: {', '.join(over)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

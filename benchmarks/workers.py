@@ -1,0 +1,110 @@
+"""Where one event loop is the limit: requests a second of one process and of several, on an engine without arithmetic.
+
+python -m benchmarks.workers [--workers 1 2] [--clients 32] [--rounds N] [--seconds S]
+
+Each round loads a fresh server of each number of workers in turns, from raw sockets, each with one request in flight.
+On a shared machine only the ratios of one run can be compared. What holds beyond it: the CPU time of the event loop's
+thread a request, whose inverse no process can exceed, on however many cores. The busiest worker's share of the requests
+says how evenly connections are spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+IMAGE = Path(__file__).parents[1] / "models" / "samples" / "ship.jpg"
+
+
+def request() -> bytes:
+    image = IMAGE.read_bytes()
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+    return head.encode() + image
+
+
+def load(port: int, clients: int, seconds: float) -> int:
+    """Closed loop -> how many were answered 200."""
+    message, answered = request(), 0
+    give_up_at = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for _ in range(clients):
+            connection = socket.create_connection(("127.0.0.1", port))
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(message)
+        while time.monotonic() < give_up_at:
+            for key, _ in selector.select(timeout=1.0):
+                connection = key.fileobj  # type: ignore[assignment]
+                answered += connection.recv(65536).startswith(b"HTTP/1.1 200")
+                connection.sendall(message)
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+    return answered
+
+
+def lines_of(log: TextIO) -> Iterator[dict[str, Any]]:
+    log.seek(0)
+    return (json.loads(line) for line in log if line.endswith("\n"))
+
+
+def measure(workers: int, clients: int, seconds: float) -> tuple[float, float, float]:
+    """Requests a second, milliseconds of the event loops' CPU time a request, the busiest worker's share of them."""
+    # Every request is to be work of its own, and all send the same image.
+    flags = ["--engine", "fake", "--single-flight", "off", "--port", "0", "--drain-seconds", "0"]
+    command = [sys.executable, "-m", "service", "serve", *flags]
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([*command, "--workers", str(workers)], stdout=log)
+        while len(serving := [line for line in lines_of(log) if line["msg"].startswith("serving ")]) < workers:
+            time.sleep(0.1)
+        cpu_s = main_threads_cpu_s(server.pid)
+        answered = load(int(serving[0]["url"].rpartition(":")[2]), clients, seconds)
+        cpu_s = main_threads_cpu_s(server.pid) - cpu_s
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        shares = Counter(line.get("worker") for line in lines_of(log) if line["logger"] == "service.access")
+    return answered / seconds, cpu_s / answered * 1000, max(shares.values()) / sum(shares.values())
+
+
+def main_threads_cpu_s(pid: int) -> float:
+    """Of a process and its children; proc(5), sched-stats.txt. Event loops run there, decoding and engines do not."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()
+    ]
+    return sum(int(Path(f"/proc/{each}/schedstat").read_text().split()[0]) for each in (pid, *children)) / 1e9
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    arguments = parser.parse_args(argv)
+    rounds = [
+        [measure(workers, arguments.clients, arguments.seconds) for workers in arguments.workers]
+        for _ in range(arguments.rounds)
+    ]
+    for workers, turns in zip(arguments.workers, zip(*rounds, strict=True), strict=True):
+        speed, cpu_ms, share = (median(values) for values in zip(*turns, strict=True))
+        ratio = median(turn[0] / base[0] for turn, (base, *_) in zip(turns, rounds, strict=True))
+        print(
+            f"{workers} workers: {speed:6.0f} requests/s, {ratio:.2f} of {arguments.workers[0]}; "
+            f"event loops {cpu_ms:.2f} ms CPU a request; the busiest worker answered {share:.0%}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""What an image's HEALTHCHECK runs: exit code 0 if /readyz says so; else the answer is an exception and 1."""
+
+import os
+import urllib.request
+
+port = os.environ.get("REPVGG_PORT") or "8000"
+urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=4).close()

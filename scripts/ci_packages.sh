@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# What the tests use of Debian beside Python, where this is root on a Debian: without it they skip, with the reason.
+set -euo pipefail
+packages=(
+  podman runc debootstrap netavark aardvark-dns catatonit iptables uidmap # tests/images
+  prometheus # promtool: tests/images, tests/k8s
+)
+if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+  echo "not root on a Debian: the tests that need ${packages[*]} will be skipped"
+  exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+dpkg --status "${packages[@]}" >/dev/null 2>&1 ||
+  { apt-get update -qq && apt-get install --yes -qq --no-install-recommends "${packages[@]}"; }

@@ -1,0 +1,160 @@
+"""What a connection may cost, whoever is at its other end. uvicorn bounds the size of a request's head, not its time.
+
+1. a head that does not arrive in time is answered 408, one that is too large 431, what is no HTTP 400, and closed;
+2. a connection on which nothing happens is closed, one whose client does not read its answers is cut off;
+3. a client that is answered while it is still sending may send the rest, unheeded, but not for long;
+4. when connections run out, the one that has been without a request for longest makes room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from service.api.problems import Fault, problem_response
+
+# As long as a client that was answered may go on sending: closing with bytes unread would reset the connection, and the
+# answer might be lost on its way.
+LINGER_S = 5.0
+# Files that are no connections, and connections that the event loop accepts before it asks whether there is room.
+OTHER_FILES = 500
+RETRY_WITHOUT_ROOM_S = 1.0
+
+
+def most_connections() -> int:
+    """As many as open files are allowed, but for some; at least half."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(files // 2, files - OTHER_FILES)
+
+
+class Connection(H11Protocol):
+    """uvicorn's, for clients that do not keep to the rules. `head_s`: the time of a request's head, from its first byte
+    on; the body has the request's own deadline."""
+
+    # All of the process, since they share its files: those without a request, the one that is so for longest first.
+    idle: dict[Connection, None] = {}  # noqa: RUF012  # meant to be shared
+
+    def __init__(self, *args: Any, head_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_s = head_s
+        self._cut_off: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._unheeded: asyncio.TimerHandle | None = None
+        self._lingers = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > most_connections() and not self._make_room():
+            detail = f"all {len(self.connections) - 1} connections are busy"
+            self._refuse(Fault("overloaded", detail, RETRY_WITHOUT_ROOM_S))
+            return
+        self.idle[self] = None
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _make_room(self) -> bool:
+        oldest = next(iter(self.idle), None)
+        if oldest is None:
+            return False
+        del self.idle[oldest]
+        oldest.transport.abort()
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return
+        super().data_received(data)
+        if self._unheeded is not None and self.conn.their_state is not h11.SEND_BODY:
+            self._unheeded.cancel()
+            self._unheeded = None
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._late = self._late or self.loop.call_later(self._head_s, self._refuse_late)
+        else:
+            self._stop_waiting_for_head()
+
+    def _stop_waiting_for_head(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        if self.conn.their_state is not h11.IDLE:
+            self.idle.pop(self, None)
+
+    def _refuse_late(self) -> None:
+        self._refuse(Fault("request_timeout", f"the head of the request did not arrive within {self._head_s:g} s"))
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls it where h11 has raised."""
+        too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if getattr(sys.exc_info()[1], "error_status_hint", None) == too_large:
+            self._refuse(Fault("headers_too_large", "the request's line and headers are too long"))
+        else:
+            self._refuse(Fault("malformed_request", "this is not HTTP/1.1 as RFC 9112 has it"))
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer without the application, and close."""
+        request_id = uuid.uuid4().hex
+        reply = problem_response(fault, instance="", request_id=request_id)
+        headers = [*reply.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        head = h11.Response(status_code=reply.status_code, headers=headers, reason=STATUS_PHRASES[reply.status_code])
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way already
+            for event in (head, h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self._linger()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE:
+            self.idle[self] = None
+        elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
+            self._unheeded = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _linger(self) -> None:
+        """No more is said; what still comes is not looked at, and not for long."""
+        self._lingers = True
+        self.idle.pop(self, None)
+        if self.cycle is not None and not self.cycle.response_complete:  # for the application, the client has left
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._unset_keepalive_if_required()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._cut_off_in(LINGER_S)
+
+    def _cut_off_in(self, seconds: float) -> None:
+        if self._cut_off is None:
+            self._cut_off = self.loop.call_later(seconds, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._cut_off_in(self.timeout_keep_alive)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._cut_off is not None and not self._lingers:
+            self._cut_off.cancel()
+            self._cut_off = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._cut_off_in(LINGER_S)  # what it has not read by then, it will not read
+
+    def shutdown(self) -> None:
+        if self._lingers:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.idle.pop(self, None)
+        for timer in (self._cut_off, self._late, self._unheeded):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)

@@ -1,0 +1,69 @@
+"""Spoilt pictures, sent to the real server: whatever they are, nobody but themselves is harmed.
+
+FUZZ_IMAGES=100000 makes a long run of it; the seed is their number, so that a failure comes again.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.mutants import PICTURES, mutants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Server
+
+# As in production, where models.preprocess silences Pillow; pytest would make errors of its warnings.
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:PIL"), pytest.mark.timeout(0)]
+
+IMAGES = int(os.environ.get("FUZZ_IMAGES", "2000"))
+TOGETHER = 20
+# Few, so that a wrong size costs no second of decoding; over it is refused by the header all the same.
+MAX_PIXELS = 1_000_000
+# Each thread that decodes may hold a picture of 1 x 30 000 pixels, widened to the network's input: 200 MB at most.
+MAX_GROWTH_MB = 200 * len(os.sched_getaffinity(0))
+
+
+def resident_mb(process_id: int) -> float:
+    """The most that the process has had in memory so far."""
+    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def classify(client: httpx.Client, images: list[bytes]) -> list[dict[str, Any]]:
+    reply = client.post("/classify?top_k=10", files=[("image", (str(n), image)) for n, image in enumerate(images)])
+    assert reply.status_code == 200, (reply.text, [image.hex() for image in images])
+    results: list[dict[str, Any]] = reply.json()["results"]
+    assert len(results) == len(images)
+    return results
+
+
+def scores(result: dict[str, Any]) -> dict[str, float]:
+    """By label; in another batch the last digits may differ."""
+    return {prediction["label"]: prediction["score"] for prediction in result["predictions"]}
+
+
+def test_spoilt_pictures_never_fail_a_request_nor_harm_a_neighbour_nor_fill_the_memory(
+    start: Callable[..., Server],
+) -> None:
+    server = start("--max-image-pixels", MAX_PIXELS).wait_until_serving()
+    spoilt, codes = mutants(IMAGES, seed=IMAGES), set()
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        good = list(PICTURES.values())
+        right = [scores(result) for image in good for result in classify(client, [image])]
+        before_mb = resident_mb(server.process.pid)
+        for number in range(IMAGES // TOGETHER):
+            mine = number % len(good)
+            neighbour, *others = classify(client, [good[mine], *islice(spoilt, TOGETHER)])
+            assert scores(neighbour) == pytest.approx(right[mine], abs=1e-5)
+            codes |= {other["error"]["code"] for other in others if "error" in other}
+        assert codes == {"undecodable_image", "too_many_pixels"}
+        assert resident_mb(server.process.pid) < before_mb + MAX_GROWTH_MB
+        assert client.get("/livez").status_code == 200

@@ -1,0 +1,264 @@
+"""Clients that do not keep to the rules: the real server answers them or cuts them off, and nobody else notices."""
+
+from __future__ import annotations
+
+import email
+import json
+import re
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+LIMIT_S = 60.0
+POST = b"POST /classify?timeout_ms=300 HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as connection:
+        yield connection
+
+
+def reply_to(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON of the next reply, whose id is in its head, too."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += received(connection, 1)
+    status, _, lines = head.decode().partition("\r\n")
+    headers = email.message_from_string(lines)
+    assert headers["X-Request-ID"]
+    return int(status.split()[1]), json.loads(received(connection, int(headers["Content-Length"])))
+
+
+def received(connection: socket.socket, size: int) -> bytes:
+    content = connection.recv(size, socket.MSG_WAITALL)
+    assert len(content) == size, f"the server closed after {content!r}"
+    return content
+
+
+def refused(connection: socket.socket, status: int, code: str) -> str:
+    """The next reply is a problem document; its detail."""
+    got, problem = reply_to(connection)
+    assert (got, problem["status"], problem["code"]) == (status, status, code)
+    return str(problem["detail"])
+
+
+def closed(connection: socket.socket) -> bool:
+    """There is no further reply: waits for the server to close."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.fixture
+def impatient(start: Callable[..., Server]) -> Server:
+    """A server whose requests have 500 ms, head and body."""
+    return start("--timeout-ms", 500).wait_until_serving()
+
+
+def send_without_end(connection: socket.socket, piece: bytes) -> None:
+    """Raises OSError once the server takes no more."""
+    while True:
+        connection.sendall(piece)
+
+
+def answers(server: Server, jpeg: bytes) -> bool:
+    """To a new connection."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    with closing(connection):
+        connection.request("POST", "/classify", jpeg, {"Content-Type": "image/jpeg"})
+        return connection.getresponse().status == 200
+
+
+# Slowly
+
+
+def test_a_head_that_does_not_arrive_in_time_is_answered_408(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /livez HT")
+        assert "did not arrive within 0.5 s" in refused(connection, 408, "request_timeout")
+        assert closed(connection)
+
+
+def test_a_dribbling_head_has_no_more_time_than_a_silent_one(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        connection.settimeout(0.02)
+        for _ in range(3000):
+            connection.sendall(b"x: y\r\n")
+            try:
+                assert connection.recv(12) == b"HTTP/1.1 408"
+                return
+            except TimeoutError:
+                continue
+    pytest.fail("the server waited for a minute")
+
+
+def test_a_second_request_that_dribbles_has_its_own_time(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert reply_to(connection) == (200, {"status": "alive"})
+        connection.sendall(b"GET /li")
+        refused(connection, 408, "request_timeout")
+
+
+def test_a_body_that_does_not_arrive_is_answered_504_and_the_connection_closed(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(CHUNKED + b"1\r\n\xff\r\n")
+        refused(connection, 504, "deadline_exceeded")
+        assert closed(connection)
+
+
+def test_an_expected_continue_that_never_comes_is_a_body_that_does_not_arrive(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(POST + b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        refused(connection, 504, "deadline_exceeded")
+
+
+# Without end
+
+
+def test_a_body_without_end_is_refused_over_the_limit_and_not_read_for_ever(server: Server) -> None:
+    chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+    with connected(server) as connection:
+        connection.sendall(CHUNKED.replace(b"300", b"60000"))
+        with pytest.raises(ConnectionError):
+            send_without_end(connection, chunk)
+
+
+def test_a_client_that_stops_sending_when_it_is_refused_reads_why(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(POST + b"Content-Length: 99999999999\r\n\r\n" + bytes(100_000))
+        refused(connection, 413, "body_too_large")
+
+
+def test_a_client_that_is_answered_while_it_is_sending_reads_its_answer(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n")
+        connection.sendall(bytes(5_000_000))
+        refused(connection, 404, "not_found")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # and the connection lives on
+        assert reply_to(connection)[0] == 200
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "malformed_request"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400, "malformed_request"),
+        (b"G\x00T /livez HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_request"),
+        (b"GET /" + b"a" * 70_000, 431, "headers_too_large"),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nx: " + b"y" * 70_000, 431, "headers_too_large"),
+        (POST + b"Content-Length: -5\r\n\r\nabcde", 400, "malformed_request"),
+        (POST + b"Content-Length: five\r\n\r\nabcde", 400, "malformed_request"),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400, "malformed_request"),
+        (POST + b"Content-Length: " + b"9" * 50 + b"\r\n\r\nabc", 400, "malformed_request"),
+        (CHUNKED + b"xyz\r\n", 400, "malformed_request"),
+        (CHUNKED + b"ffffffffffffffffffffffff\r\n", 400, "malformed_request"),
+        (CHUNKED + b"5\r\nabcdefghi\r\n", 400, "malformed_request"),
+    ],
+)
+def test_what_is_no_http_is_answered_and_the_connection_closed(
+    server: Server, head: bytes, status: int, code: str
+) -> None:
+    with connected(server) as connection:
+        connection.sendall(head)
+        refused(connection, status, code)
+        assert closed(connection)
+
+
+def test_what_comes_after_a_body_shorter_than_its_length_says_is_another_request(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(POST + b"Content-Length: 3\r\n\r\nabcdef /livez\r\n\r\n")
+        refused(connection, 422, "undecodable_image")
+        refused(connection, 400, "malformed_request")
+        assert closed(connection)
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, lambda one: one.shutdown(socket.SHUT_WR)])
+def test_a_client_that_leaves_during_the_upload_stops_it(
+    server: Server, http: httpx.Client, wait_until: Callable[..., None], leave: Callable[[socket.socket], None]
+) -> None:
+    def left() -> float:
+        found = re.search(r'repvgg_requests_cancelled_total{stage="read"} (.+)', http.get("/metrics").text)
+        assert found is not None
+        return float(found[1])
+
+    before = left()
+    with connected(server) as connection:
+        connection.sendall(CHUNKED.replace(b"300", b"60000") + b"4\r\nabcd\r\n")
+        leave(connection)
+        wait_until(lambda: left() == before + 1)
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(server: Server, jpeg_bytes: bytes) -> None:
+    with connected(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(1)
+        with pytest.raises(TimeoutError):  # the server no longer reads
+            send_without_end(connection, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        assert answers(server, jpeg_bytes)
+
+
+# In numbers
+
+
+def test_connections_without_requests_make_room_for_those_with_some(
+    start: Callable[..., Server], jpeg_bytes: bytes
+) -> None:
+    server = start().wait_until_serving()
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(connected(server))
+        for _ in range(20):
+            assert answers(server, jpeg_bytes)
+
+
+def test_busy_connections_make_no_room_and_the_next_one_is_told(start: Callable[..., Server]) -> None:
+    server = start().wait_until_serving()
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (100, 100))
+    with ExitStack() as stack:
+        for _ in range(50):
+            connection = stack.enter_context(connected(server))
+            connection.sendall(POST.replace(b"300", b"60000") + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        connection = stack.enter_context(connected(server))
+        refused(connection, 503, "overloaded")
+        assert closed(connection)
+
+
+def series(client: httpx.Client) -> set[str]:
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+def test_no_client_makes_the_number_of_series_grow(http: httpx.Client, jpeg_bytes: bytes) -> None:
+    def visit(name: str) -> None:
+        http.request(name.upper(), f"/{name}?{name}=1", headers={"X-Request-ID": name, name: name})
+        http.post("/classify", content=jpeg_bytes, headers={"content-type": f"image/{name}"})
+        http.post("/classify", files={name: (f"{name}.{name}", name.encode())})
+
+    visit("first")
+    before = series(http)
+    for number in range(20):
+        visit(f"other{number}")
+    assert series(http) == before

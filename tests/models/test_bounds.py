@@ -1,0 +1,173 @@
+"""Each bomb is small on the wire; what it would have cost is in models.bounds and docs/hostile-input.md."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.bounds import MAX_ENTRIES, MAX_READS, MAX_READS_OF_BMP, MAX_SCANS, MAX_STRIPS
+from models.errors import ImageError
+from models.preprocess import decode, open_image
+
+MEBIBYTE = 1 << 20
+PHOTO = Image.effect_noise((64, 48), 50).convert("RGB")
+
+
+def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def inserted(encoded: bytes, place: int, piece: bytes) -> bytes:
+    return encoded[:place] + piece * MAX_READS + encoded[place:]
+
+
+def gif_of_comments() -> bytes:
+    encoded = encode(PHOTO, "GIF")
+    behind_palette = 13 + 3 * (2 << (encoded[10] & 7))
+    return inserted(encoded, behind_palette, b"\x21\xfe\x01x\x00")
+
+
+PNG, JPEG = encode(PHOTO, "PNG"), encode(PHOTO, "JPEG")
+COUNTLESS = {
+    "jpeg segments": inserted(JPEG, 2, b"\xff\xe5\0\2"),
+    "jpeg comments": inserted(JPEG, 2, b"\xff\xfe\0\2"),
+    "jpeg fill bytes": inserted(JPEG, 2, b"\xff\xff"),
+    "png chunks": inserted(PNG, 33, png_chunk(b"abCd")),
+    "png data chunks": inserted(PNG, PNG.index(b"IDAT") - 4, png_chunk(b"IDAT")),
+    "png chunks at the end": inserted(PNG, len(PNG) - 12, png_chunk(b"abCd")),
+    "gif comments": gif_of_comments(),
+}
+
+
+def refusal(encoded: bytes, max_pixels: int = 50_000_000) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(encoded, max_pixels)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", COUNTLESS)
+def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_refused_before_they_fill_the_memory(name: str) -> None:
+    tracemalloc.start()
+    try:
+        error = refusal(COUNTLESS[name])
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (error.code, "more segments, chunks or blocks" in error.detail) == ("undecodable_image", True)
+    # A few of which Pillow keeps a note; all of them would take ten times as much.
+    assert most_bytes < 16 * MEBIBYTE
+
+
+@pytest.mark.parametrize("pieces", ["segments", "fill bytes"])
+def test_a_few_thousand_segments_are_read(pieces: str) -> None:
+    piece = {"segments": b"\xff\xe5\0\2", "fill bytes": b"\xff\xff"}[pieces]
+    assert decode(JPEG[:2] + piece * 5000 + JPEG[2:]).size == PHOTO.size
+
+
+def with_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan comes `more` times more."""
+    encoded = encode(PHOTO.convert("L"), "JPEG", progressive=True)
+    last = encoded[encoded.rindex(b"\xff\xda") : -2]
+    return encoded[:-2] + last * more + encoded[-2:]
+
+
+def test_a_jpeg_of_countless_scans_is_refused_before_they_are_decoded() -> None:
+    assert decode(with_scans(50)).size == PHOTO.size
+    error = refusal(with_scans(MAX_SCANS))
+    assert (error.code, error.detail) == ("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
+
+
+def test_what_looks_like_scans_behind_the_picture_is_not_counted() -> None:
+    """Phones append a film to a photo."""
+    assert decode(JPEG + bytes(70_000) + b"\xff\xda" * (2 * MAX_SCANS)).size == PHOTO.size
+
+
+def tiff(order: str, *entries: tuple[int, int, int, int], big: bool = False) -> bytes:
+    """Only a header and a directory of (tag, type, count, value); an integer of 2 bytes is written as TIFF wants it."""
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "H", 43 if big else 42)
+    head += struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8)
+    rows = []
+    for tag, kind, count, value in entries:
+        field = struct.pack(order + {3: "H", 4: "I", 16: "Q"}.get(kind, "I"), value).ljust(8 if big else 4, b"\0")
+        rows.append(struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, count) + field)
+    return head + struct.pack(order + ("Q" if big else "H"), len(entries)) + b"".join(rows) + bytes(8)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tag", [273, 279, 324, 325])
+def test_a_tiff_of_countless_strips_is_refused_before_it_is_opened(order: str, tag: int) -> None:
+    error = refusal(tiff(order, (256, 4, 1, 1), (257, 4, 1, 9), (tag, 4, MAX_STRIPS + 1, 8)))
+    assert (error.code, error.detail) == (
+        "undecodable_image",
+        f"the image has more than {MAX_STRIPS} strips or tiles, the limit",
+    )
+
+
+def test_a_big_tiff_of_countless_strips_is_refused_too() -> None:
+    assert "strips" in refusal(tiff("<", (273, 16, MAX_STRIPS + 1, 8), big=True)).detail
+    entries = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, MAX_ENTRIES + 1)
+    assert f"more than {MAX_ENTRIES} TIFF entries" in refusal(entries + bytes(100)).detail
+
+
+def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_refused_before_it_is_opened() -> None:
+    tiles = ((256, 3, 1, 10), (257, 3, 1, 10), (322, 4, 1, 20_000), (323, 3, 1, 30_000))
+    for order in "<>":
+        error = refusal(tiff(order, *tiles))
+        assert (error.code, error.detail) == (
+            "too_many_pixels",
+            "the image has tiles of 20000 x 30000 pixels, the limit is 50000000",
+        )
+    assert refusal(tiff("<", *tiles, (323, 3, 1, 1))).code == "too_many_pixels"  # whichever of the two is believed
+    assert refusal(tiff("<", *tiles[:3], (323, 16, 1, 1))).detail == "the sides of the image's tiles are no integers"
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_a_tiff_cut_anywhere_is_the_decoders_business(cut: int) -> None:
+    assert refusal(tiff("<", (256, 4, 1, 1), (257, 4, 1, 9), (273, 4, 2, 8))[:cut]).code == "undecodable_image"
+
+
+def tiled_tiff() -> bytes:
+    """A grey picture of 40 x 30 in deflated tiles of 32 x 32: Pillow reads them but writes none."""
+    pixels = np.asarray(PHOTO.convert("L"))[:30, :40]
+    padded = np.zeros((32, 64), np.uint8)
+    padded[:30, :40] = pixels
+    tiles = [zlib.compress(padded[:, x : x + 32].tobytes()) for x in (0, 32)]
+    lists, start = 200, 300
+    entries = [(256, 3, 1, 40), (257, 3, 1, 30), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+    entries += [(322, 3, 1, 32), (323, 3, 1, 32), (324, 4, 2, lists), (325, 4, 2, lists + 8)]
+    places = struct.pack("<IIII", start, start + len(tiles[0]), len(tiles[0]), len(tiles[1]))
+    return (tiff("<", *entries).ljust(lists, b"\0") + places).ljust(start, b"\0") + b"".join(tiles)
+
+
+def test_ordinary_tiles_are_read() -> None:
+    assert np.array_equal(np.asarray(decode(tiled_tiff()))[:, :, 0], np.asarray(PHOTO.convert("L"))[:30, :40])
+
+
+def run_length_bmp(width: int, height: int, run: Callable[[int], bytes]) -> bytes:
+    """An 8-bit BMP with `height` rows of `run(width)` and an end of line each."""
+    rows = (run(width) + b"\0\0") * height + b"\0\1"
+    palette = bytes(value for grey in range(256) for value in (grey, grey, grey, 0))
+    start = 54 + len(palette)
+    head = struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start)
+    return head + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0) + palette + rows
+
+
+def test_run_length_bmps_have_more_reads_but_not_without_end() -> None:
+    assert decode(run_length_bmp(300, 300, lambda width: b"\1\7" * width)).getpixel((0, 0)) == (7, 7, 7)
+    endless = run_length_bmp(1000, MAX_READS_OF_BMP // 2000 + 10, lambda width: b"\1\7" * width)
+    assert open_image(endless).size[0] == 1000
+    assert "more segments" in refusal(endless).detail
