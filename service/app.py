@@ -72,10 +72,10 @@ def create_app(
     probes = Probes(lifecycle, settings, fleet)
     if channel:
         channel.answer("why not alive", probes.why_not_alive)
-    # The first route of a path wins: those that Vertex AI names come first.
-    Vertex(lifecycle, settings).add_to(app.router)
-    probes.add_to(app.router)
+    # The first route of a path wins: those that Vertex AI names come first. Then what is asked for most.
+    Vertex(lifecycle, settings, probes).add_to(app.router)
     Endpoints(lifecycle, settings, fleet).add_to(app.router)
+    probes.add_to(app.router)
     InferenceV2(lifecycle, settings, probes).add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

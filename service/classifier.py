@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -147,8 +148,10 @@ class Classifier:
         self.batcher = batcher
         self._settings = settings
         self._metrics = metrics
-        self._closed = False
-        self._images: set[asyncio.Task[Fate]] = set()
+        self._closed = self._gave_up = False
+        self._requests = 0
+        self._none_left = asyncio.Event()
+        self._none_left.set()
         self._held_bytes = 0
         self._tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
         self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
@@ -243,37 +246,37 @@ class Classifier:
             return [error for _ in images]
         held_bytes = self._bytes(len(images), encoded_bytes)
         self._held_bytes += held_bytes
+        self._requests += 1
+        self._none_left.clear()
         try:
             return await self._classify_all(images, _Request(top_k, deadline))
         finally:
             self._held_bytes -= held_bytes
+            self._requests -= 1
+            if not self._requests:
+                self._none_left.set()
 
     async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Fate]:
-        tasks = [asyncio.create_task(self._classify_one(image, request)) for image in images]
-        for task in tasks:
-            self._images.add(task)
-            task.add_done_callback(self._images.discard)
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=max(0.0, request.deadline - time.monotonic()))
+            if len(images) == 1:  # without a task of its own
+                return [await self._classify_in_time(images[0], request)]
+            return await asyncio.gather(*(self._classify_in_time(image, request) for image in images))
         except asyncio.CancelledError:
             self._metrics.requests_cancelled.labels(request.stage).inc()
             raise
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [self._fate(task) for task in tasks]
 
-    def _fate(self, task: asyncio.Task[Fate]) -> Fate:
-        if task.done() and not task.cancelled():
-            return task.result()
+    async def _classify_in_time(self, image: Image, request: _Request) -> Fate:
+        remaining_s = request.deadline - time.monotonic()
+        if remaining_s > 0:
+            with anyio.move_on_after(remaining_s):
+                return await self._classify_one(image, request)
         return self._draining() if self._closed else DeadlineExceeded("no answer before the deadline")
 
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
     async def _classify_one(self, image: Image, request: _Request) -> Fate:
-        """Errors are returned, not raised: nobody awaits the task of a caller who left."""
+        """Errors are returned, not raised: no image's ends another's."""
         outcome, source = await self._share(image, request)
         while isinstance(outcome, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
             outcome, source = await self._share(image, request)  # the deadline was another caller's
@@ -325,6 +328,10 @@ class Classifier:
         except ImageError as error:
             self._metrics.decode_failures.labels(error.code).inc()
             raise
+        except asyncio.CancelledError:
+            if self._gave_up:  # `close` has cancelled what no thread had begun
+                raise self._draining() from None
+            raise
         finally:
             self._decoding -= 1
         self._decode_s += NEWEST_WEIGHT * (decoded.seconds - self._decode_s) if self._decode_s else decoded.seconds
@@ -337,9 +344,10 @@ class Classifier:
         """
         self._closed = True
         give_up_at = time.monotonic() + grace_s
-        if self._images:
-            await asyncio.wait(self._images, timeout=grace_s)
+        with anyio.move_on_after(grace_s):
+            await self._none_left.wait()
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
+        self._gave_up = True
         self._decoders.shutdown(wait=False, cancel_futures=True)
         if self.batcher.idle:
             await asyncio.to_thread(self.engine.close)

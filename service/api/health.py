@@ -11,6 +11,9 @@ None of them needs a key or touches the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
@@ -32,7 +35,6 @@ class Probes:
     def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
         self._lifecycle = lifecycle
         self._fleet = fleet
-        self._vertex_route = settings.vertex_health_route
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
@@ -45,12 +47,17 @@ class Probes:
             "/v2/health/live": self.livez,  # Open Inference Protocol
             "/v2/health/ready": self.readyz,
         }
-        if self._vertex_route:
-            probes[self._vertex_route] = self.readyz
         for path, probe in probes.items():
-            router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
-            # Load balancers like to ask with HEAD.
-            router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
+            self._add(router, path, probe)
+
+    def add_ready_to(self, router: APIRouter, path: str) -> None:
+        """/readyz by another name."""
+        self._add(router, path, self.readyz)
+
+    def _add(self, router: APIRouter, path: str, probe: Callable[..., Any]) -> None:
+        router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
+        # Load balancers like to ask with HEAD.
+        router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
 
     async def livez(self, request: Request) -> Response:
         """Is the process alive: do the event loop and the engine make progress?"""

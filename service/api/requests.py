@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -107,8 +108,9 @@ async def answer_framework_error(request: Request, error: Exception) -> Response
 async def read_in_time(exchange: Exchange, reading: Coroutine[Any, Any, Outcome], timeout_ms: int) -> Outcome:
     """Await the reading of the body. Raises DeadlineExceeded, which counts from the request's arrival."""
     try:
-        outcome = await asyncio.wait_for(reading, timeout_ms / 1000 - exchange.elapsed_s())
-    except asyncio.TimeoutError:
+        with anyio.fail_after(timeout_ms / 1000 - exchange.elapsed_s()):
+            outcome = await reading
+    except TimeoutError:
         raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
     exchange.stages["read"] = exchange.elapsed_s()
     return outcome
@@ -116,22 +118,19 @@ async def read_in_time(exchange: Exchange, reading: Coroutine[Any, Any, Outcome]
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Await `work`; cancel it and raise ClientDisconnect once the client has left. Only after the body is read."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for each in (task, watch):
-            each.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+    with anyio.CancelScope() as scope:
+        watch = asyncio.create_task(_cancel_at_disconnect(receive, scope))
+        try:
+            return await work
+        finally:
+            watch.cancel()
+    raise ClientDisconnect
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _cancel_at_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
+    scope.cancel()
 
 
 class RequestMiddleware:

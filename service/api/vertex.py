@@ -1,9 +1,9 @@
-"""Google Vertex AI's prediction route: `{"instances": [{"b64": "..."}]}` -> `{"predictions": [...]}`.
+"""Google Vertex AI's routes: health, and prediction: `{"instances": [{"b64": "..."}]}` -> `{"predictions": [...]}`.
 
 1. each instance has its own prediction, in order: an item of the `results` of /classify;
-2. there is no such route unless the platform names one, and then it wins over ours of that path.
+2. there are no such routes unless the platform names them, and then they win over ours of their paths.
 
-Source: "Custom container requirements" in its documentation. The health route is among the probes.
+Source: "Custom container requirements" in its documentation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from service.api.answers import answer_as, classify_images
+from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.payloads import Upload, decode_base64, explain, read_body, refuse_countless, too_many_images
 from service.api.problems import RequestError
@@ -25,11 +26,14 @@ _FORM = '{"instances": [{"b64": "..."}]}'
 
 
 class Vertex:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, probes: Probes) -> None:
         self._lifecycle = lifecycle
+        self._probes = probes
         self._settings = settings
 
     def add_to(self, router: APIRouter) -> None:
+        if route := self._settings.vertex_health_route:
+            self._probes.add_ready_to(router, route)
         if route := self._settings.vertex_predict_route:
             router.add_api_route(route, self.predict, methods=["POST"], include_in_schema=False)
 

@@ -50,26 +50,36 @@ def test_callers_with_an_equal_key_share_one_computation(run: Run) -> None:
     run(scenario())
 
 
-def test_the_last_caller_that_leaves_takes_the_computation_with_it(run: Run) -> None:
+def test_when_the_one_that_computes_leaves_another_one_computes_anew(run: Run) -> None:
     async def scenario() -> None:
         sharing, work = Sharing[int](0, lambda _: 1), Work()
-        first, second = (asyncio.create_task(sharing.get(b"a", work)) for _ in range(2))
+        first, second, third = (asyncio.create_task(sharing.get(b"a", work)) for _ in range(3))
         await ticks()
         first.cancel()
         await ticks()
-        assert (first.cancelled(), work.cancelled) == (True, 0)
-        second.cancel()
-        late = asyncio.create_task(sharing.get(b"a", work))
-        await ticks()
-        assert work.cancelled == 1
+        assert (first.cancelled(), work.begun, work.cancelled) == (True, 2, 1)
         work.may_end.set()
-        assert await late == (7, "miss")
+        assert await asyncio.gather(second, third) == [(7, "miss"), (7, "collapsed")]
         assert work.begun == 2
 
     run(scenario())
 
 
-def test_an_error_reaches_every_caller_and_is_not_kept(run: Run) -> None:
+def test_one_that_only_waits_leaves_without_a_trace(run: Run) -> None:
+    async def scenario() -> None:
+        sharing, work = Sharing[int](0, lambda _: 1), Work()
+        first, second = (asyncio.create_task(sharing.get(b"a", work)) for _ in range(2))
+        await ticks()
+        second.cancel()
+        await ticks()
+        assert (second.cancelled(), work.cancelled) == (True, 0)
+        work.may_end.set()
+        assert await first == (7, "miss")
+
+    run(scenario())
+
+
+def test_an_error_is_of_ones_own_computation_and_is_not_kept(run: Run) -> None:
     async def scenario() -> None:
         sharing, work = Sharing[int](100, lambda _: 1), Work()
         work.result = OSError("no luck")
@@ -77,6 +87,7 @@ def test_an_error_reaches_every_caller_and_is_not_kept(run: Run) -> None:
         await ticks()
         work.may_end.set()
         assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [OSError, OSError]
+        assert work.begun == 2
         work.result = 8
         assert await sharing.get(b"a", work) == (8, "miss")
         assert await sharing.get(b"a", work) == (8, "hit")

@@ -1,0 +1,221 @@
+"""A long run in which much goes wrong: is any request lost, any answer wrong, does memory grow?
+
+python -m benchmarks.soak FOLDER [--requests N] [--clients N] [--model BUNDLE] [--precision P] [--swaps N]
+
+`repvgg serve` gets the images of FOLDER in random order from many clients; of the requests 1 % hold a damaged image,
+1 % are left before their answer, and 1 % have a deadline of some milliseconds. Every answer is compared with the one
+that engine and pixels give here, without a server. `--swaps` reloads the model that many times meanwhile, in turns as
+version 1 and 2 of it. Ends with 1 if anything was wrong: another status than the request asks for, another label or score, a
+request without an answer, an image left in a queue, or memory that grew by more than 5 % after the first fifth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.preprocess import images_in, preprocess
+from models.store import open_bundle
+from models.topk import Prediction, top_k
+from service.cli.wire import Address, Broken, Pool, PreparedRequest, Reply
+from service.engines import load_engine
+
+SHARE = 0.01  # of each kind of trouble
+PATIENCE_S = 30.0
+SCORE_TOLERANCE = 0.002  # of kernels that round differently in batches of other sizes
+GROWTH = 1.05
+ALLOWED = {"good": {200}, "damaged": {200, 422}, "hurried": {200, 503, 504}}
+
+
+@dataclass
+class Soak:
+    """What is sent, what should come, and what came."""
+
+    address: Address
+    photos: list[bytes]
+    expected: list[Prediction]
+    remaining: int
+    random: random.Random = field(default_factory=lambda: random.Random(1))
+    seen: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    async def client(self, pool: Pool) -> None:
+        while self.remaining > 0:
+            self.remaining -= 1
+            draw, index = self.random.random(), self.random.randrange(len(self.photos))
+            if draw < SHARE:
+                await self.leave(index)
+            elif draw < 2 * SHARE:
+                await self.ask(pool, "damaged", index, self.damaged(self.photos[index]))
+            elif draw < 3 * SHARE:
+                await self.ask(pool, "hurried", index, self.photos[index], self.random.randrange(1, 10))
+            else:
+                await self.ask(pool, "good", index, self.photos[index])
+
+    def damaged(self, image: bytes) -> bytes:
+        """Cut off, or without its beginning."""
+        cut = self.random.randrange(1, len(image))
+        return image[:cut] if self.random.random() < 0.5 else image[cut:]
+
+    async def ask(self, pool: Pool, kind: str, index: int, body: bytes, timeout_ms: int = 10_000) -> None:
+        give_up_at = asyncio.get_running_loop().time() + PATIENCE_S
+        try:
+            reply = await pool.ask(self.prepared(body, timeout_ms), give_up_at)
+        except Broken as error:
+            self.wrong.append(f"{kind}: {error}")
+            return
+        self.seen[f"{kind} {reply.status}"] += 1
+        if reply.status not in ALLOWED[kind]:
+            self.wrong.append(f"{kind}: {reply.status} {reply.body.decode(errors='replace')[:200]}")
+        elif reply.status == 200 and kind != "damaged":
+            self.compare(index, reply)
+
+    def compare(self, index: int, reply: Reply) -> None:
+        found, wanted = json.loads(reply.body)["results"][0]["predictions"][0], self.expected[index]
+        near = abs(found["score"] - wanted.score) <= SCORE_TOLERANCE
+        if not near or (found["label"] != wanted.label and wanted.score > 0.5 + SCORE_TOLERANCE):
+            self.wrong.append(f"image {index}: {found}, not {wanted}")
+
+    async def leave(self, index: int) -> None:
+        """A connection of its own, closed while the answer is on its way, or the request."""
+        _, writer = await asyncio.open_connection(self.address.host, self.address.port)
+        body = self.photos[index]
+        sent = body if self.random.random() < 0.5 else body[: len(body) // 2]
+        head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + sent)
+        await asyncio.sleep(self.random.random() * 0.02)
+        writer.transport.abort()
+        self.seen["left"] += 1
+
+    def prepared(self, body: bytes, timeout_ms: int) -> PreparedRequest:
+        headers = [("Content-Type", "application/octet-stream")]
+        return PreparedRequest(self.address, f"/classify?top_k=1&timeout_ms={timeout_ms}", headers, body)
+
+
+def get(url: str, method: str = "GET") -> str:
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=120) as reply:
+        return str(reply.read().decode())
+
+
+def gauges(url: str) -> dict[str, float]:
+    pairs = (line.rsplit(" ", 1) for line in get(f"{url}/metrics").splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def versions_of(model: str, store: Path) -> Path:
+    """Version 1 and 2 of the bundle, but for their number the same."""
+    bundle = open_bundle(model)
+    for version in ("1", "2"):
+        folder = store / bundle.manifest.name / version
+        shutil.copytree(bundle.folder, folder)
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"version": version}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    return store / bundle.manifest.name
+
+
+async def run(soak: Soak, url: str, pid: int, clients: int, swaps: int) -> list[float]:
+    """The server's resident memory, in MB, twice a second."""
+    sizes: list[float] = []
+    total = soak.remaining
+    pool = Pool(soak.address)
+    sending = asyncio.gather(*(soak.client(pool) for _ in range(clients)))
+    swapped = 0
+    while not sending.done():
+        await asyncio.sleep(0.5)
+        sizes.append(resident_mb(pid))
+        if swapped < swaps and total - soak.remaining > (swapped + 1) * total / (swaps + 1):
+            swapped += 1
+            try:
+                await asyncio.to_thread(get, f"{url}/models/reload?version={1 + swapped % 2}", "POST")
+            except OSError as error:
+                soak.wrong.append(f"swap {swapped}: {error}")
+    await sending
+    pool.close()
+    return sizes
+
+
+def expected_of(model: str, engine: str, precision: str, photos: list[bytes]) -> list[Prediction]:
+    bundle = open_bundle(model)
+    loaded = load_engine(engine, bundle, precision, threads=1)
+    tensors = (preprocess(photo, bundle.manifest.preprocess) for photo in photos)
+    return [top_k(loaded.infer(tensor[None])[0], bundle.labels, 1)[0] for tensor in tensors]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--swaps", type=int, default=0)
+    flags = parser.parse_args()
+    photos = [path.read_bytes() for path in sorted(images_in(flags.folder))[: flags.images]]
+    expected = expected_of(flags.model, flags.engine, flags.precision, photos)
+    with tempfile.TemporaryDirectory() as store, tempfile.TemporaryFile("w+") as log:
+        model = versions_of(flags.model, Path(store)) if flags.swaps else flags.model
+        engine = ["--engine", flags.engine, "--precision", flags.precision]
+        command = [sys.executable, "-m", "service", "serve", "--model", str(model), "--port", "0", *engine]
+        server = subprocess.Popen([*command, "--drain-seconds", "0"], stdout=log)
+        try:
+            return soaked(flags, server.pid, url_in(log, server), photos, expected)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            print(f"the server ended with {server.wait(timeout=60)}")
+
+
+def url_in(log: Any, server: subprocess.Popen[bytes]) -> str:
+    """Where it says that it serves."""
+    while server.poll() is None:
+        log.seek(0)
+        for line in log:
+            entry = json.loads(line)
+            if entry["msg"].startswith("serving "):
+                return str(entry["url"])
+        time.sleep(0.1)
+    raise SystemExit("the server did not start")
+
+
+def soaked(flags: argparse.Namespace, pid: int, url: str, photos: list[bytes], expected: list[Prediction]) -> int:
+    soak = Soak(Address.of(url), photos, expected, flags.requests)
+    began = time.monotonic()
+    sizes = asyncio.run(run(soak, url, pid, flags.clients, flags.swaps))
+    seconds = time.monotonic() - began
+    time.sleep(1.0)
+    left = gauges(url)
+    if left["repvgg_queue_depth"] or left['repvgg_engine_slots{state="busy"}']:
+        soak.wrong.append("images are left in the queue or in the engine")
+    early, late = max(sizes[: max(1, len(sizes) // 5)]), max(sizes[-max(1, len(sizes) // 5) :])
+    if late > GROWTH * early:
+        soak.wrong.append(f"memory grew from {early:.0f} to {late:.0f} MB")
+    print(
+        f"{flags.requests} requests in {seconds:.0f} s; memory {early:.0f} MB in the first fifth, {late:.0f} at the end"
+    )
+    print(", ".join(f"{kind}: {count}" for kind, count in sorted(soak.seen.items())))
+    print("\n".join(["nothing was wrong"] if not soak.wrong else [f"WRONG: {text}" for text in soak.wrong[:20]]))
+    return 1 if soak.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
