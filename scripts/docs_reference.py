@@ -63,7 +63,12 @@ def code(text: object) -> str:
 
 def settings() -> str:
     rows = (
-        (code(flag_name(name)), code(variable_name(name)), _default(name, field), allowed(name), field.description)
+        (
+            f"{code(flag_name(name))}<br>{code(variable_name(name))}",
+            _default(name, field),
+            allowed(name),
+            field.description,
+        )
         for name, field in Settings.model_fields.items()
     )
     platform = table(("variable", "setting"), ((code(v), code(name)) for v, name in PLATFORM_VARIABLES.items()))
@@ -71,7 +76,7 @@ def settings() -> str:
         "Settings",
         "A flag of `repvgg serve` wins over its variable, the variable over what a platform sets, that over the "
         "default. An unknown `REPVGG_` variable is an error that names the nearest known one.",
-        table(("flag", "variable", "default", "allowed", "what it is"), rows),
+        table(("flag, variable", "default", "allowed", "what it is"), rows),
         "What Google Vertex AI sets:",
         platform,
     )
@@ -94,10 +99,10 @@ def command_line() -> str:
 
 
 def _help_of(verb: str) -> str:
-    return _said(lambda: build_parser().parse_args([verb, "--help"]))
+    return said(lambda: build_parser().parse_args([verb, "--help"]))
 
 
-def _said(leave: Any) -> str:
+def said(leave: Any) -> str:
     """What a program that leaves by `--help` prints."""
     with redirect_stdout(io.StringIO()) as out, suppress(SystemExit):
         leave()
@@ -226,5 +231,5 @@ def training_verbs() -> list[str]:
 
 def _help_of_training(name: str) -> str:
     """Without the keys of a recipe, which have a page of their own."""
-    text = _said(lambda: import_module(f"training.{name}").main(["--help"])).partition("keys of the recipe:")[0]
+    text = said(lambda: import_module(f"training.{name}").main(["--help"])).partition("keys of the recipe:")[0]
     return re.sub(r"(\s*\[--\w+ VALUE\])+", " [--KEY VALUE ...]", text).strip()
