@@ -5,8 +5,8 @@ python -m benchmarks.soak FOLDER [--requests N] [--clients N] [--model BUNDLE] [
 `repvgg serve` gets the images of FOLDER in random order from many clients; of the requests 1 % hold a damaged image,
 1 % are left before their answer, and 1 % have a deadline of some milliseconds. Every answer is compared with the one
 that engine and pixels give here, without a server. `--swaps` reloads the model that many times meanwhile, in turns as
-version 1 and 2 of it. Ends with 1 if anything was wrong: another status than the request asks for, another label or score, a
-request without an answer, an image left in a queue, or memory that grew by more than 5 % after the first fifth.
+version 1 and 2 of it. Ends with 1 if anything was wrong: another status than the request asks for, another label or
+score, a request without an answer, an image left in a queue, memory that grew by more than 5 % after the first fifth.
 """
 
 from __future__ import annotations

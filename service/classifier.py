@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.manifest import Preprocess
-from models.preprocess import open_image, read_pixels, to_tensor
+from models.preprocess import open_image, read_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, top_k
 from service.batching import Batcher
@@ -35,7 +35,7 @@ from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from service.metrics import TENSOR, Metrics
-from service.selection import Choice, engine_slots, open_engine
+from service.selection import Choice, check_pixels, engine_slots, open_engine
 from service.settings import Settings, usable_cpus
 from service.sharing import Sharing, Source
 from service.speed import FADING
@@ -163,12 +163,17 @@ class Classifier:
         metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
 
     @classmethod
-    async def open(cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None) -> Classifier:
+    async def open(
+        cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None, measuring: bool = False
+    ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
+        `measuring`: pixels that the manifest does not vouch for are no error, since that is to be found out.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
+        if not measuring:
+            check_pixels(bundle, settings)
         choice: Choice | None = None
         if engine is None:
             opened = await asyncio.to_thread(open_engine, bundle, settings)
@@ -323,7 +328,7 @@ class Classifier:
         self._decoding += 1
         try:
             decoded = await loop.run_in_executor(
-                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings.max_image_pixels
+                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings
             )
         except ImageError as error:
             self._metrics.decode_failures.labels(error.code).inc()
@@ -360,12 +365,12 @@ def _size(outcome: _Outcome) -> int:
     return outcome.logits.nbytes + OVERHEAD_BYTES if isinstance(outcome, _Computed) else 0
 
 
-def _to_tensor(encoded: bytes, spec: Preprocess, max_pixels: int) -> _Decoded:
+def _to_tensor(encoded: bytes, spec: Preprocess, settings: Settings) -> _Decoded:
     """In a thread of the pool. Raises ImageError."""
     started = time.monotonic()
-    image = open_image(encoded, max_pixels)
+    image = open_image(encoded, settings.max_image_pixels)
     image_format = str(image.format).lower()
-    tensor = to_tensor(read_pixels(image), spec)
+    tensor = read_tensor(image, spec, settings.pixels)
     return _Decoded(tensor, image_format, time.monotonic() - started)
 
 

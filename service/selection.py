@@ -4,7 +4,8 @@
 2. a precision that the manifest does not vouch for is never chosen, nor an engine that fails the golden check;
 3. the less exact precision must be clearly faster to be chosen;
 4. where only one thing is possible nothing is measured, and the runtime of what is not possible is not imported;
-5. a choice says what else there was and why it was not taken.
+5. a choice says what else there was and why it was not taken;
+6. fast pixels are served only where the manifest vouches for them.
 """
 
 from __future__ import annotations
@@ -96,6 +97,16 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
     if not isinstance(engine, RestartableEngine):
         engine = ReopeningEngine(engine, lambda: _load_checked(load, chosen, bundle))
     return engine, Choice(engine.name, engine.precision, reason, tuple(candidates))
+
+
+def check_pixels(bundle: Bundle, settings: Settings) -> None:
+    """Raises ConfigError for fast pixels that the manifest does not vouch for."""
+    doubt = bundle.manifest.doubt_of_fast_pixels()
+    if settings.pixels == "fast" and doubt:
+        raise ConfigError(
+            f"--pixels=fast: {doubt}; serve with --pixels=exact, or measure them: "
+            "python -m training.quantize --fast_pixels FOLDER"
+        )
 
 
 def _load_checked(load: Load, candidate: Candidate, bundle: Bundle) -> Engine:

@@ -76,6 +76,9 @@ class Settings(BaseModel):
     lite_device: Literal["cpu", "ascend310", "ascend310p"] = Field("cpu", description="where mindspore-lite computes")
     lite_device_id: int = Field(0, ge=0, le=63, description="which Ascend device mindspore-lite uses")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
+    pixels: Literal["exact", "fast"] = Field(
+        "exact", description="fast decodes large JPEGs at a fraction of their size, where the manifest vouches for it"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
     workers: int = Field(1, ge=1, le=64, description="processes that serve on the port")

@@ -17,10 +17,10 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageDraw
 
 from models import golden
-from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
+from models.manifest import Accuracy, Artifact, FastPixels, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
 from models.store import open_bundle, write_bundle
-from training import lite
+from training import lite, versions
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -164,6 +164,21 @@ def write_version(tmp_path: Path) -> Callable[..., Path]:
         return write_tiny_bundle(tmp_path / "store" / "tiny" / str(version), network, truth=truth)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def fast_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with a manifest that vouches for fast pixels."""
+    measured = FastPixels(images=500, agreement=0.99, exact_top1=0.9, fast_top1=0.898)
+    accuracy = Accuracy(top1={"fp32": 0.9}, max_top1_drop=0.005, fast_pixels=measured)
+    folder = tmp_path_factory.mktemp("store") / "tiny" / "3"
+    return versions.write_version(open_bundle(tiny_bundle), folder, [], {}, {}, accuracy=accuracy).folder
+
+
+@pytest.fixture(scope="session")
+def large_photo() -> bytes:
+    """A JPEG that fast pixels change for the tiny bundle."""
+    return encode_drawing(2, "JPEG", (1203, 801))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ fp16 as ONNX, and what each precision loses. bf16 needs no file, engines compute
 1. each precision is evaluated on every image of --data, with the pixels that are served;
 2. a precision that loses more top-1 than --max_top1_drop is refused, and nothing is written; with --force it is
    written, and the manifest tells that it loses too much, so that `--precision auto` never takes it;
-3. the old bundle stays as it is.
+3. the old bundle stays as it is;
+4. fast pixels are measured, on large photos, and refused in the same way.
 
 Needs ONNX Runtime, no MindSpore.
 """
@@ -29,12 +30,12 @@ from tqdm import tqdm
 
 from models import golden
 from models.errors import BundleError, ImageError
-from models.manifest import Accuracy, Artifact, Precision, Preprocess
+from models.manifest import Accuracy, Artifact, FastPixels, Pixels, Precision, Preprocess
 from models.preprocess import images_in, preprocess
 from models.store import Bundle, open_bundle
 from training import precisions
 from training.data import evaluation_batches
-from training.datasets import Images, scan
+from training.datasets import ImageFolder, Images, scan
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
 from training.offline import Engine
 from training.onnx_engine import open_engine
@@ -59,15 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_new(flags.out)
         bundle = open_bundle(flags.bundle)
         images = _labelled(flags.data, bundle)
+        photos = _labelled(flags.fast_pixels, bundle) if flags.fast_pixels else None
         batches = calibration_batches(flags.calibration, flags.images, bundle.manifest.preprocess)
         models = build(bundle, flags.precisions, batches, flags.calibrate)
         top1, deltas = measure(models, images, bundle)
         print(table(top1, deltas, bundle))
         if (known := bundle.manifest.training.top1) is not None and abs(known - top1["fp32"]) > SAME_TOP1:
             print(f"note: the manifest says {known:.2%} for fp32: is {flags.data} what it was evaluated on?")
+        fast = measure_fast(bundle, photos) if photos else None
+        if fast:
+            print(f"fast pixels: {fast}")
         if not flags.force:
-            _refuse_losses(top1, flags.max_top1_drop)
-        accuracy = Accuracy(top1=top1, max_top1_drop=flags.max_top1_drop)
+            _refuse_losses(top1, fast, flags.max_top1_drop)
+        if fast is None and bundle.manifest.accuracy:
+            fast = bundle.manifest.accuracy.fast_pixels
+        accuracy = Accuracy(top1=top1, max_top1_drop=flags.max_top1_drop, fast_pixels=fast)
         artifacts, files = _artifacts(bundle, models)
         tolerance = _tolerances(bundle, deltas)
         written = write_version(bundle, flags.out, artifacts, files, tolerance, accuracy=accuracy)
@@ -110,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_top1_drop", type=float, default=0.005, metavar="F", help="fraction of images [default: 0.005]"
     )
+    parser.add_argument(
+        "--fast_pixels", type=Path, metavar="FOLDER", help="FOLDER/<class>/*: large photos to measure fast pixels on"
+    )
     parser.add_argument("--force", action="store_true", help="write the bundle whatever is lost")
     return parser
 
@@ -129,14 +139,14 @@ def calibration_batches(folder: Path, count: int, spec: Preprocess) -> Iterator[
         yield np.stack([_tensor(path, spec) for path in chosen[start : start + size]])
 
 
-def _tensor(path: Path, spec: Preprocess) -> NDArray[np.float32]:
+def _tensor(path: Path, spec: Preprocess, pixels: Pixels = "exact") -> NDArray[np.float32]:
     try:
-        return preprocess(content(path), spec)
+        return preprocess(content(path), spec, pixels=pixels)
     except ImageError as error:
         raise DataError(f"{path}: {error.detail}") from error
 
 
-def _labelled(folder: Path, bundle: Bundle) -> Images:
+def _labelled(folder: Path, bundle: Bundle) -> ImageFolder:
     images = scan(folder, len(bundle.labels))
     if images.classes != bundle.labels:
         raise DataError(f"the folders in {folder} must be the bundle's labels: {', '.join(bundle.labels[:5])} ...")
@@ -181,6 +191,25 @@ def measure(
     return {precision: right[precision] / len(images) for precision in models}, deltas
 
 
+def measure_fast(bundle: Bundle, photos: ImageFolder) -> FastPixels:
+    """Of the photos that fast pixels change. Raises TrainingError, also if there are none."""
+    engine = open_engine(bundle.path(bundle.artifact(("onnx",), "fp32")), "CPU", 0)
+    spec, found = bundle.manifest.preprocess, []
+    for path, class_id in tqdm(photos.images, "fast pixels", leave=False, disable=None):
+        exact, fast = _tensor(path, spec), _tensor(path, spec, "fast")
+        if not np.array_equal(exact, fast):
+            found.append((class_id, *engine.infer(np.stack([exact, fast])).argmax(axis=1)))
+    if not found:
+        raise DataError(f"--fast_pixels {photos.root} holds no photo so large that fast pixels change it")
+    truth, exact_answer, fast_answer = np.transpose(found)
+    return FastPixels(
+        images=len(found),
+        agreement=float(np.mean(exact_answer == fast_answer)),
+        exact_top1=float(np.mean(exact_answer == truth)),
+        fast_top1=float(np.mean(fast_answer == truth)),
+    )
+
+
 def _engine(folder: Path, precision: Precision, model: onnx.ModelProto) -> Engine:
     path = folder / f"{precision}.onnx"
     onnx.save(model, path)
@@ -195,7 +224,11 @@ def table(top1: Mapping[Precision, float], deltas: Mapping[Precision, float], bu
     return "\n".join(lines)
 
 
-def _refuse_losses(top1: Mapping[Precision, float], most: float) -> None:
+def _refuse_losses(top1: Mapping[Precision, float], fast: FastPixels | None, most: float) -> None:
+    if fast and (doubt := fast.doubt(most)):
+        raise TrainingError(
+            f"{doubt}: nothing is written; leave out --fast_pixels, or write it all the same with --force"
+        )
     lost = {precision: top1["fp32"] - share for precision, share in top1.items()}
     if too_much := [f"{precision} loses {drop:.2%}" for precision, drop in lost.items() if drop > most]:
         raise TrainingError(

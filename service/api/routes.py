@@ -86,6 +86,7 @@ class Endpoints:
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
+            pixels=self._settings.pixels,
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
         )

@@ -113,11 +113,12 @@ class Choice(BaseModel):
 
 class ModelDescription(ServedModel):
     """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words.
-    `workers`: processes that serve it."""
+    `pixels`: exact or fast. `workers`: processes that serve it."""
 
     manifest: dict[str, Any]
     speed: Speed
     device: str
+    pixels: str
     choice: Choice | None
     workers: int
 

@@ -20,6 +20,7 @@ DEFAULT_TOP_K = 5
 FLAGS = (
     "model",
     *ENGINE_FLAGS,
+    "pixels",
     "decode_threads",
     "max_image_pixels",
 )

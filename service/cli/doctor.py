@@ -26,7 +26,7 @@ from service.settings import (
     usable_cpus,
 )
 
-FLAGS = ("model", *ENGINE_FLAGS, "decode_threads", "max_image_pixels", "host", "port")
+FLAGS = ("model", *ENGINE_FLAGS, "pixels", "decode_threads", "max_image_pixels", "host", "port")
 
 OK, WARNING, PROBLEM = "ok", "warning", "PROBLEM"
 
@@ -164,11 +164,12 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
     from service.engines.check import check_engine
-    from service.selection import open_engine
+    from service.selection import check_pixels, open_engine
 
     bundle = open_bundle(settings.model)
     artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in bundle.manifest.artifacts)
     yield OK, f"{bundle.manifest.name} {bundle.manifest.version} has {artifacts}; every checksum is right"
+    check_pixels(bundle, settings)
     engine, choice = open_engine(bundle, settings)
     try:
         check_engine(engine, bundle)

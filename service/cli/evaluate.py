@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from service.cli.shards import Part, Shard
 
 # The batch size has its public name below.
-FLAGS = ("model", *(name for name in ENGINE_FLAGS if name != "max_batch_size"), "decode_threads", "max_image_pixels")
+FLAGS = (
+    "model",
+    *(name for name in ENGINE_FLAGS if name != "max_batch_size"),
+    "pixels",
+    "decode_threads",
+    "max_image_pixels",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Evaluation:
     images_per_second: float
     engine: str
     precision: str
+    pixels: str
 
     @classmethod
     def of(cls, result: Part) -> Evaluation:
@@ -105,6 +112,7 @@ def describe(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.images} images: top-1 {evaluation.top1:.2%}, top-5 {evaluation.top5:.2%}, "
         f"{evaluation.images_per_second:.1f} images/s with {evaluation.engine} {evaluation.precision}"
+        f"{', fast pixels' if evaluation.pixels == 'fast' else ''}"
     )
 
 
@@ -132,7 +140,7 @@ async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Con
     from service.cli.shards import Part
 
     right_in_5, counts = 0, Counter[tuple[str, str | None]]()
-    async with open_classifier(settings) as classifier:
+    async with open_classifier(settings, measuring=True) as classifier:
         labels = classifier.bundle.labels
         truths = find_classes(folder, labels)
         mine = shard.of(truths)
@@ -152,6 +160,7 @@ async def _evaluate(settings: Settings, folder: Path, shard: Shard, console: Con
         model=f"{manifest.name}/{manifest.version}",
         engine=classifier.engine.name,
         precision=classifier.engine.precision,
+        pixels=settings.pixels,
         images=len(mine),
         right_in_5=right_in_5,
         images_per_second=len(mine) / seconds,

@@ -47,10 +47,10 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 @asynccontextmanager
-async def open_classifier(settings: Settings) -> AsyncIterator[Classifier]:
-    """Raises what Classifier.open raises. Nobody else hands images in, so nothing is refused for want of memory."""
+async def open_classifier(settings: Settings, *, measuring: bool = False) -> AsyncIterator[Classifier]:
+    """As Classifier.open, which see. Nobody else hands images in, so nothing is refused for want of memory."""
     alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
-    classifier = await Classifier.open(alone, Metrics(CollectorRegistry()))
+    classifier = await Classifier.open(alone, Metrics(CollectorRegistry()), measuring=measuring)
     try:
         yield classifier
     finally:

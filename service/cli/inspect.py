@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 
+from models.manifest import Manifest
 from models.store import Bundle, open_bundle
 from service import logs
 from service.cli import verify
@@ -64,7 +65,13 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         ("golden", f"{golden_images} images, greatest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+        ("pixels", _describe_pixels(manifest)),
     ]
+
+
+def _describe_pixels(manifest: Manifest) -> str:
+    doubt = manifest.doubt_of_fast_pixels()
+    return f"exact only: {doubt}" if doubt else f"exact, or fast: {manifest.accuracy and manifest.accuracy.fast_pixels}"
 
 
 def _describe_artifact(bundle: Bundle, index: int) -> str:

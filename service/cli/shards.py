@@ -1,7 +1,7 @@
 """A folder evaluated in N parts, by N processes or pods, and their results made one again.
 
 1. the parts neither overlap nor lose an image, and each has a like share of every class;
-2. merging wants every part exactly once, of one model on one engine, and says what does not fit.
+2. merging wants every part exactly once, of one model, engine and kind of pixels, and says what does not fit.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Part(BaseModel):
     model: str
     engine: str
     precision: str
+    pixels: str
     images: Count
     right_in_5: Count
     images_per_second: float
@@ -102,7 +103,7 @@ def read(files: Sequence[Path]) -> Part:
 
 def merge(parts: Sequence[Part]) -> Part:
     """The speeds add up, as the parts run side by side. Raises UsageError."""
-    for name in ("model", "engine", "precision", "labels"):
+    for name in ("model", "engine", "precision", "pixels", "labels"):
         if len(values := dict.fromkeys(str(getattr(part, name)) for part in parts)) > 1:
             raise UsageError(f"--merge: the parts differ in {name}: {' and '.join(values)}")
     given = Counter(str(part.shard) for part in parts)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from models import golden
+from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import top_k
 
@@ -112,6 +113,23 @@ def test_probes_metrics_and_models(http: httpx.Client) -> None:
     assert model["speed"]["images_per_second"] > 0
     assert (model["device"], model["choice"]["reason"]) == ("CPUExecutionProvider", "the only one possible")
     assert [(one["engine"], one["precision"]) for one in model["choice"]["candidates"]] == [("onnxruntime", "fp32")]
+
+
+def test_fast_pixels_where_the_manifest_vouches_for_them(
+    start: Callable[..., Server], fast_bundle: Path, large_photo: bytes
+) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    code, err = start(environ={"REPVGG_PIXELS": "fast"}).wait()
+    assert (code, "the manifest gives no accuracy of fast pixels" in err) == (78, True)
+    server = start("--model", fast_bundle, environ={"REPVGG_PIXELS": "fast"}).wait_until_serving()
+    assert httpx.get(f"{server.url}/models").json()["pixels"] == "fast"
+    reply = httpx.post(f"{server.url}/classify", content=large_photo, headers={"content-type": "image/jpeg"})
+    bundle = open_bundle(fast_bundle)
+    tensor = preprocess(large_photo, bundle.manifest.preprocess, pixels="fast")
+    (logits,) = ReferenceEvaluator(str(fast_bundle / "tiny.onnx")).run(None, {"image": tensor[None]})
+    expected = [prediction._asdict() for prediction in top_k(logits[0], bundle.labels, 5)]
+    assert is_right(reply.json()["results"][0]["predictions"], expected)
 
 
 def test_each_request_is_one_json_line(start: Callable[..., Server], truth: Any) -> None:

@@ -294,6 +294,31 @@ def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Value
     assert "accuracy: Value error, top1 must name fp32" in refusal(json.dumps(values))
 
 
+@pytest.mark.parametrize(
+    ("change", "doubt"),
+    [
+        ({}, None),
+        ({"images": 150, "agreement": 0.98, "fast_top1": 0.85}, None),
+        ({"fast_top1": 0.9}, None),
+        ({"images": 149}, "fast pixels were measured on 149 large photos, it takes 150"),
+        ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, it takes 98%"),
+        ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1, 0.50% is allowed"),
+    ],
+)
+def test_it_vouches_for_fast_pixels_only_by_what_they_were_measured_to_change_on_enough_large_photos(
+    values: Values, change: Values, doubt: str | None
+) -> None:
+    measured = {"images": 500, "agreement": 0.99, "exact_top1": 0.855, "fast_top1": 0.855} | change
+    accuracy = {"top1": {"fp32": 0.86}, "max_top1_drop": 0.005, "fast_pixels": measured}
+    assert vouching(values, {"fp32": 0.001}, accuracy).doubt_of_fast_pixels() == doubt
+
+
+@pytest.mark.parametrize("accuracy", [None, {"top1": {"fp32": 0.86}, "max_top1_drop": 0.005}])
+def test_fast_pixels_that_were_not_measured_are_not_vouched_for(values: Values, accuracy: Values | None) -> None:
+    manifest = vouching(values, {"fp32": 0.001}, accuracy)
+    assert manifest.doubt_of_fast_pixels() == "the manifest gives no accuracy of fast pixels"
+
+
 @pytest.mark.parametrize("batch", ["dynamic", [1], [1, 4, 8]])
 def test_a_batch_is_dynamic_or_a_list_of_sizes(values: Values, batch: object) -> None:
     assert Manifest.from_json(spoil(values, "artifacts.0.batch", batch)).artifacts[0].batch == batch

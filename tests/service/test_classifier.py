@@ -108,6 +108,25 @@ def test_an_image_gets_the_predictions_of_its_own_pixels(run: Run, tiny_bundle: 
     run(scenario())
 
 
+@pytest.mark.parametrize("pixels", ["exact", "fast"])
+def test_the_engine_gets_the_pixels_of_the_settings(
+    run: Run, fast_bundle: Path, large_photo: bytes, pixels: Any
+) -> None:
+    seen: list[NDArray[np.float32]] = []
+
+    def remember(images: Images) -> None:
+        seen.extend(images.copy())
+
+    async def scenario() -> None:
+        async with Opened(fast_bundle, fail=remember, pixels=pixels) as it:
+            await it.classify(large_photo)
+
+    run(scenario())
+    spec = open_bundle(fast_bundle).manifest.preprocess
+    assert np.array_equal(seen[-1], preprocess(large_photo, spec, pixels=pixels))
+    assert not np.array_equal(preprocess(large_photo, spec), preprocess(large_photo, spec, pixels="fast"))
+
+
 def test_each_image_has_its_own_fate(run: Run, tiny_bundle: Path, draw_image: DrawImage) -> None:
     async def scenario() -> None:
         async with Opened(tiny_bundle, max_image_pixels=48 * 40) as it:

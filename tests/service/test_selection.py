@@ -18,7 +18,7 @@ from models.store import Bundle, open_bundle
 from service.engines import PACKAGES
 from service.engines.fake import FakeEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
-from service.selection import Candidate, Choice, find_candidates, open_engine
+from service.selection import Candidate, Choice, check_pixels, find_candidates, open_engine
 from service.settings import Settings
 
 MS_PER_BATCH = {"fp32": 40, "fp16": 40, "bf16": 20, "int8": 10}
@@ -194,6 +194,14 @@ def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog
     assert (choice.engine, choice.precision, engine.name, engine.device) == ("openvino", "fp32", "openvino", "CPU")
     engine.close()
     assert "chose openvino fp32, the only one possible: openvino fp32; openvino bf16: the manifest gives" in caplog.text
+
+
+def test_fast_pixels_are_served_only_where_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:
+    tiny, vouching = open_bundle(tiny_bundle), open_bundle(fast_bundle)
+    check_pixels(tiny, Settings())
+    check_pixels(vouching, Settings(pixels="fast"))
+    with pytest.raises(ConfigError, match=r"--pixels=fast: the manifest gives no accuracy.* training.quantize --fast_"):
+        check_pixels(tiny, Settings(pixels="fast"))
 
 
 def test_the_fake_engine_needs_no_artifact(tiny_bundle: Path) -> None:

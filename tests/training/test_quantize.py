@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.manifest import MIN_LARGE_PHOTOS
 from models.preprocess import preprocess
 from models.store import open_bundle
+from training.onnx_engine import open_engine
 from training.quantize import main
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,61 @@ def test_a_precision_that_loses_too_much_is_refused_and_nothing_is_written(bundl
     assert not out.parent.exists()
     assert main([*wrong, "--force"]) == 0
     assert "int8 loses" in open_bundle(out).manifest.doubt("int8")
+
+
+@pytest.fixture
+def large(bundle, draw_image, tmp_path):
+    """As many large photos as it takes, dealt out to the classes, and a small one in each."""
+    for index, label in enumerate(bundle.labels):
+        folder = tmp_path / "large" / label
+        folder.mkdir(parents=True)
+        (folder / "small.jpg").write_bytes(draw_image(0))
+        for seed in range(index, MIN_LARGE_PHOTOS, len(bundle.labels)):
+            (folder / f"{seed}.jpg").write_bytes(draw_image(seed, "JPEG", (203, 151)))
+    return tmp_path / "large"
+
+
+def test_fast_pixels_are_measured_on_large_photos(bundle, data, large, tmp_path, capsys):
+    """The figures again, photo by photo."""
+    out = tmp_path / "small" / "7"
+    flags = ("--precisions", "bf16", "--fast_pixels", str(large), "--max_top1_drop", "1", "--force")
+    assert main(arguments(bundle, data, out, *flags)) == 0
+    engine = open_engine(bundle.path(bundle.artifact(["onnx"], "fp32")), "CPU", 0)
+    rows = []
+    for path in large.rglob("*.jpg"):
+        if path.name != "small.jpg":
+            pair = [
+                preprocess(path.read_bytes(), bundle.manifest.preprocess, pixels=kind) for kind in ("exact", "fast")
+            ]
+            rows.append((bundle.labels.index(path.parent.name), *engine.infer(np.stack(pair)).argmax(axis=1)))
+    truth, exact, fast = np.array(rows).T
+    measured = open_bundle(out).manifest.accuracy.fast_pixels
+    assert measured.images == MIN_LARGE_PHOTOS == len(rows)
+    assert (measured.agreement, measured.exact_top1, measured.fast_top1) == (
+        pytest.approx(np.mean(exact == fast)),
+        pytest.approx(np.mean(exact == truth)),
+        pytest.approx(np.mean(fast == truth)),
+    )
+    assert f"fast pixels: {measured}" in capsys.readouterr().out
+    again = tmp_path / "small" / "8"
+    assert main(arguments(open_bundle(out), data, again, "--precisions", "bf16")) == 0
+    assert open_bundle(again).manifest.accuracy.fast_pixels == measured, "it has all that the old one has"
+
+
+def test_fast_pixels_that_change_too_much_are_refused_and_nothing_is_written(bundle, data, large, tmp_path, capsys):
+    (large / bundle.labels[0] / "0.jpg").unlink()  # one too few
+    out = tmp_path / "small" / "7"
+    wrong = arguments(bundle, data, out, "--precisions", "bf16", "--fast_pixels", str(large))
+    assert main(wrong) == 1
+    assert "measured on 149 large photos, it takes 150: nothing is written" in capsys.readouterr().err
+    assert not out.parent.exists()
+    assert main([*wrong, "--force"]) == 0
+    assert "measured on 149 large photos" in open_bundle(out).manifest.doubt_of_fast_pixels()
+
+
+def test_fast_pixels_need_photos_that_they_change(bundle, data, tmp_path, capsys):
+    assert main(arguments(bundle, data, tmp_path / "b" / "2", "--precisions", "bf16", "--fast_pixels", str(data))) == 66
+    assert f"--fast_pixels {data} holds no photo so large that fast pixels change it" in capsys.readouterr().err
 
 
 def test_data_that_the_bundle_was_not_evaluated_on_is_noted(bundle, data, tmp_path, capsys):

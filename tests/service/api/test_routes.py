@@ -200,7 +200,7 @@ def test_models_describes_the_served_bundle(client: TestClient, tiny_bundle: Pat
         "precision": "fp32",
     }
     assert body["manifest"] == open_bundle(tiny_bundle).manifest.model_dump(mode="json")
-    assert (body["device"], body["choice"]) == ("none", None)  # it was handed in
+    assert (body["device"], body["choice"], body["pixels"]) == ("none", None, "exact")  # it was handed in
     assert body["speed"]["images_per_second"] * body["speed"]["seconds_per_image"] == pytest.approx(1.0)
 
 

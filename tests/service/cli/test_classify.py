@@ -25,6 +25,20 @@ def test_a_table_names_each_file_and_its_best_labels(
     assert 1 >= float(score) >= float(lower) >= 0
 
 
+def test_fast_pixels_are_for_bundles_that_vouch_for_them(
+    repvgg: Callable[..., Any], large_photo: bytes, tiny_bundle: Path, fast_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "large.jpg").write_bytes(large_photo)
+    refused = repvgg("classify", "--model", tiny_bundle, "--pixels", "fast", tmp_path)
+    assert (refused.code, refused.out) == (78, "")
+    assert refused.err.startswith("repvgg classify: --pixels=fast: the manifest gives no accuracy of fast pixels")
+    fast, exact = (
+        repvgg("classify", "--model", fast_bundle, "--json", "--pixels", p, tmp_path) for p in ("fast", "exact")
+    )
+    assert (fast.code, exact.code) == (0, 0)
+    assert fast.out != exact.out
+
+
 def test_json_lines_have_the_fields_of_an_http_result_and_the_path(
     repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path
 ) -> None:

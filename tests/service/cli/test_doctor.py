@@ -88,3 +88,9 @@ def test_what_kubernetes_injects_is_a_warning(doctor: Callable[..., Any]) -> Non
 
 def test_a_bad_configuration_ends_with_78(doctor: Callable[..., Any]) -> None:
     assert doctor(environ={"REPVGG_PROT": "1"}).code == 78
+
+
+def test_fast_pixels_that_would_not_be_served_are_a_problem(doctor: Callable[..., Any]) -> None:
+    ended = doctor("--pixels", "fast")
+    assert ended.code == 78
+    assert "PROBLEM  model     --pixels=fast: the manifest gives no accuracy of fast pixels" in ended.out

@@ -39,9 +39,9 @@ def test_every_image_counts_the_last_batch_too(
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--batch-size", batch_size, "--json")
     figures = json.loads(ended.out.splitlines()[-1])
     assert ended.code == 0
-    assert set(figures) == {"images", "top1", "top5", "images_per_second", "engine", "precision"}
+    assert set(figures) == {"images", "top1", "top5", "images_per_second", "engine", "precision", "pixels"}
     assert (figures["images"], figures["top1"], figures["top5"]) == (23, 21 / 23, 22 / 23)
-    assert (figures["engine"], figures["precision"]) == ("onnxruntime", "fp32")
+    assert (figures["engine"], figures["precision"], figures["pixels"]) == ("onnxruntime", "fp32", "exact")
     assert figures["images_per_second"] > 0
 
 
@@ -60,6 +60,13 @@ def test_without_json_it_is_one_sentence(repvgg: Callable[..., Any], labelled: P
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--engine", "fake")
     assert ended.out.startswith("23 images: top-1 ")
     assert ended.out.endswith(" images/s with fake fp32\n")
+
+
+def test_fast_pixels_are_measured_whatever_the_manifest_says(
+    repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path
+) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--pixels", "fast")
+    assert (ended.code, ended.out.endswith(" images/s with onnxruntime fp32, fast pixels\n")) == (0, True)
 
 
 def test_a_missing_folder_is_wrong_usage(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:

@@ -19,8 +19,14 @@ def test_the_facts_are_readable(repvgg: Callable[..., Any], tiny_bundle: Path) -
     assert ["network", "tiny, 10 classes, 314 parameters"] in facts
     assert ["golden", "3 images, greatest difference allowed: fp32 0.0001"] in facts
     assert ["accuracy", "not measured"] in facts
+    assert ["pixels", "exact only: the manifest gives no accuracy of fast pixels"] in facts
     (artifact,) = [fact for name, fact in facts if name == "artifact"]
     assert artifact.startswith("onnx fp32, tiny.onnx, ")
+
+
+def test_fast_pixels_are_described_as_they_were_measured(repvgg: Callable[..., Any], fast_bundle: Path) -> None:
+    said = "pixels      exact, or fast: 99.00% of 500 large photos keep their answer, top-1 89.80% instead of 90.00%"
+    assert said in repvgg("inspect", fast_bundle).out.splitlines()
 
 
 def test_json_holds_the_manifest(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
