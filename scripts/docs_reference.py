@@ -35,7 +35,7 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 def pages() -> dict[str, str]:
     """Every page, as Markdown, by its place in the site."""
     registry = CollectorRegistry()
-    app = create_app(Settings(engine="fake"), registry=registry)
+    app = create_app(Settings(engine="onnxruntime", precision="fp32"), registry=registry)
     written = {
         "settings": settings(),
         "command-line": command_line(),

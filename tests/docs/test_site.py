@@ -112,6 +112,13 @@ def test_a_link_to_a_file_becomes_its_path_and_one_that_leads_nowhere_a_warning(
     assert caplog.messages == ["docs/decisions/x.md links to docs/decisions/gone.md, which is not there"]
 
 
+def test_the_figures_are_those_of_the_log() -> None:
+    log = (ROOT / "benchmarks/LOG.md").read_text().splitlines()
+    rows = [line for line in (ROOT / "docs/performance.md").read_text().splitlines() if line.startswith("|")]
+    assert rows
+    assert [row for row in rows if row not in log] == []
+
+
 def test_the_migration_table_has_every_key_script_and_flag_of_the_seed() -> None:
     first_cells = re.findall(r"^\| (.*?) \|", (ROOT / "docs/migration.md").read_text(), re.MULTILINE)
     named = {word for cell in first_cells for code in re.findall(r"`(.*?)`", cell) for word in code.split()}
