@@ -1,8 +1,8 @@
 """Every command of the README and of docs/ works, but for those that are listed here with the reason.
 
 1. each fenced block says what it is, so that no command hides;
-2. the commands of a page run in their order, in a copy of the repository, as a person would type them: `sh` by bash,
-   `python` by Python, `diff` as a patch; a block with a title is that file;
+2. the commands of a page run in their order, in a copy of the repository, as a person would type them: each line
+   of `sh` by bash, `python` by Python, `diff` as a patch; a block with a title is that file;
 3. `repvgg serve` is started on a free port, and an address on a page is that of the server which the page started last,
    or of one with the default settings;
 4. a command that is not run here has flags that exist.
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -118,6 +119,10 @@ def why_not(step: Step) -> str | None:
     return next((reason for part, reason in NOT_RUN.items() if step.language == "sh" and part in step.text), None)
 
 
+def shortened(command: str) -> str:
+    return " ".join([command, *(more for part, more in SHORTER.items() if part in command)])
+
+
 @dataclass
 class Reader:
     """Somebody who does what a page says, in `folder`."""
@@ -143,36 +148,30 @@ class Reader:
         if step.title:
             (self.folder / step.title).write_text(step.text)
         elif step.language == "diff":
-            self.run(["git", "apply", "-"], step.text)
-        elif SERVES.search(step.text) and step.language == "sh":
+            self.run("git", "apply", "-", stdin=step.text)
+        elif step.language == "python":
+            self.check(step, self.run(sys.executable, "-W", "ignore", "-", stdin=self.addressed(step.text)))
+        elif SERVES.search(step.text):
             self.serve(step.text)
         elif step.text.startswith("export "):
             self.exports += f"{step.text}\n"
         else:
-            said = self.run(["bash", "-c"], self.completed(step.text)) if step.language == "sh" else self.program(step)
-            for part, words in SAYS.items():
-                assert part not in step.text or words in said, f"{step.text}\n{said}"
+            self.check(step, self.run("bash", "-c", self.exports + self.addressed(shortened(step.text))))
 
-    def completed(self, command: str) -> str:
-        for part, more in SHORTER.items():
-            if part in command:
-                command = f"{command} {more}"
-        return f"{self.exports}{self.addressed(command)}"
+    def check(self, step: Step, said: str) -> None:
+        for part, words in SAYS.items():
+            assert part not in step.text or words in said, f"{step.text}\n{said}"
 
     def addressed(self, text: str) -> str:
         if ADDRESS.search(text) and not self.address:
             self.serve(".venv/bin/repvgg serve")
         return ADDRESS.sub(self.address, text)
 
-    def program(self, step: Step) -> str:
-        return self.run([sys.executable, "-W", "ignore", "-"], self.addressed(step.text))
-
-    def run(self, command: list[str], text: str) -> str:
-        """-> stdout. `text` is an argument of bash, else stdin."""
-        by_bash = command[0] == "bash"
+    def run(self, *command: str, stdin: str | None = None) -> str:
+        """-> stdout."""
         done = subprocess.run(
-            [*command, text] if by_bash else command,
-            input=None if by_bash else text,
+            command,
+            input=stdin,
             cwd=self.folder,
             env=self.environ,
             capture_output=True,
@@ -180,7 +179,7 @@ class Reader:
             timeout=LIMIT_S,
             check=False,
         )
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{command[-1]}\n{stdin or ''}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def serve(self, command: str) -> None:
@@ -223,6 +222,7 @@ def reader(tmp_path: Path, draw_image: Callable[..., bytes]) -> Iterator[Reader]
     reading = Reader(tmp_path)
     yield reading
     reading.close()
+    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(not why_not(step) for step in found)])
@@ -255,5 +255,5 @@ def test_nothing_is_listed_in_vain() -> None:
 def test_a_command_that_is_not_run_has_flags_that_exist(command: str) -> None:
     for verb, module, given in re.findall(rf"(?:repvgg ({'|'.join(VERBS)})|training\.(\w+))( [^|;)]*)?", command):
         parse = build_parser().parse_args if verb else import_module(f"training.{module}").main
-        known = docs_reference.said(lambda: parse([verb, "--help"] if verb else ["--help"]))  # noqa: B023
+        known = docs_reference.said(partial(parse, [verb, "--help"] if verb else ["--help"]))
         assert set(re.findall(r"(?<= )--[\w-]+", given)) <= set(re.findall(r"--[\w-]+", known))
