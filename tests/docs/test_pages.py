@@ -200,10 +200,9 @@ class Reader:
         self.address = found[1]
 
     def close(self) -> None:
-        if self.server is not None:
+        if self.server is not None and self.server.poll() is None:
             os.killpg(self.server.pid, signal.SIGKILL)
             self.server.wait(LIMIT_S)
-            self.server = None
 
 
 @pytest.fixture
