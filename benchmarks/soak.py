@@ -206,12 +206,11 @@ def soaked(flags: argparse.Namespace, pid: int, url: str, photos: list[bytes], e
     left = gauges(url)
     if left["repvgg_queue_depth"] or left['repvgg_engine_slots{state="busy"}']:
         soak.wrong.append("images are left in the queue or in the engine")
-    early, late = max(sizes[: max(1, len(sizes) // 5)]), max(sizes[-max(1, len(sizes) // 5) :])
-    if late > GROWTH * early:
-        soak.wrong.append(f"memory grew from {early:.0f} to {late:.0f} MB")
-    print(
-        f"{flags.requests} requests in {seconds:.0f} s; memory {early:.0f} MB in the first fifth, {late:.0f} at the end"
-    )
+    fifths = [max(sizes[len(sizes) * i // 5 : len(sizes) * (i + 1) // 5 + 1]) for i in range(5)]
+    if fifths[-1] > GROWTH * fifths[0]:
+        soak.wrong.append(f"memory grew from {fifths[0]:.0f} to {fifths[-1]:.0f} MB")
+    by_fifths = ", ".join(f"{size:.0f}" for size in fifths)
+    print(f"{flags.requests} requests in {seconds:.0f} s; memory by fifths: {by_fifths} MB")
     print(", ".join(f"{kind}: {count}" for kind, count in sorted(soak.seen.items())))
     print("\n".join(["nothing was wrong"] if not soak.wrong else [f"WRONG: {text}" for text in soak.wrong[:20]]))
     return 1 if soak.wrong else 0

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
+from service.api import page
 from service.api.fleet import Alone, Member
 from service.api.health import Probes
 from service.api.inference_v2 import InferenceV2
@@ -61,6 +62,8 @@ def create_app(
         description="Images in, labels with probabilities out.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # they would load their scripts from a public host; ours is a page of service/page
+        redoc_url=None,
         exception_handlers={HTTPException: answer_framework_error, RequestValidationError: answer_framework_error},
     )
     app.state.lifecycle = lifecycle
@@ -77,5 +80,6 @@ def create_app(
     Endpoints(lifecycle, settings, fleet).add_to(app.router)
     probes.add_to(app.router)
     InferenceV2(lifecycle, settings, probes).add_to(app.router)
+    page.add_to(app.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

@@ -156,8 +156,8 @@ class Classifier:
         self._tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
         self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
         self._sharing: Sharing[_Outcome] = Sharing(settings.cache_bytes, _size)
-        self._decode_threads = settings.decode_threads or usable_cpus()
-        self._decoders = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode")
+        self.decode_threads = settings.decode_threads or usable_cpus()
+        self._decoders = ThreadPoolExecutor(self.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
         self._decode_s = 0.0
         metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
@@ -180,7 +180,8 @@ class Classifier:
             engine, choice = opened
         try:
             slots = engine_slots(engine.name, settings)
-            await asyncio.to_thread(check_engine, engine, bundle)
+            if choice is None:  # what open_engine opens, it has checked
+                await asyncio.to_thread(check_engine, engine, bundle)
             tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
         except BaseException:
             engine.close()
@@ -204,7 +205,7 @@ class Classifier:
         what is not decoded yet comes to the engine too."""
         decoding = self._decoding + images
         return max(
-            decoding * self._decode_s / self._decode_threads,
+            decoding * self._decode_s / self.decode_threads,
             self.batcher.backlog_s + decoding * self.batcher.speed.image_s,
         )
 

@@ -37,7 +37,7 @@ AUTO_ENGINES = ("onnxruntime", "openvino")
 LAST_RESORT = "mindspore"
 EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 CLEARLY_FASTER = 1.1
-MEASURE_S = 0.5  # in all; loading, warming up and the golden checks come on top
+MEASURE_S = 0.3  # in all, at most; loading, warming up and the golden checks come on top
 MEASURED_IMAGES = 16  # at once
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ Contender = tuple[float, Engine, Candidate]  # with images a second
 
 
 def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) -> tuple[Engine, Choice]:
-    """The engine that serves, open, and why it is this one; blocks. `load` opens a candidate [default: load_engine].
+    """The engine that serves, open and checked, and why it is this one; blocks. `load` opens a candidate
+    [default: load_engine].
 
     Raises BundleError, ConfigError or EngineUnavailable if nothing can serve, GoldenCheckFailed if nothing passes.
     """
@@ -85,7 +86,7 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
         raise _objection_of_all(candidates)
     if len(possible) == 1:
         chosen = possible[0]
-        engine = load(chosen)
+        engine = _load_checked(load, chosen, bundle)
         reason = "the only one possible" if "auto" in (settings.engine, settings.precision) else "as told"
     else:
         engine, chosen, measured = _fastest(possible, bundle, load)

@@ -1,6 +1,6 @@
 """Optional API keys.
 
-1. with keys configured, everything but health and metrics needs one of them, unknown paths too;
+1. with keys configured, everything but health, metrics and the page's files needs one of them, unknown paths too;
 2. a key is compared in constant time, with all of them.
 """
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api import page
 from service.api.problems import RequestError
 from service.api.requests import is_quiet
 
@@ -32,7 +33,8 @@ class KeyMiddleware:
 
     def _is_open(self, scope: Scope) -> bool:
         """Only to be asked: Vertex AI may name one path for its health checks and its instances."""
-        return scope["method"] in ("GET", "HEAD") and is_quiet(scope["path"], self._vertex_health_route)
+        path = scope["path"]
+        return scope["method"] in ("GET", "HEAD") and (path in page.FILES or is_quiet(path, self._vertex_health_route))
 
     def _check(self, headers: Headers) -> None:
         given = _given_key(headers)

@@ -99,6 +99,8 @@ def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
     }
 
 
+# In the order in which they are shown.
+TAGS = [{"name": name} for name in ("classify", "open inference protocol", "health")]
 # Arguments of the routes, beside path and method.
 CLASSIFY: dict[str, Any] = {
     "tags": ["classify"],
@@ -210,7 +212,9 @@ def path_parameters(path: str) -> list[dict[str, Any]]:
 def describe(app: FastAPI) -> dict[str, Any]:
     """The document, with the schemas that no route's signature names; cached on the app as FastAPI's own is."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
+        )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for model in (ClassifyRequest, InferRequest, Problem):
             schema = model.model_json_schema(ref_template=_REFERENCE)

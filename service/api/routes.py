@@ -1,4 +1,4 @@
-"""POST /classify, GET /models, POST /models/reload, GET /metrics, GET /.
+"""POST /classify, GET /models, POST /models/reload, GET /metrics.
 
 1. the deadline counts from the arrival of the request, its upload included;
 2. what would not be answered in time is refused before its body is read;
@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from pydantic import TypeAdapter, ValidationError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from models.manifest import Slug
 from service.api.answers import answer, choice_of, classify_images, served_model
@@ -55,7 +55,6 @@ class Endpoints:
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/models/reload", self.reload, methods=["POST"], **RELOAD)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
-        router.add_api_route("/", self.index, methods=["GET"], include_in_schema=False)
 
     async def classify(self, request: Request) -> Response:
         """The best labels of one or more images."""
@@ -83,6 +82,7 @@ class Endpoints:
     def _describe(self, classifier: Classifier) -> Response:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
+            labels=list(classifier.bundle.labels),
             manifest=classifier.bundle.manifest.model_dump(mode="json"),
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
@@ -96,11 +96,6 @@ class Endpoints:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(await self._fleet.collector()), headers={"Content-Type": media_type})
-
-    async def index(self) -> Response:
-        return JSONResponse(
-            {"service": "repvgg", "classify": "POST /classify", "documentation": "/docs", "model": "/models"}
-        )
 
 
 def read_top_k(query: Mapping[str, str], classes: int) -> int:

@@ -112,9 +112,10 @@ class Choice(BaseModel):
 
 
 class ModelDescription(ServedModel):
-    """`manifest`: the bundle's manifest.json as it is. `device`: what the engine runs on, in its runtime's words.
-    `pixels`: exact or fast. `workers`: processes that serve it."""
+    """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine
+    runs on, in its runtime's words. `pixels`: exact or fast. `workers`: processes that serve it."""
 
+    labels: list[str]
     manifest: dict[str, Any]
     speed: Speed
     device: str

@@ -163,7 +163,6 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
-    from service.engines.check import check_engine
     from service.selection import check_pixels, open_engine
 
     bundle = open_bundle(settings.model)
@@ -171,10 +170,7 @@ def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     yield OK, f"{bundle.manifest.name} {bundle.manifest.version} has {artifacts}; every checksum is right"
     check_pixels(bundle, settings)
     engine, choice = open_engine(bundle, settings)
-    try:
-        check_engine(engine, bundle)
-    finally:
-        engine.close()
+    engine.close()
     for candidate in choice.candidates:
         yield OK, str(candidate)
     yield OK, f"{choice.engine} {choice.precision} on {engine.device} would serve, {choice.reason}"

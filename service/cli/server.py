@@ -19,14 +19,15 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 
 import uvicorn
 
-from service.api.answers import served_model
 from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.channel import Channel, ChannelClosed
+from service.cli.banner import Banner
 from service.cli.connections import Connection
 from service.cli.listener import BACKLOG, url_of
 from service.cli.worker import SIGNALS
@@ -74,7 +75,7 @@ def serve(
     )
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings, channel).run(sockets=[listener])
+    DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
     if lifecycle.failure is not None:
         raise lifecycle.failure
     if lifecycle.engine_is_at_work:
@@ -88,13 +89,21 @@ class DrainingServer(uvicorn.Server):
     """uvicorn closes its socket as soon as it is told to end; this one first lets load balancers notice."""
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, url: str, settings: Settings, channel: Channel | None
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        url: str,
+        settings: Settings,
+        channel: Channel | None,
+        *,
+        others_serve: bool,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._url = url
         self._channel = channel
-        self._drain_seconds = settings.drain_seconds
+        self._settings = settings
+        self._others_serve = others_serve
         self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
         self._reload: asyncio.Task[None] | None = None
@@ -142,9 +151,9 @@ class DrainingServer(uvicorn.Server):
             self._lifecycle.drain()
             self._stop()
         else:
-            log.info("%s: draining, stopping in %g s", name, self._drain_seconds)
+            log.info("%s: draining, stopping in %g s", name, self._settings.drain_seconds)
             self._lifecycle.drain()
-            asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
+            asyncio.get_running_loop().call_later(self._settings.drain_seconds, self._stop)
 
     async def _reload_on(self, name: str) -> None:
         try:
@@ -180,10 +189,11 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:
-        model = served_model(self._lifecycle.serving()).model_dump()
-        log.info(
-            "serving %s %s with %s %s on %s",
-            *model.values(),
-            self._url,
-            extra={"url": self._url} | {f"model_{name}": value for name, value in model.items()},
-        )
+        """To programs in one line, to people in a table; of several workers the first one's is that of all."""
+        banner = Banner.of(self._url, self._lifecycle.serving(), self._settings)
+        if self._settings.log_format == "json":
+            log.info("%s", banner.headline(), extra=asdict(banner))
+            return
+        log.info("%s", banner.headline())
+        for row in [] if self._others_serve else banner.table():
+            log.info("%s", row)

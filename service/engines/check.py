@@ -40,4 +40,10 @@ def check_engine(engine: Engine, bundle: Bundle) -> None:
             f"the engine {engine.name} {engine.precision} is up to {report.max_delta:.3g} off the golden logits of "
             f"{bundle.folder}, {report.tolerance:.3g} is allowed: this is not the network that was trained"
         )
-    log.info("golden check passed: %.3g off, %.3g allowed", report.max_delta, report.tolerance)
+    log.info(
+        "%s %s passed the golden check: %.3g off, %.3g allowed",
+        engine.name,
+        engine.precision,
+        report.max_delta,
+        report.tolerance,
+    )

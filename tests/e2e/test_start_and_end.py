@@ -126,10 +126,43 @@ def test_ctrl_c_does_not_wait(start: Callable[..., Server]) -> None:
     assert server.wait() == (0, "")
 
 
-def test_the_banner_names_address_model_and_engine(server: Server) -> None:
+def test_the_banner_is_one_line_with_all_facts(start: Callable[..., Server]) -> None:
+    flags = ("--max-batch-size", 4, "--engine-threads", 2, "--decode-threads", 3, "--timeout-ms", 2500)
+    server = start(*flags, environ={"REPVGG_API_KEYS": "secret,other"}).wait_until_serving()
     banner = server.lines[-1]
     assert banner["msg"] == f"serving tiny 1 with onnxruntime fp32 on {server.url}"
-    assert (banner["url"], banner["model_engine"]) == (server.url, "onnxruntime")
+    facts = {
+        **{"url": server.url, "model_name": "tiny", "model_version": "1", "model_engine": "onnxruntime"},
+        **{"model_precision": "fp32", "classes": 10, "input_size": 32, "device": "CPUExecutionProvider"},
+        **{"max_batch_size": 4, "engine_slots": 2, "engine_threads": 2, "decode_threads": 3, "workers": 1},
+        **{"max_images_per_request": 64, "max_body_bytes": 32 << 20, "max_image_pixels": 50_000_000},
+        **{"timeout_ms": 2500, "api_keys": 2},
+    }
+    assert banner.items() >= facts.items()
+    assert banner["images_per_second"] > 0
+    assert "secret" not in str(server.lines)
+
+
+def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
+    program = [sys.executable, "-m", "service", "serve", "--model", str(tiny_bundle), "--port", "0"]
+    flags = ["--engine", "onnxruntime", "--max-batch-size", "4", "--log-format", "console"]
+    with subprocess.Popen([*program, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        lines: list[str] = []
+        for line in running.stdout:
+            lines.append(line.partition("service.cli.server: ")[2])
+            if lines[-1].startswith("  keys "):
+                break
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=120)
+    url = next(line.split()[-1] for line in lines if line.startswith("serving tiny 1 with onnxruntime fp32 on http://"))
+    rows = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+    assert list(rows) == ["page", "model", "engine", "batches", "threads", "limits", "keys"]
+    assert rows["page"] == f"{url}/, its API at {url}/docs\n"
+    assert rows["model"] == "10 classes, 32 x 32 pixels\n"
+    assert rows["batches"].startswith("up to 4 images, ")
+    assert rows["limits"] == "64 images, 32 MiB and 10 s a request, 50 megapixels an image\n"
+    assert rows["keys"] == "not asked for\n"
 
 
 def one_line(said: str, text: str) -> bool:

@@ -63,3 +63,16 @@ def test_the_speed_is_that_of_whole_batches_or_of_as_many_images_as_fit_into_the
     assert 1 <= sizes[-1] <= batch
     assert set(sizes[2:]) == {sizes[-1]}
     assert len(sizes) >= 4
+
+
+def test_a_measurement_is_over_when_its_fastest_runs_are_equal() -> None:
+    runs = 0
+
+    def infer(images: np.ndarray) -> None:
+        nonlocal runs
+        runs += 1
+        time.sleep(0.01)
+
+    speed = images_per_second(infer, np.zeros((1, 3, 4, 4), np.float32), seconds=3600)
+    assert 0 < speed <= 100
+    assert 6 <= runs < 1000

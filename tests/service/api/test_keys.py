@@ -13,7 +13,7 @@ OPEN = [
     *("/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"),
     *("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"),
 ]
-CLOSED = ["/", "/models", "/docs", "/openapi.json", "/unknown", "/v2", "/v2/models/tiny", "/v2/models/ready/config"]
+CLOSED = ["/models", "/openapi.json", "/unknown", "/v2", "/v2/models/tiny", "/v2/models/ready/config"]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def guarded(serve: Callable[..., TestClient]) -> TestClient:
 
 
 @pytest.mark.parametrize("path", CLOSED)
-def test_everything_but_health_and_metrics_needs_a_key(guarded: TestClient, path: str) -> None:
+def test_everything_but_health_metrics_and_the_pages_files_needs_a_key(guarded: TestClient, path: str) -> None:
     reply = guarded.get(path)
     assert (reply.status_code, reply.json()["code"]) == (401, "unauthorized")
     assert reply.headers["www-authenticate"] == 'Bearer realm="repvgg"'

@@ -199,6 +199,7 @@ def test_models_describes_the_served_bundle(client: TestClient, tiny_bundle: Pat
         "engine": "fake",
         "precision": "fp32",
     }
+    assert body["labels"] == list(open_bundle(tiny_bundle).labels)
     assert body["manifest"] == open_bundle(tiny_bundle).manifest.model_dump(mode="json")
     assert (body["device"], body["choice"], body["pixels"]) == ("none", None, "exact")  # it was handed in
     assert body["speed"]["images_per_second"] * body["speed"]["seconds_per_image"] == pytest.approx(1.0)
@@ -242,11 +243,6 @@ def test_metrics_are_prometheus_text_or_openmetrics(client: TestClient) -> None:
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name for family in parse_openmetrics(openmetrics.text)}
     assert {"repvgg_request_duration_seconds", "repvgg_queue_depth"} <= names & families
-
-
-def test_the_root_points_to_the_documentation(client: TestClient) -> None:
-    assert client.get("/").json()["documentation"] == "/docs"
-    assert client.get("/docs").status_code == 200
 
 
 def test_metrics_count_formats_and_failures(

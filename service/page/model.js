@@ -1,0 +1,53 @@
+// The card of the served model, from GET /models.
+
+import { element, number, percent } from "./element.js";
+
+/** Fills the card; `served` is the body of GET /models. */
+export function showModel(served) {
+  document.getElementById("model-note").hidden = true;
+  document.getElementById("model").replaceChildren(
+    ...facts(served).flatMap(([name, text]) => [element("dt", "", name), element("dd", "", text)]),
+  );
+  showLabels(served.labels);
+  showChoice(served);
+}
+
+function facts({ name, version, engine, precision, device, speed, manifest }) {
+  const { network, preprocess, training, accuracy } = manifest;
+  const top1 = accuracy?.top1?.[precision] ?? training.top1;
+  const found = [
+    ["name", `${name}, version ${version}`],
+    ["network", `${network.variant}, ${number(network.parameters / 1e6)} M parameters`],
+    ["input", `${preprocess.input_size} × ${preprocess.input_size} pixels`],
+    ["engine", `${engine} on ${device}`],
+    ["precision", precision],
+    ["trained on", training.dataset],
+  ];
+  if (speed.images_per_second) found.push(["speed", `${number(speed.images_per_second)} images/s, the engine alone`]);
+  if (top1) found.push(["top-1", percent(top1)]);
+  return found;
+}
+
+function showLabels(labels) {
+  const box = document.getElementById("labels");
+  box.querySelector("summary").textContent = `${labels.length.toLocaleString("en")} labels`;
+  box.querySelector("ul").replaceChildren(...labels.map((label) => element("li", "", label)));
+  box.hidden = false;
+}
+
+/** Why this engine and precision serve; nothing to say where nothing else was looked at. */
+function showChoice({ engine, precision, choice }) {
+  const box = document.getElementById("choice");
+  box.hidden = !(choice?.candidates.length > 1);
+  if (box.hidden) return;
+  const most = Math.max(1, ...choice.candidates.map((one) => one.images_per_second ?? 0));
+  box.querySelector("summary").textContent = `Why ${engine} ${precision}: ${choice.reason}`;
+  box.querySelector("ul").replaceChildren(...choice.candidates.map((one) => candidate(one, most)));
+}
+
+function candidate({ engine, precision, images_per_second: speed, objection }, most) {
+  const bar = element("span", "bar");
+  bar.style.inlineSize = `${(100 * (speed ?? 0)) / most}%`;
+  const text = objection ?? (speed ? `${number(speed)} images/s` : "not measured");
+  return element("li", objection ? "out" : "", element("span", "", `${engine} ${precision}`), element("span", "note", text), bar);
+}
