@@ -1,5 +1,5 @@
 PYTHON ?= python3
-.PHONY: serve test test-images check format bench lock sbom train-demo
+.PHONY: serve test test-images check format docs bench lock sbom train-demo
 
 serve:  ## serve the default model bundle on http://127.0.0.1:8000
 	@$(PYTHON) scripts/setup.py serve
@@ -20,6 +20,10 @@ check:  ## format, lint, types, layers
 
 format:
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+docs:  ## build the documentation site: build/site/index.html
+	@$(PYTHON) scripts/setup.py dev
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 PHOTOS ?= models/samples
 bench:  ## our service beside LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER

@@ -65,7 +65,8 @@ class Load:
 def test_a_killed_engine_costs_at_most_the_batch_in_flight(
     start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
-    server = start("--engine-python", sys.executable, "--max-batch-size", MAX_BATCH).wait_until_serving()
+    flags = ("--single-flight", "off", "--max-batch-size", MAX_BATCH)
+    server = start("--engine-python", sys.executable, *flags).wait_until_serving()
     load = Load(server.url, jpeg_bytes, clients=8)
     try:
         wait_until(lambda: len(load.statuses) > 50 and len(load.readiness) > 5)

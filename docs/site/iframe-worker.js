@@ -1,0 +1,22 @@
+// The search runs in a worker, which a page that is opened as a file must not start. There its script runs in a hidden
+// frame instead. (The offline plugin would fetch such a script from the network, unless one of this name is there.)
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    constructor(url) {
+      super();
+      const frame = document.createElement("iframe");
+      frame.hidden = true;
+      document.body.append(frame);
+      this.scope = frame.contentWindow;
+      this.scope.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
+      const script = frame.contentDocument.createElement("script");
+      script.src = url;
+      this.loaded = new Promise((resolve) => script.addEventListener("load", resolve));
+      frame.contentDocument.body.append(script);
+    }
+
+    postMessage(data) {
+      this.loaded.then(() => this.scope.dispatchEvent(new MessageEvent("message", { data })));
+    }
+  };
+}
