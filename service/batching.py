@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from service.engines.base import Engine, RestartableEngine
 from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.metrics import Metrics
+from service.priority import give_way
 from service.speed import ENGINE_SHARE, BatchSpeed
 
 if TYPE_CHECKING:
@@ -204,7 +205,10 @@ class Batcher:
         self._pump_is_due = False
         while (idle := self.slots - len(self._running)) and (items := self._take(idle)):
             self._start(_Batch(items, self._clock()))
-        self._all_busy_since = self._clock() if self._queue and not idle else None
+        if idle or not self._queue:
+            self._all_busy_since = None
+        elif self._all_busy_since is None:
+            self._all_busy_since = self._clock()
 
     def _take(self, idle_slots: int) -> list[_Waiting]:
         """The next batch, in order of arrival; what cannot make its deadline in it is dropped on the way."""
@@ -272,6 +276,7 @@ class Batcher:
             self.speed.learn(images, outcome.infer_s)
             if self._all_busy_since is not None:
                 self.speed.learn_drained(images, self._clock() - self._all_busy_since)
+        self._all_busy_since = None
 
     def _restart_if_it_only_fails(self, outcome: _Outcome) -> None:
         if any(row is not None for row in outcome.rows):  # or NotReady: it is being started again already
@@ -334,7 +339,7 @@ class Batcher:
 
 def _started_executor(threads: int) -> ThreadPoolExecutor:
     """With all its threads running: a system that gives none says so at start-up, not in the middle of a batch."""
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="engine", initializer=give_way)
     all_started = threading.Barrier(threads)
     for _ in range(threads):
         executor.submit(all_started.wait)

@@ -37,6 +37,7 @@ from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from service.metrics import TENSOR, Metrics
+from service.priority import give_way
 from service.selection import Choice, check_pixels, engine_slots, open_engine
 from service.settings import Settings, usable_cpus
 from service.sharing import Sharing, Source
@@ -170,7 +171,7 @@ class Classifier:
         self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
         self._sharing: Sharing[_Outcome] = Sharing(settings.cache_bytes, _size)
         self.decode_threads = settings.decode_threads or usable_cpus()
-        self._decoders = ThreadPoolExecutor(self.decode_threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(self.decode_threads, thread_name_prefix="decode", initializer=give_way)
         self._decoding = 0
         self._decode_s = 0.0
         metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)

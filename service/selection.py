@@ -169,7 +169,7 @@ def engine_options(engine: str, settings: Settings) -> Mapping[str, str | int]:
     """The settings of one engine only. Raises ConfigError for one that means nothing to this engine."""
     slots = engine_slots(engine, settings)
     if engine == "onnxruntime":
-        return {"provider": settings.engine_provider}
+        return {"provider": settings.engine_provider, "slots": slots}
     if engine == "mindspore-lite":
         return {"device": settings.lite_device, "device_id": settings.lite_device_id}
     if settings.engine_provider != "cpu":

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 
 from service.api.problems import Fault, problem_response
 
@@ -49,6 +49,7 @@ class Connection(H11Protocol):
         self._cut_off: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._unheeded: asyncio.TimerHandle | None = None
+        self._answered: RequestResponseCycle | None = None  # while its body still comes
         self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -72,7 +73,10 @@ class Connection(H11Protocol):
         if self._lingers:
             return
         super().data_received(data)
-        if self._unheeded is not None and self.conn.their_state is not h11.SEND_BODY:
+        # The rest of that body may come together with the next request, which then sends its own.
+        if self._unheeded is not None and (
+            self.cycle is not self._answered or self.conn.their_state is not h11.SEND_BODY
+        ):
             self._unheeded.cancel()
             self._unheeded = None
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
@@ -114,6 +118,7 @@ class Connection(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             self.idle[self] = None
         elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
+            self._answered = self.cycle
             self._unheeded = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _linger(self) -> None:

@@ -4,6 +4,7 @@ are its rows in the conformance tests."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from service.engines.check import check_engine
 from service.engines.process import Order
 from service.engines.worker import HostedEngine
 from service.errors import ConfigError, EngineUnavailable
+from service.priority import give_way
 
 # name -> "module:Class", imported late: a runtime that is not used need not be installed.
 ENGINES = {
@@ -58,7 +60,9 @@ def load_engine(
     if python:
         order = Order(ENGINES[name], str(bundle.folder.resolve()), precision, threads, options or {})
         return HostedEngine.open(python, order, partial(check_engine, bundle=bundle))
-    return _factory(name).open(bundle, precision, threads, **(options or {}))
+    # In a thread that gives way, as then the runtime's own threads do.
+    with ThreadPoolExecutor(1, initializer=give_way) as opener:
+        return opener.submit(_factory(name).open, bundle, precision, threads, **(options or {})).result()
 
 
 def is_installed(name: str) -> bool:

@@ -89,6 +89,7 @@ def main(channel_file: int, tensors_file: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(5)  # as service.priority does in the parent, whose event loop comes first
     channel = socket.socket(fileno=channel_file).makefile("rw")
 
     def answer(**fields: object) -> None:

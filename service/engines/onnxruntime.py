@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.errors import BundleError
 from service.engines.capabilities import check_tensors, choose_artifact
+from service.engines.sides import Sides
 from service.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -37,35 +39,55 @@ PROVIDERS = {
 class OnnxRuntimeEngine:
     name = "onnxruntime"
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact, bundle: Bundle) -> None:
+    def __init__(
+        self,
+        alone: onnxruntime.InferenceSession,
+        beside: onnxruntime.InferenceSession,
+        artifact: Artifact,
+        bundle: Bundle,
+    ) -> None:
+        """`alone` computes one batch with all threads, `beside` several batches at once."""
         self.precision: Precision = artifact.precision
-        self.device: str = session.get_providers()[0]
+        self.device: str = alone.get_providers()[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
-        self._session: onnxruntime.InferenceSession | None = session
-        self._input, self._output = artifact.input, artifact.output
+        names = artifact.input, artifact.output
+        self._infer: Sides | None = Sides(partial(_infer, alone, *names), partial(_infer, beside, *names))
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: Precision, threads: int, provider: str = "cpu") -> OnnxRuntimeEngine:
-        """Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest,
+    def open(
+        cls, bundle: Bundle, precision: Precision, threads: int, provider: str = "cpu", slots: int = 1
+    ) -> OnnxRuntimeEngine:
+        """For `slots` calls at once; on the CPU one that is alone has all the threads, else they are shared out.
+
+        Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a provider that is not in this build or cannot be started."""
         artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
-        session = _session(path, threads, provider)
+        alone = _session(path, threads, provider)
+        shared_out = provider == "cpu" and slots > 1
+        beside = _session(path, max(1, threads // slots), provider) if shared_out else alone
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
-        check_tensors(f"{path} input", _tensors(session.get_inputs()), artifact.input, [3, size, size])
-        check_tensors(f"{path} output", _tensors(session.get_outputs()), artifact.output, [classes])
-        return cls(session, artifact, bundle)
+        check_tensors(f"{path} input", _tensors(alone.get_inputs()), artifact.input, [3, size, size])
+        check_tensors(f"{path} output", _tensors(alone.get_outputs()), artifact.output, [classes])
+        return cls(alone, beside, artifact, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        if self._session is None:
+        infer = self._infer
+        if infer is None:
             raise RuntimeError("the engine is closed")
-        (logits,) = self._session.run([self._output], {self._input: images})
-        return np.asarray(logits, np.float32)
+        return infer(images)
 
     def close(self) -> None:
-        self._session = None
+        self._infer = None
+
+
+def _infer(
+    session: onnxruntime.InferenceSession, input_name: str, output_name: str, images: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    (logits,) = session.run([output_name], {input_name: images})
+    return np.asarray(logits, np.float32)
 
 
 def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSession:

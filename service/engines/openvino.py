@@ -6,7 +6,7 @@ bf16 needs no artifact of its own: it is the fp32 network, multiplied in bf16 by
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from openvino.frontend import FrontEndManager
 from models.errors import BundleError
 from service.engines.capabilities import check_tensors, choose_artifact
 from service.engines.cpu import BF16, cpu_flags
+from service.engines.sides import Sides
 from service.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -42,12 +43,11 @@ class OpenVinoEngine:
         self.device: str = alone.get_property("EXECUTION_DEVICES")[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
-        self._alone: openvino.InferRequest | None = alone.create_infer_request()
-        self._beside: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        request = alone.create_infer_request()
+        requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(beside.get_property("NUM_STREAMS")):
-            self._beside.put(beside.create_infer_request())
-        self._calls = 0
-        self._lock = threading.Lock()
+            requests.put(beside.create_infer_request())
+        self._infer: Sides | None = Sides(partial(_infer, request), partial(_infer_by_one_of, requests))
 
     @classmethod
     def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> OpenVinoEngine:
@@ -76,26 +76,21 @@ class OpenVinoEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        with self._lock:
-            self._calls += 1
-            request = self._alone if self._calls == 1 else None
-        try:
-            return _infer(request, images) if request else self._infer_beside(images)
-        finally:
-            with self._lock:
-                self._calls -= 1
-
-    def _infer_beside(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._alone is None:
+        infer = self._infer
+        if infer is None:
             raise RuntimeError("the engine is closed")
-        request = self._beside.get()
-        try:
-            return _infer(request, images)
-        finally:
-            self._beside.put(request)
+        return infer(images)
 
     def close(self) -> None:
-        self._alone, self._beside = None, SimpleQueue()
+        self._infer = None
+
+
+def _infer_by_one_of(requests: SimpleQueue[openvino.InferRequest], images: NDArray[np.float32]) -> NDArray[np.float32]:
+    request = requests.get()
+    try:
+        return _infer(request, images)
+    finally:
+        requests.put(request)
 
 
 def _infer(request: openvino.InferRequest, images: NDArray[np.float32]) -> NDArray[np.float32]:

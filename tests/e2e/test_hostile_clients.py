@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
+from service.cli.connections import LINGER_S
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -150,6 +153,17 @@ def test_a_client_that_is_answered_while_it_is_sending_reads_its_answer(server: 
         connection.sendall(bytes(5_000_000))
         refused(connection, 404, "not_found")
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # and the connection lives on
+        assert reply_to(connection)[0] == 200
+
+
+def test_the_next_request_may_come_with_the_rest_of_a_body_that_nobody_read(server: Server, jpeg_bytes: bytes) -> None:
+    head = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    with connected(server) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
+        refused(connection, 404, "not_found")
+        connection.sendall(bytes(500) + head % len(jpeg_bytes) + jpeg_bytes[:100])
+        time.sleep(LINGER_S + 0.5)
+        connection.sendall(jpeg_bytes[100:])
         assert reply_to(connection)[0] == 200
 
 
