@@ -10,9 +10,10 @@ test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py lite || echo "the tests of MindSpore Lite will be skipped"
 	@.venv/bin/python -m pytest
 
+IMAGES ?= tests/images
 test-images:  ## build the images and run them, with podman (scripts/ci_packages.sh installs it on Debian)
 	@$(PYTHON) scripts/setup.py dev
-	@IMAGE_TESTS=1 .venv/bin/python -m pytest tests/images
+	@IMAGE_TESTS=1 .venv/bin/python -m pytest $(IMAGES)
 
 check:  ## format, lint, types, layers
 	@$(PYTHON) scripts/setup.py dev
