@@ -16,7 +16,7 @@ class Classifier(Worker):
 
     def deserialize(self, data):
         try:
-            return self.work.pixels(data)
+            return self.work.pixels(bytes(data))  # it comes as a bytearray
         except ImageError as error:
             raise ValidationError(error.detail) from error
 
