@@ -213,16 +213,11 @@ class Classifier:
 
     @property
     def predicted_wait_s(self) -> float:
-        """Time that an image which came now would wait for a thread to decode it and for a slot of the engine."""
-        return self._backlog_s(0)
-
-    def _backlog_s(self, images: int) -> float:
-        """Seconds until decoders and engine have done what is here and `images` more. They work at the same time, and
-        what is not decoded yet comes to the engine too."""
-        decoding = self._decoding + images
+        """Seconds until decoders and engine have done what is here. They work at the same time, and what is not decoded
+        yet comes to the engine too."""
         return max(
-            decoding * self._decode_s / self.decode_threads,
-            self.batcher.backlog_s + decoding * self.batcher.speed.image_s,
+            self._decoding * self._decode_s / self.decode_threads,
+            self.batcher.backlog_s + self._decoding * self.batcher.speed.image_s,
         )
 
     def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
@@ -239,7 +234,7 @@ class Classifier:
             raise DeadlineExceeded(
                 f"{images} of these take about {alone_s:.3g} s here, {remaining_s:.3g} s are left to the deadline"
             )
-        ahead_s = self._backlog_s(0)
+        ahead_s = self.predicted_wait_s
         late_s = ahead_s + alone_s - MARGIN * remaining_s
         if ahead_s and late_s > 0:
             raise Overloaded(f"{ahead_s:.3g} s of work are waiting already", late_s)
