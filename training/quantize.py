@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _refuse_losses(top1, fast, flags.max_top1_drop)
         if fast is None and bundle.manifest.accuracy:
             fast = bundle.manifest.accuracy.fast_pixels
+        top1 = _known_top1(bundle, top1["fp32"]) | top1
         accuracy = Accuracy(top1=top1, max_top1_drop=flags.max_top1_drop, fast_pixels=fast)
         artifacts, files = _artifacts(bundle, models)
         tolerance = _tolerances(bundle, deltas)
@@ -84,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in written.manifest.artifacts)
     print(f"{written.folder}: {kinds}; golden tolerances: {written.manifest.golden.tolerance}")
     return 0
+
+
+def _known_top1(bundle: Bundle, fp32: float) -> dict[Precision, float]:
+    """What the bundle says of its precisions, if that was measured on the same images: by the top-1 of fp32."""
+    known = bundle.manifest.accuracy
+    return known.top1 if known and abs(known.top1["fp32"] - fp32) <= SAME_TOP1 else {}
 
 
 def _parser() -> argparse.ArgumentParser:

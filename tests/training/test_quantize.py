@@ -72,6 +72,15 @@ def test_the_new_bundle_has_every_precision_and_says_what_it_costs(bundle, data,
     assert {path: path.read_bytes() for path in before} == before, "a published bundle is never changed"
 
 
+def test_what_was_measured_on_the_same_images_before_is_kept(bundle, data, tmp_path):
+    first, second = tmp_path / "small" / "7", tmp_path / "small" / "8"
+    assert main(arguments(bundle, data, first, "--precisions", "int8", "--max_top1_drop", "0.1")) == 0
+    assert main(arguments(open_bundle(first), data, second, "--precisions", "bf16", "--max_top1_drop", "0.1")) == 0
+    manifest = open_bundle(second).manifest
+    assert set(manifest.accuracy.top1) == {"fp32", "int8", "bf16"}
+    assert manifest.doubt("int8") is None
+
+
 @pytest.mark.parametrize(
     ("engine", "precision"), [("onnxruntime", "int8"), ("onnxruntime", "fp16"), ("openvino", "int8")]
 )
