@@ -14,13 +14,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnx
 from onnx import shape_inference
 
+from benchmarks.serving import resident_mb
 from models.errors import ContractError
 from models.store import Bundle, open_bundle
 from service.engines import load_engine
@@ -86,11 +86,6 @@ def start(model: str, name: str, precision: str) -> str:
     first = time.perf_counter()
     more_mb = resident_mb() - before_mb
     return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms the first image, {more_mb:.0f} MB more"
-
-
-def resident_mb() -> float:
-    """Of this process; proc(5), statm."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> int:

@@ -10,18 +10,15 @@ all three alike.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from benchmarks.serving import served
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
@@ -70,28 +67,6 @@ def cpu_ms(work: Callable[[], None], times: int, clock: Callable[[], float]) -> 
     return (clock() - began) / times * 1000
 
 
-def wait_for_port(log: Path) -> int:
-    while True:
-        for line in log.read_text().splitlines():
-            if '"serving ' in line:
-                return int(json.loads(line)["url"].rpartition(":")[2])
-        time.sleep(0.1)
-
-
-@contextmanager
-def serving(model: str, engine: str) -> Iterator[tuple[int, int]]:
-    """A server's process id and port; its log goes to a file, as a pipe would have to be read."""
-    chosen = ["--model", model, "--engine", engine, "--precision", "fp32", "--engine-threads", "1"]
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", *chosen]
-    with TemporaryDirectory() as folder:
-        log = Path(folder, "log")
-        with log.open("wb") as file, subprocess.Popen(command, stdout=file) as server:
-            try:
-                yield server.pid, wait_for_port(log)
-            finally:
-                server.kill()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.front_door", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -102,8 +77,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     image = flags.image.read_bytes()
-    with serving(flags.model, flags.engine) as (server, port):
-        kinds = {kind: (asked(port, kind, image), partial(process_cpu_s, server)) for kind in TYPES}
+    chosen = ["--model", flags.model, "--engine", flags.engine, "--precision", "fp32", "--engine-threads", "1"]
+    with served(*chosen) as server:
+        pid = server.process.pid
+        kinds = {kind: (asked(server.port, kind, image), partial(process_cpu_s, pid)) for kind in TYPES}
         kinds["alone"] = (alone(flags.model, flags.engine, image), time.process_time)
         for work, clock in kinds.values():
             cpu_ms(work, 100, clock)

@@ -14,11 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +23,8 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from benchmarks.serving import resident_mb, served
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
 from models.topk import Prediction, softmax, top_k
@@ -116,10 +113,6 @@ def gauges(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-def resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def versions_of(model: str, store: Path) -> Path:
     """Version 1 and 2 of the bundle, but for their number the same."""
     bundle = open_bundle(model)
@@ -173,28 +166,12 @@ def main() -> int:
     flags = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(images_in(flags.folder))[: flags.images]]
     expected = expected_of(flags.model, flags.engine, flags.precision, photos)
-    with tempfile.TemporaryDirectory() as store, tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryDirectory() as store:
         model = versions_of(flags.model, Path(store)) if flags.swaps else flags.model
-        engine = ["--engine", flags.engine, "--precision", flags.precision]
-        command = [sys.executable, "-m", "service", "serve", "--model", str(model), "--port", "0", *engine]
-        server = subprocess.Popen([*command, "--drain-seconds", "0"], stdout=log)
-        try:
-            return soaked(flags, server.pid, url_in(log, server), photos, expected)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            print(f"the server ended with {server.wait(timeout=60)}")
-
-
-def url_in(log: Any, server: subprocess.Popen[bytes]) -> str:
-    """Where it says that it serves."""
-    while server.poll() is None:
-        log.seek(0)
-        for line in log:
-            entry = json.loads(line)
-            if entry["msg"].startswith("serving "):
-                return str(entry["url"])
-        time.sleep(0.1)
-    raise SystemExit("the server did not start")
+        with served("--model", str(model), "--engine", flags.engine, "--precision", flags.precision) as server:
+            wrong = soaked(flags, server.process.pid, server.url, photos, expected)
+        print(f"the server ended with {server.process.returncode}")
+    return wrong
 
 
 def soaked(flags: argparse.Namespace, pid: int, url: str, photos: list[bytes], expected: list[Prediction]) -> int:

@@ -11,19 +11,17 @@ says how evenly connections are spread.
 from __future__ import annotations
 
 import argparse
-import json
 import selectors
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+
+from benchmarks.serving import served
 
 IMAGE = Path(__file__).parents[1] / "models" / "samples" / "ship.jpg"
 
@@ -53,26 +51,16 @@ def load(port: int, clients: int, seconds: float) -> int:
     return answered
 
 
-def lines_of(log: TextIO) -> Iterator[dict[str, Any]]:
-    log.seek(0)
-    return (json.loads(line) for line in log if line.endswith("\n"))
-
-
 def measure(workers: int, clients: int, seconds: float) -> tuple[float, float, float]:
     """Requests a second, milliseconds of the event loops' CPU time a request, the busiest worker's share of them."""
     # Every request is to be work of its own, and all send the same image.
-    flags = ["--engine", "fake", "--single-flight", "off", "--port", "0", "--drain-seconds", "0"]
-    command = [sys.executable, "-m", "service", "serve", *flags]
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen([*command, "--workers", str(workers)], stdout=log)
-        while len(serving := [line for line in lines_of(log) if line["msg"].startswith("serving ")]) < workers:
-            time.sleep(0.1)
-        cpu_s = main_threads_cpu_s(server.pid)
-        answered = load(int(serving[0]["url"].rpartition(":")[2]), clients, seconds)
-        cpu_s = main_threads_cpu_s(server.pid) - cpu_s
-        server.send_signal(signal.SIGTERM)
-        server.wait()
-        shares = Counter(line.get("worker") for line in lines_of(log) if line["logger"] == "service.access")
+    with served("--engine", "fake", "--single-flight", "off", workers=workers) as server:
+        cpu_s = main_threads_cpu_s(server.process.pid)
+        answered = load(server.port, clients, seconds)
+        cpu_s = main_threads_cpu_s(server.process.pid) - cpu_s
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait()
+        shares = Counter(line.get("worker") for line in server.lines() if line["logger"] == "service.access")
     return answered / seconds, cpu_s / answered * 1000, max(shares.values()) / sum(shares.values())
 
 

@@ -322,6 +322,11 @@ class Classifier:
     async def _compute(self, image: Image, request: _Request) -> _Outcome:
         progress = _Progress()
         request.computations.append(progress)
+        outcome = await self._outcome_of(image, request, progress)
+        progress.stage = None
+        return outcome
+
+    async def _outcome_of(self, image: Image, request: _Request, progress: _Progress) -> _Outcome:
         try:
             started = time.monotonic()
             decoded = _Decoded(image, TENSOR, None, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
@@ -332,15 +337,12 @@ class Classifier:
                 request.trace.image(started, decode_s, inferred)
             timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
             self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
-            progress.stage = None
             signals = decoded.signals(self.bundle.manifest.preprocess)
             return _Computed(decoded.image_format, signals, inferred.logits, timings)
         except (ImageError, ServiceError) as error:
-            progress.stage = None
             return error
         except Exception:
             log.exception("a bug, or no memory, while classifying an image")
-            progress.stage = None
             return ServiceError("internal error")
 
     async def _decode(self, encoded: bytes) -> _Decoded:
