@@ -179,7 +179,7 @@ def soaked(flags: argparse.Namespace, pid: int, url: str, photos: list[bytes], e
     began = time.monotonic()
     sizes = asyncio.run(run(soak, url, pid, flags.clients, flags.swaps))
     seconds = time.monotonic() - began
-    time.sleep(1.0)
+    time.sleep(1.0)  # for what those that left had begun
     left = gauges(url)
     if left["repvgg_queue_depth"] or left['repvgg_engine_slots{state="busy"}']:
         soak.wrong.append("images are left in the queue or in the engine")
