@@ -1,10 +1,12 @@
 """The set-up script behind `make serve` and `make test`: says what is missing, and does nothing twice."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +72,22 @@ def test_serving_and_testing_pin_the_same_versions():
         return {line.rstrip(" \\") for line in lines if line and line[0].isalnum()}
 
     assert pins("serve") <= pins("dev")
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_what_is_pinned_satisfies_what_is_declared(python):
+    linux = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    project = (ROOT / "pyproject.toml").read_text()
+    declared = [
+        Requirement(text) for text in re.findall(r'"(.+)",', re.search(r"(?s)\ndependencies = \[(.+?)\n\]", project)[1])
+    ]
+    lines = (ROOT / "requirements" / "serve.lock").read_text().splitlines()
+    pins = [Requirement(line.rstrip(" \\")) for line in lines if line and line[0].isalnum()]
+    pinned = {pin.name: pin.specifier for pin in pins if pin.marker is None or pin.marker.evaluate(linux)}
+    assert "uvloop" in pinned
+    for wanted in declared:
+        (version,) = pinned[wanted.name]
+        assert wanted.specifier.contains(version.version), f"{wanted} on Python {python}, but {version} is pinned"
 
 
 def test_serving_needs_no_training_framework():
