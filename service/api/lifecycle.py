@@ -137,6 +137,11 @@ class Lifecycle:
             "precision": serving.engine.precision,
         }
 
+    @property
+    def is_changing(self) -> bool:
+        """Are there two models, or will there be?"""
+        return self._reloading or (self._retiring is not None and not self._retiring.done())
+
     def version_beside(self, version: str) -> str:
         """Where that version of the serving bundle lies, if it is there."""
         return str(_folder_of(self.serving()).with_name(version))

@@ -28,12 +28,14 @@ import uvicorn
 from service.api.lifecycle import Lifecycle
 from service.app import create_app
 from service.channel import Channel, ChannelClosed
+from service.classifier import Classifier
 from service.cli.banner import Banner
 from service.cli.connections import Connection
 from service.cli.listener import BACKLOG, url_of
 from service.cli.worker import SIGNALS
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.priority import hand_over_soon, leave_out_of_collections
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def serve(
         backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
+    hand_over_soon()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
     DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
@@ -128,6 +131,7 @@ class DrainingServer(uvicorn.Server):
         self._others_serve = others_serve
         self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
+        self._lasting: Classifier | None = None
         self._reload: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -201,13 +205,16 @@ class DrainingServer(uvicorn.Server):
         limit.cancel()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: has the opening come to an end?"""
+        """Ten times a second: has the opening come to an end, or has another model taken the place of the first?"""
         if self._lifecycle.classifier is not None and not self._announced:
             self._announced = True
             self._announce()
             if self._channel is not None:
                 with suppress(ChannelClosed):  # `_obey` sees it too
                     await self._channel.ask("opened", serves=self._lifecycle.what_serves())
+        if self._lifecycle.classifier is not self._lasting and not self._lifecycle.is_changing:
+            self._lasting = self._lifecycle.classifier
+            leave_out_of_collections()
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:
