@@ -60,10 +60,14 @@ class Candidate:
     golden: GoldenReport | None = None
 
     def __str__(self) -> str:
+        return f"{self.engine} {self.precision}{self.state}"
+
+    @property
+    def state(self) -> str:
+        """What is said after its name."""
         if self.objection is not None:
-            return f"{self.engine} {self.precision}: {self.objection}"
-        speed = f" {self.images_per_second:.0f} images/s" if self.images_per_second else ""
-        return f"{self.engine} {self.precision}{speed}"
+            return f": {self.objection}"
+        return f" {self.images_per_second:.0f} images/s" if self.images_per_second else ""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,18 @@ def open_engine(bundle: Bundle, settings: Settings, load: Load | None = None) ->
         candidates = [*measured, *(candidate for candidate in candidates if candidate not in possible)]
         reason = "the fastest"
     if len(candidates) > 1:
-        others = "; ".join(str(candidate) for candidate in candidates)
-        log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, others)
+        log.info("chose %s %s, %s: %s", engine.name, engine.precision, reason, "; ".join(in_words(candidates)))
     if not isinstance(engine, RestartableEngine):
         engine = ReopeningEngine(engine, lambda: _load_checked(load, chosen, bundle)[0])
     return engine, Choice(engine.name, engine.precision, reason, tuple(candidates), chosen.golden)
+
+
+def in_words(candidates: Sequence[Candidate]) -> list[str]:
+    """Each with its speed or objection; the same objection to several is said once."""
+    names: dict[str, list[str]] = {}
+    for one in candidates:
+        names.setdefault(one.state, []).append(f"{one.engine} {one.precision}")
+    return [", ".join(those) + state for state, those in names.items()]
 
 
 def check_pixels(bundle: Bundle, settings: Settings) -> None:

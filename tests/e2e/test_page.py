@@ -161,7 +161,8 @@ def test_a_broken_image_says_so_in_words_and_fails_no_other(home: Visit, jpeg_by
     home.choose(("notes.txt", b"no image"), ("cat.jpg", jpeg_bytes))
     expect(home.cards("answered").locator("h3")).to_have_text("cat.jpg")
     expect(home.cards("error").locator(".words")).to_have_text(
-        "The image cannot be decoded: not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+        "The image cannot be decoded: not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF; "
+        "this is text, perhaps the name of a file instead of its content"
     )
     expect(home.cards("error").get_by_role("button", name="Try again")).to_be_hidden()
     expect(home.cards("error").locator(".thumbnail")).to_have_text("txt")

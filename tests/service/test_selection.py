@@ -19,7 +19,7 @@ from models.store import Bundle, open_bundle
 from service.engines import PACKAGES
 from service.engines.fake import FakeEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
-from service.selection import Candidate, Choice, check_pixels, find_candidates, open_engine
+from service.selection import Candidate, Choice, check_pixels, find_candidates, in_words, open_engine
 from service.settings import Settings
 
 MS_PER_BATCH = {"fp32": 40, "fp16": 40, "bf16": 20, "int8": 10}
@@ -206,6 +206,16 @@ def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog
     assert (choice.engine, choice.precision, engine.name, engine.device) == ("openvino", "fp32", "openvino", "CPU")
     engine.close()
     assert "chose openvino fp32, the only one possible: openvino fp32; openvino bf16: the manifest gives" in caplog.text
+
+
+def test_the_same_objection_to_several_is_said_once() -> None:
+    missing = EngineUnavailable("not installed")
+    candidates = [
+        Candidate("onnxruntime", "fp32", 900.0),
+        Candidate("openvino", "fp32", objection=missing),
+        Candidate("openvino", "int8", objection=missing),
+    ]
+    assert in_words(candidates) == ["onnxruntime fp32 900 images/s", "openvino fp32, openvino int8: not installed"]
 
 
 def test_fast_pixels_are_served_only_where_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:
