@@ -126,6 +126,7 @@ def test_the_model_card_says_what_serves(home: Visit) -> None:
     facts = home.page.locator("#model")
     for text in ("tiny, version 1", "32 \u00d7 32 pixels", "onnxruntime on CPUExecutionProvider", "fp32", "images/s"):
         expect(facts).to_contain_text(text)
+    expect(home.page.locator("#knows")).to_have_text(re.compile("^It knows nothing but: airplane, .*, ship, truck.$"))
     expect(home.page.locator("#labels summary")).to_have_text("10 labels")
     home.page.locator("#labels summary").click()
     expect(home.page.locator("#labels li").first).to_have_text("airplane")
