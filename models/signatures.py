@@ -12,7 +12,7 @@ _SIGNATURES = {
     rb"%PDF": "this is a PDF: save its page as PNG",
     rb"\s*<": "this is HTML, SVG or XML: send a picture itself",
     rb"(https?://|file://|data:)\S": "this is an address: send the file that is there",
-    rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM": "it begins like one, and is damaged",
+    rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP": "it begins like one, and is damaged",
     rb"[\t\n\r -~]+\Z|[\t\n\r -~]{200}": "this is text, perhaps the name of a file instead of its content",
 }
 

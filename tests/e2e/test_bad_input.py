@@ -110,7 +110,12 @@ def test_a_form_that_ends_too_early(http: httpx.Client, jpeg_bytes: bytes) -> No
 
 def test_a_form_without_a_file(http: httpx.Client) -> None:
     reply = http.post("/classify", files={"a": (None, "text")})
-    refused(reply, 400, "malformed_request", "no part of the form has a filename")
+    refused(
+        reply,
+        400,
+        "malformed_request",
+        "no part of the form has a filename, so there is no image; with curl: -F image=@FILE",
+    )
 
 
 def test_base64_with_junk(http: httpx.Client, jpeg_bytes: bytes) -> None:
