@@ -129,5 +129,5 @@ if __name__ == "__main__":
     except subprocess.CalledProcessError as error:
         sys.exit(
             f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above; `from versions: none` means "
-            "that no package index answered: is there a network, or else a proxy (HTTPS_PROXY) or index (PIP_INDEX_URL)?"
+            "that no package index answered: is there a network, a proxy (HTTPS_PROXY), another index (PIP_INDEX_URL)?"
         )
