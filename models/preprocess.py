@@ -28,6 +28,7 @@ from PIL import ExifTags, Image, _imaging
 from models.bounds import BoundedFile, check_tiff
 from models.errors import ImageError
 from models.manifest import Pixels, Preprocess
+from models.signatures import what_it_is
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_IMAGE_PIXELS = 50_000_000
@@ -94,8 +95,9 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
     except ImageError:
         raise
     except Exception as error:  # hostile headers raise anything: OSError, SyntaxError, struct.error, ...
-        known = ", ".join(FORMATS)
-        raise ImageError("undecodable_image", f"not a readable image; formats: {known}") from error
+        hint = what_it_is(encoded)
+        said = f"not a readable image; formats: {', '.join(FORMATS)}" + (f"; {hint}" if hint else "")
+        raise ImageError("undecodable_image", said) from error
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(

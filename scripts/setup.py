@@ -127,4 +127,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1]))
     except subprocess.CalledProcessError as error:
-        sys.exit(f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above")
+        sys.exit(
+            f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above; `from versions: none` means "
+            "that no package index answered: is there a network, a proxy (HTTPS_PROXY), another index (PIP_INDEX_URL)?"
+        )

@@ -1,6 +1,6 @@
 """What is measured on the opened engine before anybody waits: it decides batch size, and what is promised at first.
 
-1. every batch size that will come is warm where a new one costs;
+1. every batch size that will come is warm where a new one costs a part of the objective that is noticed;
 2. without a number from the user, batches are as large as pays, and leave room for the latency objective;
 3. the speed of a queue is measured as it will be: with all slots of the engine at work.
 """
@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median_high
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from service.speed import ENGINE_SHARE, BatchSpeed, largest_useful_batch
 
 LARGEST_BATCH = 64
 MOST_WARM_UP_SIZES = 32
+NOTICED = 0.1  # of the latency objective
 RUNS = 2  # of each size that is measured, after the one that allocates
 ROUNDS = 3  # with all slots at work
 
@@ -42,13 +44,15 @@ def tune(engine: Engine, slots: int, max_batch_size: int | None, objective_s: fl
     """Run batches of zeros; blocks. Raises what the engine raises."""
     limit_s = ENGINE_SHARE * objective_s
     batch_s: dict[int, float] = {}
+    new_size_s: list[float] = []
     for images in _sizes(max_batch_size or LARGEST_BATCH):
-        batch_s[images] = _fastest_s(engine, images)
+        first_s, batch_s[images] = _first_and_fastest_s(engine, images)
+        new_size_s.append(first_s - batch_s[images])
         if max_batch_size is None and largest_useful_batch(batch_s, limit_s) < images:
             break
     chosen = max_batch_size or largest_useful_batch(batch_s, limit_s)
     able = CAPABILITIES.get(engine.name)
-    if able and able.new_batch_sizes_cost:
+    if able and able.new_batch_sizes_cost and median_high(new_size_s) > NOTICED * objective_s:
         for images in range(1, min(chosen, MOST_WARM_UP_SIZES) + 1):
             _together_s(engine, slots, images)
     rounds_s = [_together_s(engine, slots, chosen) for _ in range(ROUNDS)]
@@ -60,15 +64,15 @@ def _sizes(largest: int) -> list[int]:
     return sorted({*(1 << power for power in range(largest.bit_length())), largest})
 
 
-def _fastest_s(engine: Engine, images: int) -> float:
-    """Seconds for a batch of `images`: other work on the machine can only slow it down."""
+def _first_and_fastest_s(engine: Engine, images: int) -> tuple[float, float]:
+    """Seconds for the first batch of `images`, and for the fastest: other work on the machine can only slow it down."""
     pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
-    engine.infer(pixels)
     times = [time.perf_counter()]
-    for _ in range(RUNS):
+    for _ in range(1 + RUNS):
         engine.infer(pixels)
         times.append(time.perf_counter())
-    return float(min(np.diff(times)))
+    first_s, *others_s = np.diff(times).tolist()
+    return first_s, min(others_s)
 
 
 def _together_s(engine: Engine, slots: int, images: int) -> float:

@@ -1,7 +1,10 @@
 """The set-up script behind `make serve` and `make test`: says what is missing, and does nothing twice."""
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -129,3 +132,14 @@ def test_a_stamp_without_its_interpreter_counts_for_nothing(setup, monkeypatch, 
     setup.stamp("serve").write_text(setup.fingerprint("serve"))
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "gone")
     assert not setup.is_current("serve")
+
+
+def test_without_a_network_it_says_what_pip_does_not(tmp_path):
+    for name in ("scripts", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    nowhere = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    command = [sys.executable, "scripts/setup.py", "serve"]
+    ended = subprocess.run(command, cwd=tmp_path, env=os.environ | nowhere, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "no package index answered: is there a network, a proxy" in ended.stderr.splitlines()[-1]

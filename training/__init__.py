@@ -1,5 +1,12 @@
 """Train, evaluate, fuse and export RepVGG with MindSpore; never imported by the service."""
 
+from importlib.util import find_spec
+
 from training.device import limit_onednn
 
+if find_spec("yaml") is None:
+    raise ModuleNotFoundError(
+        "what training needs is not installed: in a clone, python3 scripts/setup.py dev (0.9 GB); "
+        "elsewhere, pip install 'repvgg[train]'"
+    )
 limit_onednn()  # before anything imports MindSpore: oneDNN reads the variable once

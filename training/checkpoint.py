@@ -1,14 +1,15 @@
 """Checkpoints: written whole or not at all, loaded strictly.
 
 1. a kill at any moment leaves the last whole checkpoint in place (temporary file, then rename);
-2. every missing and every unused parameter is named, and nothing is loaded unless all fits.
+2. every missing and every unused parameter is named, and nothing is loaded unless all fits;
+3. a network for other classes starts from a checkpoint only where that is asked for, and what is new in it is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mindspore as ms
 import numpy as np
@@ -19,7 +20,10 @@ from training.ema import PREFIX as EMA
 from training.errors import CheckpointError
 from training.variants import VARIANTS, Variant
 
+T = TypeVar("T")
 Weights = dict[str, NDArray[Any]]
+
+CLASSIFIER = "classifier."
 
 
 def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float | str]) -> None:
@@ -55,23 +59,50 @@ def read(path: Path) -> Weights:
 
 def restore(parameters: Mapping[str, ms.Parameter], saved: Weights, *, source: Path) -> None:
     """Put `saved` into `parameters`; both must have the same names and shapes. Raises CheckpointError."""
-    problems = [f"missing: {name}" for name in sorted(set(parameters) - set(saved))]
-    problems += [f"unused: {name}" for name in sorted(set(saved) - set(parameters))]
-    problems += [
-        f"{name}: shape {saved[name].shape}, expected {tuple(parameters[name].shape)}"
-        for name in sorted(set(parameters) & set(saved))
-        if saved[name].shape != tuple(parameters[name].shape)
-    ]
-    if problems:
+    if problems := _misfits(parameters, saved):
         raise CheckpointError(f"{source} is of another network or configuration:\n  " + "\n  ".join(problems))
     for name, parameter in parameters.items():
         parameter.set_data(ms.Tensor(saved[name], parameter.dtype))
 
 
+def _misfits(parameters: Mapping[str, ms.Parameter], saved: Weights) -> list[str]:
+    problems = [f"missing: {name}" for name in sorted(set(parameters) - set(saved))]
+    problems += [f"unused: {name}" for name in sorted(set(saved) - set(parameters))]
+    return problems + [
+        f"{name}: shape {saved[name].shape}, expected {tuple(parameters[name].shape)}"
+        for name in sorted(set(parameters) & set(saved))
+        if saved[name].shape != tuple(parameters[name].shape)
+    ]
+
+
+def start_from(
+    parameters: Mapping[str, ms.Parameter], saved: Weights, *, reset_classifier: bool, source: Path
+) -> list[str]:
+    """Put the weights `saved` into a network that is to be trained -> the names of the parameters that stay as they
+    are: with `reset_classifier` the classifier's, else none. Raises CheckpointError."""
+    if saved and not is_train_form(saved):
+        raise CheckpointError(f"{source} is fused and has no branches to train: give a checkpoint of training.train")
+    if reset_classifier:
+        restore(_backbone(parameters), _backbone(saved), source=source)
+        return [name for name in parameters if name.startswith(CLASSIFIER)]
+    problems = _misfits(parameters, saved)
+    if problems and not _misfits(_backbone(parameters), _backbone(saved)):
+        raise CheckpointError(
+            f"{source} fits but for its classifier ({'; '.join(problems)}): --reset_classifier True takes all other "
+            "weights and starts with a new classifier"
+        )
+    restore(parameters, saved, source=source)
+    return []
+
+
+def _backbone(entries: Mapping[str, T]) -> dict[str, T]:
+    return {name: entry for name, entry in entries.items() if not name.startswith(CLASSIFIER)}
+
+
 def network_weights(saved: Weights) -> Weights:
     """The network's weights in a checkpoint, the averaged ones where the run kept such; no state, no progress."""
     averaged = {name.removeprefix(EMA): array for name, array in saved.items() if name.startswith(EMA)}
-    return averaged or {name: array for name, array in saved.items() if name.startswith(("stages.", "classifier."))}
+    return averaged or {name: array for name, array in saved.items() if name.startswith(("stages.", CLASSIFIER))}
 
 
 def is_train_form(weights: Weights) -> bool:

@@ -38,7 +38,11 @@ def parse(
     keys = parser.add_argument_group("keys of the recipe")
     for name in TrainConfig.model_fields:
         keys.add_argument(f"--{name}", default=None, metavar="VALUE", help=_help(name))
-    flags = parser.parse_args(argv)
+    flags, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        likely = nearest(flag.lstrip("-"), ["config", "print-config", *extra, *TrainConfig.model_fields])
+        parser.exit(2, f"error: there is no {flag}; did you mean --{likely}? --help lists what there is\n")
     recipe = read_yaml(flags.config) if flags.config else {}
     given = {name: getattr(flags, name) for name in TrainConfig.model_fields if getattr(flags, name) is not None}
     config = build(recipe | given, source=str(flags.config or "the command line"))

@@ -59,7 +59,10 @@ def steps_per_epoch(images: Images, config: TrainConfig, *, num_shards: int = 1)
     steps = len(images) // (config.batch_size * num_shards)
     if steps == 0:
         shards = "" if num_shards == 1 else f" on each of {num_shards} devices"
-        raise DataError(f"{images.root} has {len(images)} images, fewer than one batch of {config.batch_size}{shards}")
+        raise DataError(
+            f"{images.root} has {len(images)} images, fewer than one batch of {config.batch_size}{shards}: "
+            "give a smaller batch_size"
+        )
     return steps
 
 

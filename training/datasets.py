@@ -76,8 +76,15 @@ class ImageFolder:
 def open_split(config: TrainConfig, split: Split) -> Images:
     """The images of `data_url` in the layout that the key `set` names. Raises TrainingError."""
     images = _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
-    if len(images.classes) != config.num_classes:
-        raise DataError(f"{images.root} has {len(images.classes)} classes, num_classes is {config.num_classes}")
+    found = len(images.classes)
+    if found == 1:
+        raise DataError(
+            f"{images.root} has one class only, {images.classes[0]}: a network learns to tell two or more apart"
+        )
+    if found != config.num_classes:
+        raise DataError(
+            f"{images.root} has {found} classes, num_classes is {config.num_classes}: give num_classes {found}"
+        )
     return images
 
 

@@ -69,6 +69,9 @@ class TrainConfig(BaseModel):
     arch: str = Field("RepVGG-A0", description="a name of training.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start from")
+    reset_classifier: bool = Field(
+        False, description="training starts from `pretrained` but for the classifier, which is new: for other classes"
+    )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: from the training images, for short runs"
     )
@@ -191,6 +194,8 @@ class TrainConfig(BaseModel):
                 f"custom_l2 is RepVGG's: {self.arch} has no batch norm to weigh its 1x1 branch with, and its authors "
                 "decay the plain kernels since custom_l2 spreads the activations; write custom_l2: False"
             )
+        if self.reset_classifier and not self.pretrained:
+            raise ValueError("reset_classifier: True needs pretrained, the checkpoint whose other weights are taken")
         if self.auto_augment:
             policies.parse(self.auto_augment)
         if self.warmup_length > self.epochs:

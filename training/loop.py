@@ -176,7 +176,13 @@ def _start(run: Run) -> Progress:
         return progress
     if config.pretrained:
         saved = checkpoint.network_weights(checkpoint.read(config.pretrained))
-        checkpoint.restore(repvgg.weights(run.network), saved, source=config.pretrained)
+        weights = repvgg.weights(run.network)
+        fresh = checkpoint.start_from(
+            weights, saved, reset_classifier=config.reset_classifier, source=config.pretrained
+        )
+        if run.place.leads:
+            new = f"; new: {', '.join(fresh)}" if fresh else ""
+            print(f"starting from {len(weights) - len(fresh)} parameters of {config.pretrained}{new}")
         if run.ema:
             run.ema.restart()
     return Progress()

@@ -84,7 +84,7 @@ def _reader(media_type: str) -> Reader:
         raise RequestError(
             "unsupported_media_type",
             f"{got}: send one image as image/* or application/octet-stream, files as multipart/form-data, "
-            "or base64 as application/json",
+            "or base64 as application/json; with curl: -F image=@FILE",
             headers={"Accept-Post": ", ".join(READERS)},
         )
     return reader
@@ -171,7 +171,9 @@ async def read_multipart(body: Body) -> list[Upload]:
     if not form.ended:
         raise RequestError("malformed_request", "the multipart body ends before its closing boundary")
     if not form.uploads:
-        raise RequestError("malformed_request", "no part of the form has a filename, so there is no image")
+        raise RequestError(
+            "malformed_request", "no part of the form has a filename, so there is no image; with curl: -F image=@FILE"
+        )
     return form.uploads
 
 

@@ -116,7 +116,11 @@ def _fault_of_framework(error: HTTPException) -> Fault:
     """404, 405, and what else the web framework may refuse on its own."""
     headers = error.headers or {}
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return Fault("not_found", "there is nothing at this path; /docs lists what there is", headers=headers)
+        return Fault(
+            "not_found",
+            "there is nothing at this path: images go to /classify, and /docs lists the rest",
+            headers=headers,
+        )
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return Fault("method_not_allowed", f"this path takes {headers.get('Allow', 'another method')}", headers=headers)
     if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:

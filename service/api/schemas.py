@@ -96,7 +96,7 @@ class Speed(BaseModel):
 
 
 class Candidate(BaseModel):
-    """`images_per_second`: null if it was not measured; `objection`: why it was not possible, null if it was."""
+    """`images_per_second`: null if it was not measured; `objection`: null, or why it was not possible or not tried."""
 
     engine: str
     precision: str

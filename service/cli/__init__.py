@@ -9,10 +9,12 @@ Adding a verb is one module with `add_arguments` and `run`, and one line in VERB
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from service.cli import bench, classify, doctor, evaluate, inspect, serve
 from service.cli.console import Console
@@ -64,8 +66,23 @@ def main(
         return report(error, arguments.verb, console)
 
 
+class Parser(argparse.ArgumentParser):
+    """One line for a flag that is not there, instead of the usage with all that are."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        arguments, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            likely = difflib.get_close_matches(
+                flag.replace("_", "-"), re.findall(r"--[\w-]+", self.format_usage()), n=1
+            )
+            meant = f" did you mean {likely[0]}?" if likely else ""
+            self.exit(2, f"{self.prog}: error: there is no {flag};{meant} {self.prog} --help lists what there is\n")
+        return arguments, unknown
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="repvgg",
         description="Classify images with a RepVGG model bundle.",
         epilog="exit codes: 0 clean, 1 failure while running, 2 usage, 66 bundle missing or corrupt, "

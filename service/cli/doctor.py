@@ -163,7 +163,7 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
-    from service.selection import check_pixels, open_engine
+    from service.selection import check_pixels, in_words, open_engine
 
     bundle = open_bundle(settings.model)
     artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in bundle.manifest.artifacts)
@@ -171,8 +171,8 @@ def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     check_pixels(bundle, settings)
     engine, choice = open_engine(bundle, settings)
     engine.close()
-    for candidate in choice.candidates:
-        yield OK, str(candidate)
+    for candidates in in_words(choice.candidates):
+        yield OK, candidates
     yield OK, f"{choice.engine} {choice.precision} on {engine.device} would serve, {choice.reason}"
 
 

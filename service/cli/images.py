@@ -40,7 +40,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise UsageError(f"there is no file or folder {path}")
+            hint = ": an address must be downloaded first" if path.parts[0] in ("http:", "https:") else ""
+            raise UsageError(f"there is no file or folder {path}{hint}")
     if not found:
         raise UsageError(f"no images found; in a folder these count: {', '.join(sorted(SUFFIXES))}")
     return sorted(set(found))

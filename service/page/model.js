@@ -2,6 +2,8 @@
 
 import { element, number, percent } from "./element.js";
 
+const MOST_NAMED = 12; // labels beside the question; any number is in the card
+
 /** Fills the card; `served` is the body of GET /models. */
 export function showModel(served) {
   document.getElementById("model-note").hidden = true;
@@ -29,6 +31,8 @@ function facts({ name, version, engine, precision, device, speed, manifest }) {
 }
 
 function showLabels(labels) {
+  const few = labels.length <= MOST_NAMED;
+  document.getElementById("knows").textContent = few ? `It knows nothing but: ${labels.join(", ")}.` : "";
   const box = document.getElementById("labels");
   box.querySelector("summary").textContent = `${labels.length.toLocaleString("en")} labels`;
   box.querySelector("ul").replaceChildren(...labels.map((label) => element("li", "", label)));

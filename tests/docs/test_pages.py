@@ -83,6 +83,7 @@ SAYS = {
     "tritonclient": "ship",
     "classify models/samples": "ship",
     "classify --engine reference": "ship",
+    "--reset_classifier True": "new: classifier.weight",
     "training.export": "top-1",
     "photo=@": '"predictions"',
 }

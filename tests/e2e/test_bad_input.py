@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JPEG = {"content-type": "image/jpeg"}
 PNG = {"content-type": "image/png"}
 NOT_READABLE = "not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+TEXT = f"{NOT_READABLE}; this is text, perhaps the name of a file instead of its content"
 
 
 def refused(reply: httpx.Response, status: int, code: str, detail: str) -> dict[str, Any]:
@@ -109,7 +110,12 @@ def test_a_form_that_ends_too_early(http: httpx.Client, jpeg_bytes: bytes) -> No
 
 def test_a_form_without_a_file(http: httpx.Client) -> None:
     reply = http.post("/classify", files={"a": (None, "text")})
-    refused(reply, 400, "malformed_request", "no part of the form has a filename")
+    refused(
+        reply,
+        400,
+        "malformed_request",
+        "no part of the form has a filename, so there is no image; with curl: -F image=@FILE",
+    )
 
 
 def test_base64_with_junk(http: httpx.Client, jpeg_bytes: bytes) -> None:
@@ -134,7 +140,7 @@ def test_a_wrong_top_k(http: httpx.Client, jpeg_bytes: bytes, value: str) -> Non
 
 
 def test_an_unknown_path(http: httpx.Client) -> None:
-    problem = refused(http.get("/clasify it"), 404, "not_found", "/docs lists what there is")
+    problem = refused(http.get("/clasify it"), 404, "not_found", "images go to /classify, and /docs lists the rest")
     assert problem["instance"] == "/clasify%20it"
 
 
@@ -148,8 +154,8 @@ def test_a_wrong_method(http: httpx.Client) -> None:
 
 
 def test_text_sent_as_jpeg(http: httpx.Client) -> None:
-    problem = refused(http.post("/classify", content=b"hello", headers=JPEG), 422, "undecodable_image", NOT_READABLE)
-    assert problem["errors"] == [{"index": 0, "code": "undecodable_image", "detail": NOT_READABLE}]
+    problem = refused(http.post("/classify", content=b"hello", headers=JPEG), 422, "undecodable_image", TEXT)
+    assert problem["errors"] == [{"index": 0, "code": "undecodable_image", "detail": TEXT}]
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])

@@ -126,6 +126,7 @@ def test_the_model_card_says_what_serves(home: Visit) -> None:
     facts = home.page.locator("#model")
     for text in ("tiny, version 1", "32 \u00d7 32 pixels", "onnxruntime on CPUExecutionProvider", "fp32", "images/s"):
         expect(facts).to_contain_text(text)
+    expect(home.page.locator("#knows")).to_have_text(re.compile("^It knows nothing but: airplane, .*, ship, truck.$"))
     expect(home.page.locator("#labels summary")).to_have_text("10 labels")
     home.page.locator("#labels summary").click()
     expect(home.page.locator("#labels li").first).to_have_text("airplane")
@@ -161,7 +162,8 @@ def test_a_broken_image_says_so_in_words_and_fails_no_other(home: Visit, jpeg_by
     home.choose(("notes.txt", b"no image"), ("cat.jpg", jpeg_bytes))
     expect(home.cards("answered").locator("h3")).to_have_text("cat.jpg")
     expect(home.cards("error").locator(".words")).to_have_text(
-        "The image cannot be decoded: not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+        "The image cannot be decoded: not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF; "
+        "this is text, perhaps the name of a file instead of its content"
     )
     expect(home.cards("error").get_by_role("button", name="Try again")).to_be_hidden()
     expect(home.cards("error").locator(".thumbnail")).to_have_text("txt")

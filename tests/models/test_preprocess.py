@@ -143,6 +143,28 @@ def test_what_is_no_picture_of_a_known_format_says_which_are(encoded: bytes) -> 
     assert caught.value.code == "undecodable_image"
 
 
+@pytest.mark.parametrize(
+    ("encoded", "hint"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "this is HEIC, as iPhones write it: save it as JPEG"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "this is HEIC, as iPhones write it: save it as JPEG"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "this is AVIF: save it as JPEG"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0", "this is a video: send one of its frames"),
+        (b"%PDF-1.7\n\xe2\xe3", "this is a PDF: save its page as PNG"),
+        (b"\n<!doctype html>", "this is HTML, SVG or XML: send a picture itself"),
+        (b"https://example.com/cat.jpg", "this is an address: send the file that is there"),
+        (b"photos/cat.jpg", "this is text, perhaps the name of a file instead of its content"),
+        (b"\xff\xd8\xff\xe0 and no more", "it begins like one, and is damaged"),
+        (b"Caf\xc3\xa9", "formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"),
+        (b"\0" * 1000, "formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"),
+    ],
+)
+def test_what_is_no_picture_is_called_what_it_is(encoded: bytes, hint: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(encoded)
+    assert str(caught.value).endswith(hint)
+
+
 def test_an_empty_image_says_so() -> None:
     with pytest.raises(ImageError, match=r"the image is empty \(0 bytes\)") as caught:
         decode(b"")

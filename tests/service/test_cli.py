@@ -57,6 +57,26 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     assert "repvgg" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["serve", "--modle", "x"],
+            "repvgg serve: error: there is no --modle; did you mean --model? repvgg serve --help",
+        ),
+        (["classify", "a.jpg", "--top_k=3"], "error: there is no --top_k; did you mean --top-k?"),
+        (["inspect", "a", "b"], "error: there is no b; repvgg inspect --help lists what there is"),
+    ],
+)
+def test_a_flag_that_is_not_there_names_the_likely_one_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments, {})
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     program = (
         "import sys, service.cli\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from models.store import Bundle, open_bundle
 from service.engines import PACKAGES
 from service.engines.fake import FakeEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
-from service.selection import Candidate, Choice, check_pixels, find_candidates, open_engine
+from service.selection import Candidate, Choice, check_pixels, find_candidates, in_words, open_engine
 from service.settings import Settings
 
 MS_PER_BATCH = {"fp32": 40, "fp16": 40, "bf16": 20, "int8": 10}
@@ -69,18 +70,17 @@ def test_what_is_named_is_taken_and_nothing_is_chosen_in_its_place(full_bundle: 
 
 
 def test_auto_takes_the_fastest_and_closes_all_others(full_bundle: Bundle) -> None:
-    load = Opened(slower=2.0)
+    load = Opened(slower=3.0)
     engine, choice = open_engine(full_bundle, Settings(), load)
     assert (choice.precision, choice.reason) == ("int8", "the fastest")
-    assert [(one.engine, one.precision) for one in choice.candidates] == [
+    measured = [(one.engine, one.precision) for one in choice.candidates if one.images_per_second]
+    assert measured == [
         ("onnxruntime", "fp32"),
-        ("openvino", "fp32"),
-        ("onnxruntime", "fp16"),
-        ("openvino", "bf16"),
         ("onnxruntime", "int8"),
         ("openvino", "int8"),
+        ("openvino", "bf16"),
+        ("openvino", "fp32"),
     ]
-    assert all(one.images_per_second for one in choice.candidates)
     [left_open] = [one for one in load.engines if not one.closed]
     engine.close()
     assert left_open.closed
@@ -88,7 +88,19 @@ def test_auto_takes_the_fastest_and_closes_all_others(full_bundle: Bundle) -> No
 
 
 def test_the_less_exact_precision_must_be_clearly_faster(full_bundle: Bundle) -> None:
-    assert choose(full_bundle, Opened(ms_per_batch=dict.fromkeys(MS_PER_BATCH, 20))).precision == "fp32"
+    equally_fast = dict.fromkeys(MS_PER_BATCH, 20)
+    assert choose(full_bundle, Opened(ms_per_batch=equally_fast)).precision == "fp32"
+    assert choose(full_bundle, Opened(slower=0.5, ms_per_batch=equally_fast)).precision == "fp32"
+
+
+def test_a_precision_is_not_measured_whose_engine_has_shown_that_a_less_exact_one_is_far_faster(
+    full_bundle: Bundle,
+) -> None:
+    load = Opened()
+    choice = choose(full_bundle, load)
+    assert [engine.precision for engine in load.engines] == ["fp32", "int8", "int8"]
+    [bf16] = [str(one) for one in choice.candidates if one.precision == "bf16"]
+    assert re.fullmatch(r"openvino bf16: not measured: int8 is \d\.\d times as fast as fp32", bf16)
 
 
 def test_a_precision_that_the_manifest_does_not_vouch_for_is_never_chosen(full_bundle: Bundle) -> None:
@@ -194,6 +206,16 @@ def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog
     assert (choice.engine, choice.precision, engine.name, engine.device) == ("openvino", "fp32", "openvino", "CPU")
     engine.close()
     assert "chose openvino fp32, the only one possible: openvino fp32; openvino bf16: the manifest gives" in caplog.text
+
+
+def test_the_same_objection_to_several_is_said_once() -> None:
+    missing = EngineUnavailable("not installed")
+    candidates = [
+        Candidate("onnxruntime", "fp32", 900.0),
+        Candidate("openvino", "fp32", objection=missing),
+        Candidate("openvino", "int8", objection=missing),
+    ]
+    assert in_words(candidates) == ["onnxruntime fp32 900 images/s", "openvino fp32, openvino int8: not installed"]
 
 
 def test_fast_pixels_are_served_only_where_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:

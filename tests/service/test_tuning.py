@@ -30,23 +30,26 @@ def test_a_batch_is_as_large_as_pays_within_the_limit(batch_s: dict[int, float],
 
 
 class Measured(FakeEngine):
-    """An engine that takes `seconds(images)` and notes the sizes of its batches and how many ran at once."""
+    """An engine that takes `seconds(images)`, `new_size_s` more for the first batch of a size, and notes the sizes of
+    its batches and how many ran at once."""
 
-    def __init__(self, seconds: Callable[[int], float], name: str = "fake") -> None:
+    def __init__(self, seconds: Callable[[int], float], name: str = "fake", new_size_s: float = 0.0) -> None:
         super().__init__(5, 4, answer=self._take)
         self.name = name
         self.sizes: list[int] = []
         self.most_at_once = 0
         self._seconds = seconds
+        self._new_size_s = new_size_s
         self._running = 0
         self._lock = threading.Lock()
 
     def _take(self, images: Images) -> Images:
         with self._lock:
+            new_size_s = 0.0 if len(images) in self.sizes else self._new_size_s
             self.sizes.append(len(images))
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
-        time.sleep(self._seconds(len(images)))
+        time.sleep(self._seconds(len(images)) + new_size_s)
         with self._lock:
             self._running -= 1
         return self.logits(images)
@@ -84,13 +87,19 @@ def test_the_speed_of_a_queue_is_measured_with_all_slots_at_work() -> None:
     assert tuning.image_s == pytest.approx(0.02 / 6, rel=0.9)
 
 
-def test_every_batch_size_that_will_come_is_warm_where_a_new_one_costs() -> None:
-    engine = Measured(lambda images: 0.0, name="openvino")
-    tune(engine, slots=2, max_batch_size=7, objective_s=1.0)
-    assert all(engine.sizes.count(size) >= 2 for size in range(1, 8))
-    engine = Measured(lambda images: 0.0, name="openvino")
-    tune(engine, slots=1, max_batch_size=100, objective_s=1.0)
-    assert set(engine.sizes) == {*range(1, MOST_WARM_UP_SIZES + 1), 64, 100}
-    engine = Measured(lambda images: 0.0, name="onnxruntime")
-    tune(engine, slots=1, max_batch_size=7, objective_s=1.0)
-    assert set(engine.sizes) == {1, 2, 4, 7}
+@pytest.mark.parametrize(
+    ("name", "new_size_s", "slots", "most", "warm"),
+    [
+        ("openvino", 0.02, 2, 7, {*range(1, 8)}),
+        ("openvino", 0.02, 1, 100, {*range(1, MOST_WARM_UP_SIZES + 1), 64, 100}),
+        ("openvino", 0.0, 1, 7, {1, 2, 4, 7}),
+        ("onnxruntime", 0.02, 1, 7, {1, 2, 4, 7}),  # the first batch of any size allocates
+    ],
+)
+def test_every_batch_size_that_will_come_is_warm_where_a_new_one_is_noticed(
+    name: str, new_size_s: float, slots: int, most: int, warm: set[int]
+) -> None:
+    engine = Measured(lambda images: 0.0, name, new_size_s)
+    tune(engine, slots=slots, max_batch_size=most, objective_s=0.1)
+    assert set(engine.sizes) == warm
+    assert all(engine.sizes.count(size) >= slots for size in warm)

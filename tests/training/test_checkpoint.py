@@ -47,6 +47,42 @@ def test_every_missing_unused_and_misshapen_parameter_is_named(saved):
     assert (network.classifier.bias.asnumpy() == before).all(), "nothing is half-loaded"
 
 
+def test_a_network_for_other_classes_starts_from_a_checkpoint_only_where_that_is_asked_for(saved):
+    from training import checkpoint, repvgg
+
+    weights = checkpoint.network_weights(checkpoint.read(saved))
+    parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 4))
+    before = {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
+    said = r"net\.ckpt fits but for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.start_from(parameters, weights, reset_classifier=False, source=saved)
+    assert all((parameters[name].asnumpy() == before[name]).all() for name in before), "nothing is half-loaded"
+    fresh = checkpoint.start_from(parameters, weights, reset_classifier=True, source=saved)
+    assert fresh == ["classifier.weight", "classifier.bias"]
+    for name, parameter in parameters.items():
+        assert (parameter.asnumpy() == (before if name in fresh else weights)[name]).all(), name
+
+
+def test_a_new_classifier_excuses_nothing_else(saved):
+    from training import checkpoint, repvgg
+
+    weights = checkpoint.network_weights(checkpoint.read(saved))
+    del weights["stages.0.0.branch_1x1.conv.weight"]
+    parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 4))
+    for reset in (False, True):
+        with pytest.raises(CheckpointError, match=r"another network .*\n  missing: stages\.0\.0\.branch_1x1"):
+            checkpoint.start_from(parameters, weights, reset_classifier=reset, source=saved)
+
+
+def test_a_fused_network_is_none_to_start_from(tmp_path):
+    from training import checkpoint, repvgg
+
+    fused = {name: each.asnumpy() for name, each in repvgg.weights(repvgg.build("RepVGG-Tiny", 3, deploy=True)).items()}
+    parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 3))
+    with pytest.raises(CheckpointError, match=r"fused\.ckpt is fused and has no branches to train"):
+        checkpoint.start_from(parameters, fused, reset_classifier=False, source=tmp_path / "fused.ckpt")
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     from training import checkpoint
 

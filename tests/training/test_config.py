@@ -29,6 +29,17 @@ def test_an_unknown_arch_names_the_nearest_known_one():
         build({"arch": "RepVGG_A0"}, source="x")
 
 
+def test_an_unknown_flag_names_the_nearest_one_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parsed("--epohcs=3")
+    assert capsys.readouterr().err == "error: there is no --epohcs; did you mean --epochs? --help lists what there is\n"
+
+
+def test_a_new_classifier_needs_a_checkpoint_for_the_rest():
+    with pytest.raises(ConfigError, match="reset_classifier: True needs pretrained"):
+        build({"reset_classifier": True}, source="x")
+
+
 def test_a_wrong_type_names_the_key_and_the_value(tmp_path):
     with pytest.raises(ConfigError, match=r"epochs: .*integer.* \(got 'many'\)"):
         parsed("--config", recipe(tmp_path, "epochs: many"))

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,7 +112,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(image_folder):
 def test_fewer_images_than_a_batch_is_an_error(image_folder):
     from training.data import scan, steps_per_epoch
 
-    with pytest.raises(DataError, match="64 images, fewer than one batch of 65"):
+    with pytest.raises(DataError, match="64 images, fewer than one batch of 65: give a smaller batch_size"):
         steps_per_epoch(scan(image_folder / "train", 2), config(image_folder, batch_size=65))
 
 
@@ -138,8 +140,17 @@ def test_decoded_arrays_are_trained_on_and_evaluated_like_files(tmp_path):
 def test_another_number_of_classes_than_the_files_have_is_refused(tmp_path, image_folder):
     from training.data import open_split
 
-    with pytest.raises(DataError, match="train has 2 classes, num_classes is 3"):
+    with pytest.raises(DataError, match="train has 2 classes, num_classes is 3: give num_classes 2"):
         open_split(config(image_folder, num_classes=3), "train")
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path, draw_image_folder):
+    from training.data import open_split
+
+    folder = draw_image_folder(tmp_path, {"train": 1})
+    shutil.rmtree(folder / "train" / "down")
+    with pytest.raises(DataError, match="train has one class only, across: a network learns to tell two or more apart"):
+        open_split(config(folder, num_classes=1), "train")
 
 
 def test_an_image_that_breaks_during_the_epoch_is_named(image_folder):

@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from training.device import Place, join, launcher
 from training.errors import ConfigError, DeviceError
 
+ROOT = Path(__file__).parents[2]
 MSRUN = {
     "MS_ROLE": "MS_WORKER",
     "MS_WORKER_NUM": "2",
@@ -96,3 +100,10 @@ def test_a_rank_table_is_for_ascend(tmp_path):
 def test_a_place_names_its_shard():
     assert Place(3, 8).shard == {"num_shards": 8, "shard_id": 3}
     assert not Place(3, 8).leads
+
+
+def test_where_the_packages_of_training_are_missing_the_error_says_how_to_get_them():
+    program = "import sys; sys.modules['yaml'] = None; import training"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "in a clone, python3 scripts/setup.py dev (0.9 GB)" in ended.stderr.splitlines()[-1]

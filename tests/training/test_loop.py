@@ -108,6 +108,20 @@ def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path)
     np.testing.assert_allclose(kept["stages.0.0.branch_3x3.conv.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_run_for_other_classes_starts_from_the_other_weights_of_a_checkpoint(image_folder, tmp_path, capsys):
+    from training import checkpoint, repvgg
+    from training.loop import set_up
+
+    before = repvgg.weights(repvgg.build("RepVGG-Tiny", 10))
+    checkpoint.save(tmp_path / "ten.ckpt", before, {})
+    keys = {"data_url": str(image_folder), "save_dir": str(tmp_path), "pretrained": tmp_path / "ten.ckpt"}
+    run, *_ = set_up(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
+    assert f"of {tmp_path}/ten.ckpt; new: classifier.weight, classifier.bias" in capsys.readouterr().out
+    for name, array in arrays(repvgg.weights(run.network)).items():
+        assert array.shape[0] == 2 if name.startswith("classifier.") else (array == before[name].asnumpy()).all()
+        assert (run.parameters[f"ema.{name}"].asnumpy() == array).all(), "the average starts there, too"
+
+
 def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     """18 images in batches of 8 end with an incomplete one; evaluation lies between two epochs."""
     from mindspore.graph.api import ms_compile_cache  # the phases of every compiled function

@@ -34,6 +34,8 @@ def test_a_file_that_is_named_counts_whatever_its_suffix(photos: Path) -> None:
 def test_what_is_not_there_is_named(photos: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no file or folder .*photos/bird"):
         find_images([photos / "cat", photos / "bird"])
+    with pytest.raises(UsageError, match=r"https:/+example.com/cat.jpg: an address must be downloaded first"):
+        find_images([Path("https://example.com/cat.jpg")])
 
 
 def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None:
