@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,10 @@ import promql_parser
 import pytest
 import yaml
 
-import service
+from tests.cluster import ROOT, Documents, kustomize
 
-ROOT = Path(service.__file__).parents[1]
 LIMIT_S = 120.0
 SCRAPE_S = 1
-
-Documents = list[dict[str, Any]]
 
 
 def need(program: str, package: str) -> str:
@@ -42,18 +38,6 @@ def need(program: str, package: str) -> str:
 @pytest.fixture(scope="session", name="need")
 def need_fixture() -> Callable[[str, str], str]:
     return need
-
-
-@cache
-def kustomize(folder: Path) -> Documents:
-    kubectl = need("kubectl", "kubectl 1.27 or newer")
-    version = subprocess.run([kubectl, "version", "--client", "--output=json"], capture_output=True, check=True).stdout
-    # Debian 12's is 1.20, whose kustomize does not know components.
-    if (minor := int(json.loads(version)["clientVersion"]["minor"].rstrip("+"))) < 27:
-        pytest.skip(f"kubectl 1.27 or newer is needed, this is 1.{minor}")
-    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="session")
