@@ -72,29 +72,31 @@ def cluster(documents: Documents, podman: Podman, service_image: str, tmp_path: 
         return PodmanPod(podman, names[-1], spec, settings, tmp_path / f"{names[-1]}.yaml")
 
     yield Cluster(documents, start)
-    podman("pod", "rm", "--force", "--ignore", "--time=0", *names)
+    for name in names:
+        podman("pod", "rm", "--force", "--ignore", "--time=0", name)
 
 
-async def look_into_a_pod(cluster: Cluster) -> tuple[str, str, str]:
-    """/proc/1/status and /proc/mounts of a container, and the CPUs that the service counts."""
+async def seen_in_a_pod(cluster: Cluster, *commands: list[str]) -> list[str]:
+    """What each command says inside a pod that serves."""
     async with cluster.running(1):
         container = cluster.pods[0].container
         assert isinstance(container, PodmanPod)
-        count = "from service.settings import usable_cpus; print(usable_cpus())"
-        commands = (["cat", "/proc/1/status"], ["cat", "/proc/mounts"], ["python", "-c", count])
-        status, mounts, cpus = (container.podman("exec", container.name, *command) for command in commands)
-        return status, mounts, cpus
+        return [container.podman("exec", container.name, *command) for command in commands]
 
 
 def test_a_pod_may_do_nothing_but_listen(cluster: Cluster) -> None:
-    status, mounts, cpus = asyncio.run(look_into_a_pod(cluster))
+    ask_service = ["python", "-c", "from service.settings import *; print(usable_cpus(), min(memory_limits()) >> 20)"]
+    looks = ["cat", "/proc/1/status"], ["cat", "/proc/mounts"], ask_service
+    status, mounts, limits = asyncio.run(seen_in_a_pod(cluster, *looks))
     facts = dict(re.findall(r"^(\w+):\t(.+)$", status, re.MULTILINE))
     assert facts["Uid"].split() == facts["Gid"].split() == ["1000"] * 4
     assert {int(facts[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
     assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
     assert re.search(r"^\S+ / \S+ ro[, ]", mounts, re.MULTILINE)
-    limits = only(cluster.documents, "Deployment")["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert int(cpus) == min(int(limits["cpu"]), os.cpu_count())
+    (container,) = only(cluster.documents, "Deployment")["template"]["spec"]["containers"]
+    cpus, mebibytes = map(int, limits.split())
+    assert cpus == min(int(container["resources"]["limits"]["cpu"]), os.cpu_count())
+    assert container["resources"]["limits"]["memory"] == f"{mebibytes}Mi"
 
 
 def test_while_every_pod_is_replaced_no_request_fails(cluster: Cluster) -> None:
