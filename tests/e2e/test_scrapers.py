@@ -68,6 +68,3 @@ def test_a_scrape_during_the_drain_is_answered(start: Callable[..., Server], wai
     wait_until(lambda: httpx.get(f"{server.url}/readyz", timeout=120).status_code == 503)
     scraped = httpx.get(f"{server.url}/metrics", timeout=120)
     assert (scraped.status_code, "repvgg_model_info{" in scraped.text) == (200, True)
-    with connect(server, SCRAPE):
-        server.signal(signal.SIGTERM)
-        assert server.wait() == (0, "")
