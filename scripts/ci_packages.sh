@@ -5,6 +5,7 @@ packages=(
   podman runc debootstrap netavark aardvark-dns catatonit iptables uidmap # tests/images
   prometheus # promtool: tests/images, tests/k8s
   chromium # tests/e2e/test_page.py, tests/docs
+  gcc libc6-dev # tests/e2e/test_clock.py
 )
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not root on a Debian: the tests that need ${packages[*]} will be skipped"

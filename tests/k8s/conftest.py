@@ -1,4 +1,5 @@
-"""Rendered manifests; and a real service under load with a real Prometheus that scrapes it, as pod repvgg-0."""
+"""Rendered manifests; and two real services of two versions under load, with a real Prometheus that scrapes them as the
+pods repvgg-0 and repvgg-1."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,10 @@ import promql_parser
 import pytest
 import yaml
 
-import service
+from tests.cluster import ROOT, Documents, kustomize
 
-ROOT = Path(service.__file__).parents[1]
 LIMIT_S = 120.0
 SCRAPE_S = 1
-
-Documents = list[dict[str, Any]]
 
 
 def need(program: str, package: str) -> str:
@@ -42,18 +39,6 @@ def need(program: str, package: str) -> str:
 @pytest.fixture(scope="session", name="need")
 def need_fixture() -> Callable[[str, str], str]:
     return need
-
-
-@cache
-def kustomize(folder: Path) -> Documents:
-    kubectl = need("kubectl", "kubectl 1.27 or newer")
-    version = subprocess.run([kubectl, "version", "--client", "--output=json"], capture_output=True, check=True).stdout
-    # Debian 12's is 1.20, whose kustomize does not know components.
-    if (minor := int(json.loads(version)["clientVersion"]["minor"].rstrip("+"))) < 27:
-        pytest.skip(f"kubectl 1.27 or newer is needed, this is 1.{minor}")
-    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="session")
@@ -106,15 +91,14 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
-def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[str]:
-    """A service that is asked all the time: good images of several formats, and some that are none."""
-    flags = ["--engine=onnxruntime", f"--model={tiny_bundle}", "--port=0", "--drain-seconds=0"]
+@contextmanager
+def asked_service(model: Path, bodies: list[bytes]) -> Iterator[str]:
+    """The URL of a service that is asked all the time."""
+    flags = ["--engine=onnxruntime", f"--model={model}", "--port=0", "--drain-seconds=0"]
     with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = (json.loads(line) for line in process.stdout)
         url = next(line["url"] for line in lines if line["msg"].startswith("serving "))
-        bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
         over = threading.Event()
 
         def ask() -> None:
@@ -137,22 +121,33 @@ def service_url(tiny_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def exposed(service_url: str) -> set[str]:
+def service_urls(tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[list[str]]:
+    """Two pods of two versions, as during a rollout; good images of several formats, and some that are none."""
+    bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
+    with asked_service(tiny_bundle, bodies) as old, asked_service(fast_bundle, bodies) as new:
+        yield [old, new]
+
+
+@pytest.fixture(scope="session")
+def exposed(service_urls: list[str]) -> set[str]:
     """The names of all samples in a live /metrics."""
-    lines = httpx.get(f"{service_url}/metrics").text.splitlines()
+    lines = httpx.get(f"{service_urls[0]}/metrics").text.splitlines()
     return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
 
 
 @pytest.fixture(scope="session")
-def prometheus(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrapes the service and evaluates our rules, each second; has seen enough for every rate."""
+def prometheus(service_urls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes the services and evaluates our rules, each second; has seen enough for every rate."""
     program = need("prometheus", "Debian's package prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    target = {"targets": [service_url.removeprefix("http://")], "labels": {"namespace": "repvgg", "pod": "repvgg-0"}}
+    targets = [
+        {"targets": [url.removeprefix("http://")], "labels": {"namespace": "repvgg", "pod": f"repvgg-{number}"}}
+        for number, url in enumerate(service_urls)
+    ]
     settings = {
         "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": "1s"},
         "rule_files": [str(ROOT / "docker/prometheus/rules.yaml")],
-        "scrape_configs": [{"job_name": "repvgg", "static_configs": [target]}],
+        "scrape_configs": [{"job_name": "repvgg", "static_configs": targets}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
     server = Prometheus(f"http://127.0.0.1:{free_port()}")
@@ -163,6 +158,7 @@ def prometheus(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
     ]
     with running(program, *arguments, stderr=subprocess.DEVNULL):
         wait_until(lambda: answers(f"{server.url}/-/ready"))
+        wait_until(lambda: len(server.query("count_over_time(repvgg_model_info[1m]) > 2")) == len(service_urls))
         wait_until(lambda: server.query("count_over_time(job:repvgg_requests_slow:ratio_rate5m[1m]) > 2"))
         yield server
 

@@ -1,4 +1,5 @@
-"""1. each query is PromQL and reads only what a live service has; 2. with a real Prometheus each panel has data."""
+"""1. each query is PromQL and reads only what a live service has; 2. with a real Prometheus each panel has data, while
+two versions serve side by side."""
 
 from __future__ import annotations
 
@@ -42,6 +43,15 @@ def test_each_query_reads_only_metrics_that_a_live_service_has(
 def test_with_a_real_prometheus_each_panel_has_data(panel: dict[str, Any], prometheus: Prometheus) -> None:
     for query in queries(panel, prometheus.rate_interval):
         assert prometheus.query(query), query
+
+
+def test_the_panel_of_models_tells_the_versions_apart(prometheus: Prometheus) -> None:
+    (panel,) = [panel for panel in PANELS if panel["title"] == "Served models"]
+    (query,) = queries(panel, prometheus.rate_interval)
+    assert {series["metric"]["version"]: series["value"][1] for series in prometheus.query(query)} == {
+        "1": "1",
+        "3": "1",
+    }
 
 
 def test_panels_are_told_apart_explained_and_none_covers_another() -> None:
