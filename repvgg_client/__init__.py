@@ -12,7 +12,7 @@ It needs httpx; Pillow too for those who pass its images, or numpy arrays. Nothi
 from repvgg_client.client import AsyncClient, Client
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Image
-from repvgg_client.results import ImageFault, Prediction, Result
+from repvgg_client.results import ImageFault, Model, Prediction, Result
 
 __all__ = [
     "Client",
@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "Prediction",
     "ImageFault",
+    "Model",
     "ClientError",
     "ConnectionFailed",
     "ProblemError",

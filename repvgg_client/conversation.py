@@ -103,7 +103,7 @@ def _told(outcome: Outcome, images: Sequence[Encoded]) -> tuple[list[Result], Cl
         if outcome.status_code == HTTPStatus.OK:
             answer = outcome.json()
             pairs = zip(images, answer["results"], strict=True)
-            return [Result.of(image.name, entry, answer["request_id"]) for image, entry in pairs], None
+            return [Result.of(image.name, entry, answer) for image, entry in pairs], None
         problem = ProblemError.of(outcome)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClientError(f"the answer from {outcome.url} is not this service's") from error

@@ -232,7 +232,7 @@ class Classifier:
         if alone_s > remaining_s > 0:
             self._fade()
             raise DeadlineExceeded(
-                f"{images} of these take about {alone_s:.3g} s here, {remaining_s:.3g} s are left to the deadline"
+                f"this takes about {alone_s:.3g} s here, and {remaining_s:.3g} s are left to the deadline"
             )
         ahead_s = self.predicted_wait_s
         late_s = ahead_s + alone_s - MARGIN * remaining_s

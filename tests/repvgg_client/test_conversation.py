@@ -10,10 +10,11 @@ import pytest
 from repvgg_client.conversation import Attempt, Pause, converse
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Encoded
-from repvgg_client.results import Result
+from repvgg_client.results import Model, Result
 
 IMAGES = [Encoded(name, name.encode()) for name in ("a", "b", "c")]
 CAT = {"predictions": [{"label": "cat", "class_id": 3, "score": 0.75}]}
+MODEL = {"name": "pets", "version": "2", "engine": "onnxruntime", "precision": "fp32"}
 LOST = httpx.ConnectError("refused")
 
 
@@ -22,7 +23,7 @@ def fault(code: str) -> dict[str, Any]:
 
 
 def answer(*entries: dict[str, Any]) -> httpx.Response:
-    return httpx.Response(200, json={"results": list(entries), "request_id": "r1"}, request=REQUEST)
+    return httpx.Response(200, json={"model": MODEL, "results": list(entries), "request_id": "r1"}, request=REQUEST)
 
 
 def problem(status: int, code: str, *faults: str, retry_after: str | None = None) -> httpx.Response:
@@ -71,6 +72,7 @@ class Talk:
 def test_an_answer_becomes_results_in_order() -> None:
     results = Talk(answer(CAT, fault("undecodable_image"), CAT)).results()
     assert [(r.name, r.request_id) for r in results] == [("a", "r1"), ("b", "r1"), ("c", "r1")]
+    assert {r.model for r in results} == {Model("pets", "2", "onnxruntime", "fp32")}
     assert results[0].predictions[0].score == 0.75
     assert (results[1].predictions, results[1].error) == ((), results[1].error)
     assert results[1].error is not None
