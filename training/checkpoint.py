@@ -81,7 +81,10 @@ def start_from(
     """Put the weights `saved` into a network that is to be trained -> the names of the parameters that stay as they
     are: with `reset_classifier` the classifier's, else none. Raises CheckpointError."""
     if saved and not is_train_form(saved):
-        raise CheckpointError(f"{source} is fused and has no branches to train: give a checkpoint of training.train")
+        raise CheckpointError(
+            f"{source} is fused and has no branches to train: give a checkpoint of training.train "
+            "or of training.convert --checkpoint"
+        )
     if reset_classifier:
         restore(_backbone(parameters), _backbone(saved), source=source)
         return [name for name in parameters if name.startswith(CLASSIFIER)]

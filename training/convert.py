@@ -1,8 +1,11 @@
 """python -m training.convert --from SOURCE --arch NAME --weights FILE --out BUNDLE: weights of others -> model bundle.
 
+With --checkpoint FILE.ckpt in the place of --out they become a checkpoint, which --pretrained takes: to train on from.
+
 1. every missing, unused and misshapen weight is named, and then nothing is written;
 2. the bundle has the preprocessing with which the source measured the accuracy that it publishes;
-3. top-1 and top-5 stay empty in its manifest: a published figure is not one that was measured here.
+3. top-1 and top-5 stay empty in its manifest: a published figure is not one that was measured here;
+4. a checkpoint has the train form and is a new file; weights that are fused already are refused for it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from models.manifest import Training
+from models.manifest import Preprocess, Training
 from models.store import sha256
 from training import device, sources, weights
 from training.errors import CheckpointError, ConfigError, DataError, reporting_errors
@@ -38,15 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = SOURCES[flags.source]
     spec = sources.preprocess_of(source, flags.arch)
     labels = read_labels(IMAGENET_LABELS if flags.labels == "imagenet" else Path(flags.labels))
+    if flags.checkpoint:
+        _check_new(flags.checkpoint)
     print(device.prepare("CPU", 0))
-    from training import bundle  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training import bundle, checkpoint, repvgg  # MindSpore takes seconds to import: not for --help or a wrong flag
 
     found, left_out = translated(flags.weights, source)
-    network = deploy_network(found, VARIANTS[flags.arch], len(labels), file=flags.weights)
-    print(f"{flags.weights} fits; now exporting and comparing the logits, which takes minutes for the largest networks")
-    record = _record(flags.weights, source.title, flags.labels)
-    written = bundle.publish(network, flags.arch, flags.out, spec, labels, record, golden=flags.golden)
-    print(f"{written.folder}: {flags.arch} from {flags.weights}, {len(labels)} classes, fused")
+    deploy = flags.checkpoint is None
+    network = network_of(found, VARIANTS[flags.arch], len(labels), deploy=deploy, file=flags.weights)
+    origin = f"{flags.arch} from {flags.weights}, {len(labels)} classes"
+    if deploy:
+        print(f"{flags.weights} fits; now exporting and comparing the logits, minutes for the largest networks")
+        record = _record(flags.weights, source.title, flags.labels)
+        written = bundle.publish(network, flags.arch, flags.out, spec, labels, record, golden=flags.golden)
+        print(f"{written.folder}: {origin}, fused")
+    else:
+        checkpoint.save(flags.checkpoint, repvgg.weights(network), {})
+        print(f"{flags.checkpoint}: {origin}, train form; recipe keys of its source: {_keys(spec)}")
     if left_out:
         print(f"  left out, no weights of the network: {len(left_out)} entries such as {left_out[0]}")
     return 0
@@ -80,8 +91,10 @@ def translated(file: Path, source: sources.Source) -> tuple[dict[str, NDArray[An
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def deploy_network(found: dict[str, NDArray[Any]], variant: Variant, num_classes: int, *, file: Path) -> RepVGG:
-    """Weights of either form, by our names -> the fused network.
+def network_of(
+    found: dict[str, NDArray[Any]], variant: Variant, num_classes: int, *, deploy: bool, file: Path
+) -> RepVGG:
+    """Weights by our names -> network: with `deploy` of either form, and fused; without, of the train form only.
 
     Raises CheckpointError that names what does not fit, ConfigError for another number of classes.
     """
@@ -90,7 +103,25 @@ def deploy_network(found: dict[str, NDArray[Any]], variant: Variant, num_classes
     if "classifier.bias" in found and len(found["classifier.bias"]) != num_classes:
         classes = len(found["classifier.bias"])
         raise ConfigError(f"{file} tells {classes} classes apart, the labels are {num_classes}: give --labels FILE")
-    return checkpoint.network_of(found, variant, num_classes, deploy=True, source=file)
+    network = checkpoint.network_of(found, variant, num_classes, deploy=deploy, source=file)
+    if not (deploy or checkpoint.is_train_form(found)):
+        raise CheckpointError(
+            f"{file} is fused and has no branches to train: give the file of the train form for --checkpoint; "
+            "as it is, it can become a bundle (--out)"
+        )
+    return network
+
+
+def _check_new(file: Path) -> None:
+    if file.suffix != ".ckpt":
+        raise ConfigError(f"--checkpoint {file}: the name of a checkpoint ends in .ckpt")
+    if file.exists():
+        raise ConfigError(f"--checkpoint {file} exists: give a new file")
+
+
+def _keys(spec: Preprocess) -> str:
+    """The keys of a recipe that prepares images so; mean and std are those of every source."""
+    return f"image_size: {spec.input_size}, interpolation: {spec.interpolation}, crop_pct: {spec.crop_pct}"
 
 
 def _record(file: Path, title: str, labels: str) -> Training:
@@ -134,14 +165,20 @@ def _parser() -> argparse.ArgumentParser:
         "--golden",
         type=Path,
         metavar="FOLDER",
-        help="images whose logits every serving engine must reproduce [default: the drawn samples]",
+        help="images whose logits every engine that serves the bundle must reproduce [default: the drawn samples]",
     )
-    parser.add_argument(
+    result = parser.add_mutually_exclusive_group(required=True)
+    result.add_argument(
         "--out",
         type=Path,
         metavar="BUNDLE",
-        required=True,
         help="new folder STORE/NAME/VERSION; its last two parts become the bundle's name and version",
+    )
+    result.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE.ckpt",
+        help="new file for --pretrained of training.train, eval and export; needs weights of the train form",
     )
     return parser
 

@@ -280,7 +280,7 @@ def read_file(path, source):
 
 
 def fused(found, variant, classes, file=Path("test")):
-    return convert.deploy_network(found, variant, classes, file=file)
+    return convert.network_of(found, variant, classes, deploy=True, file=file)
 
 
 def narrow(variant):
@@ -441,6 +441,7 @@ def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image
         (("--weights", "gone.pth"), 66, "gone.pth cannot be read"),
         (("--weights", "gone.ckpt"), 66, "checkpoint gone.ckpt does not exist"),
         (("--from", "keras"), 2, "invalid choice: 'keras'"),
+        (("--checkpoint", "net.ckpt"), 2, "argument --checkpoint: not allowed with argument --out"),
     ],
 )
 @pytest.mark.usefixtures("cpu")
@@ -454,6 +455,94 @@ def test_a_mistake_is_one_line_and_an_exit_code_and_nothing_is_written(capsys, t
     assert found == code
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def stripes(draw_image_folder, tmp_path):
+    """-> flags that a training verb is given besides: two classes, images of the network's least size."""
+    keys = {
+        "arch": "RepVGG-A0",
+        "num_classes": 2,
+        "data_url": draw_image_folder(tmp_path / "data", {"train": 2, "val": 1}),
+        "image_size": 32,
+        "interpolation": "bilinear",
+        "epochs": 1,
+        "batch_size": 4,
+        "device_target": "CPU",
+        "save_dir": tmp_path / "runs",
+    }
+    return [text for key, value in keys.items() for text in (f"--{key}", str(value))]
+
+
+def official_weights(write_file, tmp_path, classes):
+    """-> the flags of `training.convert` but the one that says what is written."""
+    path = write_file(spell(random_reference(VARIANTS["RepVGG-A0"], classes), "pytorch", "train"), "pytorch")
+    (tmp_path / "labels.txt").write_text("".join(f"class {number}\n" for number in range(classes)))
+    given = ("--from", "pytorch", "--arch", "RepVGG-A0", "--weights", path, "--labels", tmp_path / "labels.txt")
+    return [str(flag) for flag in given]
+
+
+def test_a_checkpoint_is_evaluated_and_exported_to_the_bundle_that_the_weights_become(
+    write_file, draw_image, stripes, tmp_path, capsys
+):
+    from models import golden
+    from models.store import open_bundle
+    from training import checkpoint, export, repvgg
+    from training import eval as evaluation
+
+    weights = official_weights(write_file, tmp_path, 2)
+    start, direct, again = (str(tmp_path / name) for name in ("start.ckpt", "direct/1", "again/1"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "drawing.png").write_bytes(draw_image(0, "PNG", (256, 256)))
+    images = ("--golden", str(tmp_path / "images"))
+    assert convert.main([*weights, "--checkpoint", start]) == 0
+    assert "recipe keys of its source: image_size: 224, interpolation: bilinear, crop_pct: 0.875" in (
+        capsys.readouterr().out
+    )
+    assert convert.main([*weights, "--out", direct, *images]) == 0
+    pretrained = [*stripes, "--pretrained", start]
+    assert export.main([*pretrained, "--image_size", "224", "--bundle", again, *images]) == 0
+    assert evaluation.main(pretrained) == 0
+    assert "images: 2" in capsys.readouterr().out
+    parameters, saved = repvgg.weights(repvgg.build("RepVGG-A0", 2)), checkpoint.read(Path(start))
+    assert checkpoint.start_from(parameters, saved, reset_classifier=False, source=Path(start)) == []
+
+    (tensors, logits), (others, expected) = (golden.load(open_bundle(Path(folder))) for folder in (again, direct))
+    np.testing.assert_array_equal(tensors, others)
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_training_for_other_classes_starts_from_a_checkpoint(write_file, stripes, tmp_path, capsys):
+    from training import train
+
+    weights, start = official_weights(write_file, tmp_path, CLASSES), str(tmp_path / "start.ckpt")
+    assert convert.main([*weights, "--checkpoint", start]) == 0
+    pretrained = [*stripes, "--pretrained", start]
+    assert train.main(pretrained) == 66
+    assert "fits but for its classifier" in capsys.readouterr().err
+    assert train.main([*pretrained, "--reset_classifier", "True"]) == 0
+    assert f"of {start}; new: classifier.weight, classifier.bias" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "RepVGG-A0" / "best.ckpt").is_file()
+
+
+def test_weights_that_are_fused_already_are_refused_for_a_checkpoint(write_file):
+    variant = narrow(VARIANTS["RepVGG-A0"])
+    path = write_file(spell(random_reference(variant, CLASSES), "timm", "deploy"), "timm")
+    found, _ = read_file(path, "timm")
+    with pytest.raises(CheckpointError, match=f"{path} is fused .* the train form .* can become a bundle"):
+        convert.network_of(found, variant, CLASSES, deploy=False, file=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("start.pth", "start.pth: the name of a checkpoint ends in .ckpt"), ("old.ckpt", "old.ckpt exists: give a new")],
+)
+def test_a_checkpoint_is_a_new_file(tmp_path, capsys, name, words):
+    (tmp_path / "old.ckpt").write_text("precious")
+    flags = ["--from", "mindcv", "--arch", "RepVGG-A0", "--weights", str(tmp_path / "old.ckpt")]
+    assert convert.main([*flags, "--checkpoint", str(tmp_path / name)]) == 78
+    assert words in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.ckpt", "precious")]
 
 
 def test_help_needs_no_framework():
