@@ -18,8 +18,10 @@ NEWEST_WEIGHT = 0.2
 # What the newest batch weighs in the speed at which a queue drains. Less: with several slots batches finish in bursts.
 NEWEST_DRAINED_WEIGHT = 0.05
 FADING = 0.99
-# A larger batch pays while it makes an image this much cheaper than the next smaller size does.
-WORTH_IT = 0.97
+# What a batch costs beside the engine's work: two changes of threads, a turn of the event loop. Measured under load.
+BATCH_S = 0.001
+# A larger batch pays only if it makes an image cheaper than this; measurements of a moment differ by as much.
+WORTH_IT = 0.95
 # Runs of a batch that a measurement wants to have time for: the first one may have to make kernels.
 RUNS = 5
 # It is over as soon as its fastest runs, so many, are equal but for this factor: the next would not be faster.
@@ -54,16 +56,11 @@ def _seconds(infer: Callable[[NDArray[np.float32]], object], images: NDArray[np.
     return time.perf_counter() - started
 
 
-def largest_useful_batch(batch_s: Mapping[int, float], limit_s: float) -> int:
-    """Of measured sizes (images -> seconds) the largest one that takes at most `limit_s`, and up to which each made an
-    image WORTH_IT cheaper than the one before; the smallest if none does.
-    """
-    best, *larger = sorted(batch_s)
-    for images in larger:
-        if batch_s[images] > limit_s or batch_s[images] / images > WORTH_IT * batch_s[best] / best:
-            break
-        best = images
-    return best
+def smallest_useful_batch(image_s: Mapping[int, float]) -> int:
+    """Of batch sizes and the seconds that an image then takes, with all slots at work, the smallest one that is almost
+    as cheap as the cheapest: whoever comes waits for the batches that are under way, and so does who has left."""
+    costs_s = {images: seconds + BATCH_S / images for images, seconds in image_s.items()}
+    return min(images for images, cost_s in costs_s.items() if WORTH_IT * cost_s <= min(costs_s.values()))
 
 
 class BatchSpeed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.sharing import Sharing
+from service.sharing import SAMPLED_BYTES, Content, Sharing
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -114,3 +114,15 @@ def test_what_is_kept_fits_into_the_memory_and_the_least_recently_used_goes_firs
         assert await sharing.get(asked.encode(), work) == (7, source)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 1, SAMPLED_BYTES, 100_000])
+def test_contents_are_equal_only_if_every_byte_is(size: int) -> None:
+    content = bytes(size)
+    assert Content(content) == Content(bytes(size))
+    assert hash(Content(content)) == hash(Content(bytes(size)))
+    assert Content(content) != content
+    changed = [
+        content[:place] + b"x" + content[place + 1 :] for place in {0, 1, size // 2, size - 1} if 0 <= place < size
+    ]
+    assert all(Content(content) != Content(other) for other in [*changed, content + b"x"])
