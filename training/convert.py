@@ -80,9 +80,11 @@ def read_labels(path: Path) -> list[str]:
 def translated(file: Path, source: sources.Source) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """A file of weights -> float32 weights by our names, and what it holds beside them. Raises CheckpointError."""
     if file.suffix == ".ckpt":
-        from training import checkpoint
+        from training import checkpoint, ema
 
         found = checkpoint.read(file)
+        if source is SOURCES["own"] and any(name.startswith(ema.PREFIX) for name in found):
+            found = checkpoint.network_weights(found)  # the averages, as evaluated and exported
     else:
         found = weights.read(file)
     try:

@@ -360,6 +360,16 @@ def test_another_number_of_classes_asks_for_the_labels(write_file):
         fused(found, variant, 1000)
 
 
+def test_of_a_run_with_averaged_weights_the_averages_are_taken(write_file):
+    arrays = spell(random_reference(narrow(VARIANTS["RepVGG-A0"]), CLASSES), "own", "train")
+    averages = {
+        f"ema.{name}": 2 * array for name, array in arrays.items() if name.startswith(("stages.", "classifier."))
+    }
+    found, _ = read_file(write_file(arrays | averages, "own"), "own")
+    assert found.keys() == {name.removeprefix("ema.") for name in averages}
+    assert all(np.array_equal(array, averages[f"ema.{name}"].astype(np.float32)) for name, array in found.items())
+
+
 def test_the_shipped_labels_are_those_of_imagenet():
     labels = convert.read_labels(convert.IMAGENET_LABELS)
     assert len(labels) == 1000
