@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.errors import BundleError
 from models.manifest import Accuracy
 from models.store import Bundle, open_bundle
+from service import speed
 from service.engines import PACKAGES
 from service.engines.fake import FakeEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
@@ -23,6 +24,24 @@ from service.selection import Candidate, Choice, check_pixels, find_candidates, 
 from service.settings import Settings
 
 MS_PER_BATCH = {"fp32": 40, "fp16": 40, "bf16": 20, "int8": 10}
+
+
+class Clock:
+    """The time by which speed is measured: only a fake engine's work makes it pass, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def measured_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "time", CLOCK)
 
 
 class Opened:
@@ -35,8 +54,12 @@ class Opened:
 
     def __call__(self, candidate: Candidate) -> FakeEngine:
         slower = self._slower if candidate.engine == "openvino" else 1.0
-        ms = self._ms_per_batch[candidate.precision] * slower
-        engine = FakeEngine(10, 32, seconds_per_batch=ms / 1000)
+        seconds = self._ms_per_batch[candidate.precision] * slower / 1000
+
+        def work(images: NDArray[np.float32]) -> None:
+            CLOCK.now_s += seconds
+
+        engine = FakeEngine(10, 32, fail=work)
         engine.precision = candidate.precision
         self.engines.append(engine)
         return engine
