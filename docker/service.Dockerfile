@@ -14,6 +14,8 @@ ARG LOCK=serve
 COPY requirements/${LOCK}.lock requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --require-hashes --requirement requirements/${LOCK}.lock
+# Packages bring their own tests along; numpy's are 17 MB.
+RUN find /opt/repvgg -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
