@@ -40,8 +40,8 @@ LAST_RESORT = "mindspore"
 EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 CLEARLY_FASTER = 1.1
 # Than any fp32: only instructions of its own make a precision so fast, and then a more exact one on the same engine is
-# not faster. int8's make four products where fp32 makes one, bf16's two; measured: 3.0 to 3.9. No two engines differ as
-# much in fp32.
+# not faster. int8's make four products where fp32 makes one, bf16's two; measured: 3.0 to 3.9. The fp32 may be
+# another engine's; those seen differed by a tenth.
 FAR_FASTER = 2.5
 MEASURE_S = 0.3  # in all, at most; loading, warming up and the golden checks come on top
 MEASURED_IMAGES = 16  # at once
