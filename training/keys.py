@@ -128,15 +128,20 @@ class TrainConfig(BaseModel):
         description="for the batch of all devices as it is; nothing scales it: a recipe for 8 devices writes it 8-fold",
     )
     warmup_lr: Rate = Field(0.00000007, description="rate of the first step of the warm-up")
-    min_lr: Rate = Field(0.000006, description="rate at the end of cosine_lr and poly_lr, least rate of exp_lr")
-    lr_scheduler: Literal["cosine_lr", "multistep_lr", "exp_lr", "poly_lr", "constant_lr"] = "cosine_lr"
+    min_lr: Rate = Field(0.000006, description="rate at the end of cosine_lr, poly_lr and wsd_lr, least rate of exp_lr")
+    lr_scheduler: Literal["cosine_lr", "multistep_lr", "exp_lr", "poly_lr", "wsd_lr", "constant_lr"] = "cosine_lr"
     warmup_length: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
     lr_milestones: Annotated[tuple[Count, ...], BeforeValidator(_listed)] = Field(
         (), description="multistep_lr: epochs after which the rate is multiplied by lr_gamma"
     )
     lr_gamma: Factor = Field(0.1, description="multistep_lr: factor at each milestone")
     lr_decay: Factor = Field(0.97, description="exp_lr: factor an epoch")
-    lr_power: Annotated[float, Field(gt=0)] = Field(1.0, description="poly_lr: exponent; 1 is a straight line")
+    lr_power: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="poly_lr, and the end of wsd_lr: exponent; 1 is a straight line"
+    )
+    cooldown_length: Annotated[int, Field(ge=0)] = Field(
+        0, description="wsd_lr: the last epochs, in which the rate falls to min_lr"
+    )
     # Training
     optimizer: Literal["momentum", "sgd", "nesterov", "adamw", "lamb", "lion"] = "momentum"
     momentum: Decay = Field(0.9, description="of momentum and nesterov")
@@ -200,6 +205,11 @@ class TrainConfig(BaseModel):
             policies.parse(self.auto_augment)
         if self.warmup_length > self.epochs:
             raise ValueError(f"warmup_length ({self.warmup_length}) is longer than epochs ({self.epochs})")
+        if self.lr_scheduler == "wsd_lr" and not 0 < self.cooldown_length <= self.epochs - self.warmup_length:
+            raise ValueError(
+                "lr_scheduler: wsd_lr needs cooldown_length, how many epochs at the end the rate falls; with the "
+                f"warm-up it fits into epochs ({self.epochs}), and {self.cooldown_length} does not"
+            )
         if self.dataset in get_args(Set) and self.dataset != self.set and "set" not in self.model_fields_set:
             raise ValueError(
                 f"dataset is a title for people; the layout on disk is `set`: write set: {self.dataset} for its "

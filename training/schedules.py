@@ -21,7 +21,7 @@ from training.errors import TrainingError, reporting_errors
 
 @dataclass(frozen=True)
 class Curve:
-    """What a schedule is made of; `warmup_steps` and `total_steps` count updates of the weights.
+    """What a schedule is made of; `warmup_steps`, `cooldown_steps` and `total_steps` count updates of the weights.
 
     `milestones` are epochs from the start of the run, `gamma` is the factor at each, `decay` the factor an epoch.
     Raises ValueError for a warm-up longer than the run.
@@ -37,6 +37,7 @@ class Curve:
     gamma: float = 0.1
     decay: float = 0.97
     power: float = 1.0
+    cooldown_steps: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps <= self.total_steps:
@@ -69,6 +70,17 @@ def poly_lr(curve: Curve, step: int) -> float:
     return curve.min_lr + (curve.base_lr - curve.min_lr) * math.pow(1 - curve.progress(step), curve.power)
 
 
+def wsd_lr(curve: Curve, step: int) -> float:
+    """Warm-up, stable, decay: base, and over the last `cooldown_steps` min + (base - min) * (1 - t) ** power.
+
+    t is the share of the cool-down that is done. Until it begins the run may be made longer at no loss: the length
+    need not be known at the start (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations", 2024, section 3).
+    """
+    left = min(1.0, (curve.total_steps - step) / curve.cooldown_steps) if curve.cooldown_steps else 1.0
+    return curve.min_lr + (curve.base_lr - curve.min_lr) * math.pow(left, curve.power)
+
+
 def constant_lr(curve: Curve, step: int) -> float:
     """base."""
     return curve.base_lr
@@ -79,6 +91,7 @@ SCHEDULES: dict[str, Callable[[Curve, int], float]] = {
     "multistep_lr": multistep_lr,
     "exp_lr": exp_lr,
     "poly_lr": poly_lr,
+    "wsd_lr": wsd_lr,
     "constant_lr": constant_lr,
 }
 
@@ -109,6 +122,7 @@ def learning_rates(config: TrainConfig, steps_per_epoch: int) -> list[float]:
         gamma=config.lr_gamma,
         decay=config.lr_decay,
         power=config.lr_power,
+        cooldown_steps=config.cooldown_length * steps_per_epoch // config.accumulate_steps,
     )
     return rates(config.lr_scheduler, curve)
 

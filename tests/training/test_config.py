@@ -192,6 +192,14 @@ def test_milestones_that_make_no_sense_are_refused(values, words):
         build({"lr_scheduler": "multistep_lr"} | values, source="x")
 
 
+@pytest.mark.parametrize("length", [0, 9])
+def test_a_cool_down_that_does_not_fit_is_refused(length):
+    keys = {"lr_scheduler": "wsd_lr", "epochs": 10, "warmup_length": 2, "cooldown_length": length}
+    with pytest.raises(ConfigError, match=rf"epochs \(10\), and {length} does not"):
+        build(keys, source="x")
+    assert build(keys | {"cooldown_length": 8}, source="x").cooldown_length == 8
+
+
 def test_help_names_the_choices_and_the_default(capsys):
     with pytest.raises(SystemExit):
         parsed("--help")

@@ -17,13 +17,15 @@ CLOSED_FORMS = {
     "multistep_lr": lambda step: 1.0 if step < 30 else 0.2 if step < 70 else 0.04,
     "exp_lr": lambda step: max(0.1, math.exp(math.log(0.5) * (step - 20) / 10)),
     "poly_lr": lambda step: 0.1 + 0.9 * ((100 - step) / 80) ** 3,
+    "wsd_lr": lambda step: 1.0 if step < 60 else 0.1 + 0.9 * ((100 - step) / 40) ** 3,
     "constant_lr": lambda step: 1.0,
 }
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_each_schedule_is_its_closed_form(name):
-    found = rates(name, curve(warmup_steps=20, min_lr=0.1, milestones=(3, 7), gamma=0.2, decay=0.5, power=3))
+    keys = {"min_lr": 0.1, "milestones": (3, 7), "gamma": 0.2, "decay": 0.5, "power": 3, "cooldown_steps": 40}
+    found = rates(name, curve(warmup_steps=20, **keys))
     assert found[20:] == pytest.approx([CLOSED_FORMS[name](step) for step in range(20, 100)])
 
 
@@ -57,6 +59,7 @@ def test_a_warm_up_longer_than_the_run_is_refused():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_keys_of_the_recipe_make_the_curve(name):
     keys = {"lr_milestones": [2, 3], "lr_gamma": 0.5, "lr_decay": 0.8, "lr_power": 2, "min_lr": 0.01}
+    keys |= {"cooldown_length": 2}
     config = build(keys | {"lr_scheduler": name, "epochs": 4, "warmup_length": 1, "warmup_lr": 0.02}, source="test")
     expected = curve(
         base_lr=0.1,
@@ -68,8 +71,16 @@ def test_the_keys_of_the_recipe_make_the_curve(name):
         gamma=0.5,
         decay=0.8,
         power=2,
+        cooldown_steps=20,
     )
     assert learning_rates(config, 10) == rates(name, expected)
+
+
+def test_a_run_that_has_not_cooled_down_yet_can_be_made_longer():
+    keys = {"lr_scheduler": "wsd_lr", "cooldown_length": 2, "warmup_length": 1}
+    short, long = (learning_rates(build(keys | {"epochs": epochs}, source="test"), 10) for epochs in (5, 9))
+    assert short[:30] == long[:30]
+    assert short[30:] == long[70:]
 
 
 def test_accumulated_batches_make_one_update():
