@@ -122,6 +122,9 @@ class TrainConfig(BaseModel):
     mixup_mode: Literal["batch", "elem", "pair"] = Field(
         "batch", description="one mixing ratio for the batch, for each image, or for each pair of images"
     )
+    plain_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="the last epochs, in which images are cropped and mirrored only, whatever the keys above say"
+    )
     # Learning rate
     base_lr: Rate = Field(
         0.1,
@@ -210,6 +213,8 @@ class TrainConfig(BaseModel):
                 "lr_scheduler: wsd_lr needs cooldown_length, how many epochs at the end the rate falls; with the "
                 f"warm-up it fits into epochs ({self.epochs}), and {self.cooldown_length} does not"
             )
+        if self.plain_epochs > self.epochs:
+            raise ValueError(f"plain_epochs ({self.plain_epochs}) are more than epochs ({self.epochs})")
         if self.dataset in get_args(Set) and self.dataset != self.set and "set" not in self.model_fields_set:
             raise ValueError(
                 f"dataset is a title for people; the layout on disk is `set`: write set: {self.dataset} for its "
@@ -224,6 +229,13 @@ class TrainConfig(BaseModel):
     @property
     def run_dir(self) -> Path:
         return self.save_dir / self.arch
+
+    def augmented_at(self, epoch: int) -> TrainConfig:
+        """The configuration that epoch 0, 1... draws its images by."""
+        if epoch < self.epochs - self.plain_epochs:
+            return self
+        off = {"auto_augment": None, "color_jitter": 0.0, "re_prob": 0.0, "mix_up": 0.0, "cutmix": 0.0}
+        return self.model_copy(update=off)
 
     @property
     def dataset_title(self) -> str:

@@ -200,6 +200,11 @@ def test_a_cool_down_that_does_not_fit_is_refused(length):
     assert build(keys | {"cooldown_length": 8}, source="x").cooldown_length == 8
 
 
+def test_more_plain_epochs_than_epochs_are_refused():
+    with pytest.raises(ConfigError, match=r"plain_epochs \(11\) are more than epochs \(10\)"):
+        build({"plain_epochs": 11, "epochs": 10}, source="x")
+
+
 def test_help_names_the_choices_and_the_default(capsys):
     with pytest.raises(SystemExit):
         parsed("--help")

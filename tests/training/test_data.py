@@ -251,6 +251,21 @@ def test_an_augmented_epoch_is_repeatable_with_several_workers(image_folder, key
     assert not np.array_equal(images, epoch(3, shard_id=1)[0])
 
 
+@pytest.mark.parametrize("keys", AUGMENTED, ids=lambda keys: "-".join(keys))
+def test_the_last_epochs_are_plain_where_the_recipe_says_so(image_folder, keys):
+    from training.data import scan, train_batches
+
+    folder = scan(image_folder / "train", 2)
+    crop = {"crop": keys["crop"]} if "crop" in keys else {}
+    augmented, plain = config(image_folder, epochs=4, **keys), config(image_folder, epochs=4, **crop)
+    ending_plain = config(image_folder, epochs=4, plain_epochs=2, **keys)
+    for epoch, same in ((1, augmented), (2, plain), (3, plain)):
+        found, expected = (list(train_batches(folder, settings, epoch)) for settings in (ending_plain, same))
+        for batch, other in zip(found, expected, strict=True):
+            for column in ("image", "label"):
+                np.testing.assert_array_equal(batch[column].asnumpy(), other[column].asnumpy())
+
+
 @pytest.mark.parametrize("keys", [{}, *AUGMENTED], ids=lambda keys: "-".join(keys) or "plain")
 def test_an_epoch_that_is_entered_at_a_later_step_goes_on_with_the_same_batches(image_folder, keys):
     from training.data import scan, train_batches

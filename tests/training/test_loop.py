@@ -92,6 +92,16 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
+def test_a_run_goes_on_from_mixed_to_plain_epochs(image_folder, tmp_path):
+    from training.loop import train
+
+    keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "plain_epochs": 1}
+    best = train(build(keys, source="test"))
+    losses = [json.loads(line)["loss"] for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+
 def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path):
     from training import checkpoint
     from training.data import evaluation_batches, evaluation_spec, open_split
