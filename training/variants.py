@@ -83,7 +83,7 @@ VARIANTS: dict[str, Variant] = {
     "RepVGG-B3g2": _scaled(_B, 3.0, 5.0, groups=2),
     "RepVGG-B3g4": _scaled(_B, 3.0, 5.0, groups=4),
     "RepVGG-D2se": _scaled(_D, 2.5, 5.0, se=True),
-    # Ours, for images of 32x32: the stem sees every pixel, the last map is 4x4; 61 million multiply-adds.
-    "RepVGG-Tiny": Variant((32, 64, 192, 256, 256), (1, 2, 2, 1, 1), strides=(1, 2, 2, 2, 1)),
+    # Ours, for images of 32x32: the stem sees every pixel, the last map is 4x4; 99 million multiply-adds.
+    "RepVGG-Tiny": Variant((32, 96, 192, 256, 256), (1, 2, 3, 1, 1), strides=(1, 2, 2, 2, 1)),
 }
 VARIANTS |= {f"QA{name}": replace(variant, block="qarepvgg") for name, variant in VARIANTS.items()}
