@@ -225,7 +225,7 @@ def test_ctrl_c_ends_all_ranks(ranks, sent, status):
 
 
 def test_without_ascend_the_ranks_get_a_cluster_of_mindspore(ranks):
-    done = distribute(ranks, target="CPU", task="env | grep ^MS_[RSW] | sort > cluster.$MS_ROLE.$RANK_ID")
+    done = distribute(ranks, target="CPU", task="env | grep ^MS_ | grep -v ^MS_DEV_ | sort > cluster.$MS_ROLE.$RANK_ID")
     assert done.returncode == 0, done.stderr
     (port,) = re.findall(r"^MS_SCHED_PORT=(\d+)$", (ranks / "cluster.MS_SCHED.").read_text(), re.MULTILINE)
     cluster = f"MS_SCHED_HOST=127.0.0.1\nMS_SCHED_PORT={port}\nMS_WORKER_NUM=3\n"

@@ -281,9 +281,9 @@ def test_closing_ends_the_waiting_for_another_start(start: Open) -> None:
 def test_nothing_of_it_is_left_behind(start: Open) -> None:
     def open_files() -> set[str]:
         found = set()
-        for number in os.listdir("/proc/self/fd"):
+        for link in list(Path("/proc/self/fd").iterdir()):
             with suppress(FileNotFoundError):  # the one that listed them
-                found.add(os.readlink(f"/proc/self/fd/{number}"))
+                found.add(str(link.readlink()))
         return found
 
     before = open_files()
