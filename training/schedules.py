@@ -75,7 +75,7 @@ def wsd_lr(curve: Curve, step: int) -> float:
 
     t is the share of the cool-down that is done. Until it begins the run may be made longer at no loss: the length
     need not be known at the start (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
-    Durations", 2024, section 3).
+    Durations", NeurIPS 2024).
     """
     left = min(1.0, (curve.total_steps - step) / curve.cooldown_steps) if curve.cooldown_steps else 1.0
     return curve.min_lr + (curve.base_lr - curve.min_lr) * math.pow(left, curve.power)
