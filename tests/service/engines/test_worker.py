@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -279,11 +280,11 @@ def test_closing_ends_the_waiting_for_another_start(start: Open) -> None:
 
 
 def test_nothing_of_it_is_left_behind(start: Open) -> None:
-    def open_files() -> set[str]:
-        found = set()
+    def open_files() -> Counter[str]:
+        found = Counter[str]()
         for link in list(Path("/proc/self/fd").iterdir()):
             with suppress(FileNotFoundError):  # the one that listed them
-                found.add(str(link.readlink()))
+                found[str(link.readlink())] += 1
         return found
 
     before = open_files()
