@@ -2,7 +2,7 @@
 
 1. the log has exactly one line an epoch, however often the run was cut off;
 2. both files are whole at any moment, and are known to be writable before the first epoch;
-3. the time left follows from the epochs so far, those of earlier sessions too.
+3. the time left follows from the latest epochs, those of earlier sessions too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from PIL import Image
 
 from training import plot
 from training.errors import TrainingError
 from training.files import write_whole
+
+LATEST_EPOCHS = 5  # the time left looks at; a machine may have been busy with other things before
 
 Line = dict[str, float]  # "epoch" counts from 1; what an epoch has no value of is not there
 
@@ -46,7 +49,7 @@ class Journal:
 
     def seconds_left(self, epochs: int) -> float:
         """Until the end of a run of so many `epochs`, of which one or more are over."""
-        per_epoch = sum(line["seconds"] for line in self.lines) / len(self.lines)
+        per_epoch = median(line["seconds"] for line in self.lines[-LATEST_EPOCHS:])
         return per_epoch * (epochs - self.lines[-1]["epoch"])
 
     def _write_log(self) -> None:

@@ -49,12 +49,13 @@ def test_a_log_that_is_none_is_named_and_left_alone(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == "epoch one\n"
 
 
-def test_the_time_left_follows_from_the_epochs_so_far(tmp_path):
-    Journal(tmp_path, 0).add(line(1), "net")
-    journal = Journal(tmp_path, 1)
-    journal.add(line(2), "net")
-    assert journal.seconds_left(5) == pytest.approx((10 + 20) / 2 * 3)
-    assert journal.seconds_left(2) == 0
+def test_the_time_left_follows_from_the_latest_epochs_those_of_earlier_runs_too(tmp_path):
+    for epoch, seconds in enumerate([9000, 9000, 10, 20, 10, 500], start=1):  # a busy machine, then a quiet one
+        journal = Journal(tmp_path, epoch - 1)
+        journal.add(line(epoch) | {"seconds": seconds}, "net")
+    assert journal.seconds_left(7) == 20
+    assert journal.seconds_left(8) == 40
+    assert journal.seconds_left(6) == 0
 
 
 def count(image, colour, column, row):
