@@ -25,6 +25,7 @@ from training import device, sources, weights
 from training.errors import CheckpointError, ConfigError, DataError, reporting_errors
 from training.sources import SOURCES
 from training.variants import VARIANTS, Variant
+from training.versions import check_new
 
 if TYPE_CHECKING:
     from training.repvgg import RepVGG
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     spec = sources.preprocess_of(source, flags.arch)
     labels = read_labels(IMAGENET_LABELS if flags.labels == "imagenet" else Path(flags.labels))
     if flags.checkpoint:
-        _check_new(flags.checkpoint)
+        _check_new_checkpoint(flags.checkpoint)
+    else:
+        check_new(flags.out)
     print(device.prepare("CPU", 0))
     from training import bundle, checkpoint, repvgg  # MindSpore takes seconds to import: not for --help or a wrong flag
 
@@ -114,7 +117,7 @@ def network_of(
     return network
 
 
-def _check_new(file: Path) -> None:
+def _check_new_checkpoint(file: Path) -> None:
     if file.suffix != ".ckpt":
         raise ConfigError(f"--checkpoint {file}: the name of a checkpoint ends in .ckpt")
     if file.exists():

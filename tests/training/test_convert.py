@@ -450,6 +450,7 @@ def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image
         (("--labels", "gone.txt"), 66, "labels gone.txt cannot be read"),
         (("--weights", "gone.pth"), 66, "gone.pth cannot be read"),
         (("--weights", "gone.ckpt"), 66, "checkpoint gone.ckpt does not exist"),
+        (("--out", "."), 78, ". exists: a published bundle is never changed"),  # said before gone.pth is looked at
         (("--from", "keras"), 2, "invalid choice: 'keras'"),
         (("--checkpoint", "net.ckpt"), 2, "argument --checkpoint: not allowed with argument --out"),
     ],
