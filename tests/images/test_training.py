@@ -81,11 +81,11 @@ def test_the_job_trains_and_exports_a_bundle_that_the_service_serves_read_only(
         assert podman("wait", export).strip() == "0", told.stdout + told.stderr
     finally:
         podman("play", "kube", "--down", manifest)
-    trained = open_bundle(volumes["repvgg-models"] / "repvgg-tiny-cifar10" / "3").manifest
+    trained = open_bundle(volumes["repvgg-models"] / "repvgg-tiny-own" / "1").manifest
     assert trained.training.epochs == 2
     assert trained.training.git_commit == "0123abc"
-    model = "--env=REPVGG_MODEL=/models/repvgg-tiny-cifar10/3"
+    model = "--env=REPVGG_MODEL=/models/repvgg-tiny-own/1"
     container = start(f"--volume={VOLUMES['repvgg-models']}:/models:ro", model).wait_until_healthy()
     served = container.get("/models").json()
-    assert (served["name"], served["version"]) == ("repvgg-tiny-cifar10", "3")
+    assert (served["name"], served["version"]) == ("repvgg-tiny-own", "1")
     assert container.classify(ROOT / "models" / "samples" / "ship.jpg") in CLASSES
