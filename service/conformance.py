@@ -43,7 +43,7 @@ from service.speed import images_per_second
 # Between two runs of the same shape, of logits in the order of 10: only the last bits of fp32 may differ.
 SAME_SHAPE_TOLERANCE = 1e-5
 CALLERS = 4
-CYCLES = 5
+CYCLES, ROUNDS = 5, 3
 ALLOWED_GROWTH_BYTES = 16 << 20
 MEASURE_S = 1.0
 
@@ -210,7 +210,9 @@ def check_no_drift(subject: Subject) -> None:
     for _ in range(subject.calls):
         last = subject.engine.infer(image)
     _compare(f"after {subject.calls} calls", last, first, SAME_SHAPE_TOLERANCE)
-    _check_growth(f"in {subject.calls} calls", before)
+    growth = _memory_bytes() - before
+    if growth > ALLOWED_GROWTH_BYTES:
+        raise ConformanceError(f"in {subject.calls} calls the memory grew by {growth / 1e6:.0f} MB")
 
 
 def check_concurrent_calls(subject: Subject) -> None:
@@ -222,17 +224,26 @@ def check_concurrent_calls(subject: Subject) -> None:
 
 
 def check_close_frees_memory(subject: Subject) -> None:
+    """A leak grows in every round; an allocator's heap may grow once for good, by 30 MB with ONNX Runtime, and the
+    least of a round says more than one cycle, after which pages go back or do not, by what lies beside them."""
     _open_and_close(subject)  # what a runtime allocates once
-    before = _memory_bytes()
-    for _ in range(CYCLES):
-        _open_and_close(subject)
-    _check_growth(f"in {CYCLES} times of opening and closing", before)
+    first = before = min(_open_and_close(subject) for _ in range(CYCLES))
+    for _ in range(ROUNDS):
+        after = min(_open_and_close(subject) for _ in range(CYCLES))
+        if after - before <= ALLOWED_GROWTH_BYTES:
+            return
+        before = after
+    raise ConformanceError(
+        f"in {ROUNDS * CYCLES} times of opening and closing the memory grew by {(after - first) / 1e6:.0f} MB"
+    )
 
 
-def _open_and_close(subject: Subject) -> None:
+def _open_and_close(subject: Subject) -> int:
+    """Bytes of memory after it."""
     engine = subject.open(subject.bundle)
     engine.infer(subject.images)
     engine.close()
+    return _memory_bytes()
 
 
 def check_corrupt_artifact(subject: Subject) -> None:
@@ -278,9 +289,3 @@ def _memory_bytes() -> int:
     if trim is not None:
         trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _check_growth(when: str, before_bytes: int) -> None:
-    growth = _memory_bytes() - before_bytes
-    if growth > ALLOWED_GROWTH_BYTES:
-        raise ConformanceError(f"{when} the memory grew by {growth / 1e6:.0f} MB")
