@@ -146,8 +146,8 @@ class TrainConfig(BaseModel):
         0, description="wsd_lr: the last epochs, in which the rate falls to min_lr"
     )
     # Training
-    optimizer: Literal["momentum", "sgd", "nesterov", "adamw", "lamb", "lion"] = "momentum"
-    momentum: Decay = Field(0.9, description="of momentum and nesterov")
+    optimizer: Literal["momentum", "sgd", "nesterov", "adamw", "lamb", "lion", "muon"] = "momentum"
+    momentum: Decay = Field(0.9, description="of momentum, nesterov and muon")
     beta: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = Field(
         (0.9, 0.999), description="of adamw, lamb and lion: averages of the gradient and of its square"
     )

@@ -1,8 +1,9 @@
 """The table of optimizers, and which parameters they decay.
 
 1. weight decay acts on kernels only: on batch norms and biases it does harm (He et al. 2019, "Bag of Tricks");
-2. with `custom_l2` the branches' kernels are left to the loss, so that nothing decays twice;
-3. the state that a resumed run needs has names of its own in a checkpoint.
+2. Muon alone sets the norm of the kernels it turns: nothing decays them;
+3. with `custom_l2` the branches' kernels are left to the loss, so that nothing decays twice;
+4. the state that a resumed run needs has names of its own in a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mindspore import nn
 
 from training.config import TrainConfig
 from training.decoupled import AdamW, Lamb, Lion
+from training.muon import Muon
 from training.schedules import learning_rates
 
 Groups = Sequence[dict[str, Any]]
@@ -55,6 +57,11 @@ def _lion(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimiz
     return Lion(groups, rates, config.beta)
 
 
+def _muon(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimizer:
+    turned = sum(_is_turned(parameter.name) for group in groups for parameter in group["params"])
+    return Muon(groups, rates, config.momentum, turned)
+
+
 OPTIMIZERS: dict[str, Kind] = {
     "momentum": Kind(_momentum, ("moments",)),
     "nesterov": Kind(_nesterov, ("accum", "stat")),
@@ -62,9 +69,11 @@ OPTIMIZERS: dict[str, Kind] = {
     "adamw": Kind(_adamw, ("moment1", "moment2")),
     "lamb": Kind(_lamb, ("moment1", "moment2")),
     "lion": Kind(_lion, ("moment1",)),
+    "muon": Kind(_muon, ("moments",)),
 }
 
-_BRANCH_KERNELS = ("branch_3x3.conv.weight", "branch_1x1.conv.weight")
+_BRANCH_KERNELS = ("branch_3x3.conv.weight", "branch_1x1.conv.weight")  # a batch norm of their own follows
+_STEM = "stages.0."
 
 
 def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn.Optimizer:
@@ -73,15 +82,26 @@ def optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn
 
 
 def groups(network: nn.Cell, config: TrainConfig) -> Groups:
-    """The trainable parameters, parted into decayed kernels and the rest; no group is empty."""
+    """The trainable parameters, parted into Muon's, decayed kernels and the rest, in this order; no group is empty."""
+    turned: list[ms.Parameter] = []
     decayed: list[ms.Parameter] = []
     plain: list[ms.Parameter] = []
     for name, parameter in network.parameters_and_names():
-        if parameter.requires_grad:
-            left_to_loss = config.custom_l2 and name.endswith(_BRANCH_KERNELS)
-            (decayed if parameter.ndim > 1 and not left_to_loss else plain).append(parameter)
-    parted = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in parted if group["params"]]
+        if not parameter.requires_grad:
+            continue
+        if config.optimizer == "muon" and _is_turned(name):
+            turned.append(parameter)
+        elif parameter.ndim > 1 and not (config.custom_l2 and name.endswith(_BRANCH_KERNELS)):
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    parted = ((turned, 0.0), (decayed, config.weight_decay), (plain, 0.0))
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in parted if parameters]
+
+
+def _is_turned(name: str) -> bool:
+    """Whether Muon turns this parameter: not the stem, which is no hidden layer, nor a kernel whose norm counts."""
+    return name.endswith(_BRANCH_KERNELS) and not name.startswith(_STEM)
 
 
 def state(updates: nn.Optimizer, config: TrainConfig) -> dict[str, ms.Parameter]:

@@ -50,7 +50,23 @@ def lion(p, g, rate, decay, state, t):
     return p - rate * (np.sign(0.7 * m + 0.3 * g) + decay * p)
 
 
-FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion)}
+def muon(p, g, rate, decay, state, t):
+    """What is no inner convolution; for those see `turned`."""
+    return nesterov(p, g, rate, decay, state, t)
+
+
+def turned(p, g, rate, state):
+    """By a decomposition: each singular value becomes what five times the iteration's polynomial makes of it."""
+    state["v"] = 0.8 * state.get("v", 0) + g
+    u, s, vt = np.linalg.svd((g + 0.8 * state["v"]).reshape(len(p), -1), full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert 0.6 < np.median(s) <= s.max() < 1.3, "roughly orthogonal"
+    return np.sqrt(len(s)) * p / np.linalg.norm(p) - rate * (u * s @ vt).reshape(p.shape)
+
+
+FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion, muon)}
 
 
 def test_every_optimizer_of_the_table_has_its_formula_here():
@@ -81,6 +97,46 @@ def test_an_optimizer_is_its_formula(name):
     for key, value in expected.items():
         np.testing.assert_allclose(getattr(network, key).asnumpy(), value, atol=2e-6, err_msg=key)
     assert int(updates.global_step.asnumpy()[0]) == STEPS
+
+
+def test_muon_turns_the_inner_kernels_and_moves_the_rest():
+    import mindspore as ms
+
+    from training import repvgg
+    from training.optimizers import groups, optimizer
+
+    rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Tiny", 3)
+    config = build(KEYS | {"optimizer": "muon"}, source="test")
+    updates = optimizer(network, config, STEPS)
+    expected = {p.name: p.asnumpy().astype(np.float64) for p in updates.parameters}
+    inner = names_of(groups(network, config)[0]["params"], network)
+    assert inner == {name for name in expected if name.endswith("conv.weight") and not name.startswith("stages.0.")}, (
+        "the stem's kernels are no hidden ones"
+    )
+    states = {name: {} for name in expected}
+    for t, rate in enumerate(RATES[:2], start=1):
+        gradients = {name: rng.normal(size=value.shape) for name, value in expected.items()}
+        updates(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in updates.parameters))
+        for name, p in expected.items():
+            if name in inner:
+                expected[name] = turned(p, gradients[name], rate, states[name])
+            else:
+                expected[name] = nesterov(p, gradients[name], rate, 0.05 * (p.ndim > 1), states[name], t)
+    for name, value in expected.items():
+        found = repvgg.weights(network)[name].asnumpy()
+        np.testing.assert_allclose(found, value, atol=2e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_muon_leaves_kernels_without_a_batch_norm_of_their_own_to_momentum():
+    from training import repvgg
+    from training.optimizers import groups
+
+    config = build({"optimizer": "muon"}, source="test")
+    for arch, kernels in (("QARepVGG-Tiny", {"branch_3x3"}), ("RepVGG-D2se", {"branch_3x3", "branch_1x1"})):
+        network = repvgg.build(arch, 3)
+        turned, decayed, plain = (group["params"] for group in groups(network, config))
+        assert {name.split(".")[3] for name in names_of(turned, network)} == kernels
+        assert len(turned) + len(decayed) + len(plain) == len(network.trainable_params())
 
 
 def names_of(parameters, network):

@@ -125,7 +125,7 @@ def test_half_precision_follows_float32_within_its_resolution(level, dynamic):
     assert int(step.loss_scale.overflows.asnumpy()) == 0
 
 
-@pytest.mark.parametrize("name", ["momentum", "nesterov", "sgd", "adamw", "lamb", "lion"])
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "sgd", "adamw", "lamb", "lion", "muon"])
 def test_every_optimizer_runs_with_everything_switched_on(name):
     everything = {"amp_level": "O1", "loss_scale": 64, "with_ema": True, "accumulate_steps": 2}
     keys = {"optimizer": name, "base_lr": 0.01, "clip_global_norm_value": 0.5}
