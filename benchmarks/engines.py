@@ -23,8 +23,8 @@ from onnx import shape_inference
 from benchmarks.serving import resident_mb
 from models.errors import ContractError
 from models.store import Bundle, open_bundle
-from service.engines import load_engine
 from service.engines.capabilities import CAPABILITIES
+from service.engines.table import load_engine
 from service.errors import ServiceError
 
 MATRIX = 2048  # rows, columns

@@ -24,8 +24,8 @@ import numpy as np
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
-from service.engines import load_engine
-from service.settings import usable_cpus
+from service.engines.table import load_engine
+from service.machine.limits import usable_cpus
 
 
 def in_threads(work: Callable[[Sequence[bytes]], None], photos: Sequence[bytes], threads: int) -> float:

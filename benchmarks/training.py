@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from statistics import median
 
-from training import device
 from training.config import TrainConfig, parse
 from training.errors import reporting_errors
+from training.run import device
 
 
 def measure(config: TrainConfig, steps: int, repeats: int) -> str:
     """Raises TrainingError, as a run would."""
-    from training.data import open_split, steps_per_epoch, train_batches
-    from training.loop import assemble
+    from training.data.pipeline import open_split, steps_per_epoch, train_batches
+    from training.run.loop import assemble
 
     images = open_split(config, "train")
     steps = min(steps, steps_per_epoch(images, config))

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from models.artifacts import choose
-from models.drafts import drafted
+from models.atomic import drafted
 from models.errors import BundleError
 from models.manifest import Artifact, Golden, Labels, Manifest, Precision, Slug, inside
 

@@ -23,7 +23,7 @@ from service.app import create_app
 from service.cli import VERBS, build_parser
 from service.settings import DEFAULTS, PLATFORM_VARIABLES, Settings, allowed, flag_name, variable_name
 from training import errors as training_errors
-from training.keys import TrainConfig
+from training.config.keys import TrainConfig
 
 TRAINING = Path(training_errors.__file__).parent
 COLUMNS = "100"  # of the texts of --help

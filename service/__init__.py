@@ -1,0 +1,1 @@
+"""The image-classification service; never imports training."""

@@ -7,7 +7,7 @@ errors) > KeyMiddleware > routes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,22 +18,21 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from service.api import page
-from service.api.fleet import Alone, Member
 from service.api.health import Probes
-from service.api.inference_v2 import InferenceV2
 from service.api.keys import KeyMiddleware
 from service.api.lifecycle import Lifecycle, LifecycleMiddleware
 from service.api.openapi import describe
+from service.api.processes import Processes, SingleProcess
+from service.api.protocols.v2 import InferenceV2
+from service.api.protocols.vertex import Vertex
 from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
-from service.api.vertex import Vertex
-from service.channel import Channel
 from service.engines.base import Engine
-from service.metrics import Metrics, program_version
+from service.observe.metrics import Metrics, program_version
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observe.tracing import Tracing
 
 
 def create_app(
@@ -41,19 +40,19 @@ def create_app(
     *,
     engine: Engine | None = None,
     registry: CollectorRegistry | None = None,
-    channel: Channel | None = None,
+    join: Callable[[Lifecycle, Metrics], Processes] = SingleProcess,
     open_first: bool = False,
     tracing: Tracing | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan opens the model in the background and drains it at the end.
 
-    `app.state.lifecycle` tells where it stands. Without `engine` the one of the settings is loaded, without
-    `registry` the metrics get their own. `channel`: to the supervisor, for one of several workers; `open_first`:
-    nothing is answered before the model is open, since others serve meanwhile. `tracing` is closed at the end.
+    `app.state.lifecycle` and `app.state.probes` tell where it stands. Without `engine`, the settings choose it; without
+    `registry`, the metrics get their own. `join` gives the processes that this one serves with. `open_first`: nothing
+    is answered before the model is open, because other processes serve meanwhile. `tracing` is closed at the end.
     """
     metrics = Metrics(registry or CollectorRegistry())
     lifecycle = Lifecycle(settings, metrics, engine)
-    fleet = Member(channel, lifecycle, metrics) if channel else Alone(lifecycle, metrics)
+    processes = join(lifecycle, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,12 +79,10 @@ def create_app(
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
     app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
-    probes = Probes(lifecycle, settings, fleet)
-    if channel:
-        channel.answer("why not alive", probes.why_not_alive)
+    app.state.probes = probes = Probes(lifecycle, settings, processes)
     # The first route of a path wins: those that Vertex AI names come first. Then what is asked for most.
     Vertex(lifecycle, settings, probes).add_to(app.router)
-    Endpoints(lifecycle, settings, fleet).add_to(app.router)
+    Endpoints(lifecycle, settings, processes).add_to(app.router)
     probes.add_to(app.router)
     InferenceV2(lifecycle, settings, probes).add_to(app.router)
     page.add_to(app.router)

@@ -70,3 +70,11 @@ class EngineUnavailable(ServiceError):
 
 class GoldenCheckFailed(ServiceError):
     """The serving engine's logits are not those of the training framework."""
+
+
+class UsageError(Exception):
+    """The arguments fit the syntax, but not what is there. The text names the argument."""
+
+
+class AddressUnavailable(Exception):
+    """The server cannot listen where it was told to, or none answers there. The text names the address and why."""

@@ -3,19 +3,15 @@
 1. a flag wins over its variable, the variable over what the platform sets, that over the default;
 2. an unknown REPVGG_ variable is an error that names the nearest known one;
 3. what Kubernetes injects for a Service named repvgg is ignored with one warning;
-4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key;
-5. a memory limit that the largest images may exceed is told with the way out.
+4. a wrong value is an error that names its flag or variable and what is allowed, and never shows a key.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import math
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -25,10 +21,6 @@ from service.errors import ConfigError
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
 ROUTE = r"^(/[^{}]*)?$"
-# Measured in the container with the shipped network: 85 to 93 MiB before the first image; 4.0 bytes a pixel while a
-# plain image is decoded, 8.0 for one with transparency, of 16 bits or to be turned.
-PROGRAM_BYTES = 100 * MEBIBYTE
-BYTES_A_PIXEL = 8
 # The settings that choose an engine, for every verb that opens one.
 ENGINE_FLAGS = (
     *("engine", "engine_python", "engine_provider", "lite_device", "lite_device_id"),
@@ -198,85 +190,3 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
             help=f"{field.description}{limits} (default {default}; {variable_name(name)})",
         )
-
-
-def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs this process can keep busy: the least of its affinity and its cgroup's quota, rounded up; at least 1.
-
-    `os.cpu_count()` knows neither; more threads than this only get each other throttled.
-    """
-    return max(1, min([affinity_cpus(), *(math.ceil(quota) for quota in cpu_quotas(root))]))
-
-
-def affinity_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
-    """The CPU quotas, in cores, of this process's cgroups and of their ancestors, versions 1 and 2."""
-    for version, folder in _cgroups("cpu", root):
-        quota = _quota_v1(folder) if version == 1 else _quota_v2(folder)
-        if quota is not None:
-            yield quota
-
-
-def memory_limits(root: Path = Path("/")) -> Iterator[int]:
-    """The memory limits, in bytes, of the same cgroups; version 1 has a huge one for none."""
-    for version, folder in _cgroups("memory", root):
-        limit = _read(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).strip()
-        if limit.isdigit():
-            yield int(limit)
-
-
-def memory_shortage(settings: Settings, root: Path = Path("/")) -> str | None:
-    """A sentence for people where the largest images that the settings allow may not fit into the memory limit.
-
-    The kernel then ends the process, which cannot say a word any more.
-    """
-    threads = settings.decode_threads or usable_cpus(root)
-    needed = PROGRAM_BYTES + threads * settings.max_image_pixels * BYTES_A_PIXEL
-    limit = min(memory_limits(root), default=needed)
-    if needed <= limit:
-        return None
-    return (
-        f"the memory limit is {limit >> 20} MiB, and decoding {threads} of the largest images at once takes up to "
-        f"{needed >> 20} MiB: the process may be killed without a word (exit code 137); raise the limit, or lower "
-        "max_image_pixels or decode_threads"
-    )
-
-
-def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
-    """Version and folder of this process's cgroups that may limit `controller`, and of their ancestors."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            version, mount = 2, root / "sys/fs/cgroup"
-        elif controller in controllers.split(","):
-            version, mount = 1, root / "sys/fs/cgroup" / controllers
-        else:
-            continue
-        # In a container the path may be the host's while the mount shows the container's own group as its root,
-        # so folders of the path that are not there are no error.
-        group = mount / path.lstrip("/")
-        for folder in (group, *group.parents):
-            yield version, folder
-            if folder == mount:
-                break
-
-
-def _quota_v2(group: Path) -> float | None:
-    quota, _, period = _read(group / "cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() else None
-
-
-def _quota_v1(group: Path) -> float | None:
-    quota, period = _read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us").strip()
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess, Training
 from models.store import sha256
-from training import device, sources, weights
+from training.deploy.versions import check_new
 from training.errors import CheckpointError, ConfigError, DataError, reporting_errors
-from training.sources import SOURCES
-from training.variants import VARIANTS, Variant
-from training.versions import check_new
+from training.network.variants import VARIANTS, Variant
+from training.run import device
+from training.weights import readers, sources
+from training.weights.sources import SOURCES
 
 if TYPE_CHECKING:
-    from training.repvgg import RepVGG
+    from training.network.repvgg import RepVGG
 
 IMAGENET_LABELS = Path(__file__).with_name("imagenet_labels.txt")
 
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         check_new(flags.out)
     print(device.prepare("CPU", 0))
-    from training import bundle, checkpoint, repvgg  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.deploy import bundle
+    from training.network import repvgg  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.run import checkpoint
 
     found, left_out = translated(flags.weights, source)
     deploy = flags.checkpoint is None
@@ -83,13 +86,14 @@ def read_labels(path: Path) -> list[str]:
 def translated(file: Path, source: sources.Source) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """A file of weights -> float32 weights by our names, and what it holds beside them. Raises CheckpointError."""
     if file.suffix == ".ckpt":
-        from training import checkpoint, ema
+        from training.network import ema
+        from training.run import checkpoint
 
         found = checkpoint.read(file)
         if source is SOURCES["own"] and any(name.startswith(ema.PREFIX) for name in found):
             found = checkpoint.network_weights(found)  # the averages, as evaluated and exported
     else:
-        found = weights.read(file)
+        found = readers.read(file)
     try:
         return sources.translate(found, source)
     except CheckpointError as error:
@@ -103,7 +107,7 @@ def network_of(
 
     Raises CheckpointError that names what does not fit, ConfigError for another number of classes.
     """
-    from training import checkpoint
+    from training.run import checkpoint
 
     if "classifier.bias" in found and len(found["classifier.bias"]) != num_classes:
         classes = len(found["classifier.bias"])
@@ -130,7 +134,7 @@ def _keys(spec: Preprocess) -> str:
 
 
 def _record(file: Path, title: str, labels: str) -> Training:
-    from training import bundle
+    from training.deploy import bundle
 
     return Training(
         dataset="ImageNet-1k" if labels == "imagenet" else f"the classes of {Path(labels).name}",
@@ -152,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="whose code wrote the weights; it decides their names and the preprocessing",
     )
-    parser.add_argument("--arch", metavar="NAME", required=True, help="a name of training.variants, RepVGG-A0 and on")
+    parser.add_argument(
+        "--arch", metavar="NAME", required=True, help="a name of training.network.variants, RepVGG-A0 and on"
+    )
     parser.add_argument(
         "--weights",
         type=Path,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from training import device
 from training.config import parse
 from training.errors import ConfigError, reporting_errors
+from training.run import device
 
 
 @reporting_errors
@@ -18,9 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = device.join(config.device_target, config.device_id)
     if place.leads:
         print(place.line)
-    from training.checkpoint import load_network
-    from training.data import open_split
-    from training.loop import evaluate_on
+    from training.data.pipeline import open_split
+    from training.run.checkpoint import load_network
+    from training.run.loop import evaluate_on
 
     images = open_split(config, "val")
     network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training import device
 from training.config import TrainConfig, parse
 from training.errors import ConfigError, reporting_errors
+from training.run import device
 
 FORMATS = ("MINDIR", "ONNX", "AIR")
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_bundle(
     config: TrainConfig, pretrained: Path, folder: Path, golden: Path | None, recipe: Path | None
 ) -> None:
-    from training.bundle import write
+    from training.deploy.bundle import write
 
     bundle = write(config, pretrained, folder, golden=golden, recipe=recipe)
     trained = bundle.manifest.training
@@ -80,7 +80,7 @@ def _write_bundle(
 def _write_files(
     config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, golden: Path | None
 ) -> None:
-    from training.bundle import write_files
+    from training.deploy.bundle import write_files
 
     for path in write_files(config, pretrained, formats, folder, golden=golden):
         print(f"{path}: {config.arch}, fused, {path.stat().st_size / 1e6:.2f} MB")

@@ -1,10 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are read and written whole, with errors that name them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from training.errors import TrainingError
+from training.errors import DataError, TrainingError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -22,3 +22,11 @@ def write_whole(path: Path, content: bytes) -> None:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read_whole(path: Path) -> bytes:
+    """Raises DataError that names the path."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """python -m training.infer --model FILE.mindir|FILE.onnx --input_path img_data --result_path FOLDER: .bin -> logits.
 
-What the Model Zoo's C++ program for Ascend 310 does; training.offline says what lies where.
+What the Model Zoo's C++ program for Ascend 310 does; training.deploy.offline says what lies where.
 
 1. each file of the input gets its result, the last batch too;
 2. a file of another size than the model takes is named, and then there are no results.
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from training.deploy.offline import RESULT_SUFFIX, SUFFIX, Engine, new_folder, read_floats, write_floats
 from training.errors import ConfigError, DataError, DeviceError, TrainingError, reporting_errors
-from training.offline import RESULT_SUFFIX, SUFFIX, Engine, new_folder, read_floats, write_floats
 
 # Suffix of the model -> module, imported late, and what installs its runtime.
 ENGINES = {
-    ".mindir": ("training.mindir_engine", "train"),
-    ".onnx": ("training.onnx_engine", "onnx"),
+    ".mindir": ("training.deploy.mindir_engine", "train"),
+    ".onnx": ("training.deploy.onnx_engine", "onnx"),
 }
 
 

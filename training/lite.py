@@ -29,10 +29,10 @@ from models.errors import BundleError
 from models.manifest import Artifact, Precision
 from models.store import Bundle, open_bundle, sha256
 from models.versions import write_version
+from training.deploy.versions import check_new
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
-from training.versions import check_new
 
-CONVERTER = Path(__file__).with_name("lite_converter.py")
+CONVERTER = Path(__file__).with_name("deploy") / "lite_converter.py"
 # Half precision on CPU (ONNX's reference evaluator and ONNX Runtime) was up to 0.0051 off the golden logits of
 # repvgg-tiny-cifar10, which lie between -3 and 9.5. A device that adds in another order gets ten times that.
 FP16_TOLERANCE = 0.05

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.deploy.offline import LABELS, RESULT_SUFFIX, read_floats, read_labels
 from training.errors import DataError, reporting_errors
-from training.offline import LABELS, RESULT_SUFFIX, read_floats, read_labels
 
 
 @reporting_errors

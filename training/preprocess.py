@@ -1,6 +1,6 @@
 """python -m training.preprocess --config RECIPE --data_url DATA --result_path FOLDER: the val split as .bin files.
 
-For machines that have no MindSpore, such as an Ascend 310 host; training.offline says what lies where.
+For machines that have no MindSpore, such as an Ascend 310 host; training.deploy.offline says what lies where.
 
 1. each file holds the very pixels that evaluation and the service give to the network;
 2. only a batch of images is in memory at a time.
@@ -15,9 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.config import TrainConfig, parse
-from training.data import Images, evaluation_batches, evaluation_spec, open_split
+from training.data.pipeline import Images, evaluation_batches, evaluation_spec, open_split
+from training.deploy.offline import IMAGES, LABELS, SUFFIX, new_folder, write_floats, write_labels
 from training.errors import reporting_errors
-from training.offline import IMAGES, LABELS, SUFFIX, new_folder, write_floats, write_labels
 
 
 @reporting_errors

@@ -34,14 +34,14 @@ from models.manifest import Accuracy, Artifact, FastPixels, Pixels, Precision, P
 from models.preprocess import images_in, preprocess
 from models.store import Bundle, open_bundle
 from models.versions import write_version
-from training import precisions
-from training.data import evaluation_batches
-from training.datasets import ImageFolder, Images, scan
+from training.data.datasets import ImageFolder, Images, scan
+from training.data.pipeline import evaluation_batches
+from training.deploy import precisions
+from training.deploy.offline import Engine
+from training.deploy.onnx_engine import open_engine
+from training.deploy.versions import check_new
 from training.errors import ConfigError, DataError, TrainingError, reporting_errors
-from training.offline import Engine
-from training.onnx_engine import open_engine
-from training.published import content
-from training.versions import check_new
+from training.files import read_whole
 
 FILES: dict[Precision, str] = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # bf16 has none
 BATCH = 32
@@ -149,7 +149,7 @@ def calibration_batches(folder: Path, count: int, spec: Preprocess) -> Iterator[
 
 def _tensor(path: Path, spec: Preprocess, pixels: Pixels = "exact") -> NDArray[np.float32]:
     try:
-        return preprocess(content(path), spec, pixels=pixels)
+        return preprocess(read_whole(path), spec, pixels=pixels)
     except ImageError as error:
         raise DataError(f"{path}: {error.detail}") from error
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from training import device, modelarts
 from training.config import parse
+from training.data import modelarts
 from training.errors import reporting_errors
+from training.run import device
 
 
 @reporting_errors
@@ -21,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = device.join(config.device_target, config.device_id)
     if place.leads:
         print(place.line)
-    from training.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
-    from training.loop import train
+    from training.run.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
+    from training.run.loop import train
 
     said = rehearse(config, place) if flags.dry_run else f"best checkpoint: {train(config, place=place)}"
     if place.leads:

@@ -31,11 +31,11 @@ from models.preprocess import preprocess
 from models.store import Bundle, open_bundle
 from models.topk import softmax
 from service.cli.bench import GRACE_S
-from service.cli.figures import Figures, summarise
-from service.cli.load import Plan, ask_once, run_load
-from service.cli.target import read_images
-from service.cli.wire import Broken
-from service.engines import load_engine
+from service.engines.table import load_engine
+from service.load.figures import Figures, summarise
+from service.load.generator import Plan, ask_once, run_load
+from service.load.target import read_images
+from service.load.wire import Broken
 from service.settings import Settings
 
 WARM_UP_SHARE = 0.1  # of a load, before its figures begin

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.cli.load import ask_once
-from service.cli.wire import Address, Broken, PreparedRequest, Reply
-from service.settings import usable_cpus
+from service.load.generator import ask_once
+from service.load.wire import Address, Broken, PreparedRequest, Reply
+from service.machine.limits import usable_cpus
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

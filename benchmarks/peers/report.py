@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from service.cli.figures import Figures
+from service.load.figures import Figures
 
 
 @dataclass

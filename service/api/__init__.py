@@ -1,1 +1,3 @@
-"""The HTTP edge: payloads in, answers and problem documents out. Everything below it knows no HTTP."""
+"""The HTTP edge: payloads in, answers and problem documents out; nothing below knows HTTP. `app` and
+`runtime` may enter.
+"""

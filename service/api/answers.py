@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import selection
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
-from service.classifier import Classified, Classifier, Fate, Image
+from service.classify.classifier import Classified, Classifier, Fate, Image
+from service.engines import selection
 
 
 async def classify_images(

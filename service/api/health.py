@@ -17,10 +17,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.fleet import Fleet
 from service.api.lifecycle import RETRY_WHILE_DRAINING_S, Lifecycle
 from service.api.openapi import HEALTH, operation_id
 from service.api.problems import Fault, fault_of
+from service.api.processes import Processes
 from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
 from service.settings import Settings
@@ -32,9 +32,9 @@ RETRY_WHILE_AWAY_S = 1.0
 
 
 class Probes:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, processes: Processes) -> None:
         self._lifecycle = lifecycle
-        self._fleet = fleet
+        self._processes = processes
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
@@ -75,7 +75,7 @@ class Probes:
 
     async def readyz(self, request: Request) -> Response:
         """May requests come? `?verbose` lists the checks."""
-        checks = self._checks() | await self._fleet.checks() if "verbose" in request.query_params else None
+        checks = self._checks() | await self._processes.checks() if "verbose" in request.query_params else None
         try:
             self._lifecycle.serving()
             self._refuse_while_draining()

@@ -24,10 +24,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import ContractError
-from service.classifier import Classifier
+from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0

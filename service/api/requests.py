@@ -27,10 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import Fault, fault_of, problem_response
 from service.errors import DeadlineExceeded
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.tracing import RequestTrace, Tracing
+    from service.observe.tracing import RequestTrace, Tracing
 
 Outcome = TypeVar("Outcome")
 

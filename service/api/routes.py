@@ -19,14 +19,14 @@ from starlette.responses import Response
 
 from models.manifest import Slug
 from service.api.answers import answer, choice_of, classify_images, served_model
-from service.api.fleet import Fleet
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
 from service.api.payloads import read_uploads
 from service.api.problems import RequestError
+from service.api.processes import Processes
 from service.api.requests import Exchange, read_in_time
 from service.api.schemas import ModelDescription, Speed
-from service.classifier import Classifier
+from service.classify.classifier import Classifier
 from service.settings import Settings
 
 DEFAULT_TOP_K = 5
@@ -42,10 +42,10 @@ class PlainRoute(APIRoute):
 
 
 class Endpoints:
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, processes: Processes) -> None:
         self._lifecycle = lifecycle
         self._settings = settings
-        self._fleet = fleet
+        self._processes = processes
 
     def add_to(self, router: APIRouter) -> None:
         plain: dict[str, Any] = {"methods": ["POST"], "route_class_override": PlainRoute}
@@ -76,7 +76,7 @@ class Endpoints:
     async def reload(self, request: Request) -> Response:
         """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
         version = read_version(request.query_params)
-        await self._fleet.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
+        await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
 
     def _describe(self, classifier: Classifier) -> Response:
@@ -95,7 +95,7 @@ class Endpoints:
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(await self._fleet.collector()), headers={"Content-Type": media_type})
+        return Response(encode(await self._processes.collector()), headers={"Content-Type": media_type})
 
 
 def read_top_k(query: Mapping[str, str], classes: int) -> int:

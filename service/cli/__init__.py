@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from service.cli import bench, classify, doctor, evaluate, inspect, serve
-from service.cli.console import Console
-from service.cli.exits import FAILURE, report
+from service.runtime.console import Console
+from service.runtime.exits import FAILURE, report
 
 
 class Verb(Protocol):

@@ -10,15 +10,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NoReturn
 
-from service import logs
-from service.cli.console import Console, UsageError
+from service.errors import UsageError
+from service.observe import logs
+from service.runtime.console import Console
 from service.settings import Settings, add_flags, load_settings, variable_name
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from service.cli.figures import Figures
-    from service.cli.load import Plan, Run
+    from service.load.figures import Figures
+    from service.load.generator import Plan, Run
 
 FLAGS = ("timeout_ms",)
 DEFAULT_DURATION_S, DEFAULT_WARM_UP_S = 10.0, 1.0
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.compare:
         return _compare(arguments, console)
     _check_can_write(arguments.histogram, arguments.save)
-    from service.cli.reports import describe
+    from service.load.reports import describe
 
     figures = _measure(arguments, settings, console)
     for warning in figures.warnings():
@@ -93,8 +94,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    from service.cli.figures import Figures
-    from service.cli.reports import compared, describe_both
+    from service.load.figures import Figures
+    from service.load.reports import compared, describe_both
 
     a, b = (Figures.read(path) for path in arguments.compare)
     for difference in a.differences(b):
@@ -117,9 +118,9 @@ def _check_can_write(histogram: Path | None, save: Path | None) -> None:
 
 
 def _measure(arguments: argparse.Namespace, settings: Settings, console: Console) -> Figures:
-    from service.cli.figures import summarise
-    from service.cli.load import Plan, run_load
-    from service.cli.target import check_server, prepare, read_images, read_url
+    from service.load.figures import summarise
+    from service.load.generator import Plan, run_load
+    from service.load.target import check_server, prepare, read_images, read_url
 
     address, target = read_url(arguments.url, settings.timeout_ms)
     images = read_images(arguments.files, settings.max_image_pixels)
@@ -159,8 +160,8 @@ def _show(bar: tqdm[NoReturn], run: Run, elapsed_s: float) -> None:
 
 
 def _drawn(figures: Figures, suffix: str) -> bytes:
-    from service.cli.histogram import page, png, shapes
-    from service.cli.reports import headline
+    from service.load.histogram import page, png, shapes
+    from service.load.reports import headline
 
     title = headline(figures)
     drawing = list(shapes(figures, title))

@@ -11,9 +11,10 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from service import logs
 from service.api.schemas import Result
-from service.cli.console import Console, UsageError
+from service.errors import UsageError
+from service.observe import logs
+from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
 DEFAULT_TOP_K = 5
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """-> 1 if any image failed, which keeps no other from being classified."""
-    from service.cli.images import find_images
+    from service.classify.files import find_images
 
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
@@ -51,12 +52,12 @@ async def _classify(
 ) -> int:
     """-> how many images failed."""
     from service.api.answers import result_of
-    from service.cli.images import classify_files, open_classifier, progress_bar
+    from service.classify.files import classify_files, open_classifier, progress_bar
 
     failed, numbers = 0, count()
     async with open_classifier(settings) as classifier:
         k = check_top_k(top_k, len(classifier.bundle.labels))
-        with progress_bar(len(paths), console) as bar:
+        with progress_bar(len(paths), console.err) as bar:
             async for path, fate in classify_files(classifier, paths, top_k=k, settings=settings):
                 result = result_of(next(numbers), path.name, fate)
                 failed += result.error is not None

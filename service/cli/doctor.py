@@ -12,18 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from models.errors import ContractError
-from service import logs
-from service.cli.console import AddressUnavailable, Console, UsageError
-from service.errors import ServiceError
+from service.errors import AddressUnavailable, ServiceError, UsageError
+from service.machine.limits import affinity_cpus, cpu_quotas, usable_cpus
+from service.observe import logs
+from service.runtime.console import Console
+from service.runtime.memory import memory_shortage
 from service.settings import (
     ENGINE_FLAGS,
     Settings,
     add_flags,
-    affinity_cpus,
-    cpu_quotas,
     load_settings,
-    memory_shortage,
-    usable_cpus,
 )
 
 FLAGS = ("model", *ENGINE_FLAGS, "pixels", "decode_threads", "max_image_pixels", "host", "port")
@@ -96,13 +94,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _system(_: Settings) -> Iterator[tuple[str, str]]:
-    from service.metrics import program_version
+    from service.observe.metrics import program_version
 
     yield OK, f"repvgg {program_version()}, Python {platform.python_version()}, {platform.platform()}"
 
 
 def _cpu(_: Settings) -> Iterator[tuple[str, str]]:
-    from service.engines.cpu import BF16, INT8, cpu_flags
+    from service.machine.features import BF16, INT8, cpu_flags
 
     flags = cpu_flags()
     fast = [name for name, needed in (("bf16", BF16), ("int8", INT8)) if needed & flags]
@@ -125,8 +123,8 @@ def _memory(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _engines(_: Settings) -> Iterator[tuple[str, str]]:
-    from service.engines import PACKAGES, how_to_install, is_installed
     from service.engines.capabilities import CAPABILITIES
+    from service.engines.table import PACKAGES, how_to_install, is_installed
 
     for name, package in PACKAGES.items():
         precisions = ", ".join(CAPABILITIES[name].precisions)
@@ -155,7 +153,7 @@ def _codecs(_: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _port(settings: Settings) -> Iterator[tuple[str, str]]:
-    from service.cli.listener import listen, url_of
+    from service.runtime.listener import listen, url_of
 
     with listen(settings.host, settings.port) as listener:
         yield OK, f"{url_of(listener)} is free"
@@ -163,7 +161,7 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
-    from service.selection import check_pixels, in_words, open_engine
+    from service.engines.selection import check_pixels, in_words, open_engine
 
     bundle = open_bundle(settings.model)
     artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in bundle.manifest.artifacts)

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 import json
 import logging
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import BundleError, ImageError
-from service import logs
-from service.cli.console import Console, UsageError
-from service.errors import ServiceError
-from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
+from models.errors import BundleError
+from service.errors import UsageError
+from service.observe import logs
+from service.runtime.console import Console
+from service.settings import ENGINE_FLAGS, add_flags, load_settings
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from service.classifier import Fate
-    from service.cli.calibration import Calibration, Scores
-    from service.cli.shards import Part, Shard
+    from service.evaluation.calibration import Calibration
+    from service.evaluation.shards import Part
 
 # The batch size has its public name below.
 FLAGS = (
@@ -35,23 +30,6 @@ FLAGS = (
     "decode_threads",
     "max_image_pixels",
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`top1` and `top5` are fractions of all `images`; the speed is that of the whole way, decoding included."""
-
-    images: int
-    top1: float
-    top5: float
-    images_per_second: float
-    engine: str
-    precision: str
-    pixels: str
-
-    @classmethod
-    def of(cls, result: Part) -> Evaluation:
-        return cls(**{field.name: getattr(result, field.name) for field in fields(cls)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Every image counts, the last batch too; one that cannot be decoded counts as wrong and is named on stderr."""
-    from service.cli import shards
+    from service.evaluation import shards
+    from service.evaluation.evaluate import evaluate
 
     _check(arguments)
     if arguments.merge:
@@ -84,7 +63,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
     shard = shards.Shard.parse(arguments.shard or "0/1")
-    result, scores = asyncio.run(_evaluate(settings, arguments.data, shard, console, _calibrates(arguments)))
+    work = evaluate(settings, arguments.data, shard, calibrates=_calibrates(arguments), stream=console.err)
+    result, scores = asyncio.run(work)
     calibration = scores.calibration() if scores else None
     _report(result, calibration, arguments, console)
     if scores and calibration and arguments.reliability_diagram:
@@ -129,7 +109,8 @@ def _write_temperature(calibration: Calibration, model: str, folder: Path) -> No
 
 
 def _report(result: Part, calibration: Calibration | None, arguments: argparse.Namespace, console: Console) -> None:
-    from service.cli.confusion import draw, table
+    from service.evaluation.confusion import draw, table
+    from service.evaluation.evaluate import Evaluation, describe
 
     evaluation = Evaluation.of(result)
     if arguments.confusion_matrix:
@@ -154,83 +135,3 @@ def _save(picture: Image.Image, flag: str, path: Path) -> None:
         picture.save(path)
     except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
         raise UsageError(f"{flag} {path} cannot be written: {error}") from error
-
-
-def describe(evaluation: Evaluation) -> str:
-    return (
-        f"{evaluation.images} images: top-1 {evaluation.top1:.2%}, top-5 {evaluation.top5:.2%}, "
-        f"{evaluation.images_per_second:.1f} images/s with {evaluation.engine} {evaluation.precision}"
-        f"{', fast pixels' if evaluation.pixels == 'fast' else ''}"
-    )
-
-
-def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
-    """Image -> the label that its folder names. Raises UsageError."""
-    from models.preprocess import images_in
-
-    if not folder.is_dir():
-        raise UsageError(f"--data {folder} is no folder")
-    images: dict[Path, str] = {}
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        name = class_folder.name
-        if name not in labels:
-            nearest = difflib.get_close_matches(name, labels, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{class_folder} is none of the bundle's {len(labels)} classes; the nearest is {nearest}")
-        images |= dict.fromkeys(sorted(images_in(class_folder)), name)
-    if not images:
-        raise UsageError(f"--data {folder} holds no images: they belong into one folder a class, FOLDER/<class>/*.jpg")
-    return images
-
-
-async def _evaluate(
-    settings: Settings, folder: Path, shard: Shard, console: Console, calibrates: bool
-) -> tuple[Part, Scores | None]:
-    """With the scores of all classes if it `calibrates`; an image that cannot be decoded has none.
-
-    Raises ServiceError if the engine fails on an image: the figures would be wrong.
-    """
-    from service.classifier import Classified
-    from service.cli.calibration import Scores
-    from service.cli.images import classify_files, open_classifier, progress_bar
-    from service.cli.shards import Part
-
-    right_in_5, counts = 0, Counter[tuple[str, str | None]]()
-    async with open_classifier(settings, measuring=True) as classifier:
-        labels = classifier.bundle.labels
-        truths = find_classes(folder, labels)
-        mine = shard.of(truths)
-        scores = Scores(len(labels), classifier.bundle.manifest.temperature) if calibrates else None
-        most = len(labels) if calibrates else min(5, len(labels))
-        started = time.perf_counter()
-        with progress_bar(len(mine), console) as bar:
-            async for path, fate in classify_files(classifier, mine, top_k=most, settings=settings):
-                answers = answers_of(fate)
-                right_in_5 += truths[path] in answers[:5]
-                if scores and isinstance(fate, Classified):
-                    scores.add(truths[path], fate.predictions)
-                counts[truths[path], answers[0] if answers else None] += 1
-                if isinstance(fate, ImageError):
-                    bar.write(f"{path}: counts as wrong: {fate.detail}", file=console.err)
-                bar.update()
-        seconds = time.perf_counter() - started
-    manifest = classifier.bundle.manifest
-    part = Part(
-        shard=shard,
-        model=f"{manifest.name}/{manifest.version}",
-        engine=classifier.engine.name,
-        precision=classifier.engine.precision,
-        pixels=settings.pixels,
-        images=len(mine),
-        right_in_5=right_in_5,
-        images_per_second=len(mine) / seconds,
-        labels=list(labels),
-        counts=[(truth, answer, times) for (truth, answer), times in counts.items()],
-    )
-    return part, scores
-
-
-def answers_of(fate: Fate) -> list[str]:
-    """The best labels, the best first; none for an image that cannot be decoded. Raises ServiceError."""
-    if isinstance(fate, ServiceError):
-        raise fate
-    return [] if isinstance(fate, ImageError) else [prediction.label for prediction in fate.predictions]

@@ -8,9 +8,9 @@ import logging
 
 from models.manifest import Manifest
 from models.store import Bundle, open_bundle
-from service import logs
 from service.cli import verify
-from service.cli.console import Console
+from service.observe import logs
+from service.runtime.console import Console
 from service.settings import load_settings
 
 

@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
-from pathlib import Path
 
 from models import golden
-from models.manifest import Preprocess
-from models.preprocess import images_in, preprocess
 from models.store import open_bundle
-from service.capacity import Impossible, Measured, Plan, plan
-from service.cli.console import Console, UsageError
-from service.selection import engine_slots, engine_threads, open_engine
+from service.classify.tuning import Tuning
+from service.errors import UsageError
+from service.load.capacity import Impossible, Measured, Plan, plan
+from service.load.pod import held_bytes, measure
+from service.runtime.console import Console
 from service.settings import Settings
-from service.tuning import Tuning, tune
-
-MOST_PHOTOS = 32
-ROUNDS = 3
-# Pillow keeps an RGB image in four bytes a pixel.
-BYTES_PER_PIXEL = 4
 
 
 def run(arguments: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Raises UsageError, and what opening bundle and engine raises."""
     deadline_s = arguments.deadline_ms / 1000
     bundle = open_bundle(settings.model)
-    photos = _photos(arguments.photos or (bundle.folder / golden.FILE).parent)
-    engine, _ = open_engine(bundle, settings)
-    name = f"{bundle.manifest.name} {bundle.manifest.version} with {engine.name} {engine.precision} on {engine.device}"
+    photos = arguments.photos or (bundle.folder / golden.FILE).parent
+    name, tuning, measured = measure(bundle, photos, settings, deadline_s)
     try:
-        tuning = tune(engine, engine_slots(engine.name, settings), settings.max_batch_size, deadline_s)
-        decode_s = _decode_s(photos, bundle.manifest.preprocess)
-    finally:
-        engine.close()
-    measured = Measured(
-        cpus=engine_threads(settings),
-        decode_s=decode_s,
-        alone_s=tuning.batch_s[1],
-        image_s=tuning.image_s,
-        shares_cpus=settings.engine_provider == settings.lite_device == "cpu",
-        resident_bytes=_resident_bytes(),
-    )
-    try:
-        found = plan(measured, _held_bytes(settings), rate=arguments.rate, deadline_s=deadline_s)
+        found = plan(measured, held_bytes(settings), rate=arguments.rate, deadline_s=deadline_s)
     except Impossible as error:
         raise UsageError(f"--deadline-ms: {error}") from error
     if arguments.json:
@@ -59,35 +35,6 @@ def run(arguments: argparse.Namespace, settings: Settings, console: Console) -> 
         for topic, text in _describe(tuning, measured, found, arguments):
             print(f"{topic:<9} {text}", file=console.out)
     return 0
-
-
-def _photos(folder: Path) -> list[bytes]:
-    photos = [path.read_bytes() for path in islice(sorted(images_in(folder)), MOST_PHOTOS)]
-    if not photos:
-        raise UsageError(f"--photos {folder} holds no images")
-    return photos
-
-
-def _decode_s(photos: list[bytes], spec: Preprocess) -> float:
-    """Of one photo on one CPU, in the fastest round: other work on the machine can only slow it down."""
-    rounds_s = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for encoded in photos:
-            preprocess(encoded, spec)
-        rounds_s.append(time.perf_counter() - started)
-    return min(rounds_s) / len(photos)
-
-
-def _resident_bytes() -> int:
-    """At its peak, with a process that hosted the engine. Linux counts in KiB."""
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) << 10
-
-
-def _held_bytes(settings: Settings) -> int:
-    """The queue and the kept answers when full, and a largest image that is decoded on each CPU."""
-    decoding = engine_threads(settings) * settings.max_image_pixels * BYTES_PER_PIXEL
-    return settings.max_queue_bytes + settings.cache_bytes + decoding
 
 
 def _describe(

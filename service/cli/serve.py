@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 
-from service import logs
-from service.cli.console import Console
-from service.cli.listener import listen
-from service.settings import add_flags, load_settings, memory_shortage
+from service.observe import logs
+from service.runtime.console import Console
+from service.runtime.listener import listen
+from service.runtime.memory import memory_shortage
+from service.settings import add_flags, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             log.warning("%s", warning)
     with listen(settings.host, settings.port) as listener:
         if settings.workers > 1:
-            from service.cli.supervisor import supervise
+            from service.runtime.supervisor import supervise
 
             return supervise(settings, listener)
-        from service.cli.server import serve  # the web framework: not before it is needed
+        from service.runtime.server import serve  # the web framework: not before it is needed
 
         serve(settings, listener)
     return 0

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from models.store import Bundle
-from service.cli.console import Console, UsageError
-from service.errors import EngineUnavailable, GoldenCheckFailed
+from service.errors import EngineUnavailable, GoldenCheckFailed, UsageError
+from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, Settings, add_flags
 
 if TYPE_CHECKING:
-    from service.conformance import Row
+    from service.engines.conformance import Row
 
 FLAGS = tuple(name for name in ENGINE_FLAGS if name != "precision")  # all of them are tried
 # Images at once, where nothing else is said.
@@ -53,9 +53,9 @@ def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, 
 
 
 def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
-    from service import conformance
+    from service.engines import conformance
     from service.engines.capabilities import CAPABILITIES
-    from service.selection import engine_options, engine_threads
+    from service.engines.selection import engine_options, engine_threads
 
     with_artifacts = [name for name, able in CAPABILITIES.items() if able.formats]
     engines = with_artifacts if settings.engine == "auto" else [settings.engine]

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Precision
+from service.engines.backoff import PATIENCE, Patience
 from service.engines.base import Engine
 from service.errors import NotReady
-from service.patience import PATIENCE, Patience
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax
 from service.app import create_app
-from service.engines import load_engine
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
+from service.engines.table import load_engine
 from service.settings import Settings
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"
@@ -43,7 +43,7 @@ def mindspore():
     """Set up for CPU; some versions warn of their own deprecated parts when imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from training import device
+        from training.run import device
 
         device.prepare("CPU", 0)
         import mindspore
@@ -76,7 +76,7 @@ def post(client, path):
 
 
 def test_training_evaluates_and_the_service_infers_bit_identical_tensors(mindspore, photos, shipped, serving):
-    from training.data import evaluation_batches, scan
+    from training.data.pipeline import evaluation_batches, scan
 
     folder = scan(photos, 1)
     evaluated = next(evaluation_batches(folder, shipped.manifest.preprocess, len(folder), 2)).images
@@ -95,8 +95,8 @@ def test_training_evaluates_and_the_service_infers_bit_identical_tensors(mindspo
 
 
 def test_the_same_files_of_a_folder_count_as_images_in_training_and_in_the_service(tmp_path):
-    from service.cli.evaluate import find_classes
-    from training.data import scan
+    from service.evaluation.evaluate import find_classes
+    from training.data.pipeline import scan
 
     names = ["cat/1.jpg", "cat/2.JFIF", "cat/more/3.webp", "dog/4.apng"]
     for name in [*names, "cat/.5.jpg", "cat/.cache/6.jpg", "cat/notes.txt", ".git/7.jpg"]:

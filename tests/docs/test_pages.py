@@ -51,11 +51,11 @@ NOT_RUN = {
     "make sbom": "it needs a container engine; tests/images makes one by podman",
     "make test": "it runs all tests, these too",
     "--engine-provider cuda": "it needs an NVIDIA card",
-    "--precision bf16": "it needs a CPU that has bf16; tests/service/engines/test_openvino.py where there is one",
+    "--precision bf16": "it needs a CPU with bf16; tests/service/engines/runtimes/test_openvino.py where there is one",
     "ascend310": "it needs an Ascend 310 and CANN",
     "converter_lite": "it needs the vendor's MindSpore Lite",
     "--worker_num=8": "it needs eight devices",
-    "--worker_num=2": "tests/training/test_ranks.py trains by it",
+    "--worker_num=2": "tests/training/run/test_ranks.py trains by it",
     "training/scripts/": "tests/training/test_scripts.py runs all five on CPU",
     "training.export --config RECIPE": "tests/training/test_scripts.py exports by it",
     "training.convert": "it needs published weights; tests/training/test_convert.py converts random ones",
@@ -64,14 +64,14 @@ NOT_RUN = {
     "setup.py lite": "it installs; tests/test_setup.py",
     "repvgg-tiny-lite": "it needs a Python 3.7; tests/training/test_lite.py and tests/e2e/test_engine_process.py",
     "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/test_verify.py",
-    "evaluate --merge": "its parts come from a cluster; tests/service/cli/test_shards.py",
+    "evaluate --merge": "its parts come from a cluster; tests/service/evaluation/test_shards.py",
 }
 # What such a command is given besides, to be over sooner.
 SHORTER = {
     "bench --url": "--duration 0.3 --warm-up 0.1",
     "inspect --verify --engine": "--calls 3 --max-batch-size 2",
     "training.train": "--epochs 1 --warmup_length 1 --batch_size 8",
-    "training.data": "--batch_size 8",
+    "training.data.pipeline": "--batch_size 8",
 }
 # What such a command must say.
 SAYS = {

@@ -19,7 +19,7 @@ from service.api.problems import CODES
 from service.app import create_app
 from service.cli import VERBS
 from service.settings import Settings, flag_name, variable_name
-from training.keys import TrainConfig
+from training.config.keys import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 # What a browser fetches by itself.
@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_the_log() -> None:
 def test_the_migration_table_has_every_key_script_and_flag_of_the_seed() -> None:
     first_cells = re.findall(r"^\| (.*?) \|", (ROOT / "docs/migration.md").read_text(), re.MULTILINE)
     named = {word for cell in first_cells for code in re.findall(r"`(.*?)`", cell) for word in code.split()}
-    seed = yaml.safe_load((ROOT / "tests/training/seed.yaml").read_text())
+    seed = yaml.safe_load((ROOT / "tests/training/config/seed.yaml").read_text())
     assert set(seed) <= named
     assert set(seed) <= set(TrainConfig.model_fields)
     assert {script.name for script in (ROOT / "training/scripts").glob("run_*.sh")} <= named

@@ -16,7 +16,7 @@ import pytest
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
-from service.engines.onnxruntime import OnnxRuntimeEngine
+from service.engines.runtimes.onnxruntime import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
     from conftest import DrawImage, Server

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.cli.connections import LINGER_S
+from service.runtime.connections import LINGER_S
 
 if TYPE_CHECKING:
     from conftest import Server

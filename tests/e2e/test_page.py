@@ -19,8 +19,8 @@ import uvicorn
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from service.app import create_app
-from service.cli.listener import listen, url_of
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
+from service.runtime.listener import listen, url_of
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from benchmarks.peers.__main__ import Effort, expected, main, measure
 from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, requirements
 from benchmarks.peers.report import Turn, tables
 from models.store import open_bundle
-from service.cli.figures import summarise
-from service.cli.load import Plan, Run, Sample, ask_once
-from service.cli.wire import Address
+from service.load.figures import summarise
+from service.load.generator import Plan, Run, Sample, ask_once
+from service.load.wire import Address
 
 FASTAPI = [sys.executable, "-m", "benchmarks.peers.servers.with_fastapi"]  # its packages are here, the others' are not
 SETTINGS = {"WORKERS": 1, "THREADS": 1}

@@ -228,10 +228,10 @@ def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[...
 
 STUCK = """
 import sys, threading
-from service import logs
-from service.cli.listener import listen
-from service.cli.server import serve
-from service.engines.fake import FakeEngine
+from service.observe import logs
+from service.runtime.listener import listen
+from service.runtime.server import serve
+from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 def stick(images):

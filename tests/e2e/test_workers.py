@@ -143,7 +143,8 @@ def test_workers_end_when_the_supervisor_is_killed(crew: Server, wait_until: Cal
 
 IMPATIENT = """
 import sys
-from service.cli import main, worker
+from service.cli import main
+from service.runtime import worker_handle as worker
 worker.WATCH_EVERY_S, worker.STUCK_AFTER_S = 0.1, 1.0
 sys.exit(main(["serve", "--engine", "onnxruntime", "--workers", "2", "--port", "0", *sys.argv[1:]]))
 """

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli.server import LINGER_S
+from service.runtime.server import LINGER_S
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -85,7 +85,11 @@ async def seen_in_a_pod(cluster: Cluster, *commands: list[str]) -> list[str]:
 
 
 def test_a_pod_may_do_nothing_but_listen(cluster: Cluster) -> None:
-    ask_service = ["python", "-c", "from service.settings import *; print(usable_cpus(), min(memory_limits()) >> 20)"]
+    ask_service = [
+        "python",
+        "-c",
+        "from service.machine.limits import *; print(usable_cpus(), min(memory_limits()) >> 20)",
+    ]
     looks = ["cat", "/proc/1/status"], ["cat", "/proc/mounts"], ask_service
     status, mounts, limits = asyncio.run(seen_in_a_pod(cluster, *looks))
     facts = dict(re.findall(r"^(\w+):\t(.+)$", status, re.MULTILINE))

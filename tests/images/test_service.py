@@ -56,7 +56,7 @@ def test_it_classifies_read_only_without_capabilities_as_nobody_in_particular(st
     assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert container.run("touch", "/opt/repvgg/mark").returncode != 0
-    assert container.run("python", "-c", "from service.settings import *; print(usable_cpus())").stdout == "1\n"
+    assert container.run("python", "-c", "from service.machine.limits import *; print(usable_cpus())").stdout == "1\n"
 
 
 def test_sigterm_drains_and_the_container_ends_with_0(start: Callable[..., Container]) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 import service
 from service.cli import main
-from training import config
+from training.config import command_line
 
 ROOT = Path(service.__file__).parents[1]
 
@@ -77,7 +77,7 @@ def test_the_training_jobs_say_what_training_understands_and_both_the_same() -> 
     assert spec["runPolicy"]["schedulingPolicy"]["minAvailable"] == spec["replicaSpecs"]["Worker"]["replicas"]
     words = [word.replace("/app/", f"{ROOT}/") for word in ours["command"]]
     launcher, flags = words[: words.index("python")], words[words.index("training.train") + 1 :]
-    trained = config.parse(flags, prog="training.train", description="")[0]
+    trained = command_line.parse(flags, prog="training.train", description="")[0]
     cards = int(ours["resources"]["limits"]["huawei.com/Ascend910"])
     assert {f"--worker_num={cards}", f"--local_worker_num={cards}", "--join=True"} <= set(launcher)
     assert (trained.device_target, trained.data_url, trained.save_dir) == ("Ascend", "/data", Path("/runs"))

@@ -21,7 +21,7 @@ from kubernetes_validate.utils import all_versions
 import service
 from service.app import create_app
 from service.cli import build_parser
-from service.cli.server import LINGER_S
+from service.runtime.server import LINGER_S
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:

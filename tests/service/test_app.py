@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from service.app import create_app
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 

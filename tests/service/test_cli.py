@@ -12,9 +12,8 @@ import pytest
 import service
 from models.errors import BundleError
 from service.cli import VERBS, main
-from service.cli.console import AddressUnavailable, UsageError
-from service.cli.exits import EXIT_CODES
-from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
+from service.errors import AddressUnavailable, ConfigError, EngineUnavailable, GoldenCheckFailed, UsageError
+from service.runtime.exits import EXIT_CODES
 
 ROOT = Path(service.__file__).parents[1]
 HEAVY = ("fastapi", "starlette", "uvicorn", "onnxruntime", "openvino", "mindspore", "numpy", "PIL")

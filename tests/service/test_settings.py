@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,11 +11,8 @@ from service.settings import (
     Settings,
     add_flags,
     allowed,
-    cpu_quotas,
     flag_name,
     load_settings,
-    memory_shortage,
-    usable_cpus,
     variable_name,
 )
 
@@ -151,91 +146,3 @@ def test_any_text_is_a_setting_or_a_config_error(value: str, name: str) -> None:
     else:
         text = settings.model_dump_json()
     assert name in text.lower()
-
-
-# --- CPUs -----------------------------------------------------------------------------------------------------------
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "quotas"),
-    [
-        ({}, []),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, []),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, [1.5]),
-        # A pod's quota on the parent of the container's group.
-        (
-            {
-                "proc/self/cgroup": "0::/pod/main\n",
-                "sys/fs/cgroup/pod/main/cpu.max": "max 100000\n",
-                "sys/fs/cgroup/pod/cpu.max": "50000 100000\n",
-            },
-            [0.5],
-        ),
-        # Docker on version 1: the path is the host's, the mount shows the container's group as its root.
-        (
-            {
-                "proc/self/cgroup": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n0::/\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "300000\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-            },
-            [3.0],
-        ),
-        (
-            {
-                "proc/self/cgroup": "1:cpu:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            [],
-        ),
-    ],
-)
-def test_the_quota_is_read_from_both_versions_of_cgroups(
-    tmp_path: Path, files: dict[str, str], quotas: list[float]
-) -> None:
-    assert list(cpu_quotas(write(tmp_path, files))) == quotas
-
-
-def test_the_usable_cpus_are_the_least_of_affinity_and_quota_and_at_least_one(tmp_path: Path) -> None:
-    assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
-    write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "10000 100000\n"})
-    assert usable_cpus(tmp_path) == 1
-    write(tmp_path, {"sys/fs/cgroup/cpu.max": "100000000 100000\n"})
-    assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"proc/self/cgroup": "0::/pod/main\n", "sys/fs/cgroup/pod/memory.max": "268435456\n"},
-        {"proc/self/cgroup": "4:memory:/docker/abc\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n"},
-    ],
-)
-def test_a_memory_limit_that_the_largest_images_may_exceed_is_told_with_the_way_out(
-    tmp_path: Path, files: dict[str, str]
-) -> None:
-    write(tmp_path, files)
-    told = memory_shortage(Settings(decode_threads=2), tmp_path)
-    assert told is not None
-    assert "the memory limit is 256 MiB, and decoding 2 of the largest images at once takes up to 862 MiB" in told
-    assert "lower max_image_pixels or decode_threads" in told
-    assert memory_shortage(Settings(decode_threads=1, max_image_pixels=10_000_000), tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {},
-        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"},
-        {"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
-    ],
-)
-def test_without_a_memory_limit_there_is_nothing_to_tell(tmp_path: Path, files: dict[str, str]) -> None:
-    assert memory_shortage(Settings(), write(tmp_path, files)) is None

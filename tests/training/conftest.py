@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import device
+from training.run import device
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import convert, sources
+from training import convert
 from training.errors import CheckpointError, ConfigError, DataError
-from training.variants import VARIANTS
+from training.network.variants import VARIANTS
+from training.weights import sources
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = [name for name in VARIANTS if name.startswith("RepVGG-") and name != "RepVGG-Tiny"]
@@ -498,8 +499,10 @@ def test_a_checkpoint_is_evaluated_and_exported_to_the_bundle_that_the_weights_b
 ):
     from models import golden
     from models.store import open_bundle
-    from training import checkpoint, export, repvgg
     from training import eval as evaluation
+    from training import export
+    from training.network import repvgg
+    from training.run import checkpoint
 
     weights = official_weights(write_file, tmp_path, 2)
     start, direct, again = (str(tmp_path / name) for name in ("start.ckpt", "direct/1", "again/1"))

@@ -26,7 +26,8 @@ def train_form(cpu, tmp_path_factory):
     """A checkpoint of random weights, with statistics in its batch norms that a wrong fuse would show."""
     import mindspore as ms
 
-    from training import checkpoint, repvgg
+    from training.network import repvgg
+    from training.run import checkpoint
 
     path = tmp_path_factory.mktemp("weights") / "train.ckpt"
     network = repvgg.build("RepVGG-Tiny", 6)
@@ -43,7 +44,7 @@ def test_files_are_named_by_the_architecture_and_give_the_logits_of_the_train_fo
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    from training.checkpoint import load_network
+    from training.run.checkpoint import load_network
 
     old = tmp_path / "RepVGG-Tiny.onnx"
     old.write_text("an older file")
@@ -65,7 +66,8 @@ def test_files_are_named_by_the_architecture_and_give_the_logits_of_the_train_fo
 def test_without_a_format_it_is_mindir_in_the_current_folder_and_a_deploy_form_will_do(
     train_form, tmp_path, monkeypatch
 ):
-    from training import checkpoint, repvgg
+    from training.network import repvgg
+    from training.run import checkpoint
 
     deploy = checkpoint.load_network(train_form, "RepVGG-Tiny", 6, deploy=True)
     checkpoint.save(tmp_path / "deploy.ckpt", repvgg.weights(deploy), {})
@@ -98,7 +100,7 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(train_form, tmp_path
 
 
 def test_every_format_that_can_be_asked_for_has_an_exporter(cpu):
-    from training.bundle import EXPORTERS
+    from training.deploy.bundle import EXPORTERS
 
     assert tuple(EXPORTERS) == export.FORMATS
 
@@ -111,7 +113,7 @@ def test_an_unknown_format_is_a_usage_error(capsys):
 
 
 def test_the_commit_is_what_an_image_says_else_gits_and_unknown_without_git(cpu, monkeypatch):
-    from training.bundle import git_commit
+    from training.deploy.bundle import git_commit
 
     monkeypatch.setenv("SOURCE_COMMIT", "0123abc")
     assert git_commit() == "0123abc"

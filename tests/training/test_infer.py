@@ -8,7 +8,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from models.store import find_bundle
-from training import infer, offline
+from training import infer
+from training.deploy import offline
 
 SHIPPED = find_bundle("repvgg-tiny-cifar10")
 

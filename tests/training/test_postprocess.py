@@ -30,8 +30,8 @@ def run(results):
 
 @pytest.mark.usefixtures("cpu")
 def test_every_image_counts_as_evaluation_counts_it(results, capsys):
-    from training.data import Batch
-    from training.step import evaluate
+    from training.data.pipeline import Batch
+    from training.run.step import evaluate
 
     assert run(results) == 0
     assert capsys.readouterr().out == "images: 4\nTop1 acc: 0.2500\nTop5 acc: 0.5000\n"

@@ -13,7 +13,7 @@ from PIL import Image
 from models.manifest import MIN_LARGE_PHOTOS
 from models.preprocess import preprocess
 from models.store import open_bundle
-from training.onnx_engine import open_engine
+from training.deploy.onnx_engine import open_engine
 from training.quantize import main
 
 ROOT = Path(__file__).parents[2]

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from training.config import build, parse, read_yaml
-from training.data import evaluation_spec
-from training.sources import SOURCES
-from training.variants import VARIANTS
+from training.config import build, parse
+from training.config.command_line import read_yaml
+from training.data.pipeline import evaluation_spec
+from training.network.variants import VARIANTS
+from training.weights.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 IMAGENET = [path for path in ALL if path.stem.endswith("_imagenet")]
-SEED = Path(__file__).with_name("seed.yaml")
+SEED = Path(__file__).parent / "config" / "seed.yaml"
 # Nobody published a figure for these; of QARepVGG the recipes are those whose figures or log we could read.
 WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny"}
 QAREPVGG = {"QARepVGG-A0", "QARepVGG-B0"}

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 

@@ -12,9 +12,9 @@ from models.topk import Prediction
 from service.api.answers import answer, cache_status, note_timings
 from service.api.payloads import Upload
 from service.api.requests import Exchange
-from service.classifier import Classified, Fate, Timings
+from service.classify.classifier import Classified, Fate, Timings
+from service.classify.deduplication import Source
 from service.errors import EngineFailed, Overloaded
-from service.sharing import Source
 
 CAT = Classified([Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4), "miss")
 BAD = ImageError("undecodable_image", "not a readable image")

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from service.api.health import Probes
 from service.api.requests import Exchange
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ def test_an_engine_that_is_stuck_is_not_alive(busy_s: float, timeout_ms: int, al
     batcher = SimpleNamespace(longest_running_s=busy_s, engine_away_s=0.0)
     lifecycle = SimpleNamespace(classifier=SimpleNamespace(batcher=batcher))
     request = Request({"type": "http", "state": {"exchange": Exchange("r", "/livez", 0.0, lambda: 0.0)}})
-    reply = asyncio.run(Probes(lifecycle, Settings(timeout_ms=timeout_ms), fleet=None).livez(request))
+    reply = asyncio.run(Probes(lifecycle, Settings(timeout_ms=timeout_ms), processes=None).livez(request))
     assert reply.status_code == (200 if alive else 500)
     assert alive or b"busy with one batch for 31 s" in reply.body

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from models.errors import BundleError
 from models.store import MANIFEST, sha256
 from service.api.lifecycle import Lifecycle
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect
 from service.api.problems import INTERNAL
 from service.api.requests import CLIENT_LEFT, RequestMiddleware, while_connected
 from service.app import create_app
-from service.engines.fake import FakeEngine
-from service.metrics import Metrics
+from service.engines.runtimes.fake import FakeEngine
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 if TYPE_CHECKING:

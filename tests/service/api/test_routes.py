@@ -19,7 +19,7 @@ from models.store import open_bundle
 from models.topk import softmax, top_k
 from service.api.routes import read_timeout_ms, read_top_k
 from service.app import create_app
-from service.engines.fake import FakeEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 if TYPE_CHECKING:

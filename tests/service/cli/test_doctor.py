@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import features
 
-from service.engines import PACKAGES
-from service.settings import usable_cpus
+from service.engines.table import PACKAGES
+from service.machine.limits import usable_cpus
 
 
 @pytest.fixture

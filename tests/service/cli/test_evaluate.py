@@ -10,9 +10,9 @@ from PIL import Image
 
 from models.errors import ImageError
 from models.topk import Prediction
-from service.classifier import Classified, Timings
-from service.cli.evaluate import answers_of
+from service.classify.classifier import Classified, Timings
 from service.errors import EngineFailed
+from service.evaluation.evaluate import answers_of
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.settings import Settings, usable_cpus
+from service.machine.limits import usable_cpus
+from service.settings import Settings
 
 
 @pytest.fixture

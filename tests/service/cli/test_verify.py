@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.cli.verify import line
-from service.conformance import Row
+from service.engines.conformance import Row
 
 
 def test_a_line_for_each_engine_and_precision(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:

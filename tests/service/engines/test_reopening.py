@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.engines.backoff import Patience
 from service.engines.base import Engine, RestartableEngine
-from service.engines.fake import FakeEngine
 from service.engines.reopening import ReopeningEngine
+from service.engines.runtimes.fake import FakeEngine
 from service.errors import NotReady
-from service.patience import Patience
 
 PIXELS: NDArray[np.float32] = np.ones((1, 3, 4, 4), np.float32)
 SOON = Patience(first_delay_s=0.01, longest_delay_s=0.02)

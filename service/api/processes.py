@@ -1,0 +1,40 @@
+"""The processes that serve on this port: a single one here; `runtime.worker` has several workers of one supervisor.
+
+Whichever process a request reaches, metrics are those of all, and a reload reaches all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from prometheus_client.registry import Collector
+
+from service.api.lifecycle import Lifecycle
+from service.observe.metrics import Metrics
+
+
+class Processes(Protocol):
+    async def reload(self, changes: Mapping[str, str]) -> None:
+        """Lifecycle.reload in every process; raises what that raises."""
+
+    async def collector(self) -> Collector:
+        """The metrics of all processes."""
+
+    async def checks(self) -> dict[str, str]:
+        """What `/readyz?verbose` says about the other processes."""
+
+
+class SingleProcess:
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+
+    async def reload(self, changes: Mapping[str, str]) -> None:
+        await self._lifecycle.reload(changes)
+
+    async def collector(self) -> Collector:
+        return self._metrics.registry
+
+    async def checks(self) -> dict[str, str]:
+        return {}

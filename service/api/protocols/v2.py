@@ -1,0 +1,284 @@
+"""The Open Inference Protocol (KServe v2, as Triton speaks it over HTTP), with binary tensors.
+
+1. the real `tritonclient` works unchanged: health, metadata, configuration, inference, errors;
+2. a request has one input: `image`, encoded images, or `pixels`, tensors that are preprocessed already;
+3. the protocol has no error of one image: the whole request fails with the first one's problem, its index named;
+4. JSON is parsed up to MAX_JSON_BYTES; more has to come as binary, which costs the event loop next to nothing.
+
+Sources: open_inference_rest.yaml of the protocol's repository; "Binary Tensor Data Extension", "Classification
+Extension" and "Model Configuration Extension" of Triton's documentation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import JSONResponse, Response
+
+from models.topk import Prediction
+from service.api.answers import cache_status, classify_images
+from service.api.health import Probes
+from service.api.lifecycle import Lifecycle
+from service.api.openapi import (
+    INFER,
+    INFER_BODY,
+    MODEL_CONFIG,
+    MODEL_METADATA,
+    MODEL_READY,
+    SERVER_METADATA,
+    operation_id,
+    path_parameters,
+)
+from service.api.payloads import explain, read_body
+from service.api.problems import RequestError, fault_of
+from service.api.protocols.compression import unpack
+from service.api.protocols.tensors import (
+    CONFIG_TYPES,
+    OUTPUTS,
+    TensorType,
+    inputs_of,
+    malformed,
+    output_tensor,
+    read_images,
+    refuse_shared_memory,
+)
+from service.api.requests import Exchange, read_in_time
+from service.api.routes import read_top_k
+from service.api.schemas import (
+    InferAnswer,
+    InferRequest,
+    ModelMetadata,
+    RequestedOutput,
+    ServerMetadata,
+    TensorMetadata,
+)
+from service.classify.classifier import Classified, Classifier, Image
+from service.observe.metrics import program_version
+from service.settings import MEBIBYTE, Settings
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+# Numbers as text keep the event loop busy for a tenth of a second at this length, and an image of 224 x 224 fits in.
+MAX_JSON_BYTES = 4 * MEBIBYTE
+MODEL = "/v2/models/{name}"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
+MICROSECONDS = 1_000_000
+
+_FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
+
+
+@dataclass(frozen=True)
+class Output:
+    """One that is asked for: `count` values an image, or as many texts `score:class_id:label`."""
+
+    name: str
+    count: int
+    binary: bool
+    classification: bool
+
+    @property
+    def datatype(self) -> str:
+        return "BYTES" if self.classification else OUTPUTS[self.name].datatype
+
+    def value(self, prediction: Prediction) -> Any:
+        if self.classification:
+            return f"{prediction.score:f}:{prediction.class_id}:{prediction.label}"
+        return getattr(prediction, self.name)
+
+
+class InferenceV2:
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, probes: Probes) -> None:
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._probes = probes
+
+    def add_to(self, router: APIRouter) -> None:
+        for path in ("/v2", "/v2/"):  # the protocol's text has the one, its OpenAPI document the other
+            router.add_api_route(path, self.server, methods=["GET"], include_in_schema=path == "/v2", **SERVER_METADATA)
+        for model in (MODEL, MODEL + "/versions/{version}"):
+            self._add(router, "GET", model, self.model, MODEL_METADATA)
+            self._add(router, "GET", f"{model}/ready", self.ready, MODEL_READY)
+            self._add(router, "GET", f"{model}/config", self.config, MODEL_CONFIG)
+            self._add(router, "POST", f"{model}/infer", self.infer, INFER, INFER_BODY)
+
+    def _add(
+        self,
+        router: APIRouter,
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        description: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            operation_id=operation_id(path),
+            openapi_extra={"parameters": path_parameters(path), **(extra or {})},
+            **description,
+        )
+
+    async def server(self) -> ServerMetadata:
+        """Which protocol's extensions are spoken."""
+        return ServerMetadata(name="repvgg", version=program_version(), extensions=EXTENSIONS)
+
+    async def model(self, request: Request) -> ModelMetadata:
+        """The served model's inputs, of which a request has one, and outputs."""
+        classifier = self._served(request)
+        manifest = classifier.bundle.manifest
+        return ModelMetadata(
+            name=manifest.name,
+            versions=[manifest.version],
+            platform=classifier.engine.name,
+            inputs=_metadata(inputs_of(manifest.preprocess.input_size)),
+            outputs=_metadata(OUTPUTS),
+        )
+
+    async def ready(self, request: Request) -> Response:
+        """May inference requests for this model come?"""
+        self._served(request)
+        return await self._probes.readyz(request)
+
+    async def config(self, request: Request) -> Response:
+        """The model in the words of a Triton model configuration. `max_batch_size` 0: N is part of the shapes."""
+        classifier = self._served(request)
+        manifest = classifier.bundle.manifest
+        inputs = _config(inputs_of(manifest.preprocess.input_size))
+        config = {
+            "name": manifest.name,
+            "platform": classifier.engine.name,
+            "max_batch_size": 0,
+            "input": [{**tensor, "optional": True} for tensor in inputs],
+            "output": _config(OUTPUTS),
+        }
+        return JSONResponse(config)
+
+    async def infer(self, request: Request) -> Response:
+        """The best labels of one or more images."""
+        exchange = Exchange.of(request)
+        classifier = self._served(request)
+        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
+        asked, images = await read_in_time(exchange, self._read(request, classifier), self._settings.timeout_ms)
+        timeout_s = read_timeout_s(asked.parameters, self._settings.timeout_ms)
+        outputs = wanted_outputs(asked, len(classifier.bundle.labels))
+        most = max(output.count for output in outputs)
+        fates = await classify_images(request, classifier, images, top_k=most, timeout_s=timeout_s)
+        rows: list[list[Prediction]] = []
+        for index, fate in enumerate(fates):
+            if not isinstance(fate, Classified):
+                fault = fault_of(fate)
+                return exchange.problem(replace(fault, index=index, detail=f"image {index}: {fault.detail}"))
+            rows.append(fate.predictions)
+        headers = cache_status(fates, keeps=classifier.keeps_answers)
+        return answer(classifier, asked.id, outputs, rows, headers)
+
+    def _served(self, request: Request) -> Classifier:
+        """Raises NotReady, and RequestError `not_found` for another model or version."""
+        classifier = self._lifecycle.serving()
+        manifest = classifier.bundle.manifest
+        name, version = request.path_params["name"], request.path_params.get("version", manifest.version)
+        if (name, version) != (manifest.name, manifest.version):
+            served = f"{manifest.name} version {manifest.version}"
+            raise RequestError("not_found", f"model {name} version {version} is not served here, but {served} is")
+        return classifier
+
+    async def _read(self, request: Request, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
+        limit = self._settings.max_body_bytes
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        body = await read_body(request, limit)
+        if encoding:
+            body = await asyncio.to_thread(unpack, body, encoding, limit)
+        asked, binary = parse(body, request.headers.get(JSON_LENGTH))
+        images = read_images(
+            asked.inputs,
+            binary,
+            input_size=classifier.bundle.manifest.preprocess.input_size,
+            max_images=self._settings.max_images_per_request,
+        )
+        return asked, images
+
+
+def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
+    """-> the request, and the bytes behind its JSON. Raises RequestError."""
+    if json_length is not None and not (json_length.isdecimal() and int(json_length) <= len(body)):
+        raise malformed(f"{JSON_LENGTH} is {json_length}, but the body has {len(body)} bytes")
+    end = len(body) if json_length is None else int(json_length)
+    if end > MAX_JSON_BYTES:
+        raise RequestError(
+            "body_too_large", f"{end} bytes of JSON are more than {MAX_JSON_BYTES}, the limit; send binary tensors"
+        )
+    try:
+        return InferRequest.model_validate_json(body[:end]), body[end:]
+    except ValidationError as error:
+        raise malformed(explain(error, _FORM)) from error
+
+
+def read_timeout_s(parameters: Mapping[str, Any], most_ms: int) -> float:
+    """`timeout` in microseconds, as Triton has it, 0 for none, but at most the server's. Raises RequestError."""
+    timeout = parameters.get("timeout", 0)
+    if type(timeout) is not int or timeout < 0:
+        raise RequestError("invalid_parameter", f"timeout={timeout} is not a whole number of microseconds from 0 on")
+    most = most_ms * MICROSECONDS // 1000
+    return min(timeout or most, most) / MICROSECONDS
+
+
+def wanted_outputs(asked: InferRequest, classes: int) -> list[Output]:
+    """At least one. Raises RequestError for one that we have not, and `invalid_parameter`."""
+    names = [output.name for output in asked.outputs]
+    if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
+        raise malformed(f"the outputs are {', '.join(OUTPUTS)}, each at most once, not {names}")
+    top_k = read_top_k(_texts(asked.parameters), classes)
+    binary = asked.parameters.get("binary_data_output") is True
+    outputs = asked.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
+    return [_wanted(output, top_k, binary, classes) for output in outputs]
+
+
+def _wanted(output: RequestedOutput, top_k: int, binary: bool, classes: int) -> Output:
+    refuse_shared_memory(f"output {output.name}", output.parameters)
+    count = output.parameters.get("classification")
+    if count is not None:
+        if output.name != "score":
+            raise malformed(f"output {output.name}: classification is a parameter of the output score")
+        top_k = read_top_k({"top_k": str(count)}, classes)
+    binary = output.parameters.get("binary_data", binary) is True
+    return Output(output.name, top_k, binary, count is not None)
+
+
+def _texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in parameters.items()}
+
+
+def answer(
+    classifier: Classifier,
+    request_id: str | None,
+    outputs: list[Output],
+    rows: list[list[Prediction]],
+    headers: Mapping[str, str],
+) -> Response:
+    """`rows`: each image's predictions, at least as many as any output counts."""
+    tensors, binaries = [], []
+    for output in outputs:
+        values = [[output.value(prediction) for prediction in row[: output.count]] for row in rows]
+        tensor, binary = output_tensor(output.name, output.datatype, values, binary=output.binary)
+        tensors.append(tensor)
+        binaries.append(binary)
+    manifest = classifier.bundle.manifest
+    body = InferAnswer(model_name=manifest.name, model_version=manifest.version, id=request_id, outputs=tensors)
+    text = body.model_dump_json(exclude_none=True).encode()
+    if not any(binaries):
+        return Response(text, headers=headers, media_type="application/json")
+    length = {JSON_LENGTH: str(len(text))}
+    return Response(text + b"".join(binaries), headers={**headers, **length}, media_type="application/octet-stream")
+
+
+def _metadata(tensors: Mapping[str, TensorType]) -> list[TensorMetadata]:
+    return [TensorMetadata(name=name, datatype=t.datatype, shape=list(t.shape)) for name, t in tensors.items()]
+
+
+def _config(tensors: Mapping[str, TensorType]) -> list[dict[str, Any]]:
+    return [{"name": name, "data_type": CONFIG_TYPES[t.datatype], "dims": list(t.shape)} for name, t in tensors.items()]

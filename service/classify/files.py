@@ -1,0 +1,95 @@
+"""Image files on disk, and their way through the classifier: the same as that of an image over HTTP.
+
+1. files come in sorted order, and so do the answers;
+2. only a few images are in memory at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from prometheus_client import CollectorRegistry
+from tqdm import tqdm
+
+from models.errors import ImageError
+from models.preprocess import SUFFIXES, images_in
+from service.classify.classifier import Classifier, Fate
+from service.errors import UsageError
+from service.machine.limits import usable_cpus
+from service.observe.metrics import Metrics
+from service.settings import Settings
+
+# Seconds after which a progress bar is worth its line.
+LONG_S = 2.0
+# For the batch that runs when we stop early, on Ctrl-C for instance.
+GRACE_S = 5.0
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are named, and what looks like an image in folders, at any depth. Raises UsageError."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += images_in(path)
+        elif path.exists():
+            found.append(path)
+        else:
+            hint = ": an address must be downloaded first" if path.parts[0] in ("http:", "https:") else ""
+            raise UsageError(f"there is no file or folder {path}{hint}")
+    if not found:
+        raise UsageError(f"no images found; in a folder these count: {', '.join(sorted(SUFFIXES))}")
+    return sorted(set(found))
+
+
+@asynccontextmanager
+async def open_classifier(settings: Settings, *, measuring: bool = False) -> AsyncIterator[Classifier]:
+    """As Classifier.open, which see. Nobody else hands images in, so nothing is refused for want of memory."""
+    alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
+    classifier = await Classifier.open(alone, Metrics(CollectorRegistry()), measuring=measuring)
+    try:
+        yield classifier
+    finally:
+        await classifier.close(GRACE_S)
+
+
+async def classify_files(
+    classifier: Classifier, paths: Sequence[Path], *, top_k: int, settings: Settings
+) -> AsyncIterator[tuple[Path, Fate]]:
+    """Each path with its fate, in the order given. A file that cannot be read is an ImageError too."""
+    # Enough to fill the next batches while others run and are decoded.
+    batcher = classifier.batcher
+    ahead = 2 * batcher.slots * batcher.max_batch_size + (settings.decode_threads or usable_cpus())
+    tasks: deque[tuple[Path, asyncio.Task[Fate]]] = deque()
+    remaining = iter(paths)
+    try:
+        while True:
+            while len(tasks) < ahead and (path := next(remaining, None)):
+                tasks.append((path, asyncio.create_task(_classify_file(classifier, path, top_k))))
+            if not tasks:
+                return
+            path, task = tasks.popleft()
+            yield path, await task
+    finally:
+        for _, task in tasks:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+
+
+def progress_bar(images: int, stream: TextIO) -> tqdm[NoReturn]:
+    """On `stream`, if that is a terminal and it takes long."""
+    return tqdm(total=images, unit="image", delay=LONG_S, file=stream, disable=not stream.isatty())
+
+
+async def _classify_file(classifier: Classifier, path: Path, top_k: int) -> Fate:
+    try:
+        encoded = await asyncio.to_thread(path.read_bytes)
+    except OSError as error:
+        return ImageError("undecodable_image", f"the file cannot be read: {error.strerror}")
+    return (await classifier.classify([encoded], top_k=top_k, deadline=math.inf))[0]

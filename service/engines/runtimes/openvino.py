@@ -1,0 +1,133 @@
+"""OpenVINO on the CPU. The only module that imports it.
+
+bf16 needs no artifact of its own: it is the fp32 network, multiplied in bf16 by CPUs that can.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openvino
+from openvino.frontend import FrontEndManager
+
+from models.errors import BundleError
+from service.engines.capabilities import check_tensors, choose_artifact
+from service.engines.runtimes.concurrency import Sides
+from service.errors import EngineUnavailable
+from service.machine.features import BF16, cpu_flags
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.manifest import Precision
+    from models.store import Bundle
+    from service.engines.capabilities import Tensor
+
+# The limit that training and the engine mindspore set for MindSpore's oneDNN. OpenVINO's own oneDNN obeys it too,
+# and then answers bf16 requests with nothing.
+ONEDNN_ISA = "DNNL_MAX_CPU_ISA"
+
+
+class OpenVinoEngine:
+    name = "openvino"
+
+    def __init__(
+        self, alone: openvino.CompiledModel, beside: openvino.CompiledModel, precision: Precision, bundle: Bundle
+    ) -> None:
+        """`alone` computes one batch with all threads, `beside` several batches at once."""
+        self.precision: Precision = precision
+        self.device: str = alone.get_property("EXECUTION_DEVICES")[0]
+        self.input_size = bundle.manifest.preprocess.input_size
+        self.num_classes = bundle.manifest.network.num_classes
+        request = alone.create_infer_request()
+        requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(beside.get_property("NUM_STREAMS")):
+            requests.put(beside.create_infer_request())
+        self._infer: Sides | None = Sides(partial(_infer, request), partial(_infer_by_one_of, requests))
+
+    @classmethod
+    def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> OpenVinoEngine:
+        """For `slots` calls at once; one that is alone has all the threads.
+
+        Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest;
+        EngineUnavailable for bf16 on a CPU without it."""
+        artifact = choose_artifact(cls.name, bundle, precision)
+        if precision == "bf16":
+            _check_bf16()
+        path = bundle.path(artifact)
+        try:
+            # Not Core.read_model: it would try all its formats in turn on a corrupt file, TensorFlow's among them.
+            onnx = FrontEndManager().load_by_framework("onnx")
+            model = onnx.convert(onnx.load(str(path)))
+            alone = openvino.Core().compile_model(model, "CPU", _config(precision, threads, 1))
+            beside = (
+                openvino.Core().compile_model(model, "CPU", _config(precision, threads, slots)) if slots > 1 else alone
+            )
+        except Exception as error:  # its exceptions share no base class but this
+            raise BundleError(f"{path} cannot be loaded by OpenVINO: {error}") from error
+        size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
+        check_tensors(f"{path} input", _tensors(model.inputs), artifact.input, [3, size, size])
+        check_tensors(f"{path} output", _tensors(model.outputs), artifact.output, [classes])
+        return cls(alone, beside, precision, bundle)
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
+        infer = self._infer
+        if infer is None:
+            raise RuntimeError("the engine is closed")
+        return infer(images)
+
+    def close(self) -> None:
+        self._infer = None
+
+
+def _infer_by_one_of(requests: SimpleQueue[openvino.InferRequest], images: NDArray[np.float32]) -> NDArray[np.float32]:
+    request = requests.get()
+    try:
+        return _infer(request, images)
+    finally:
+        requests.put(request)
+
+
+def _infer(request: openvino.InferRequest, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    # The request reads the images where they are; its answer is its own memory, which the next one overwrites.
+    return np.array(request.infer([np.ascontiguousarray(images)], share_inputs=True)[0], np.float32)
+
+
+def _check_bf16() -> None:
+    """Raises EngineUnavailable."""
+    if not BF16 & cpu_flags():
+        raise EngineUnavailable(
+            f"this CPU has no bf16 arithmetic (/proc/cpuinfo names none of "
+            f"{', '.join(sorted(BF16))}): give --precision fp32"
+        )
+    if ONEDNN_ISA in os.environ:
+        raise EngineUnavailable(
+            f"{ONEDNN_ISA}={os.environ[ONEDNN_ISA]} in the environment keeps OpenVINO from bf16: unset it"
+        )
+
+
+def _config(precision: Precision, threads: int, streams: int) -> dict[str, object]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # Always said: OpenVINO takes bf16 by itself where the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # Two processes would pin their threads to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _tensors(ports: list[openvino.Output]) -> list[Tensor]:
+    return [
+        (
+            port.any_name,
+            port.element_type.to_dtype().name,
+            [dimension.get_length() if dimension.is_static else "N" for dimension in port.partial_shape],
+        )
+        for port in ports
+    ]

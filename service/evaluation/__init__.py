@@ -1,0 +1,1 @@
+"""What is measured of a bundle on labelled images. Only `cli` may enter."""

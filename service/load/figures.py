@@ -1,0 +1,204 @@
+"""The figures of a load: what `repvgg bench` prints, saves and compares.
+
+1. the warm-up is left out, and every request due after it counts;
+2. latency is that of answers alone; refusals and failures are counted by their code, refusals with their own latency;
+3. what the generator could not do is said, and is not blamed on the server;
+4. two saved runs that cannot be compared are told apart by what differs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import UsageError
+from service.load.generator import Plan, Run, Sample
+
+PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
+# Deliberate: come back later, or too late. Everything else that is no answer is a failure.
+REFUSALS = frozenset({429, 503, 504})
+# A generator this late, for so large a share of the requests, or this busy, measures itself.
+LATE_S, LATE_SHARE, BUSY_SHARE = 0.010, 0.01, 0.9
+BUCKETS_PER_DOUBLING = 8  # of the histogram: each bucket is 9 % wider than the last
+
+_STAGE = re.compile(r'(\w+);dur=([\d.]+)(?:;desc="batch=(\d+)")?')
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Record):
+    """Nearest-rank percentiles, milliseconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Spread | None:
+        """None of nothing."""
+        ordered = sorted(seconds)
+        if not ordered:
+            return None
+        ranks = {name: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for name, share in PERCENTILES.items()}
+        values = {"mean": sum(ordered) / len(ordered), **ranks}
+        return cls(**{name: round(value * 1000, 3) for name, value in values.items()})
+
+
+class Refusal(_Record):
+    count: int
+    latency_ms: Spread
+
+
+class Generator(_Record):
+    """The load generator itself: how late it sent, the share of requests sent over 10 ms late, CPU per second."""
+
+    late_ms: Spread | None
+    late_share: float
+    cpu_share: float
+
+
+class Conditions(_Record):
+    """What must be equal in two runs for their figures to be comparable."""
+
+    rate: float | None
+    clients: int | None
+    deadline_ms: int
+    images: int
+
+
+class Figures(_Record):
+    """Rates are images a second over `seconds`, the time after the warm-up, or after it until Ctrl-C (`stopped`).
+
+    `stages_ms` are the server's own (Server-Timing); `outside` is the rest of the latency: network, connecting, and
+    the time before the server's event loop looked at the request. `histogram`: (upper bound in ms, answers).
+    """
+
+    url: str
+    model: str | None
+    conditions: Conditions
+    seconds: float
+    stopped: bool
+    requests: int
+    answers: int
+    answers_in_time: int
+    images_per_second: float
+    in_time_per_second: float
+    latency_ms: Spread | None
+    refusals: dict[str, Refusal]
+    failures: dict[str, int]
+    stages_ms: dict[str, Spread]
+    images_per_batch: float | None
+    generator: Generator
+    histogram: list[tuple[float, int]]
+
+    @classmethod
+    def read(cls, path: Path) -> Figures:
+        """Raises UsageError."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"--compare {path} cannot be read: {error.strerror}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise UsageError(f"--compare {path} was not written by repvgg bench --save") from error
+
+    def differences(self, other: Figures) -> Iterator[str]:
+        """What keeps the two from being compared."""
+        for name, mine in self.conditions:
+            if mine != (theirs := getattr(other.conditions, name)):
+                yield f"the two runs differ in {name}: {mine} and {theirs}"
+
+    def warnings(self) -> Iterator[str]:
+        """What keeps these figures from being the server's."""
+        late, busy = self.generator.late_share, self.generator.cpu_share
+        if late > LATE_SHARE and self.generator.late_ms:
+            yield (
+                f"the load generator could not keep up: {late:.0%} of the requests were sent over "
+                f"{LATE_S * 1000:.0f} ms late, at worst {self.generator.late_ms.max:.0f} ms; latencies include that"
+            )
+        if busy > BUSY_SHARE:
+            yield f"the load generator took {busy:.0%} of a CPU core: it may be the limit, not the server"
+
+
+def summarise(
+    run: Run, plan: Plan, *, url: str, model: str | None, deadline_ms: int, images: int, warm_up_s: float
+) -> Figures:
+    counted_s = min(plan.seconds, run.elapsed_s)
+    seconds = max(counted_s - warm_up_s, 1e-9)
+    counted = [sample for sample in run.samples if sample.due_s >= warm_up_s]
+    answers = [sample for sample in counted if sample.status == 200]
+    in_time = sum(sample.latency_s * 1000 <= deadline_ms for sample in answers)
+    # What came in the window, whenever it was due: at its two edges as much is missing as is too much.
+    came = sum(warm_up_s <= sample.ended_s < counted_s for sample in run.samples if sample.status == 200)
+    stages, batches = _stages(answers)
+    closed = plan.rate is None
+    return Figures(
+        url=url,
+        model=model,
+        conditions=Conditions(
+            rate=plan.rate, clients=plan.clients if closed else None, deadline_ms=deadline_ms, images=images
+        ),
+        seconds=round(seconds, 3),
+        stopped=run.stopped,
+        requests=len(counted),
+        answers=len(answers),
+        answers_in_time=in_time,
+        images_per_second=round(came / seconds, 2),
+        in_time_per_second=round(in_time / seconds, 2),
+        latency_ms=Spread.of(sample.latency_s for sample in answers),
+        refusals=_refusals(counted),
+        failures=Counter(str(sample.code) for sample in counted if sample.status not in REFUSALS | {200}),
+        stages_ms=stages,
+        images_per_batch=round(len(batches) / sum(1 / size for size in batches), 2) if batches else None,
+        generator=Generator(
+            late_ms=None if closed else Spread.of(sample.late_s for sample in counted),
+            late_share=round(sum(sample.late_s > LATE_S for sample in counted) / max(1, len(counted)), 4),
+            cpu_share=round(run.cpu_s / run.elapsed_s, 4),
+        ),
+        histogram=_histogram(answers),
+    )
+
+
+def _refusals(samples: Sequence[Sample]) -> dict[str, Refusal]:
+    by_code: defaultdict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        if sample.status in REFUSALS:
+            by_code[str(sample.code)].append(sample.latency_s)
+    spreads = {code: (len(latencies), Spread.of(latencies)) for code, latencies in by_code.items()}
+    return {code: Refusal(count=count, latency_ms=spread) for code, (count, spread) in spreads.items() if spread}
+
+
+def _stages(answers: Sequence[Sample]) -> tuple[dict[str, Spread], list[int]]:
+    """What Server-Timing says of all answers, and the size of the batch that each was in."""
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+    batches: list[int] = []
+    for sample in answers:
+        for stage, milliseconds, batch in _STAGE.findall(sample.timing):
+            seconds[stage].append(float(milliseconds) / 1000)
+            batches += [int(batch)] if batch else []
+            if stage == "total":
+                seconds["outside"].append(max(0.0, sample.latency_s - float(milliseconds) / 1000))
+    return {stage: spread for stage, found in seconds.items() if (spread := Spread.of(found))}, batches
+
+
+def _histogram(answers: Sequence[Sample]) -> list[tuple[float, int]]:
+    """Every bucket from the first that is filled to the last."""
+    floor_s = 1e-5
+    counts = Counter(
+        math.floor(math.log2(max(sample.latency_s, floor_s) * 1000) * BUCKETS_PER_DOUBLING) for sample in answers
+    )
+    if not counts:
+        return []
+    return [
+        (round(2 ** ((bucket + 1) / BUCKETS_PER_DOUBLING), 4), counts[bucket])
+        for bucket in range(min(counts), max(counts) + 1)
+    ]

@@ -1,0 +1,1 @@
+"""What this machine gives the process: CPUs, memory, priority. Standard library only, so everybody may enter."""

@@ -1,0 +1,1 @@
+"""What keeps a process serving: sockets, signals, worker processes, restarts. Only `cli` may enter."""

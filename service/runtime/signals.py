@@ -1,0 +1,19 @@
+"""The signals that mean something to the service, and how to keep them from a process that is not ready for them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """A process started inside the block inherits the blocked signals from its first moment."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,0 +1,29 @@
+"""What runs in a worker process: one of several that serve on one port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from service.observe import logs
+from service.runtime.channel import Channel
+from service.runtime.console import Console
+from service.runtime.exits import report
+from service.runtime.signals import SIGNALS
+from service.settings import Settings
+
+
+def work(number: int, settings: Settings, listener: socket.socket, connection: socket.socket, open_first: bool) -> None:
+    """A worker, in its own process."""
+    for each in SIGNALS:  # the whole process group may get them; the supervisor says what they mean
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    logs.configure(settings.log_format, sys.stdout, worker=number)
+    from service.runtime.server import serve  # the web framework: not before it is needed
+
+    try:
+        serve(settings, listener, channel=Channel(connection), open_first=open_first)
+    except Exception as error:  # noqa: BLE001  # as in `main`
+        sys.exit(report(error, "serve", Console(os.environ, sys.stdout, sys.stderr)))

@@ -1,0 +1,81 @@
+"""A worker process as its supervisor sees it: started, asked, watched and, when it is stuck, killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import socket
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
+
+from service.observe.aggregation import Snapshot
+from service.runtime.channel import Channel, ChannelClosed
+from service.runtime.signals import signals_blocked
+from service.runtime.worker import work
+from service.settings import Settings
+
+# A worker that does not answer in this time counts with what it answered last.
+SAMPLES_S = 2.0
+# A probe from outside reaches any worker, so that /livez alone would find a stuck one by luck.
+WATCH_EVERY_S = 10.0
+STUCK_AFTER_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class WorkerHandle:
+    """`samples`: what it counted, as of the last time that somebody asked; `serves`: has it opened its model?"""
+
+    number: int
+    process: SpawnProcess
+    channel: Channel
+    samples: Snapshot = field(default_factory=list)
+    serves: bool = False
+
+    @classmethod
+    def start(cls, number: int, settings: Settings, listener: socket.socket, *, open_first: bool) -> WorkerHandle:
+        """Raises OSError. `open_first`: it accepts no connection before its model is open."""
+        ours, theirs = socket.socketpair()
+        arguments = (number, settings, listener, theirs, open_first)
+        process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+        with theirs, signals_blocked():
+            process.start()
+        return cls(number, process, Channel(ours))
+
+    async def ended(self) -> int:
+        """Waits -> its exit code; that of a worker killed by a signal is negative."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.process.sentinel, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self.process.sentinel)
+        self.process.join()
+        return self.process.exitcode or 0
+
+    async def refresh(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError, ChannelClosed):
+            self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
+
+    async def watch(self) -> None:
+        """Until it ends, or is killed because it is not alive any more."""
+        reason = ""
+        try:
+            while not reason:
+                await asyncio.sleep(WATCH_EVERY_S)
+                if self.serves:
+                    reason = await asyncio.wait_for(self.channel.ask("why not alive"), STUCK_AFTER_S)
+        except asyncio.TimeoutError:
+            reason = f"it has not answered for {STUCK_AFTER_S:g} s"
+        except ChannelClosed:
+            return
+        log.error("worker %d is killed: %s", self.number, reason)
+        self.process.kill()
+
+    async def signal(self, name: str) -> None:
+        with contextlib.suppress(ChannelClosed):
+            await self.channel.ask("signal", name=name)

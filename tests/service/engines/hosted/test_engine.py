@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import BundleError
+from service.engines.backoff import Patience
+from service.engines.base import Engine
+from service.engines.hosted import process
+from service.engines.hosted.engine import HostedEngine
+from service.engines.hosted.process import Order, ProcessEnded
+from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, NotReady
+
+ROOT = Path(__file__).parents[4]
+# An engine whose fate is the first value of its first image.
+ENGINE = """
+import os, signal, sys, time
+import numpy as np
+from models.errors import BundleError
+from service.errors import EngineUnavailable
+
+class Engine:
+    name, precision, device, input_size, num_classes = "test", "fp32", "none", 4, 2
+
+    @classmethod
+    def open(cls, bundle, precision, threads, fail=""):
+        if fail:
+            raise {"bundle": BundleError, "device": EngineUnavailable, "other": ZeroDivisionError}[fail]("as told")
+        return cls()
+
+    def infer(self, images):
+        told = images.flat[0]
+        if told == -1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if told == -2:
+            raise ValueError("no such image")
+        if told == -3:
+            time.sleep(3600)
+        if told == -4:
+            os.write(2, b"x" * 5000 + b"\\n" + b"line\\n" * 1000)
+        return images.reshape(len(images), -1)[:, : 3 if told == -5 else 2]
+
+    def close(self):
+        os.write(1, b"closed\\n")
+"""
+CRASH, RAISE, SLEEP, WRITE, MISSHAPE = -1, -2, -3, -4, -5
+EAGER = Patience(first_delay_s=0.01, longest_delay_s=0.01, wait_s=60.0)
+
+
+def images(count: int = 1, told: float = 1.0) -> np.ndarray:
+    batch = np.random.default_rng(count).random((count, 3, 4, 4), np.float32)
+    batch[0, 0, 0, 0] = told
+    return batch
+
+
+def accept(engine: Engine) -> None:
+    """Every engine is right."""
+
+
+Open = Callable[..., HostedEngine]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """`start(check, patience, **options)` -> the engine of ENGINE in a process of this interpreter."""
+    (tmp_path / "engine_of_the_tests.py").write_text(ENGINE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ExitStack() as stack:
+
+        def run(check: Callable[[Engine], None] = accept, patience: Patience = EAGER, **options: str) -> HostedEngine:
+            order = Order("engine_of_the_tests:Engine", str(tiny_bundle), "fp32", 1, options)
+            engine = HostedEngine.open(sys.executable, order, check, patience)
+            stack.callback(engine.close)
+            return engine
+
+        yield run
+
+
+def pid_of(engine: HostedEngine) -> int:
+    """Of the process that answers now."""
+    engine.infer(images())
+    return engine._present_process().pid
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at, "waited in vain"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_it_answers_batches_of_any_size(start: Open) -> None:
+    engine = start()
+    assert (engine.name, engine.precision, engine.input_size, engine.num_classes) == ("test", "fp32", 4, 2)
+    for count in (1, 5, 2, 33):
+        batch = images(count)
+        np.testing.assert_array_equal(engine.infer(batch), batch.reshape(count, -1)[:, :2])
+    with pytest.raises(ValueError, match=r"\(1, 3, 4, 4\)"):
+        engine.infer(np.zeros((1, 3, 4, 5), np.float32))
+
+
+def test_answers_of_one_batch_do_not_change_with_the_next(start: Open) -> None:
+    engine = start()
+    first = engine.infer(images(2))
+    before = first.copy()
+    engine.infer(images(3))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_many_threads_each_get_their_own_answer(start: Open) -> None:
+    engine = start()
+    wrong: list[int] = []
+
+    def ask(seed: int) -> None:
+        for _ in range(20):
+            batch = images(seed)
+            if not np.array_equal(engine.infer(batch), batch.reshape(seed, -1)[:, :2]):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+
+
+def test_a_process_that_dies_fails_the_batch_that_was_in_it_and_no_other(start: Open) -> None:
+    engine = start()
+    first = pid_of(engine)
+    with pytest.raises(ProcessEnded, match="SIGSEGV"):
+        engine.infer(images(3, CRASH))
+    np.testing.assert_array_equal(engine.infer(images(2)), images(2).reshape(2, -1)[:, :2])
+    assert pid_of(engine) != first
+    assert not is_alive(first)
+
+
+def test_who_notices_the_end_late_says_nothing_about_the_next_process(start: Open) -> None:
+    engine = start()
+    first = engine._present_process()
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: engine.away_s > 0)
+    engine.infer(images())
+    with pytest.raises(ProcessEnded, match="SIGKILL"):
+        first.infer(images())
+    engine._leave(first)
+    assert engine.away_s == 0
+
+
+def test_an_engine_that_raises_lives_on(start: Open) -> None:
+    engine = start()
+    pid = pid_of(engine)
+    with pytest.raises(RuntimeError, match="ValueError: no such image"):
+        engine.infer(images(1, RAISE))
+    with pytest.raises(RuntimeError, match=r"answered 1 images with shape \(1, 3\)"):
+        engine.infer(images(1, MISSHAPE))
+    assert pid_of(engine) == pid
+
+
+def test_it_is_used_again_only_after_the_golden_check(start: Open) -> None:
+    checked = []
+
+    def check(engine: Engine) -> None:
+        checked.append(engine.infer(images(3)))
+        if len(checked) < 3:
+            raise GoldenCheckFailed("not the network that was trained")
+
+    engine = start(check)
+    assert checked == []  # the first one is checked by who opens
+    os.kill(pid_of(engine), signal.SIGKILL)
+    wait_until(lambda: engine.away_s > 0)
+    engine.infer(images())
+    assert len(checked) == 3
+
+
+def test_it_is_started_later_each_time_it_dies_soon() -> None:
+    patience = Patience(first_delay_s=0.1, longest_delay_s=30.0)
+    assert [patience.delay_s(ends) for ends in (1, 2, 3, 4)] == pytest.approx([0.1, 0.4, 1.6, 6.4])
+    assert patience.delay_s(20) == patience.delay_s(10**9) == 30.0
+
+
+def test_who_asks_for_long_is_told_when_to_come_again(start: Open) -> None:
+    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0, wait_s=0.0))
+    with pytest.raises(ProcessEnded):
+        engine.infer(images(1, CRASH))
+    wait_until(lambda: engine._expected_back - time.monotonic() > 1000)
+    with pytest.raises(NotReady, match="being started again") as told:
+        engine.infer(images())
+    assert 1000 < told.value.retry_after_s < 4000
+
+
+def test_away_s_tells_the_truth_also_when_nothing_is_asked_of_it(start: Open) -> None:
+    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0))
+    assert engine.away_s == 0
+    os.kill(pid_of(engine), signal.SIGKILL)
+    wait_until(lambda: engine.away_s > 0)
+
+
+def test_what_it_writes_goes_to_our_log_line_by_line_and_cannot_flood_it(
+    start: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine = start()
+    engine.infer(images(1, WRITE))
+    engine.close()
+    words = [record.getMessage() for record in caplog.records if record.name == process.__name__]
+    written = [text.removeprefix("engine process: ") for text in words if text.startswith("engine process: ")]
+    assert [len(text) for text in written[:3]] == [process.LINE_BYTES, process.LINE_BYTES, 1000]
+    assert set(written[3:]) == {"line"}
+    assert len(written) == process.LINES_A_MINUTE
+    assert sum("the rest is lost" in text for text in words) == 1
+
+
+def test_signals_to_the_whole_process_group_do_not_end_it(start: Open) -> None:
+    engine = start()
+    pid = pid_of(engine)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(pid, number)
+    assert pid_of(engine) == pid
+
+
+def test_closing_ends_the_engine_in_order(start: Open, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    engine = start()
+    pid = pid_of(engine)
+    engine.close()
+    assert not is_alive(pid)
+    assert "engine process: closed" in caplog.messages
+    assert "the engine's process ended (exit code 0)" in caplog.messages
+    with pytest.raises(NotReady):
+        engine.infer(images())
+
+
+def test_closing_ends_one_that_does_not_listen_by_force(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "CLOSE_S", 0.1)
+    engine = start()
+    pid = pid_of(engine)
+    fates: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            engine.infer(images(1, SLEEP))
+        except ProcessEnded as error:
+            fates.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(engine._present_process()._lock.locked)
+    engine.close()
+    asking.join(60)
+    assert len(fates) == 1
+    assert not is_alive(pid)
+
+
+def test_closing_ends_the_waiting_for_another_start(start: Open) -> None:
+    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0))
+    with pytest.raises(ProcessEnded):
+        engine.infer(images(1, CRASH))
+    engine.close()
+
+
+def test_nothing_of_it_is_left_behind(start: Open) -> None:
+    def open_files() -> Counter[str]:
+        found = Counter[str]()
+        for link in list(Path("/proc/self/fd").iterdir()):
+            with suppress(FileNotFoundError):  # the one that listed them
+                found[str(link.readlink())] += 1
+        return found
+
+    before = open_files()
+    for _ in range(2):
+        engine = start()
+        with pytest.raises(ProcessEnded):
+            engine.infer(images(1, CRASH))
+        engine.infer(images())
+        engine.close()
+    assert not open_files() - before  # what an earlier test left may be closed meanwhile
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
+
+
+PARENT = """
+import sys, threading
+import numpy as np
+from service.engines.hosted.process import Order
+from service.engines.hosted.engine import HostedEngine
+order = Order("engine_of_the_tests:Engine", sys.argv[1], "fp32", 1, {})
+engine = HostedEngine.open(sys.executable, order, lambda engine: None)
+print(engine._present_process().pid, flush=True)
+engine.infer(np.full((1, 3, 4, 4), float(sys.argv[2]), np.float32))
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("told", [1, SLEEP], ids=["idle", "busy"])
+def test_it_never_outlives_us(start: Open, tiny_bundle: Path, told: int) -> None:
+    command = [sys.executable, "-c", PARENT, str(tiny_bundle), str(told)]
+    path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_alive(pid)
+        parent.kill()
+    wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "said"),
+    [
+        ("bundle", BundleError, "^as told$"),
+        ("device", EngineUnavailable, "^as told$"),
+        ("other", RuntimeError, "^ZeroDivisionError: as told$"),
+    ],
+)
+def test_an_engine_that_cannot_be_opened_says_why(start: Open, fail: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        start(fail=fail)
+
+
+@pytest.mark.parametrize(
+    ("engine", "python", "error", "said"),
+    [
+        (
+            "service.engines.runtimes.fake:FakeEngine",
+            "/no/python",
+            ConfigError,
+            "/no/python cannot be run: No such file",
+        ),
+        (
+            "service.engines.runtimes.fake:FakeEngine",
+            "/bin/true",
+            EngineUnavailable,
+            "before the engine was open; it said not",
+        ),
+        ("service.engines.no_such:Engine", sys.executable, EngineUnavailable, r"No module named .*; install it there"),
+    ],
+)
+def test_an_interpreter_that_will_not_do_is_named(
+    tiny_bundle: Path, engine: str, python: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        HostedEngine.open(python, Order(engine, str(tiny_bundle), "fp32", 1, {}), accept)
+
+
+def test_the_last_words_of_one_that_dies_while_it_opens_are_told(tiny_bundle: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho this is no Python >&2\nexit 3\n")
+    python.chmod(0o755)
+    with pytest.raises(EngineUnavailable, match=r"exit code 3\) before .*; its last words: this is no Python"):
+        HostedEngine.open(str(python), Order("x:y", str(tiny_bundle), "fp32", 1, {}), accept)

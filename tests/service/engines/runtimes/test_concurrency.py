@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.engines.runtimes.concurrency import Sides
+
+PIXELS: NDArray[np.float32] = np.zeros((1, 3, 4, 4), np.float32)
+
+
+def test_a_batch_that_is_alone_has_its_own_form_and_all_others_the_other() -> None:
+    calls: list[str] = []
+    alone_runs, alone_may_end = threading.Event(), threading.Event()
+
+    def alone(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append("alone")
+        alone_runs.set()
+        alone_may_end.wait(30)
+        return images
+
+    def beside(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append("beside")
+        return images
+
+    sides = Sides(alone, beside)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(sides, PIXELS)
+        alone_runs.wait(30)
+        sides(PIXELS)
+        sides(PIXELS)
+        alone_may_end.set()
+        first.result()
+        sides(PIXELS)
+    assert calls == ["alone", "beside", "beside", "alone"]
+
+
+def test_a_batch_that_fails_is_over() -> None:
+    def fail(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise RuntimeError("no luck")
+
+    sides = Sides(fail, lambda images: images)
+    for _ in range(2):  # alone again, the second time too
+        with pytest.raises(RuntimeError, match="no luck"):
+            sides(PIXELS)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from models import golden
+from models.errors import BundleError
+from models.manifest import Manifest
+from models.store import Bundle, open_bundle
+from service.engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from service.errors import EngineUnavailable
+from service.settings import allowed
+
+
+def rebuilt(folder: Path, tiny_bundle: Path, content: bytes, **artifact: Any) -> Bundle:
+    """The tiny bundle with another network file and changed fields of its artifact."""
+    shutil.copytree(tiny_bundle, folder)
+    (folder / "tiny.onnx").write_bytes(content)
+    manifest = open_bundle(tiny_bundle).manifest
+    changed = manifest.artifacts[0].model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), **artifact})
+    text = manifest.model_copy(update={"artifacts": [changed]}).to_json()
+    (folder / "manifest.json").write_text(Manifest.from_json(text).to_json())
+    return open_bundle(folder)
+
+
+def test_its_logits_are_those_of_the_independent_reference(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    engine = OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+    tensors, expected = golden.load(bundle)
+    np.testing.assert_allclose(engine.infer(tensors), expected, atol=1e-4)
+    assert np.ptp(expected, axis=0).max() > 0.01  # the golden images can tell networks apart
+
+
+def test_telemetry_is_off() -> None:
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_missing_precision_lists_what_there_is(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no onnx artifact of precision int8; it has: onnx fp32"):
+        OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "int8", threads=1)
+
+
+def test_a_file_that_is_no_network_is_the_bundles_fault(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = rebuilt(tmp_path / "broken", tiny_bundle, b"not ONNX")
+    with pytest.raises(BundleError, match=r"tiny\.onnx cannot be loaded by ONNX Runtime"):
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+
+
+def network(tiny_bundle: Path) -> onnx.ModelProto:
+    return onnx.load(str(tiny_bundle / "tiny.onnx"))
+
+
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_other_names_than_the_manifests_are_refused(tiny_bundle: Path, tmp_path: Path, which: str) -> None:
+    content = (tiny_bundle / "tiny.onnx").read_bytes()
+    bundle = rebuilt(tmp_path / which, tiny_bundle, content, **{which: "other"})
+    with pytest.raises(BundleError, match=rf"tiny\.onnx {which} .* the manifest wants .*'other'"):
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+
+
+def test_another_input_size_than_the_manifests_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = network(tiny_bundle)
+    for dimension in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[dimension].dim_value = 64
+    bundle = rebuilt(tmp_path / "size", tiny_bundle, model.SerializeToString())
+    with pytest.raises(BundleError, match=r"\['N', 3, 64, 64\].* wants .*\['N', 3, 32, 32\]"):
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+
+
+def test_a_network_of_a_fixed_batch_size_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = network(tiny_bundle)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    bundle = rebuilt(tmp_path / "batch", tiny_bundle, model.SerializeToString())
+    with pytest.raises(BundleError, match=r"\[1, 3, 32, 32\]"):
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+
+
+def test_another_number_of_outputs_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = network(tiny_bundle)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 8]))
+    bundle = rebuilt(tmp_path / "outputs", tiny_bundle, model.SerializeToString())
+    with pytest.raises(BundleError, match="the manifest wants"):
+        OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
+
+
+def test_a_closed_engine_says_so(tiny_bundle: Path) -> None:
+    engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1)
+    engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.infer(np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_a_provider_that_this_build_has_not_lists_what_there_is(tiny_bundle: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"no provider cann; it has: cpu\. Other builds bring others"):
+        OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cann")
+
+
+def test_it_says_which_provider_it_runs_on(tiny_bundle: Path) -> None:
+    engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cpu")
+    assert engine.device == "CPUExecutionProvider"
+    engine.close()
+
+
+def test_the_setting_allows_the_providers_that_there_are() -> None:
+    assert allowed("engine_provider") == "one of " + ", ".join(PROVIDERS)

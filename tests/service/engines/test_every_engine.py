@@ -1,0 +1,41 @@
+"""Every engine in every precision: what it can do is its row, and nothing else is to be written for a new one."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.manifest import Precision
+from models.store import Bundle, open_bundle
+from service.engines.capabilities import CAPABILITIES
+from service.engines.conformance import Effort, verify_one
+from service.machine.features import BF16, cpu_flags
+
+ROWS = [(engine, precision) for engine, able in CAPABILITIES.items() if able.formats for precision in able.precisions]
+# Without an Ascend it has no other.
+ROWS.remove(("mindspore-lite", "fp16"))
+
+
+@pytest.mark.parametrize(("engine", "precision"), ROWS, ids=[" ".join(row) for row in ROWS])
+def test_it_does_what_every_engine_must(
+    full_bundle: Bundle,
+    engine: str,
+    precision: Precision,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    # Tests of the training in this process may have set it, for MindSpore.
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    bundle, python = full_bundle, ""
+    if engine == "mindspore-lite":
+        bundle, python = (
+            open_bundle(request.getfixturevalue("lite_bundle")),
+            str(request.getfixturevalue("lite_python")),
+        )
+    row = verify_one(bundle, engine, precision, Effort(threads=1, max_batch_size=5, calls=1000, python=python))
+    if precision == "bf16" and not BF16 & cpu_flags():
+        assert row.unavailable is not None
+        pytest.skip(row.unavailable)
+    assert (row.unavailable, row.failures) == (None, ())
+    assert row.max_delta is not None
+    assert row.top1_agreement == 1.0
+    assert row.images_per_second

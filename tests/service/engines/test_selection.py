@@ -1,0 +1,253 @@
+"""The promises of service.engines.selection, with fake engines of different speeds unless a test says otherwise."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.errors import BundleError
+from models.manifest import Accuracy
+from models.store import Bundle, open_bundle
+from service.engines import timing
+from service.engines.runtimes.fake import FakeEngine
+from service.engines.selection import Candidate, Choice, check_pixels, find_candidates, in_words, open_engine
+from service.engines.table import PACKAGES
+from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
+from service.settings import Settings
+
+MS_PER_BATCH = {"fp32": 40, "fp16": 40, "bf16": 20, "int8": 10}
+
+
+class Clock:
+    """The time by which speed is measured: only a fake engine's work makes it pass, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def measured_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "time", CLOCK)
+
+
+class Opened:
+    """Opens a fake engine for each candidate, `slower` times as slow on openvino, and remembers them all."""
+
+    def __init__(self, slower: float = 1.0, ms_per_batch: dict[str, int] = MS_PER_BATCH) -> None:
+        self.engines: list[FakeEngine] = []
+        self._slower = slower
+        self._ms_per_batch = ms_per_batch
+
+    def __call__(self, candidate: Candidate) -> FakeEngine:
+        slower = self._slower if candidate.engine == "openvino" else 1.0
+        seconds = self._ms_per_batch[candidate.precision] * slower / 1000
+
+        def work(images: NDArray[np.float32]) -> None:
+            CLOCK.now_s += seconds
+
+        engine = FakeEngine(10, 32, fail=work)
+        engine.precision = candidate.precision
+        self.engines.append(engine)
+        return engine
+
+
+def choose(bundle: Bundle, load: Any = None, **settings: Any) -> Choice:
+    engine, choice = open_engine(bundle, Settings(**settings), load or Opened())
+    engine.close()
+    return choice
+
+
+def without(bundle: Bundle, **changed: Any) -> Bundle:
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update=changed), bundle.labels)
+
+
+def objections(bundle: Bundle, **settings: Any) -> dict[str, str | None]:
+    return {
+        f"{one.engine} {one.precision}": str(one.objection) if one.objection else None
+        for one in find_candidates(bundle, Settings(**settings))
+    }
+
+
+def test_what_is_named_is_taken_and_nothing_is_chosen_in_its_place(full_bundle: Bundle) -> None:
+    load = Opened()
+    choice = choose(full_bundle, load, engine="openvino", precision="bf16")
+    assert (choice.reason, [str(one) for one in choice.candidates]) == ("as told", ["openvino bf16"])
+    assert len(load.engines) == 1
+    assert choose(full_bundle, engine="onnxruntime").precision == "int8"
+    with pytest.raises(ConfigError, match="the engine onnxruntime has no precision bf16"):
+        choose(full_bundle, engine="onnxruntime", precision="bf16")
+
+
+def test_auto_takes_the_fastest_and_closes_all_others(full_bundle: Bundle) -> None:
+    load = Opened(slower=3.0)
+    engine, choice = open_engine(full_bundle, Settings(), load)
+    assert (choice.precision, choice.reason) == ("int8", "the fastest")
+    measured = [(one.engine, one.precision) for one in choice.candidates if one.images_per_second]
+    assert measured == [
+        ("onnxruntime", "fp32"),
+        ("onnxruntime", "int8"),
+        ("openvino", "int8"),
+        ("openvino", "bf16"),
+        ("openvino", "fp32"),
+    ]
+    [left_open] = [one for one in load.engines if not one.closed]
+    engine.close()
+    assert left_open.closed
+    engine.close()
+
+
+def test_the_less_exact_precision_must_be_clearly_faster(full_bundle: Bundle) -> None:
+    equally_fast = dict.fromkeys(MS_PER_BATCH, 20)
+    assert choose(full_bundle, Opened(ms_per_batch=equally_fast)).precision == "fp32"
+    assert choose(full_bundle, Opened(slower=0.5, ms_per_batch=equally_fast)).precision == "fp32"
+
+
+def test_a_precision_is_not_measured_whose_engine_has_shown_that_a_less_exact_one_is_far_faster(
+    full_bundle: Bundle,
+) -> None:
+    load = Opened()
+    choice = choose(full_bundle, load)
+    assert [engine.precision for engine in load.engines] == ["fp32", "int8", "int8"]
+    [bf16] = [str(one) for one in choice.candidates if one.precision == "bf16"]
+    assert re.fullmatch(r"openvino bf16: not measured: int8 is \d\.\d times as fast as fp32", bf16)
+
+
+def test_a_precision_that_the_manifest_does_not_vouch_for_is_never_chosen(full_bundle: Bundle) -> None:
+    lossy = without(full_bundle, accuracy=Accuracy(top1={"fp32": 0.86, "int8": 0.84}, max_top1_drop=0.005))
+    assert objections(lossy)["onnxruntime int8"] == "int8 loses 2.00% of top-1, the manifest allows 0.50%"
+    assert choose(lossy, Opened(slower=2.0)).precision in ("fp32", "bf16")
+    assert choose(lossy, engine="openvino", precision="int8").reason == "as told"
+
+
+def test_an_engine_that_fails_the_golden_check_is_never_chosen(full_bundle: Bundle) -> None:
+    class Wrong(FakeEngine):
+        name = "wrong"
+
+    wrong: list[Wrong] = []
+
+    def load(candidate: Candidate) -> FakeEngine:
+        if candidate.precision == "int8":
+            wrong.append(Wrong(10, 32))
+            return wrong[-1]
+        return Opened()(candidate)
+
+    choice = choose(full_bundle, load)
+    assert choice.precision == "bf16"
+    found = [str(one.objection) for one in choice.candidates if one.precision == "int8"]
+    assert ["off the golden logits" in objection for objection in found] == [True, True]
+    assert [one.closed for one in wrong] == [True, True]
+    with pytest.raises(GoldenCheckFailed, match="the engine wrong"):
+        choose(full_bundle, load, precision="int8")
+
+
+def test_an_engine_that_cannot_be_opened_is_never_chosen(full_bundle: Bundle) -> None:
+    def load(candidate: Candidate) -> FakeEngine:
+        if candidate.engine == "openvino":
+            raise EngineUnavailable("no such device")
+        return Opened()(candidate)
+
+    choice = choose(full_bundle, load)
+    assert choice.precision == "int8"
+    assert {str(one.objection) for one in choice.candidates if one.engine == "openvino"} == {"no such device"}
+
+
+def test_where_only_one_thing_is_possible_nothing_is_measured(tiny_bundle: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+    tiny = open_bundle(tiny_bundle)
+
+    def infer(images: NDArray[np.float32]) -> None:
+        raise AssertionError("nobody asked")
+
+    engine, choice = open_engine(tiny, Settings(), lambda _: FakeEngine(10, 32, fail=infer))
+    engine.close()
+    assert choice.reason == "the only one possible"
+    assert [str(one) for one in choice.candidates] == [
+        "onnxruntime fp32",
+        "openvino fp32: the engine openvino is not installed: pip install 'repvgg[openvino]'",
+        "openvino bf16: the engine openvino is not installed: pip install 'repvgg[openvino]'",
+    ]
+
+
+def test_the_runtime_of_what_is_not_possible_is_not_imported(tiny_bundle: Path) -> None:
+    """The real engines, in a process of its own."""
+    program = (
+        "import sys; from models.store import open_bundle; from service.engines.selection import open_engine\n"
+        "from service.settings import Settings\n"
+        f"open_engine(open_bundle({str(tiny_bundle)!r}), Settings(engine_provider='cpu', precision='fp32'))\n"
+        "print(sorted({'onnxruntime', 'openvino', 'mindspore'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['onnxruntime', 'openvino']"
+
+
+def test_mindspore_is_thought_of_only_where_nothing_else_can_serve(full_bundle: Bundle) -> None:
+    assert not any(name.startswith("mindspore") for name in objections(full_bundle))
+    mindir = [artifact for artifact in full_bundle.manifest.artifacts if artifact.format == "mindir"]
+    assert objections(without(full_bundle, artifacts=mindir)) == {"mindspore fp32": None}
+
+
+def test_where_nothing_can_serve_every_reason_is_given(tiny_bundle: Path, monkeypatch: Any) -> None:
+    tiny = open_bundle(tiny_bundle)
+    with pytest.raises(BundleError, match=r"no onnx artifact of precision int8; .*the engine mindspore has"):
+        choose(tiny, precision="int8")
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(PACKAGES, name, "no_such_package")
+    with pytest.raises(EngineUnavailable, match=r"repvgg\[onnx\]'; the engine openvino .*repvgg\[openvino\]"):
+        choose(tiny)
+
+
+def test_a_provider_belongs_to_onnxruntime_alone(full_bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="--engine-provider=cuda is for onnxruntime, not for openvino"):
+        choose(full_bundle, engine="openvino", engine_provider="cuda")
+    found = objections(full_bundle, engine_provider="cuda")
+    assert [name for name, objection in found.items() if objection is None] == [
+        "onnxruntime fp32",
+        "onnxruntime fp16",
+        "onnxruntime int8",
+    ]
+
+
+def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The real engines."""
+    caplog.set_level(logging.INFO)
+    tiny = open_bundle(tiny_bundle)
+    engine, choice = open_engine(tiny, Settings(engine="openvino"))
+    assert (choice.engine, choice.precision, engine.name, engine.device) == ("openvino", "fp32", "openvino", "CPU")
+    engine.close()
+    assert "chose openvino fp32, the only one possible: openvino fp32; openvino bf16: the manifest gives" in caplog.text
+
+
+def test_the_same_objection_to_several_is_said_once() -> None:
+    missing = EngineUnavailable("not installed")
+    candidates = [
+        Candidate("onnxruntime", "fp32", 900.0),
+        Candidate("openvino", "fp32", objection=missing),
+        Candidate("openvino", "int8", objection=missing),
+    ]
+    assert in_words(candidates) == ["onnxruntime fp32 900 images/s", "openvino fp32, openvino int8: not installed"]
+
+
+def test_fast_pixels_are_served_only_where_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:
+    tiny, vouching = open_bundle(tiny_bundle), open_bundle(fast_bundle)
+    check_pixels(tiny, Settings())
+    check_pixels(vouching, Settings(pixels="fast"))
+    with pytest.raises(ConfigError, match=r"--pixels=fast: the manifest gives no accuracy.* training.quantize --fast_"):
+        check_pixels(tiny, Settings(pixels="fast"))
+
+
+def test_the_fake_engine_needs_no_artifact(tiny_bundle: Path) -> None:
+    assert choose(open_bundle(tiny_bundle), engine="fake").engine == "fake"

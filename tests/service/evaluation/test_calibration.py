@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.store import open_bundle
+from models.topk import Prediction, softmax, top_k
+from service.evaluation.calibration import BINS, Bin, Scores, draw, expected_error, fit_temperature
+
+LABELS = [f"class {number}" for number in range(5)]
+
+
+def drawn(images: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32], list[int]]:
+    """Logits, and true classes that were drawn with the probabilities of these logits at a temperature."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (images, len(LABELS))).astype(np.float32)
+    shares = softmax(logits, temperature).cumsum(axis=1)
+    return logits, [int(truth) for truth in (rng.random((images, 1)) > shares).sum(axis=1)]
+
+
+def scores_of(logits: NDArray[np.float32], truths: Sequence[int], labels: Sequence[str] = LABELS) -> Scores:
+    scores = Scores(len(labels), temperature=1.0)
+    for row, truth in zip(logits, truths, strict=True):
+        scores.add(labels[truth], top_k(softmax(row), labels, len(labels)))
+    return scores
+
+
+def likelihood(logits: NDArray[np.float32], truths: Sequence[int], temperature: float) -> float:
+    return float(np.log(softmax(logits, temperature)[range(len(truths)), truths]).mean())
+
+
+def test_a_perfectly_calibrated_model_has_an_error_of_0_one_that_is_sure_and_half_wrong_of_half() -> None:
+    assert expected_error([Bin(80, 0.8, 0.8), Bin(20, 0.3, 0.3), Bin(0, 0.0, 0.0)]) == 0.0
+    assert expected_error([Bin(100, 1.0, 0.5)]) == 0.5
+    assert expected_error([Bin(30, 0.6, 0.5), Bin(10, 0.9, 0.7)]) == pytest.approx((30 * 0.1 + 10 * 0.2) / 40)
+    assert expected_error([]) == 0.0
+
+
+def test_bins_are_equal_and_closed_above() -> None:
+    """As equation 3 of the paper has them: a score of exactly 1/15 belongs to the first."""
+    scores = scores_of(np.zeros((4, 5), np.float32), [0, 1, 2, 0])
+    bins = scores.bins(1.0)
+    assert len(bins) == BINS
+    third = next(number for number, one in enumerate(bins) if one.images)
+    assert (third, bins[third]) == (2, Bin(4, pytest.approx(0.2), 0.5))  # 0.2 = 3/15
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_fitted_temperature_makes_the_true_labels_likelier_than_any_other(temperature: float) -> None:
+    logits, truths = drawn(4000, temperature)
+    fitted = fit_temperature(logits, truths)
+    assert fitted == pytest.approx(temperature, rel=0.1)
+    best = likelihood(logits, truths, fitted)
+    assert all(best > likelihood(logits, truths, fitted * factor) for factor in (0.98, 1.02))
+
+
+def test_the_error_falls_with_the_fitted_temperature() -> None:
+    calibration = scores_of(*drawn(3000, temperature=2.0)).calibration()
+    assert calibration.ece > 0.1
+    assert calibration.fitted_ece is not None
+    assert calibration.fitted_ece < 0.03
+
+
+def test_scores_that_were_given_at_a_temperature_lead_to_the_same_fit() -> None:
+    logits, truths = drawn(500, temperature=2.0)
+    plain, warm = scores_of(logits, truths), Scores(len(LABELS), temperature=1.7)
+    for row, truth in zip(logits, truths, strict=True):
+        warm.add(LABELS[truth], top_k(softmax(row, 1.7), LABELS, len(LABELS)))
+    assert warm.calibration().fitted_temperature == pytest.approx(plain.calibration().fitted_temperature, rel=1e-4)
+    assert warm.calibration().ece == pytest.approx(expected_error(plain.bins(1.7)), abs=1e-3)
+
+
+def test_of_two_classes_with_one_label_the_better_one_counts() -> None:
+    scores = Scores(2, 1.0)
+    scores.add("crane", [Prediction("crane", 1, 0.9), Prediction("crane", 0, 0.1)])
+    assert sum(one.images * one.accuracy for one in scores.bins(1.0)) == 1
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_no_temperature_fits_there_is_none(right: bool) -> None:
+    logits, _ = drawn(50, 1.0)
+    truths = logits.argmax(axis=1) if right else logits.argmin(axis=1)
+    calibration = scores_of(logits, truths).calibration()
+    assert calibration.fitted_temperature is None
+    assert "no temperature fits" in str(calibration)
+    assert fit_temperature(np.zeros((0, 5), np.float32), []) is None
+
+
+def test_a_score_that_vanished_is_no_infinite_logit() -> None:
+    scores = scores_of(np.array([[2000.0, 0, 0, 0, 0]], np.float32), [1])
+    assert np.isfinite(scores.logits).all()
+
+
+def test_the_diagram_shows_the_accuracy_of_a_bin() -> None:
+    picture = draw([("one", [Bin(0, 0.0, 0.0)] * 14 + [Bin(10, 0.99, 0.5)])])
+    last = 50 + 400 - 10
+    assert picture.getpixel((last, 50 + 300)) == (31, 95, 168)  # 0.25
+    assert picture.getpixel((last, 50 + 100)) == (230, 150, 130)  # 0.75
+    assert picture.getpixel((last - 100, 50 + 390)) == (255, 255, 255)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory, draw_image: Callable[..., bytes]) -> Path:
+    """Drawings, by chance in some class's folder: a model can neither be always right nor always wrong on them."""
+    data = tmp_path_factory.mktemp("data")
+    for seed in range(40):
+        folder = data / ("airplane", "bird", "cat", "dog")[seed % 4]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{seed}.jpg").write_bytes(draw_image(seed))
+    (data / "cat" / "broken.jpg").write_bytes(b"no image")
+    return data
+
+
+def test_calibration_on_the_command_line(
+    repvgg: Callable[..., Any], tiny_bundle: Path, labelled: Path, tmp_path: Path
+) -> None:
+    ask = ("evaluate", "--model", tiny_bundle, "--data", labelled)
+    plain = json.loads(repvgg(*ask, "--json").out)
+    folder, picture = tmp_path / "store" / "tiny" / "2", tmp_path / "reliability.png"
+    ended = repvgg(*ask, "--reliability-diagram", picture, "--write-temperature", folder, "--json")
+    facts = json.loads(ended.out)
+    found = facts.pop("calibration")
+    assert facts.keys() == plain.keys()
+    assert (facts["images"], facts["top1"], facts["top5"]) == (plain["images"], plain["top1"], plain["top5"])
+    assert (found["images"], found["temperature"]) == (40, 1.0)  # the broken one has no score
+    assert open_bundle(folder).manifest.temperature == found["fitted_temperature"]
+    with Image.open(picture) as shown:
+        assert shown.format == "PNG"
+    again = repvgg("evaluate", "--model", folder, "--data", labelled, "--calibration").out.splitlines()[-1]
+    assert again.startswith(f"calibration of 40 images: ECE {found['fitted_ece']:.2%} (15 bins) with temperature ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--calibration", "--shard", "0/2"], "calibration needs the scores of all images at once"),
+        (["--reliability-diagram", "none/x.png"], "--reliability-diagram: there is no folder none"),
+        (["--write-temperature", "."], "--write-temperature . exists; give the next version"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work_begins(
+    repvgg: Callable[..., Any], tiny_bundle: Path, labelled: Path, flags: list[str], words: str
+) -> None:
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, *flags)
+    assert ended.code == 2
+    assert words in ended.err
+
+
+def test_no_temperature_is_written_where_none_fits(
+    repvgg: Callable[..., Any], tiny_bundle: Path, draw_image: Callable[..., bytes], tmp_path: Path
+) -> None:
+    label = json.loads(repvgg("classify", "--model", tiny_bundle, "--json", _saved(tmp_path, draw_image(0))).out)
+    data = tmp_path / "data" / label["predictions"][0]["label"]
+    data.mkdir(parents=True)
+    (tmp_path / "one.jpg").rename(data / "one.jpg")
+    folder = tmp_path / "tiny" / "2"
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", data.parent, "--write-temperature", folder)
+    assert ended.code == 2
+    assert "nothing is written" in ended.err
+    assert not folder.exists()
+
+
+def _saved(folder: Path, encoded: bytes) -> Path:
+    path = folder / "one.jpg"
+    path.write_bytes(encoded)
+    return path

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.machine.priority import NICENESS, SWITCH_INTERVAL_S, give_way, hand_over_soon, leave_out_of_collections
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_a_thread_that_gives_way_and_those_that_it_starts_come_later_and_no_others() -> None:
+    before = niceness()
+
+    def mine_and_a_childs() -> tuple[int, int]:
+        with ThreadPoolExecutor(1) as child:
+            return niceness(), child.submit(niceness).result()
+
+    with ThreadPoolExecutor(1, initializer=give_way) as pool:
+        assert pool.submit(mine_and_a_childs).result() == (before + NICENESS, before + NICENESS)
+    assert niceness() == before
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(interval)
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("as_before")
+def test_the_interpreter_is_handed_over_soon() -> None:
+    hand_over_soon()
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+
+
+class Model:
+    """It holds itself, so that only a collection can give it back."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.usefixtures("as_before")
+def test_what_lasts_is_left_out_of_collections_until_another_model_does() -> None:
+    model = Model()
+    left = weakref.ref(model)
+    leave_out_of_collections()
+    del model
+    gc.collect()
+    assert left() is not None
+    leave_out_of_collections()
+    assert left() is None
+    assert gc.get_freeze_count() > 0

@@ -1,0 +1,12 @@
+import pytest
+
+from training.deploy.versions import check_new
+from training.errors import ConfigError
+
+
+def test_a_folder_that_is_there_or_cannot_be_a_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="exists: a published bundle is never changed"):
+        check_new(tmp_path)
+    with pytest.raises(ConfigError, match="must end in NAME/VERSION"):
+        check_new(tmp_path / "a b" / "1")
+    assert check_new(tmp_path / "a" / "1") == ("a", "1")

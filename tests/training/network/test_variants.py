@@ -1,0 +1,56 @@
+"""The table gives the networks that the paper publishes: counted by hand-written arithmetic, no framework."""
+
+from dataclasses import replace
+
+import pytest
+
+from training.network.variants import VARIANTS
+
+# Million parameters of the deploy form on ImageNet: RepVGG paper (CVPR 2021), tables 4 and 5, and its code's README.
+PUBLISHED = {
+    "RepVGG-A0": 8.30,
+    "RepVGG-A1": 12.78,
+    "RepVGG-A2": 25.49,
+    "RepVGG-B0": 14.33,
+    "RepVGG-B1": 51.82,
+    "RepVGG-B1g2": 41.36,
+    "RepVGG-B1g4": 36.12,
+    "RepVGG-B2": 80.31,
+    "RepVGG-B2g4": 55.77,
+    "RepVGG-B3": 110.96,
+    "RepVGG-B3g4": 75.62,
+}
+
+
+def deploy_parameters(variant, num_classes):
+    total, channels, index = 0, 3, 0
+    for width, depth in zip(variant.widths, variant.depths, strict=True):
+        for _ in range(depth):
+            groups = variant.groups if index > 0 and index % 2 == 0 else 1
+            total += width * (channels // groups) * 9 + width
+            if variant.squeeze_excite:
+                total += 2 * width * (width // 16) + width // 16 + width
+            channels, index = width, index + 1
+    return total + channels * num_classes + num_classes
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_variant_has_the_published_number_of_parameters(name):
+    # The paper cuts off after two digits: 8 309 384 is printed as 8.30.
+    assert deploy_parameters(VARIANTS[name], 1000) // 10_000 == round(PUBLISHED[name] * 100)
+
+
+def test_the_whole_family_is_there():
+    names = ["A0", "A1", "A2", "B0", "B1", "B1g2", "B1g4", "B2", "B2g2", "B2g4", "B3", "B3g2", "B3g4", "D2se", "Tiny"]
+    assert set(VARIANTS) == {f"{form}-{name}" for form in ("RepVGG", "QARepVGG") for name in names}
+
+
+def test_a_qarepvgg_differs_from_its_repvgg_in_the_block_alone():
+    for name, variant in VARIANTS.items():
+        if variant.block == "qarepvgg":
+            assert replace(variant, block="repvgg") == VARIANTS[name.removeprefix("QA")]
+    assert sum(variant.block == "qarepvgg" for variant in VARIANTS.values()) == len(VARIANTS) / 2
+
+
+def test_the_tiny_variant_fits_into_8_mb():
+    assert deploy_parameters(VARIANTS["RepVGG-Tiny"], 10) * 4 < 8e6

@@ -1,0 +1,188 @@
+"""Each optimizer against its formula in numpy, written from the papers, float64."""
+
+import numpy as np
+import pytest
+
+from training.config import build
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+STEPS = 6
+RATES = [0.1 * (1 - step / STEPS) for step in range(STEPS)]
+KEYS = {"momentum": 0.8, "beta": [0.7, 0.9], "weight_decay": 0.05, "epochs": 1}
+KEYS |= {"lr_scheduler": "poly_lr", "base_lr": 0.1, "min_lr": 0.0}
+
+
+def sgd(p, g, rate, decay, state, t):
+    return p - rate * (g + decay * p)
+
+
+def momentum(p, g, rate, decay, state, t):
+    state["v"] = 0.8 * state.get("v", 0) + g + decay * p
+    return p - rate * state["v"]
+
+
+def nesterov(p, g, rate, decay, state, t):
+    g = g + decay * p
+    state["v"] = 0.8 * state.get("v", 0) + g
+    return p - rate * (g + 0.8 * state["v"])
+
+
+def adam(g, state, t, eps):
+    state["m"] = 0.7 * state.get("m", 0) + 0.3 * g
+    state["v"] = 0.9 * state.get("v", 0) + 0.1 * g**2
+    return state["m"] / (1 - 0.7**t) / (np.sqrt(state["v"] / (1 - 0.9**t)) + eps)
+
+
+def adamw(p, g, rate, decay, state, t):
+    return p - rate * (adam(g, state, t, 1e-8) + decay * p)
+
+
+def lamb(p, g, rate, decay, state, t):
+    r = adam(g, state, t, 1e-6) + decay * p
+    norms = np.linalg.norm(p), np.linalg.norm(r)
+    return p - rate * (norms[0] / norms[1] if min(norms) > 0 else 1) * r
+
+
+def lion(p, g, rate, decay, state, t):
+    m = state.get("m", 0)
+    state["m"] = 0.9 * m + 0.1 * g
+    return p - rate * (np.sign(0.7 * m + 0.3 * g) + decay * p)
+
+
+def muon(p, g, rate, decay, state, t):
+    """What is no inner convolution; for those see `turned`."""
+    return nesterov(p, g, rate, decay, state, t)
+
+
+def turned(p, g, rate, state):
+    """By a decomposition: each singular value becomes what five times the iteration's polynomial makes of it."""
+    state["v"] = 0.8 * state.get("v", 0) + g
+    u, s, vt = np.linalg.svd((g + 0.8 * state["v"]).reshape(len(p), -1), full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert 0.6 < np.median(s) <= s.max() < 1.3, "roughly orthogonal"
+    return np.sqrt(len(s)) * p / np.linalg.norm(p) - rate * (u * s @ vt).reshape(p.shape)
+
+
+FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion, muon)}
+
+
+def test_every_optimizer_of_the_table_has_its_formula_here():
+    from training.optim.optimizers import OPTIMIZERS
+
+    assert set(OPTIMIZERS) == set(FORMULAS)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_an_optimizer_is_its_formula(name):
+    import mindspore as ms
+    from mindspore import nn
+
+    from training.optim.optimizers import optimizer
+
+    rng = np.random.default_rng(1)
+    network = nn.Dense(5, 3)
+    expected = {"weight": rng.normal(size=(3, 5)), "bias": np.zeros(3)}  # a norm of zero is Lamb's special case
+    for key, value in expected.items():
+        getattr(network, key).set_data(ms.Tensor(value.astype(np.float32)))
+    updates = optimizer(network, build(KEYS | {"optimizer": name}, source="test"), STEPS)
+    states = {"weight": {}, "bias": {}}
+    for t, rate in enumerate(RATES, start=1):
+        gradients = {key: rng.normal(size=value.shape) for key, value in expected.items()}
+        updates(tuple(ms.Tensor(gradients[key].astype(np.float32)) for key in ("weight", "bias")))
+        for key, decay in (("weight", 0.05), ("bias", 0.0)):
+            expected[key] = FORMULAS[name](expected[key], gradients[key], rate, decay, states[key], t)
+    for key, value in expected.items():
+        np.testing.assert_allclose(getattr(network, key).asnumpy(), value, atol=2e-6, err_msg=key)
+    assert int(updates.global_step.asnumpy()[0]) == STEPS
+
+
+def test_muon_turns_the_inner_kernels_and_moves_the_rest():
+    import mindspore as ms
+
+    from training.network import repvgg
+    from training.optim.optimizers import groups, optimizer
+
+    rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Tiny", 3)
+    config = build(KEYS | {"optimizer": "muon"}, source="test")
+    updates = optimizer(network, config, STEPS)
+    expected = {p.name: p.asnumpy().astype(np.float64) for p in updates.parameters}
+    inner = names_of(groups(network, config)[0]["params"], network)
+    assert inner == {name for name in expected if name.endswith("conv.weight") and not name.startswith("stages.0.")}, (
+        "the stem's kernels are no hidden ones"
+    )
+    states = {name: {} for name in expected}
+    for t, rate in enumerate(RATES[:2], start=1):
+        gradients = {name: rng.normal(size=value.shape) for name, value in expected.items()}
+        updates(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in updates.parameters))
+        for name, p in expected.items():
+            if name in inner:
+                expected[name] = turned(p, gradients[name], rate, states[name])
+            else:
+                expected[name] = nesterov(p, gradients[name], rate, 0.05 * (p.ndim > 1), states[name], t)
+    for name, value in expected.items():
+        found = repvgg.weights(network)[name].asnumpy()
+        np.testing.assert_allclose(found, value, atol=2e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_muon_leaves_kernels_without_a_batch_norm_of_their_own_to_momentum():
+    from training.network import repvgg
+    from training.optim.optimizers import groups
+
+    config = build({"optimizer": "muon"}, source="test")
+    for arch, kernels in (("QARepVGG-Tiny", {"branch_3x3"}), ("RepVGG-D2se", {"branch_3x3", "branch_1x1"})):
+        network = repvgg.build(arch, 3)
+        turned, decayed, plain = (group["params"] for group in groups(network, config))
+        assert {name.split(".")[3] for name in names_of(turned, network)} == kernels
+        assert len(turned) + len(decayed) + len(plain) == len(network.trainable_params())
+
+
+def names_of(parameters, network):
+    by_identity = {id(parameter): name for name, parameter in network.parameters_and_names()}
+    return {by_identity[id(parameter)] for parameter in parameters}
+
+
+def test_batch_norms_and_biases_are_not_decayed():
+    from training.network import repvgg
+    from training.optim.optimizers import groups
+
+    network = repvgg.build("RepVGG-Tiny", 3)
+    decayed, plain = groups(network, build({"weight_decay": 0.5}, source="test"))
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    assert {name.split(".")[-2] for name in names_of(decayed["params"], network)} == {"conv", "classifier"}
+    assert {name.split(".")[-1] for name in names_of(plain["params"], network)} == {"gamma", "beta", "bias"}
+    assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
+
+
+def test_the_1x1_kernels_of_qarepvgg_are_decayed_as_any_kernel():
+    from training.network import repvgg
+    from training.optim.optimizers import groups
+
+    network = repvgg.build("QARepVGG-Tiny", 3)
+    decayed, plain = (names_of(group["params"], network) for group in groups(network, build({}, source="test")))
+    assert {"stages.0.0.branch_3x3.conv.weight", "stages.0.0.branch_1x1.weight", "classifier.weight"} <= decayed
+    assert {name.split(".")[-1] for name in plain} == {"gamma", "beta", "bias"}
+
+
+def test_with_the_custom_l2_no_kernel_decays_twice():
+    from training.network import repvgg
+    from training.optim.optimizers import groups
+
+    network = repvgg.build("RepVGG-Tiny", 3)
+    decayed, plain = groups(network, build({"custom_l2": True}, source="test"))
+    assert names_of(decayed["params"], network) == {"classifier.weight"}
+    assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_state_has_names_of_its_own_for_every_parameter(name):
+    from training.network import repvgg
+    from training.optim.optimizers import OPTIMIZERS, optimizer, state
+
+    network, config = repvgg.build("RepVGG-Tiny", 3), build({"optimizer": name}, source="test")
+    found = state(optimizer(network, config, 2), config)
+    count = len(OPTIMIZERS[name].moments) * len(network.trainable_params())
+    assert len(found) == count + 1
+    assert not set(found) & set(repvgg.weights(network))

@@ -1,0 +1,33 @@
+import re
+
+import pytest
+
+from training.config import build
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+def test_what_a_run_would_cost_is_told_and_nothing_is_written(image_folder, tmp_path):
+    from training.run import resume
+    from training.run.dry_run import rehearse
+    from training.run.loop import assemble
+
+    keys = {"arch": "RepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
+    keys |= {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs"), "device_target": "CPU"}
+    config = build(keys | {"batch_size": 24, "epochs": 5, "eval_interval": 2, "with_ema": True}, source="test")
+    told = rehearse(config)
+    assert not (tmp_path / "runs").exists()
+    assert "steps: 10, 5 epochs of 2 with 24 images each" in told
+    assert "in 3 evaluations" in told
+
+    def number(pattern):
+        return float(re.search(pattern, told)[1])
+
+    step_s, hours = number(r"a step: ([\d.]+) s"), number(r"whole run: ([\d.]+) h")
+    compilation_s = number(r"compilation: ([\d.]+) s")
+    assert compilation_s > step_s > 0
+    assert hours >= (10 * step_s + compilation_s) / 3600 - 0.01
+    assert 0.1 < number(r"memory of this process: ([\d.]+) GB") < 100
+    path = tmp_path / "last.ckpt"
+    resume.save(path, assemble(config, 2).parameters, resume.Progress(), config, 2)
+    assert number(r"last\.ckpt ([\d.]+) MB") == pytest.approx(path.stat().st_size / 1e6, rel=0.05)

@@ -1,0 +1,75 @@
+"""python -m training.data --config RECIPE: show what training sees, or how fast it comes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.config import TrainConfig, parse
+from training.data.contact_sheet import caption, draw
+from training.data.datasets import open_split
+from training.data.pipeline import train_batches, worker_threads
+from training.errors import ConfigError, TrainingError, reporting_errors
+
+MEASURED_S = 10.0  # long enough for the pipeline to settle
+
+
+def save_grid(config: TrainConfig, path: Path, count: int) -> str:
+    """Draw the first `count` images of the first epoch into `path`, and say so. Raises TrainingError."""
+    images = open_split(config, "train")
+    count = min(count, len(images))
+    batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
+    captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
+    sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
+        raise TrainingError(f"{path} cannot be written: {error}") from error
+    return f"{path}: {count} of {len(images)} images"
+
+
+def measure(config: TrainConfig) -> str:
+    """Time one epoch, at most MEASURED_S of it, with its start. Raises DataError."""
+    import mindspore.dataset  # noqa: F401  # not to be measured
+
+    images = open_split(config, "train")
+    began, began_cpu, count = time.perf_counter(), time.process_time(), 0
+    for _ in train_batches(images, config, 0):
+        count += config.batch_size
+        if time.perf_counter() - began > MEASURED_S:
+            break
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+    workers = worker_threads(config)
+    return (
+        f"{count / wall_s:.0f} images/s with {workers} worker threads, {count / wall_s / workers:.0f} each; "
+        f"{count / cpu_s:.0f} images/s of a core's time"
+    )
+
+
+@reporting_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    config, _, flags = parse(
+        argv,
+        prog="python -m training.data",
+        description="Show what training sees: a contact sheet of augmented images, or how fast they come.",
+        **{
+            "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
+            "images": {"type": int, "default": 64, "metavar": "N", "help": "how many [default: 64]"},
+            "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},
+        },
+    )
+    if not (flags.save_grid or flags.measure):
+        raise ConfigError("nothing to do: give --save-grid FILE.png or --measure")
+    if flags.images < 1:
+        raise ConfigError(f"--images {flags.images}: draw at least 1")
+    if flags.save_grid:
+        print(save_grid(config, flags.save_grid, flags.images))
+    if flags.measure:
+        print(measure(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

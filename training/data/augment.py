@@ -1,0 +1,113 @@
+"""What happens to a training image, as MindData's C++ operators.
+
+1. a policy's operations keep size and type, and do what Pillow's of the same names do (Equalize: what OpenCV's does);
+2. nothing that is not asked for is done;
+3. what a move leaves empty is filled with the mean colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from mindspore.dataset import vision
+
+from training.config import TrainConfig
+from training.config.policies import Operation, Policy
+
+_INTERPOLATION = {
+    "nearest": vision.Inter.NEAREST,
+    "bilinear": vision.Inter.LINEAR,
+    "bicubic": vision.Inter.PILCUBIC,  # Inter.BICUBIC is another filter than the one evaluation uses
+}
+Fill = tuple[int, int, int]
+CHOICES = 1024  # sequences of operations that an epoch's images choose from; other ones in each epoch
+
+
+def crop_and_flip(config: TrainConfig, *, encoded: bool) -> list[Any]:
+    """uint8 image, encoded (bytes,) or RGB (H, W, 3) -> uint8 (S, S, 3)."""
+    return [*_crop(config, encoded=encoded), vision.RandomHorizontalFlip(config.hflip)]
+
+
+def _crop(config: TrainConfig, *, encoded: bool) -> list[Any]:
+    size, filter_ = config.image_size, _INTERPOLATION[config.interpolation]
+    if config.crop == "padded":
+        decoding = [vision.Decode()] if encoded else []
+        return [*decoding, vision.Resize((size, size), filter_), vision.RandomCrop(size, config.crop_padding)]
+    # decodes no more of a JPEG than the crop needs
+    operation = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
+    return [operation(size, scale=(0.08, 1.0), interpolation=filter_)]
+
+
+def jitter(config: TrainConfig) -> list[Any]:
+    """Brightness, contrast and saturation, each times 1 +- color_jitter."""
+    strength = config.color_jitter
+    limits = (max(0.0, 1 - strength), 1 + strength)
+    return [vision.RandomColorAdjust(limits, limits, limits)] if strength else []
+
+
+def normalise(config: TrainConfig) -> list[Any]:
+    """uint8 (S, S, 3) -> float32 (3, S, S)."""
+    mean, std = ([255.0 * value for value in values] for values in (config.mean, config.std))
+    return [vision.Normalize(mean, std), vision.HWC2CHW()]
+
+
+def chain(policy: Policy, fill: Fill, rng: np.random.Generator) -> Any:
+    """One chain of the policy, uint8 (S, S, 3) -> the same: each image gets one of CHOICES drawn sequences.
+
+    Drawn here, and not by several random operators in a row: MindData gives all random operators of a pipeline the
+    same seed, and two that draw alike choose the same thing for each image (MindSpore 2.10).
+    """
+    return vision.RandomSelectSubpolicy([_sequence(policy.draw(rng), fill) for _ in range(CHOICES)])
+
+
+def mean_colour(config: TrainConfig) -> Fill:
+    red, green, blue = (round(255 * value) for value in config.mean)
+    return red, green, blue
+
+
+def _sequence(operations: Sequence[Operation], fill: Fill) -> list[tuple[Any, float]]:
+    """MindData wants an operation in each sequence: one that is never done stands for none."""
+    built = [operator for operation in operations if (operator := build(operation, fill))]
+    return [(operator, 1.0) for operator in built] or [(vision.Invert(), 0.0)]
+
+
+def build(operation: Operation, fill: Fill) -> Any | None:
+    """The MindData operator; None for an operation that changes nothing."""
+    if operation == Operation(operation.kind, _NEUTRAL.get(operation.kind, math.nan)):
+        return None
+    return _OPERATORS[operation.kind](operation.value, fill)
+
+
+def _affine(
+    fill: Fill, *, degrees: float = 0, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)
+) -> Any:
+    shear_degrees = [math.degrees(math.atan(slope)) for slope in shear]
+    return vision.Affine(degrees, list(shift), 1.0, shear_degrees, vision.Inter.BILINEAR, fill)
+
+
+_NEUTRAL = {
+    **dict.fromkeys(("rotate", "shear_x", "shear_y", "translate_x", "translate_y"), 0.0),
+    **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), 1.0),
+    "posterize": 8.0,
+    "solarize": 256.0,
+}
+_OPERATORS: dict[str, Callable[[float, Fill], Any]] = {
+    "auto_contrast": lambda _value, _fill: vision.AutoContrast(),
+    "equalize": lambda _value, _fill: vision.Equalize(),
+    "invert": lambda _value, _fill: vision.Invert(),
+    # not vision.Rotate, which takes red of the fill for blue (MindSpore 2.10)
+    "rotate": lambda degrees, fill: _affine(fill, degrees=degrees),
+    "shear_x": lambda slope, fill: _affine(fill, shear=(slope, 0)),
+    "shear_y": lambda slope, fill: _affine(fill, shear=(0, slope)),
+    "translate_x": lambda share, fill: _affine(fill, shift=(share, 0)),
+    "translate_y": lambda share, fill: _affine(fill, shift=(0, share)),
+    "posterize": lambda bits, _fill: vision.Posterize(int(bits)),
+    "solarize": lambda least, _fill: vision.Solarize((least, 255.0)),
+    "color": lambda factor, _fill: vision.AdjustSaturation(factor),
+    "contrast": lambda factor, _fill: vision.AdjustContrast(factor),
+    "brightness": lambda factor, _fill: vision.AdjustBrightness(factor),
+    "sharpness": lambda factor, _fill: vision.AdjustSharpness(factor),
+}

@@ -1,0 +1,165 @@
+"""RepVGG in MindSpore: the train forms (three branches a block) and the deploy form (one convolution a block).
+
+Names of weights: `stages.S.B.branch_3x3.conv.weight` ... in a train form, `stages.S.B.conv.weight` in the
+deploy form, `classifier.weight`; `training.network.fuse` turns the one into the other.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, mint, nn
+from mindspore.common.initializer import HeNormal, Normal, initializer
+from numpy.typing import NDArray
+
+from training.network.variants import VARIANTS, Variant
+
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.9  # MindSpore counts the share that is kept; other frameworks call this 0.1
+
+
+class ConvBatchNorm(nn.Cell):  # type: ignore[misc]
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=padding, group=groups
+        )
+        self.bn = _batch_norm(out_channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class SqueezeExcite(nn.Cell):  # type: ignore[misc]
+    """Channel attention (Hu et al. 2018) with a 16th of the channels inside, as RepVGG-D2se uses it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels // 16, 1, has_bias=True)
+        self.up = nn.Conv2d(channels // 16, channels, 1, has_bias=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        weights = x.mean((2, 3), keep_dims=True)
+        return x * mint.sigmoid(self.up(mint.nn.functional.relu(self.down(weights))))
+
+
+class TrainBlock(nn.Cell):  # type: ignore[misc]
+    """ReLU(SE(3x3 branch + 1x1 branch + identity branch)), each branch with its own batch norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
+        super().__init__()
+        self.branch_3x3 = ConvBatchNorm(in_channels, out_channels, 3, stride, groups)
+        self.branch_1x1 = ConvBatchNorm(in_channels, out_channels, 1, stride, groups)
+        keeps_shape = in_channels == out_channels and stride == 1
+        self.branch_identity = _batch_norm(in_channels) if keeps_shape else None
+        self.squeeze_excite = SqueezeExcite(out_channels) if squeeze_excite else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        if self.branch_identity is not None:
+            y = y + self.branch_identity(x)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        return self.relu(y)
+
+
+class QATrainBlock(nn.Cell):  # type: ignore[misc]
+    """ReLU(SE(batch norm(3x3 branch + 1x1 convolution + input))); only the 3x3 branch has a batch norm of its own.
+
+    QARepVGG: Chu et al., "Make RepVGG Greater Again", AAAI 2024, figure 1; QARepVGGBlockV2 of its code. That code
+    attends (SE) before the last batch norm, which no convolution can take in; here SE stands where RepVGG has it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
+        super().__init__()
+        self.branch_3x3 = ConvBatchNorm(in_channels, out_channels, 3, stride, groups)
+        self.branch_1x1 = nn.Conv2d(in_channels, out_channels, 1, stride, pad_mode="pad", group=groups)
+        self.keeps_shape = in_channels == out_channels and stride == 1
+        self.bn = _batch_norm(out_channels)
+        self.squeeze_excite = SqueezeExcite(out_channels) if squeeze_excite else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        if self.keeps_shape:
+            y = y + x
+        y = self.bn(y)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        return self.relu(y)
+
+
+class DeployBlock(nn.Cell):  # type: ignore[misc]
+    """ReLU(SE(3x3 convolution with bias)): what either train block becomes when it is fused."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, 3, stride, pad_mode="pad", padding=1, group=groups, has_bias=True
+        )
+        self.squeeze_excite = SqueezeExcite(out_channels) if squeeze_excite else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        return self.relu(y)
+
+
+TRAIN_BLOCKS = {"repvgg": TrainBlock, "qarepvgg": QATrainBlock}
+
+
+class RepVGG(nn.Cell):  # type: ignore[misc]
+    """float32 (N, 3, H, W) -> logits (N, num_classes)."""
+
+    def __init__(self, variant: Variant, num_classes: int, *, deploy: bool = False) -> None:
+        super().__init__()
+        block = DeployBlock if deploy else TRAIN_BLOCKS[variant.block]
+        stages: list[list[nn.Cell]] = [[] for _ in variant.widths]
+        for at in variant.blocks():
+            cell = block(at.in_channels, at.out_channels, at.stride, at.groups, variant.squeeze_excite)
+            stages[at.stage].append(cell)
+        self.stages = nn.SequentialCell([nn.SequentialCell(blocks) for blocks in stages])
+        self.classifier = nn.Dense(variant.widths[-1], num_classes)
+        self._initialise()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.classifier(self.stages(x).mean((2, 3)))
+
+    def _initialise(self) -> None:
+        for _, cell in self.cells_and_names():
+            if isinstance(cell, nn.Conv2d):
+                weight = cell.weight
+                weight.set_data(initializer(HeNormal(mode="fan_out", nonlinearity="relu"), weight.shape, weight.dtype))
+            elif isinstance(cell, nn.Dense):
+                cell.weight.set_data(initializer(Normal(0.01), cell.weight.shape, cell.weight.dtype))
+
+
+def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
+    """A network of VARIANTS with fresh weights; raises KeyError for an unknown `arch`."""
+    return RepVGG(VARIANTS[arch], num_classes, deploy=deploy)
+
+
+def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
+    """Name -> parameter, the batch norms' moving statistics included."""
+    return dict(network.parameters_and_names())
+
+
+def start_stem(network: RepVGG, kernels: NDArray[np.float32]) -> None:
+    """Give the stem's first output channels these `kernels` (n, 3, 3, 3) and silence its 1x1 branch there.
+
+    The fused stem then starts as those kernels behind a batch norm; the branch's scale, or its kernel where it has no
+    batch norm, grows from 0 in training.
+    """
+    stem = network.stages[0][0]
+    silenced = stem.branch_1x1.bn.gamma if isinstance(stem, TrainBlock) else stem.branch_1x1.weight
+    silence = np.zeros((len(kernels), *silenced.shape[1:]), np.float32)
+    for parameter, start in ((stem.branch_3x3.conv.weight, kernels), (silenced, silence)):
+        parameter.set_data(Tensor(np.concatenate([start, parameter.asnumpy()[len(start) :]])))
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)

@@ -1,0 +1,1 @@
+"""Losses, optimizers, schedules and the loss scale. `run` and up may enter."""

@@ -1,0 +1,90 @@
+"""What a step minimises: cross entropy with soft targets, and RepVGG's own weight decay.
+
+1. the loss is the formula, for class ids and for soft targets (N, K) such as MixUp gives;
+2. the custom L2 decays the kernel that a block has after fusing, and never the batch norms through it.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from training.network.repvgg import BATCH_NORM_EPS, TrainBlock
+
+
+class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
+    """-sum_k q_k log p_k, averaged over the batch, q = (1 - smoothing) * target + smoothing / K.
+
+    Label smoothing as in Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (N, K); labels int (N,) or soft targets (N, K) whose rows add up to 1 -> a number."""
+        classes = logits.shape[1]
+        targets = labels if labels.ndim == 2 else labels[:, None] == ops.arange(classes)
+        smooth = ops.cast(targets, logits.dtype) * (1 - self.smoothing) + self.smoothing / classes
+        return -(smooth * ops.log_softmax(logits, 1)).sum(1).mean()
+
+
+def true_classes(labels: Tensor) -> Tensor:
+    """int (N,), or the likeliest class of soft targets (N, K) -> (N,)."""
+    return labels if labels.ndim == 1 else ops.argmax(labels, 1)
+
+
+class CustomL2(nn.Cell):  # type: ignore[misc]
+    """Sum over all RepVGG blocks of their equivalent kernels' squared norms (the authors' code, get_custom_L2).
+
+    A 3x3 kernel's eight outer weights count as they are. At the centre both branches meet: with t the scale
+    gamma / sqrt(variance + eps) of each branch's batch norm, it is (c3 * t3 + c1 * t1)^2 / (t3^2 + t1^2). The t are
+    constants to the gradient. Half of it times the weight decay is what the loss gains.
+    """
+
+    def __init__(self, network: nn.Cell) -> None:
+        super().__init__()
+        blocks = [cell for _, cell in network.cells_and_names() if isinstance(cell, TrainBlock)]
+        wide, narrow = [block.branch_3x3 for block in blocks], [block.branch_1x1 for block in blocks]
+        self.wide_kernels = ms.ParameterTuple([branch.conv.weight for branch in wide])
+        self.wide_gammas = ms.ParameterTuple([branch.bn.gamma for branch in wide])
+        self.wide_variances = ms.ParameterTuple([branch.bn.moving_variance for branch in wide])
+        self.narrow_kernels = ms.ParameterTuple([branch.conv.weight for branch in narrow])
+        self.narrow_gammas = ms.ParameterTuple([branch.bn.gamma for branch in narrow])
+        self.narrow_variances = ms.ParameterTuple([branch.bn.moving_variance for branch in narrow])
+        self.over_all = ops.HyperMap()  # a Python loop over the blocks of a large network compiles slowly
+
+    def construct(self) -> Tensor:
+        return ops.addn(
+            self.over_all(
+                _squared_norm,
+                self.wide_kernels,
+                self.wide_gammas,
+                self.wide_variances,
+                self.narrow_kernels,
+                self.narrow_gammas,
+                self.narrow_variances,
+            )
+        )
+
+
+def _squared_norm(
+    wide: Tensor,
+    wide_gamma: Tensor,
+    wide_variance: Tensor,
+    narrow: Tensor,
+    narrow_gamma: Tensor,
+    narrow_variance: Tensor,
+) -> Tensor:
+    """That of one block's equivalent kernel."""
+    wide_scale, narrow_scale = _scale(wide_gamma, wide_variance), _scale(narrow_gamma, narrow_variance)
+    centre = wide[:, :, 1:2, 1:2]
+    equivalent = centre * wide_scale + narrow * narrow_scale
+    outer = (wide**2).sum() - (centre**2).sum()
+    return outer + (equivalent**2 / (wide_scale**2 + narrow_scale**2)).sum()
+
+
+def _scale(gamma: Tensor, variance: Tensor) -> Tensor:
+    """(C,) -> (C, 1, 1, 1), a constant to the gradient."""
+    return ops.stop_gradient(gamma / ops.sqrt(variance + BATCH_NORM_EPS)).reshape(-1, 1, 1, 1)
