@@ -71,7 +71,7 @@ SHORTER = {
     "bench --url": "--duration 0.3 --warm-up 0.1",
     "inspect --verify --engine": "--calls 3 --max-batch-size 2",
     "training.train": "--epochs 1 --warmup_length 1 --batch_size 8",
-    "training.data.pipeline": "--batch_size 8",
+    "training.data": "--batch_size 8",
 }
 # What such a command must say.
 SAYS = {
