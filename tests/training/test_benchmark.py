@@ -8,7 +8,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 def test_it_measures_the_step_the_pipeline_and_both(image_folder, capsys):
     from benchmarks.training import main
 
-    keys = {"arch": "RepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "batch_size": 8}
+    keys = {"arch": "RepVGG-Smoke", "num_classes": 2, "image_size": 16, "crop": "padded", "batch_size": 8}
     where = {"data_url": image_folder, "device_target": "CPU", "steps": 2, "repeats": 1}
     assert main([text for key, value in (keys | where).items() for text in (f"--{key}", str(value))]) == 0
     said = capsys.readouterr().out

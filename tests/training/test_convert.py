@@ -20,7 +20,7 @@ from training.network.variants import VARIANTS
 from training.weights import sources
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = [name for name in VARIANTS if name.startswith("RepVGG-") and name != "RepVGG-Tiny"]
+PUBLISHED = [name for name in VARIANTS if name.startswith("RepVGG-") and name not in ("RepVGG-Tiny", "RepVGG-Smoke")]
 CLASSES = 5
 EPS = 1e-5
 

@@ -17,7 +17,7 @@ ALL = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 IMAGENET = [path for path in ALL if path.stem.endswith("_imagenet")]
 SEED = Path(__file__).parent / "config" / "seed.yaml"
 # Nobody published a figure for these; of QARepVGG the recipes are those whose figures or log we could read.
-WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny"}
+WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny", "RepVGG-Smoke"}
 QAREPVGG = {"QARepVGG-A0", "QARepVGG-B0"}
 DEVICES = 8
 

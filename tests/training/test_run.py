@@ -17,7 +17,7 @@ GENEROUS_S = 240
 
 def command(verb, data, runs, *more):
     keys = {
-        "arch": "RepVGG-Tiny",
+        "arch": "RepVGG-Smoke",
         "num_classes": 2,
         "data_url": data,
         "dataset": "drawn stripes",
@@ -56,7 +56,7 @@ def finished(data, tmp_path_factory):
     runs = tmp_path_factory.mktemp("whole")
     done = run("train", data, runs)
     assert done.returncode == 0, done.stderr
-    return done, runs / "RepVGG-Tiny"
+    return done, runs / "RepVGG-Smoke"
 
 
 def test_a_run_leaves_its_log_and_checkpoints(finished):
@@ -80,7 +80,7 @@ def wait_for(process, path, since):
 @pytest.mark.usefixtures("cpu")
 def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(data, finished, tmp_path):
     """With a checkpoint after every step, so that nearly all moments lie inside an epoch."""
-    last, often = tmp_path / "RepVGG-Tiny" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
+    last, often = tmp_path / "RepVGG-Smoke" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stderr=subprocess.PIPE) as process:
         wait_for(process, last, 0)
         process.terminate()
@@ -99,7 +99,7 @@ def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(
     assert set(whole) == set(again)
     for name, array in whole.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
-    log = (tmp_path / "RepVGG-Tiny" / "log.jsonl").read_text().splitlines()
+    log = (tmp_path / "RepVGG-Smoke" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3, 4]
 
 
@@ -137,7 +137,7 @@ def test_export_writes_a_bundle_whose_artifacts_give_the_logits_of_the_train_for
         ("mindir", "fp32", "dynamic"),
     }
     tensors, expected = load(bundle)
-    train_form = checkpoint.load_network(best, "RepVGG-Tiny", 2, deploy=False)
+    train_form = checkpoint.load_network(best, "RepVGG-Smoke", 2, deploy=False)
     np.testing.assert_allclose(train_form(ms.Tensor(tensors)).asnumpy(), expected, atol=1e-4, rtol=0)
     model = ReferenceEvaluator(onnx.load(bundle.path(bundle.artifact(["onnx"], "fp32"))))
     for batch in (1, 2, len(tensors)):

@@ -17,7 +17,7 @@ from training import export
 SCRIPTS = Path(__file__).parents[2] / "training" / "scripts"
 GENEROUS_S = 240
 RECIPE = """
-arch: RepVGG-Tiny
+arch: RepVGG-Smoke
 num_classes: 2
 data_url: {data}
 image_size: 32
@@ -70,7 +70,7 @@ def trained(draw_image_folder, tmp_path_factory):
 def evaluated(trained):
     """The three lines of training.eval."""
     _, folder = trained
-    done = run(folder, "run_eval_ascend", 0, "recipe.yaml", "runs/RepVGG-Tiny/best.ckpt")
+    done = run(folder, "run_eval_ascend", 0, "recipe.yaml", "runs/RepVGG-Smoke/best.ckpt")
     assert done.returncode == 0, done.stderr
     assert len(accuracy(done.stdout)) == 3
     return accuracy(done.stdout)
@@ -78,9 +78,9 @@ def evaluated(trained):
 
 @pytest.fixture(scope="module")
 def exported(cpu, trained):
-    """The folder of RepVGG-Tiny.mindir and RepVGG-Tiny.onnx."""
+    """The folder of RepVGG-Smoke.mindir and RepVGG-Smoke.onnx."""
     _, folder = trained
-    keys = ["--config", str(folder / "recipe.yaml"), "--pretrained", str(folder / "runs/RepVGG-Tiny/best.ckpt")]
+    keys = ["--config", str(folder / "recipe.yaml"), "--pretrained", str(folder / "runs/RepVGG-Smoke/best.ckpt")]
     more = ["--device_target", "CPU", "--file_format", "MINDIR", "ONNX", "--output_dir", str(folder)]
     assert export.main([*keys, *more]) == 0
     return folder
@@ -94,7 +94,7 @@ def test_training_prints_what_its_log_keeps(trained):
 
 
 def test_offline_inference_with_mindir_gives_the_accuracy_of_evaluation(exported, evaluated):
-    arguments = (exported / "RepVGG-Tiny.mindir", "imagenet2012", exported / "data" / "val", 0)
+    arguments = (exported / "RepVGG-Smoke.mindir", "imagenet2012", exported / "data" / "val", 0)
     done = run(exported, "run_infer_310", *arguments, CONFIG_PATH="recipe.yaml", RESULT_PATH="out/310")
     assert done.returncode == 0, done.stderr
     assert accuracy(done.stdout) == evaluated
@@ -106,7 +106,7 @@ def test_offline_inference_with_mindir_gives_the_accuracy_of_evaluation(exported
 
 def test_offline_inference_with_onnx_gives_the_accuracy_of_evaluation(exported, evaluated):
     done = run(
-        exported, "run_infer_onnx", "RepVGG-Tiny.onnx", "data", "CPU", 0, "--batch_size", 5, CONFIG_PATH="recipe.yaml"
+        exported, "run_infer_onnx", "RepVGG-Smoke.onnx", "data", "CPU", 0, "--batch_size", 5, CONFIG_PATH="recipe.yaml"
     )
     assert done.returncode == 0, done.stderr
     assert "ONNX Runtime" in done.stdout
@@ -114,7 +114,7 @@ def test_offline_inference_with_onnx_gives_the_accuracy_of_evaluation(exported, 
 
 
 def test_without_a_recipe_the_preprocessing_is_that_of_imagenet(exported, tmp_path):
-    arguments = (exported / "RepVGG-Tiny.onnx", exported / "data", "CPU", 0, "--num_classes", 2)
+    arguments = (exported / "RepVGG-Smoke.onnx", exported / "data", "CPU", 0, "--num_classes", 2)
     done = run(tmp_path, "run_infer_onnx", *arguments)
     assert done.returncode == 66
     assert "has 224 x 224 pixels, the model takes 32 x 32" in done.stderr

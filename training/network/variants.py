@@ -85,5 +85,8 @@ VARIANTS: dict[str, Variant] = {
     "RepVGG-D2se": _scaled(_D, 2.5, 5.0, se=True),
     # Ours, for images of 32x32: the stem sees every pixel, the last map is 4x4; 99 million multiply-adds.
     "RepVGG-Tiny": Variant((32, 96, 192, 256, 256), (1, 2, 3, 1, 1), strides=(1, 2, 2, 2, 1)),
+    # Three blocks, one of them with an identity branch: to try a recipe, a device or a pipeline, since it compiles in
+    # seconds. It is not meant to classify well.
+    "RepVGG-Smoke": Variant((32, 32, 64, 64, 64), (1, 1, 1, 0, 0), strides=(1, 1, 2, 2, 1)),
 }
 VARIANTS |= {f"QA{name}": replace(variant, block="qarepvgg") for name, variant in VARIANTS.items()}

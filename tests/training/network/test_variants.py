@@ -41,7 +41,24 @@ def test_a_variant_has_the_published_number_of_parameters(name):
 
 
 def test_the_whole_family_is_there():
-    names = ["A0", "A1", "A2", "B0", "B1", "B1g2", "B1g4", "B2", "B2g2", "B2g4", "B3", "B3g2", "B3g4", "D2se", "Tiny"]
+    names = [
+        "A0",
+        "A1",
+        "A2",
+        "B0",
+        "B1",
+        "B1g2",
+        "B1g4",
+        "B2",
+        "B2g2",
+        "B2g4",
+        "B3",
+        "B3g2",
+        "B3g4",
+        "D2se",
+        "Tiny",
+        "Smoke",
+    ]
     assert set(VARIANTS) == {f"{form}-{name}" for form in ("RepVGG", "QARepVGG") for name in names}
 
 

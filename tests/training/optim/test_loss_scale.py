@@ -53,7 +53,7 @@ def levels(level):
     from training.network import repvgg
     from training.optim import loss_scale
 
-    network = repvgg.build("RepVGG-Tiny", 3)
+    network = repvgg.build("RepVGG-Smoke", 3)
     loss_scale.use(network, level)
     flags = {ms.float16: "fp16", ms.float32: "fp32"}
     found = {}
@@ -85,10 +85,10 @@ def test_the_network_gives_nearly_the_same_logits_in_half_precision(level):
     from training.network import repvgg
     from training.optim import loss_scale
 
-    network = repvgg.build("RepVGG-Tiny", 3).set_train(False)
+    network = repvgg.build("RepVGG-Smoke", 3).set_train(False)
     images = ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32))
     exact = network(images).asnumpy()
-    half = repvgg.build("RepVGG-Tiny", 3).set_train(False)
+    half = repvgg.build("RepVGG-Smoke", 3).set_train(False)
     for parameter, source in zip(half.get_parameters(), network.get_parameters(), strict=True):
         parameter.set_data(ms.Tensor(source.asnumpy()))
     loss_scale.use(half, level)

@@ -12,7 +12,7 @@ def test_what_a_run_would_cost_is_told_and_nothing_is_written(image_folder, tmp_
     from training.run.dry_run import rehearse
     from training.run.loop import assemble
 
-    keys = {"arch": "RepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
+    keys = {"arch": "RepVGG-Smoke", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
     keys |= {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs"), "device_target": "CPU"}
     config = build(keys | {"batch_size": 24, "epochs": 5, "eval_interval": 2, "with_ema": True}, source="test")
     told = rehearse(config)

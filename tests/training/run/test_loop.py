@@ -14,7 +14,7 @@ from training.run.stopping import StopRequest
 pytestmark = pytest.mark.usefixtures("cpu")
 
 EVERYTHING = {
-    "arch": "RepVGG-Tiny",
+    "arch": "RepVGG-Smoke",
     "num_classes": 2,
     "image_size": 16,
     "crop": "padded",
@@ -89,7 +89,7 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     top1 = [line["val_top1"] for line in lines]
     assert json.loads(str(last["run"]))["best_top1"] == max(top1)
     assert int(kept["epoch"]) == 1 + int(top1[1] > top1[0])
-    network = checkpoint.load_network(best, "RepVGG-Tiny", 2, deploy=False)
+    network = checkpoint.load_network(best, "RepVGG-Smoke", 2, deploy=False)
     assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
@@ -124,7 +124,7 @@ def test_a_run_for_other_classes_starts_from_the_other_weights_of_a_checkpoint(i
     from training.run import checkpoint
     from training.run.loop import set_up
 
-    before = repvgg.weights(repvgg.build("RepVGG-Tiny", 10))
+    before = repvgg.weights(repvgg.build("RepVGG-Smoke", 10))
     checkpoint.save(tmp_path / "ten.ckpt", before, {})
     keys = {"data_url": str(image_folder), "save_dir": str(tmp_path), "pretrained": tmp_path / "ten.ckpt"}
     run, *_ = set_up(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
@@ -272,7 +272,7 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     from training.run import checkpoint
     from training.run.loop import train
 
-    keys = {"arch": "QARepVGG-Tiny", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
+    keys = {"arch": "QARepVGG-Smoke", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
     keys |= {"batch_size": 16, "epochs": 2, "data_url": image_folder, "save_dir": tmp_path, "device_target": "CPU"}
     config = build(keys, source="test")
     best = train(config)
@@ -281,12 +281,12 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     log = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
     assert log[1]["loss"] < log[0]["loss"]
     assert manifest.training.top1 == max(line["val_top1"] for line in log) > 0.5
-    assert manifest.network.variant == "QARepVGG-Tiny"
-    deploy = repvgg.build("RepVGG-Tiny", 2, deploy=True)
+    assert manifest.network.variant == "QARepVGG-Smoke"
+    deploy = repvgg.build("RepVGG-Smoke", 2, deploy=True)
     assert manifest.network.parameters == sum(parameter.size for parameter in deploy.trainable_params())
 
     tensors, logits = load(written)
-    train_form = checkpoint.load_network(best, "QARepVGG-Tiny", 2, deploy=False)
+    train_form = checkpoint.load_network(best, "QARepVGG-Smoke", 2, deploy=False)
     np.testing.assert_allclose(train_form(ms.Tensor(tensors)).asnumpy(), logits, atol=1e-4, rtol=0)
     model = ReferenceEvaluator(str(written.path(written.artifact(["onnx"], "fp32"))))
     np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
@@ -298,7 +298,7 @@ def test_a_checkpoint_of_repvgg_is_none_of_qarepvgg(tmp_path):
     from training.run import checkpoint
 
     path = tmp_path / "repvgg.ckpt"
-    checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Tiny", 2)), {})
+    checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Smoke", 2)), {})
     for deploy in (False, True):
         with pytest.raises(CheckpointError, match=r"missing: stages\.0\.0\.bn\.beta(.|\n)*unused: .*branch_1x1\.bn"):
-            checkpoint.load_network(path, "QARepVGG-Tiny", 2, deploy=deploy)
+            checkpoint.load_network(path, "QARepVGG-Smoke", 2, deploy=deploy)

@@ -166,7 +166,7 @@ def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(f
 
 
 KEYS = {
-    "arch": "RepVGG-Tiny",
+    "arch": "RepVGG-Smoke",
     "num_classes": 2,
     "data_url": "obs://bucket/stripes",
     "train_url": "obs://bucket/runs",
@@ -208,7 +208,7 @@ def trained(draw_image_folder, tmp_path_factory):
         pass
     logs = folder / "runs-logs"
     assert process.returncode == 0, log_of(logs, 0) + log_of(logs, 1)
-    return folder, logs, folder / "runs" / "RepVGG-Tiny"
+    return folder, logs, folder / "runs" / "RepVGG-Smoke"
 
 
 @pytest.mark.usefixtures("cpu")
@@ -225,7 +225,7 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     assert "epoch 2: loss" in log_of(logs, 0)
     assert [line for line in log_of(logs, 1).splitlines() if line and not line.startswith("copying")] == []
     config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
-    network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Tiny", 2, deploy=False)
+    network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Smoke", 2, deploy=False)
     count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
     assert (count, top1) == (17, pytest.approx(read(run_dir / "log.jsonl")[-1]["val_top1"]))
 
@@ -236,14 +236,14 @@ def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
     assert copies[0] == "obs://bucket/stripes"
     assert copies.count("obs://bucket/stripes") == 1
     assert copies.count(str(run_dir)) == 2 * 2 + 1  # before each evaluation, after each epoch, and at the end
-    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Tiny"
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke"
     for path in run_dir.iterdir():
         assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_asked_to(trained):
     folder, _, _ = trained
-    logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Tiny", time.monotonic() + GENEROUS_S
+    logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Smoke", time.monotonic() + GENEROUS_S
     with train(folder, "again", epochs=1000) as process:
         while not (run_dir / "log.jsonl").is_file() or epochs_in(run_dir)[-1] < 3:
             assert process.poll() is None, log_of(logs, 0) + log_of(logs, 1)
@@ -256,5 +256,5 @@ def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_ask
     for rank in (0, 1):
         assert "stopped by SIGTERM after step" in log_of(logs, rank)
         assert "Traceback" not in log_of(logs, rank)
-    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Tiny" / "last.ckpt"
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke" / "last.ckpt"
     assert (run_dir / "last.ckpt").read_bytes() == kept.read_bytes()
