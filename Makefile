@@ -8,7 +8,7 @@ serve:  ## serve the default model bundle on http://127.0.0.1:8000
 test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
 	@$(PYTHON) scripts/setup.py lite || echo "the tests of MindSpore Lite will be skipped"
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 IMAGES ?= tests/images
 test-images:  ## build the images and run them, with podman (scripts/ci_packages.sh installs it on Debian)

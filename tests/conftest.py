@@ -30,6 +30,34 @@ TINY_SPEC = Preprocess(
 
 DrawImage = Callable[..., bytes]
 
+TESTS = Path(__file__).parent
+# What takes longest, so that no worker still runs one of these when the others have finished.
+SLOWEST_FIRST = (
+    *("training/run/test_loop.py", "training/run/test_ranks.py", "training/test_convert.py", "training/test_run.py"),
+    *("service/engines/test_every_engine.py", "docs/test_pages.py", "training/test_scripts.py", "k8s", "e2e"),
+)
+# Slow tests that share nothing but quick fixtures: each may run on another worker.
+SPREAD = {"training/run/test_loop.py", "training/test_convert.py", "service/engines/test_every_engine.py"}
+# Whole folders whose tests share servers.
+TOGETHER = {"e2e", "k8s", "images"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests out to the workers of pytest-xdist (`--dist loadgroup`): the tests of a module stay together, so
+    that its fixtures are set up once, and the slowest modules begin."""
+    ranks = {place: rank for rank, place in enumerate(SLOWEST_FIRST)}
+    for item in items:
+        module = item.path.relative_to(TESTS).as_posix()
+        if module not in SPREAD:
+            folder = module.partition("/")[0]
+            item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else module))
+    items.sort(key=lambda item: _rank(item.path.relative_to(TESTS).as_posix(), ranks))
+
+
+def _rank(module: str, ranks: dict[str, int]) -> int:
+    return ranks.get(module, ranks.get(module.partition("/")[0], len(ranks)))
+
 
 def encode_drawing(seed: int = 0, image_format: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
     """A picture of coloured ellipses, another one for each seed."""
