@@ -50,6 +50,7 @@ NOT_RUN = {
     "docker ": "it needs a container engine; tests/images does the same by podman",
     "make sbom": "it needs a container engine; tests/images makes one by podman",
     "make test": "it runs all tests, these too",
+    "make train-demo": "it takes hours; tests/training/test_run.py trains in seconds",
     "--engine-provider cuda": "it needs an NVIDIA card",
     "--precision bf16": "it needs a CPU with bf16; tests/service/engines/runtimes/test_openvino.py where there is one",
     "ascend310": "it needs an Ascend 310 and CANN",
