@@ -1,5 +1,5 @@
-// The search runs in a worker, which a page that is opened as a file must not start. There its script runs in a hidden
-// frame instead. (The offline plugin would fetch such a script from the network, unless one of this name is there.)
+// The search runs in a worker, but a page that was opened as a file may not start one. There, its script runs in a hidden
+// frame instead. (Without a script of this name, the offline plugin would fetch one from the network.)
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
