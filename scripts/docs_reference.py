@@ -1,4 +1,4 @@
-"""The reference pages, written from the code that they describe: nothing in them is typed by hand."""
+"""The reference pages, generated from the code that they describe: nothing in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from training import errors as training_errors
 from training.config.keys import TrainConfig
 
 TRAINING = Path(training_errors.__file__).parent
-COLUMNS = "100"  # of the texts of --help
+COLUMNS = "84"  # of the --help texts: as wide as a page of the site
 TYPES = {str: "text", int: "whole number", float: "number", bool: "True or False", Path: "path", NoneType: "None"}
-SUFFIXES = {"counter": "_total", "info": "_info"}  # of a metric's name in what is scraped
+SUFFIXES = {"counter": "_total", "info": "_info"}  # which a scrape appends to the names of metrics
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def pages() -> dict[str, str]:
-    """Every page, as Markdown, by its place in the site."""
+    """Path in the site -> Markdown."""
     registry = CollectorRegistry()
     app = create_app(Settings(engine="onnxruntime", precision="fp32"), registry=registry)
     written = {
@@ -74,10 +74,10 @@ def settings() -> str:
     platform = table(("variable", "setting"), ((code(v), code(name)) for v, name in PLATFORM_VARIABLES.items()))
     return page(
         "Settings",
-        "A flag of `repvgg serve` wins over its variable, the variable over what a platform sets, that over the "
-        "default. An unknown `REPVGG_` variable is an error that names the nearest known one.",
-        table(("flag, variable", "default", "allowed", "what it is"), rows),
-        "What Google Vertex AI sets:",
+        "A flag of `repvgg serve` takes precedence over its variable, the variable over the variables of a platform, "
+        "and those over the default. An unknown `REPVGG_` variable is an error that names the nearest known one.",
+        table(("flag, variable", "default", "allowed", "description"), rows),
+        "Google Vertex AI sets these variables:",
         platform,
     )
 
@@ -99,13 +99,13 @@ def command_line() -> str:
 
 
 def _help_of(verb: str) -> str:
-    return said(lambda: build_parser().parse_args([verb, "--help"]))
+    return printed_by(lambda: build_parser().parse_args([verb, "--help"]))
 
 
-def said(leave: Any) -> str:
-    """What a program that leaves by `--help` prints."""
+def printed_by(program: Any) -> str:
+    """What a program prints before `--help` ends it."""
     with redirect_stdout(io.StringIO()) as out, suppress(SystemExit):
-        leave()
+        program()
     return out.getvalue().strip()
 
 
@@ -122,8 +122,8 @@ def http(app: FastAPI) -> str:
     ]
     return page(
         "HTTP",
-        "The same as a program reads it is at `/openapi.json` of a running service, with schemas and examples. Errors "
-        "are problem documents (RFC 9457).",
+        "A running service has the machine-readable version at `/openapi.json`, with schemas and examples. Errors are "
+        "problem documents (RFC 9457).",
         *sections,
     )
 
@@ -132,28 +132,28 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [f"## {method} {path}", operation.get("description", operation.get("summary", ""))]
     if parameters := operation.get("parameters"):
         rows = ((code(item["name"]), item["in"], item.get("description", "")) for item in parameters)
-        parts.append(table(("parameter", "in", "what it is"), rows))
+        parts.append(table(("parameter", "in", "description"), rows))
     if body := operation.get("requestBody"):
         parts.append(f"Body: {', '.join(code(kind) for kind in body['content'])}. {body.get('description', '')}")
     rows = (
         (status, ", ".join(code(kind) for kind in answer.get("content", {})), answer["description"])
         for status, answer in operation["responses"].items()
     )
-    return "\n\n".join([*parts, table(("status", "body", "what it is"), rows)])
+    return "\n\n".join([*parts, table(("status", "body", "description"), rows)])
 
 
 def problem_codes() -> str:
     rows = ((status, code(name), title) for name, (status, title) in CODES.items())
     return page(
         "Errors",
-        "Every error of the service is `application/problem+json` (RFC 9457) with one of these in `code`; 503 also has "
-        "`Retry-After` and `retry_after_ms`.",
+        "Every error of the service is `application/problem+json` (RFC 9457) with one of these in `code`. A 503 also "
+        "has `Retry-After` and `retry_after_ms`.",
         table(("status", "code", "title"), rows),
     )
 
 
 async def collect(app: FastAPI, registry: CollectorRegistry) -> list[Metric]:
-    """All families of a service that has a model."""
+    """The metrics of a service with a model."""
     async with app.router.lifespan_context(app):
         await app.state.lifecycle.opened.wait()
         return sorted(registry.collect(), key=lambda family: (not family.name.startswith("repvgg_"), family.name))
@@ -171,9 +171,9 @@ def metrics(families: list[Metric]) -> str:
     )
     return page(
         "Metrics",
-        "`GET /metrics`, as Prometheus text or OpenMetrics. Histograms have `_bucket`, `_sum` and `_count`, summaries "
-        "the last two; times are in seconds. Every series exists at 0 from the start.",
-        table(("name", "type", "labels", "what it is"), rows),
+        "`GET /metrics` returns Prometheus text or OpenMetrics. Histograms have `_bucket`, `_sum` and `_count`, "
+        "summaries the last two. Times are in seconds. Every series exists with value 0 from the start.",
+        table(("name", "type", "labels", "description"), rows),
     )
 
 
@@ -188,9 +188,9 @@ def recipe_keys() -> str:
     )
     return page(
         "Recipe keys",
-        "Keys of a recipe (`--config FILE.yaml`), each a flag too (`--epochs 3`). An unknown key is an error that "
-        "names the nearest one; `--print-config` shows every value with its source.",
-        table(("key", "value", "default", "what it is"), rows),
+        "The keys of a recipe (`--config FILE.yaml`). Each is also a flag (`--epochs 3`). An unknown key is an error "
+        "that names the nearest known one. `--print-config` shows every value with its source.",
+        table(("key", "value", "default", "description"), rows),
     )
 
 
@@ -221,15 +221,15 @@ def training_commands() -> str:
     with patch.dict(os.environ, COLUMNS=COLUMNS, NO_COLOR="1"):
         helps = [f"## training.{name}\n\n{_listing(_help_of_training(name))}" for name in training_verbs()]
     exits = _listing((training_errors.__doc__ or "").partition("\n\n")[2].strip())
-    return page("Training commands", "Errors, and the exit codes that they end with:", exits, *helps)
+    return page("Training commands", "Errors and their exit codes:", exits, *helps)
 
 
 def training_verbs() -> list[str]:
-    """The modules that are run as `python -m training.NAME`."""
+    """The modules with a command line: `python -m training.NAME`."""
     return sorted(path.stem for path in TRAINING.glob("*.py") if 'prog="python -m training.' in path.read_text())
 
 
 def _help_of_training(name: str) -> str:
-    """Without the keys of a recipe, which have a page of their own."""
-    text = said(lambda: import_module(f"training.{name}").main(["--help"])).partition("keys of the recipe:")[0]
+    """Its --help, without the keys of a recipe, which have their own page."""
+    text = printed_by(lambda: import_module(f"training.{name}").main(["--help"])).partition("keys of the recipe:")[0]
     return re.sub(r"(\s*\[--\w+ VALUE\])+", " [--KEY VALUE ...]", text).strip()

@@ -1,11 +1,11 @@
-"""Every command of the README and of docs/ works, but for those that are listed here with the reason.
+"""Every command in the README and in docs/ works, except those that are listed here with a reason.
 
-1. each fenced block says what it is, so that no command hides;
-2. the commands of a page run in their order, in a copy of the repository, as a person would type them: each line
-   of `sh` by bash, `python` by Python, `diff` as a patch; a block with a title is that file;
-3. `repvgg serve` is started on a free port, and an address on a page is that of the server which the page started last,
-   or of one with the default settings;
-4. a command that is not run here has flags that exist.
+1. each fenced block names its language, so that no command goes unnoticed;
+2. the commands of a page run in order, in a copy of the repository, as a reader would type them: bash runs each line of
+   `sh`, Python runs `python`, `diff` is applied as a patch, and a block with a title becomes that file;
+3. `repvgg serve` starts on a free port; an address on a page stands for the server that the page started last, or for
+   one with the default settings;
+4. a command that does not run here uses only flags that exist.
 """
 
 from __future__ import annotations
@@ -44,37 +44,37 @@ LANGUAGES = {"sh", "python", "diff", "json", "yaml", "ini", "text"}
 RUN = {"sh", "python", "diff"}
 LIMIT_S = 240
 
-# A command that has this in it is not run, since ...
+# A command that contains the key does not run here, because ...
 NOT_RUN = {
     "kubectl ": "it needs a cluster; tests/k8s checks what it would apply",
-    "docker ": "it needs a container engine; tests/images does the same by podman",
-    "make sbom": "it needs a container engine; tests/images makes one by podman",
-    "make test": "it runs all tests, these too",
+    "docker ": "it needs a container engine; tests/images does the same with podman",
+    "make sbom": "it needs a container engine; tests/images makes one with podman",
+    "make test": "it runs all tests, including these",
     "make train-demo": "it takes hours; tests/training/test_run.py trains in seconds",
-    "--engine-provider cuda": "it needs an NVIDIA card",
-    "--precision bf16": "it needs a CPU with bf16; tests/service/engines/runtimes/test_openvino.py where there is one",
+    "--engine-provider cuda": "it needs an NVIDIA GPU",
+    "--precision bf16": "it needs a CPU with bf16; tests/service/engines/runtimes/test_openvino.py runs on one",
     "ascend310": "it needs an Ascend 310 and CANN",
     "converter_lite": "it needs the vendor's MindSpore Lite",
     "--worker_num=8": "it needs eight devices",
-    "--worker_num=2": "tests/training/run/test_ranks.py trains by it",
+    "--worker_num=2": "tests/training/run/test_ranks.py trains with it",
     "training/scripts/": "tests/training/test_scripts.py runs all five on CPU",
-    "training.export --config RECIPE": "tests/training/test_scripts.py exports by it",
+    "training.export --config RECIPE": "tests/training/test_scripts.py exports with it",
     "training.convert": "it needs published weights; tests/training/test_convert.py converts random ones",
-    "repvgg-a0": "it is what the weights before become",
-    "training.quantize": "tests/training/test_quantize.py measures by it",
+    "repvgg-a0": "it is the bundle of the published weights",
+    "training.quantize": "tests/training/test_quantize.py measures with it",
     "setup.py lite": "it installs; tests/test_setup.py",
     "repvgg-tiny-lite": "it needs a Python 3.7; tests/training/test_lite.py and tests/e2e/test_engine_process.py",
     "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/test_verify.py",
     "evaluate --merge": "its parts come from a cluster; tests/service/evaluation/test_shards.py",
 }
-# What such a command is given besides, to be over sooner.
+# Flags that make such a command finish sooner.
 SHORTER = {
     "bench --url": "--duration 0.3 --warm-up 0.1",
     "inspect --verify --engine": "--calls 3 --max-batch-size 2",
     "training.train": "--epochs 1 --warmup_length 1 --batch_size 8",
     "training.data": "--batch_size 8",
 }
-# What such a command must say.
+# Text that the output of such a command must contain.
 SAYS = {
     "models/samples/ship.jpg": '"label":"ship"',
     "--data @-": '"label":"cat"',
@@ -95,7 +95,7 @@ FENCE = re.compile(r"^```(\S*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.DOTALL
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: a file to write (`title`), a program, a patch, or one command of a shell."""
+    """One step of a page: a file to write (`title`), a program, a patch, or one shell command."""
 
     language: str
     title: str
@@ -127,7 +127,7 @@ def shortened(command: str) -> str:
 
 @dataclass
 class Reader:
-    """Somebody who does what a page says, in `folder`."""
+    """Follows a page, in `folder`."""
 
     folder: Path
     exports: str = ""
@@ -143,7 +143,7 @@ class Reader:
             "PYTHONPATH": str(self.folder),
             "CURL_HOME": str(self.folder),
             "REPVGG_PORT": "0",
-            "PYTHON": "true",  # so that `make` sets nothing up: all is there
+            "PYTHON": "true",  # so that `make` installs nothing
         }
 
     def do(self, step: Step) -> None:
@@ -209,7 +209,7 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path: Path, draw_image: Callable[..., bytes]) -> Iterator[Reader]:
-    """In a copy of the repository that has an environment, and photos of three classes."""
+    """In a copy of the repository with an environment and photos of three classes."""
     ignored = shutil.ignore_patterns("__pycache__", ".venvs")
     for name in COPIED:
         path = ROOT / name
@@ -227,7 +227,7 @@ def reader(tmp_path: Path, draw_image: Callable[..., bytes]) -> Iterator[Reader]
 
 
 @pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(not why_not(step) for step in found)])
-def test_what_the_page_says_works(reader: Reader, page: str) -> None:
+def test_the_commands_of_a_page_work(reader: Reader, page: str) -> None:
     todo = [step for step in PAGES[page] if not why_not(step)]
     for tool, word in {"curl": "curl ", "git": "--- a/"}.items():
         if any(word in step.text for step in todo) and shutil.which(tool) is None:
@@ -237,14 +237,14 @@ def test_what_the_page_says_works(reader: Reader, page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_block_says_what_it_is(page: str) -> None:
+def test_each_block_names_its_language(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     found = [language for language, _, _ in FENCE.findall(text)]
     assert set(found) <= LANGUAGES
     assert text.count("\n```") == 2 * len(found)
 
 
-def test_nothing_is_listed_in_vain() -> None:
+def test_every_listed_exception_is_needed() -> None:
     commands = [step.text for found in PAGES.values() for step in found]
     for part in (*NOT_RUN, *SHORTER, *SAYS):
         assert any(part in command for command in commands), part
@@ -253,8 +253,8 @@ def test_nothing_is_listed_in_vain() -> None:
 
 
 @pytest.mark.parametrize("command", [step.text for found in PAGES.values() for step in found if why_not(step)])
-def test_a_command_that_is_not_run_has_flags_that_exist(command: str) -> None:
+def test_a_command_that_does_not_run_uses_flags_that_exist(command: str) -> None:
     for verb, module, given in re.findall(rf"(?:repvgg ({'|'.join(VERBS)})|training\.(\w+))( [^|;)]*)?", command):
         parse = build_parser().parse_args if verb else import_module(f"training.{module}").main
-        known = docs_reference.said(partial(parse, [verb, "--help"] if verb else ["--help"]))
+        known = docs_reference.printed_by(partial(parse, [verb, "--help"] if verb else ["--help"]))
         assert set(re.findall(r"(?<= )--[\w-]+", given)) <= set(re.findall(r"--[\w-]+", known))
