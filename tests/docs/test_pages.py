@@ -92,6 +92,10 @@ SERVES = re.compile(r"repvgg serve|^make serve")
 ADDRESS = re.compile(r"\b127\.0\.0\.1:8\d{3}\b")
 FENCE = re.compile(r"^```(\S*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
+PATH = re.compile(r"`((?:benchmarks|docker|docs|k8s|models|requirements|scripts|service|tests|training)/[\w./*-]*)`")
+# Paths that a command of a page makes.
+MADE = {"benchmarks/peers/.venvs", "docker/wheels/", "models/store/mine/2"}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -242,6 +246,12 @@ def test_each_block_names_its_language(page: str) -> None:
     found = [language for language, _, _ in FENCE.findall(text)]
     assert set(found) <= LANGUAGES
     assert text.count("\n```") == 2 * len(found)
+
+
+@pytest.mark.parametrize("page", [*(page for page in PAGES if "decisions/" not in page), "models/store/README.md"])
+def test_every_path_on_a_page_exists(page: str) -> None:
+    named = set(PATH.findall((ROOT / page).read_text(encoding="utf-8"))) - MADE
+    assert [path for path in sorted(named) if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
 def test_every_listed_exception_is_needed() -> None:
