@@ -24,11 +24,11 @@ from scripts import docs_reference  # noqa: E402
 
 # file of the site -> its source in the repository
 MIRRORED = {
+    "icon.svg": "service/page/icon.svg",
     "index.md": "README.md",
     "model-card.md": "models/store/README.md",
     "benchmark-log.md": "benchmarks/LOG.md",
     "changelog.md": "CHANGELOG.md",
-    "icon.svg": "service/page/icon.svg",
 }
 _LINK = re.compile(r"(!?\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]+)?\)")
 _PICTURE = re.compile(
