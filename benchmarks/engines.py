@@ -23,8 +23,8 @@ from onnx import shape_inference
 from benchmarks.serving import resident_mb
 from models.errors import ContractError
 from models.store import Bundle, open_bundle
-from service.engines.capabilities import CAPABILITIES
-from service.engines.table import load_engine
+from service.engine_table import ENGINES
+from service.engines.loading import load_engine
 from service.errors import ServiceError
 
 MATRIX = 2048  # rows, columns
@@ -103,8 +103,8 @@ def main() -> int:
     bundle = open_bundle(flags.model)
     cost = multiply_adds(bundle)
     print(f"{flags.model}: {cost / 1e9:.3f} billion multiply-adds an image; images/s (share of the float32 peak)")
-    for name, able in CAPABILITIES.items():
-        for precision in able.precisions if able.formats else ():
+    for name, record in ENGINES.items():
+        for precision in record.precisions if record.formats else ():
             for threads in flags.threads:
                 rounds, shares = [], []
                 try:

@@ -22,7 +22,7 @@ from benchmarks.serving import served
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
-from service.engines.table import load_engine
+from service.engines.loading import load_engine
 
 TYPES = {"raw": "image/jpeg", "form": "multipart/form-data; boundary=front-door"}
 

@@ -24,7 +24,7 @@ import numpy as np
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
-from service.engines.table import load_engine
+from service.engines.loading import load_engine
 from service.machine.limits import usable_cpus
 
 

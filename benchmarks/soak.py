@@ -28,7 +28,7 @@ from benchmarks.serving import resident_mb, served
 from models.preprocess import images_in, preprocess
 from models.store import open_bundle
 from models.topk import Prediction, softmax, top_k
-from service.engines.table import load_engine
+from service.engines.loading import load_engine
 from service.load.wire import Address, Broken, Pool, PreparedRequest, Reply
 
 SHARE = 0.01  # of each kind of trouble

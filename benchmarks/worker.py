@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from models.store import Bundle, open_bundle
-from service.engines.table import load_engine
+from service.engines.loading import load_engine
 
 
 def cpu_s() -> float:

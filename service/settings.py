@@ -12,11 +12,18 @@ import argparse
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from service.engine_table import ENGINES
 from service.errors import ConfigError
+
+ENGINE_NAMES = ("auto", *ENGINES)
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[ENGINE_NAMES]
 
 PREFIX = "REPVGG_"
 MEBIBYTE = 1 << 20
@@ -58,9 +65,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
-    engine: Literal["auto", "onnxruntime", "openvino", "mindspore-lite", "mindspore", "fake"] = Field(
-        "auto", description="runtime that computes the logits"
-    )
+    engine: EngineName = Field("auto", description="runtime that computes the logits")
     engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
         "cpu", description="execution provider of onnxruntime"
     )

@@ -104,7 +104,7 @@ class Probes:
     def _engine_away_s(self) -> float:
         """0 while it is there."""
         classifier = self._lifecycle.classifier
-        return 0.0 if classifier is None else classifier.batcher.engine_away_s
+        return 0.0 if classifier is None else classifier.batcher.engine_unavailable_s
 
     def _engine_age_s(self) -> float:
         """How long the batch in the engine has been there, seconds."""

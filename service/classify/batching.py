@@ -1,19 +1,19 @@
-"""The queue before the engine: images of many callers become batches, and each image keeps its own fate.
+"""The queue before the engine: images of many callers become batches, and each image has its own outcome.
 
-1. an idle engine never waits: there is no timer, a batch is what came while the engine was busy;
-2. it can say when an image that came now would be answered;
+1. an idle engine never waits: there is no timer, a batch is what arrived while the engine was busy;
+2. the time until a new image would be answered is known;
 3. a caller that leaves never hurts its batch-mates, and costs no engine time if it was still queued;
-4. an image that cannot make its deadline is dropped before the engine;
-5. a batch that fails never stops the next, and only the images that also fail alone fail;
-6. an engine that is away for longer is not asked image by image: all are told when to come back;
-7. an engine that fails MOST_FAILURES times in a row is started again;
+4. an image that cannot meet its deadline is dropped before the engine;
+5. a batch that fails never stops the next one, and of its images only those fail that also fail alone;
+6. while the engine stays unavailable its images are not tried one by one: all of them fail with NotReady;
+7. an engine that fails MOST_FAILURES batches in a row is restarted;
 8. whatever happens, every caller is answered: nothing is left pending.
 
-It refuses nobody for being full: who hands images in asks first how long it would take. Arrivals of one tick of the
-event loop coalesce, because the pump runs in the next one. A batch is built only when a slot of the engine is free, so
-late arrivals still get in. All state belongs to the event loop's thread; only `_infer` runs in the executor. A caller
-who must be woken at its deadline even while the engine is stuck puts a timeout around `submit` (the classifier does,
-one a request): a cancelled `submit` leaves the queue at once.
+The queue has no limit of its own: admission decides what gets in. Images that arrive in one turn of the event loop
+share a batch, because the pump runs in the next turn. A batch is built only when a slot of the engine is free, so late
+arrivals still get in. All state belongs to the event loop's thread; only `_infer` runs in the executor. A caller that
+must be woken at its deadline even while the engine is stuck puts a timeout around `submit` (the classifier does, one
+per request): a cancelled `submit` leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -43,16 +43,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Batches that failed, with no image of any of them answered in between.
+# Failed batches, with no image of any of them answered in between.
 MOST_FAILURES = 5
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """`logits` float32 (K,), the size of its batch, seconds in the queue and seconds of the batch in the engine.
-
-    `span`: the batch's, if it is traced.
-    """
+    """`logits` float32 (K,). `queue_s`: the image's time in the queue; `infer_s`: its batch's time in the engine;
+    `span`: its batch's, if that is traced."""
 
     logits: NDArray[np.float32]
     batch_size: int
@@ -63,7 +61,7 @@ class Inferred:
 
 @dataclass(eq=False)
 class _Waiting:
-    """One image and its caller's future; `deadline` and `queued_at` are times of the batcher's clock, seconds."""
+    """One image and its caller's future. `deadline` and `queued_at` are times of the batcher's clock, seconds."""
 
     image: NDArray[np.float32]
     deadline: float | None
@@ -73,7 +71,7 @@ class _Waiting:
     trace: RequestTrace | None
 
     def settle(self, outcome: Inferred | Exception) -> None:
-        if self.future.done():  # the caller left, or was told that the service drains
+        if self.future.done():  # the caller left, or `close` has settled it
             return
         if isinstance(outcome, Exception):
             self.future.set_exception(outcome)
@@ -87,17 +85,21 @@ class _Batch:
     started_at: float
 
 
-@dataclass
-class _Outcome:
-    """A row of logits for each image, or None, or why the engine is away; `usual` if its time tells the speed."""
+# Logits float32 (K,), None if the engine gave no usable answer, NotReady if it was unavailable.
+_Row = NDArray[np.float32] | NotReady | None
 
-    rows: list[NDArray[np.float32] | NotReady | None]
+
+@dataclass
+class _BatchResult:
+    """`rows`: one for each image. `measures_speed`: `infer_s` is the time of a normal batch."""
+
+    rows: list[_Row]
     infer_s: float
-    usual: bool
+    measures_speed: bool
 
 
 class Batcher:
-    """`slots` batches run at once, each of at most `max_batch_size` images. `speed` is what is known of the engine.
+    """Runs `slots` batches at once, each of at most `max_batch_size` images. `speed`: what the engine has shown so far.
 
     `clock` gives seconds; deadlines are times of that clock. Create and use it within one event loop.
     """
@@ -119,10 +121,10 @@ class Batcher:
         self._metrics = metrics
         self._clock = clock
         self._image_shape = (3, engine.input_size, engine.input_size)
-        self._queue: OrderedDict[_Waiting, None] = OrderedDict()  # in order of arrival, and left in O(1)
-        self._running: dict[asyncio.Future[_Outcome], _Batch] = {}
+        self._queue: OrderedDict[_Waiting, None] = OrderedDict()  # in order of arrival; removal is O(1)
+        self._running: dict[asyncio.Future[_BatchResult], _Batch] = {}
         self._pump_is_due = False
-        self._all_busy_since: float | None = None  # and images waited all the time
+        self._saturated_since: float | None = None  # since then all slots have been busy and images have waited
         self._failures = 0
         self._closed = False
         self._executor = _started_executor(slots)
@@ -132,7 +134,7 @@ class Batcher:
         self._metrics.queue_depth.set_function(lambda: self.queue_depth)
         self._metrics.engine_slots.labels("busy").set_function(lambda: len(self._running))
         self._metrics.engine_slots.labels("idle").set_function(lambda: self.slots - len(self._running))
-        self._metrics.batch_expected.clear()  # of a batcher whose place it takes, which may have had another size
+        self._metrics.batch_expected.clear()  # of a batcher that this one replaces, perhaps with another size
         for images in {1, self.max_batch_size}:
             self._metrics.batch_expected.labels(images).set_function(partial(self.speed.batch_s, images))
 
@@ -143,25 +145,25 @@ class Batcher:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until all that is here now will have left the engine, at measured speed."""
+        """Seconds until everything that is here now has left the engine, at the measured speed."""
         now = self._clock()
-        running = sum(self._left_of(batch, now) for batch in list(self._running.values()))
+        running = sum(self._remaining_s(batch, now) for batch in list(self._running.values()))
         return running / self.slots + self.queue_depth * self.speed.image_s
 
-    def _left_of(self, batch: _Batch, now: float) -> float:
-        """Seconds. A batch that takes longer than expected is believed to be there once more as long as it is over."""
+    def _remaining_s(self, batch: _Batch, now: float) -> float:
+        """A batch that is late by some time is assumed to need that much time again."""
         return abs(batch.started_at + self.speed.batch_s(len(batch.items)) - now)
 
     @property
     def longest_running_s(self) -> float:
-        """Age of the oldest batch in the engine, 0 when it is idle: a stuck engine shows as an age that only grows."""
+        """Age of the oldest batch in the engine, 0 when it is idle. If the engine is stuck, the age only grows."""
         started = [batch.started_at for batch in list(self._running.values())]
         return max(0.0, self._clock() - min(started)) if started else 0.0
 
     @property
-    def engine_away_s(self) -> float:
-        """How long the engine has been away, seconds; 0 while it is there."""
-        return self._restartable.away_s if self._restartable else 0.0
+    def engine_unavailable_s(self) -> float:
+        """How long the engine has been unavailable, seconds; 0 while it is available."""
+        return self._restartable.unavailable_s if self._restartable else 0.0
 
     @property
     def idle(self) -> bool:
@@ -175,10 +177,10 @@ class Batcher:
         on_start: Callable[[], None] = lambda: None,
         trace: RequestTrace | None = None,
     ) -> Inferred:
-        """float32 (3, S, S) -> logits. `on_start` is called when its batch goes to the engine; `trace`: whose it is.
+        """float32 (3, S, S) -> logits. `on_start` is called when its batch goes to the engine; `trace`: its request's.
 
-        Raises at once ValueError for another shape or dtype, Draining if closed; DeadlineExceeded if it cannot make
-        its deadline; EngineFailed; NotReady while the engine is away.
+        Raises immediately ValueError for another shape or dtype and Draining if closed; later DeadlineExceeded if it
+        cannot meet its deadline, EngineFailed, and NotReady if the engine stays unavailable.
         """
         now = self._clock()
         if image.shape != self._image_shape or image.dtype != np.float32:
@@ -186,7 +188,7 @@ class Batcher:
         if self._closed:
             raise Draining("the service is shutting down", self.backlog_s)
         if deadline is not None and deadline <= now:
-            raise DeadlineExceeded("the deadline passed before the queue")
+            raise DeadlineExceeded("the deadline passed before the image was queued")
         loop = asyncio.get_running_loop()
         item = _Waiting(image, deadline, now, loop.create_future(), on_start, trace)
         self._queue[item] = None
@@ -204,12 +206,12 @@ class Batcher:
         while (idle := self.slots - len(self._running)) and (items := self._take(idle)):
             self._start(_Batch(items, self._clock()))
         if idle or not self._queue:
-            self._all_busy_since = None
-        elif self._all_busy_since is None:
-            self._all_busy_since = self._clock()
+            self._saturated_since = None
+        elif self._saturated_since is None:
+            self._saturated_since = self._clock()
 
     def _take(self, idle_slots: int) -> list[_Waiting]:
-        """The next batch, in order of arrival; what cannot make its deadline in it is dropped on the way."""
+        """The next batch, in order of arrival. Images that cannot meet their deadline in it are dropped."""
         now = self._clock()
         limit = self._batch_limit(idle_slots)
         expected_s = self.speed.batch_s(limit)
@@ -218,15 +220,15 @@ class Batcher:
         while self._queue and len(items) < limit:
             item, _ = self._queue.popitem(last=False)
             if not item.future.done():
-                makes_it = item.deadline is None or now + expected_s <= item.deadline
-                (items if makes_it else too_late).append(item)
+                in_time = item.deadline is None or now + expected_s <= item.deadline
+                (items if in_time else too_late).append(item)
         self._drop(too_late, now)
         return items
 
     def _batch_limit(self, idle_slots: int) -> int:
-        """What the idle slots may share, at which the engine takes at most ENGINE_SHARE of the first image's time.
+        """The idle slots share the queue, and a batch may take at most ENGINE_SHARE of the first image's whole time.
 
-        Not of the time it has left: under load that would shrink the batches just when throughput is needed.
+        Not of its remaining time: under load that would shrink the batches just when throughput is needed.
         """
         limit = min(-(-len(self._queue) // idle_slots), self.max_batch_size)
         first = next(iter(self._queue), None)
@@ -238,7 +240,7 @@ class Batcher:
         if any(item.deadline is not None and now < item.deadline for item in too_late):
             self.speed.fade()
         for item in too_late:
-            item.settle(DeadlineExceeded("the deadline passed, or cannot be met any more, in the queue"))
+            item.settle(DeadlineExceeded("the deadline passed in the queue, or can no longer be met"))
 
     def _start(self, batch: _Batch) -> None:
         self._metrics.batch_size.observe(len(batch.items))
@@ -249,76 +251,79 @@ class Batcher:
         self._running[done] = batch
         done.add_done_callback(partial(self._finish, batch))
 
-    def _finish(self, batch: _Batch, done: asyncio.Future[_Outcome]) -> None:
-        """Free the slot and start the next batch, only then answer this one."""
+    def _finish(self, batch: _Batch, done: asyncio.Future[_BatchResult]) -> None:
+        """Free the slot and start the next batch first, then answer this one."""
         del self._running[done]
-        outcome = done.result()
-        self._learn(len(batch.items), outcome)
-        self._metrics.engine_busy.inc(max(0.0, outcome.infer_s))
-        self._restart_if_it_only_fails(outcome)
+        result = done.result()
+        self._learn(len(batch.items), result)
+        self._metrics.engine_busy.inc(max(0.0, result.infer_s))
+        self._restart_after_repeated_failures(result)
         self._pump()
+        self._answer(batch, result)
+
+    def _answer(self, batch: _Batch, result: _BatchResult) -> None:
         traces = [item.trace for item in batch.items if item.trace]
-        span = traces[0].batch(traces, batch.started_at, outcome.infer_s, len(batch.items)) if traces else None
-        for item, row in zip(batch.items, outcome.rows, strict=True):
-            # An error of its own for each: a traceback grows on an exception wherever it is raised.
+        span = traces[0].batch(traces, batch.started_at, result.infer_s, len(batch.items)) if traces else None
+        for item, row in zip(batch.items, result.rows, strict=True):
+            # A new error for each image: an exception's traceback grows wherever it is raised.
             if row is None:
                 item.settle(EngineFailed("the engine gave no usable answer for this image"))
             elif isinstance(row, NotReady):
                 item.settle(NotReady(row.detail, row.retry_after_s))
             else:
                 queue_s = batch.started_at - item.queued_at
-                item.settle(Inferred(row, len(batch.items), queue_s, outcome.infer_s, span))
+                item.settle(Inferred(row, len(batch.items), queue_s, result.infer_s, span))
 
-    def _learn(self, images: int, outcome: _Outcome) -> None:
-        if outcome.usual:
-            self.speed.learn(images, outcome.infer_s)
-            if self._all_busy_since is not None:
-                self.speed.learn_drained(images, self._clock() - self._all_busy_since)
-        self._all_busy_since = None
+    def _learn(self, images: int, result: _BatchResult) -> None:
+        if result.measures_speed:
+            self.speed.learn(images, result.infer_s)
+            if self._saturated_since is not None:
+                self.speed.learn_drained(images, self._clock() - self._saturated_since)
+        self._saturated_since = None
 
-    def _restart_if_it_only_fails(self, outcome: _Outcome) -> None:
-        if any(row is not None for row in outcome.rows):  # or NotReady: it is being started again already
+    def _restart_after_repeated_failures(self, result: _BatchResult) -> None:
+        if any(row is not None for row in result.rows):  # NotReady counts too: the restart is under way already
             self._failures = 0
             return
         self._failures += 1
         if self._failures >= MOST_FAILURES and self._restartable:
             self._failures = 0
-            log.error("the engine failed on %d batches in a row: it is started again", MOST_FAILURES)
+            log.error("the engine failed on %d batches in a row: restarting it", MOST_FAILURES)
             self._restartable.restart()
 
-    def _infer(self, images: list[NDArray[np.float32]]) -> _Outcome:
-        """In the executor: the whole batch, or after a failure each image alone, once. Raises nothing."""
+    def _infer(self, images: list[NDArray[np.float32]]) -> _BatchResult:
+        """In the executor: the whole batch; if that fails, each image alone, once. Raises nothing."""
         started = self._clock()
-        usual = not self.engine_away_s  # a wait for it says nothing about its speed
+        measures_speed = not self.engine_unavailable_s  # else the time includes the wait for it
         rows = self._try_infer(images)
         if rows is None:
-            usual, rows = False, [None]
+            measures_speed, rows = False, [None]
             if len(images) > 1:
                 rows = [row for image in images for row in self._try_infer([image]) or [None]]
-        return _Outcome(rows, self._clock() - started, usual)
+        return _BatchResult(rows, self._clock() - started, measures_speed)
 
-    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | NotReady | None] | None:
-        """A row of logits for each image, None where they are not finite, NotReady; None if the batch failed."""
+    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[_Row] | None:
+        """A row for each image; None if the batch failed."""
         try:
-            # np.stack and np.array copy: neither we nor the engine see the other's buffers again.
+            # np.stack and np.array copy: neither side keeps the other's buffers.
             logits = np.array(self._engine.infer(np.stack(images)), dtype=np.float32)
             if logits.shape != (len(images), self._engine.num_classes):
                 raise ValueError(f"the engine answered {len(images)} images with shape {logits.shape}")
         except NotReady as error:
-            log.warning("%d images are not classified: %s", len(images), error)
+            log.warning("%d images were not classified: %s", len(images), error)
             return [error] * len(images)
         except BaseException:  # an engine may raise anything, and no caller may be left without an answer
             log.exception("the engine failed on a batch of %d", len(images))
             return None
-        rows: list[NDArray[np.float32] | NotReady | None] = [row if np.isfinite(row).all() else None for row in logits]
+        rows: list[_Row] = [row if np.isfinite(row).all() else None for row in logits]
         if bad := sum(row is None for row in rows):
             log.error("the engine gave logits that are not finite for %d of %d images", bad, len(rows))
         return rows
 
     async def close(self, grace_s: float) -> None:
-        """Refuse new images, finish those accepted within `grace_s` seconds, then fail the rest with Draining.
+        """Reject new images, finish those accepted within `grace_s` seconds, then fail the rest with Draining.
 
-        A thread that is stuck in the engine cannot be stopped: it is left behind with its batch, `idle` stays False.
+        A thread that is stuck in the engine cannot be stopped: it stays behind with its batch, and `idle` stays False.
         """
         self._closed = True
         loop = asyncio.get_running_loop()
@@ -328,15 +333,16 @@ class Batcher:
                 await asyncio.wait(unsettled, timeout=remaining_s)
         finally:
             for item in [*(item for batch in self._running.values() for item in batch.items), *self._queue]:
-                item.settle(Draining("the service shut down before the image's turn", self.backlog_s))
+                item.settle(Draining("the service shut down before the image was classified", self.backlog_s))
             self._executor.shutdown(wait=False)
 
-    def _unsettled(self) -> list[asyncio.Future[_Outcome] | asyncio.Future[Inferred]]:
+    def _unsettled(self) -> list[asyncio.Future[_BatchResult] | asyncio.Future[Inferred]]:
         return [*self._running, *(item.future for item in self._queue)]
 
 
 def _started_executor(threads: int) -> ThreadPoolExecutor:
-    """With all its threads running: a system that gives none says so at start-up, not in the middle of a batch."""
+    """With all its threads running, so that a system that cannot give any fails at start-up, not in the middle of a
+    batch."""
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine", initializer=give_way)
     all_started = threading.Barrier(threads)
     for _ in range(threads):

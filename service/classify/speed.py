@@ -1,6 +1,7 @@
-"""How long a batch takes on this engine, and how fast a queue drains: measured beforehand, and learnt from what ran.
+"""How long a batch takes on this engine, and how fast the queue drains: measured at start-up, then updated by batches.
 
-Between the measured sizes the time is interpolated, beyond them it is the nearest one's; 0 before anything is measured.
+Between measured batch sizes the time is interpolated, beyond them it is that of the nearest one; 0 before any
+measurement.
 """
 
 from __future__ import annotations
@@ -9,29 +10,32 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# The part of an image's time that its batch may take in the engine: the rest is for decoding and for waiting.
+# The share of an image's time that its batch may take in the engine: the rest is for decoding and waiting.
 ENGINE_SHARE = 0.4
-# The part of a moving average that the newest batch makes.
+# The weight of the newest batch in a moving average.
 NEWEST_WEIGHT = 0.2
-# What the newest batch weighs in the speed at which a queue drains. Less: with several slots batches finish in bursts.
+# The same for the speed at which the queue drains. It is smaller, because with several slots batches finish in bursts.
 NEWEST_DRAINED_WEIGHT = 0.05
 FADING = 0.99
-# What a batch costs beside the engine's work: two changes of threads, a turn of the event loop. Measured under load.
+# The cost of a batch besides the engine's work: two thread switches, a turn of the event loop. Measured under load.
 BATCH_S = 0.001
-# A larger batch pays only if it makes an image cheaper than this; measurements of a moment differ by as much.
+# A larger batch pays only if an image costs less than this share of before: short measurements differ by as much.
 WORTH_IT = 0.95
 
 
 def smallest_useful_batch(image_s: Mapping[int, float]) -> int:
-    """Of batch sizes and the seconds that an image then takes, with all slots at work, the smallest one that is almost
-    as cheap as the cheapest: whoever comes waits for the batches that are under way, and so does who has left."""
+    """The smallest batch size that is almost as cheap as the cheapest one. `image_s`: batch size -> seconds an image
+    then takes, with all slots busy.
+
+    Smaller is better otherwise: every new image waits for the batches in the engine, and those of callers that have
+    left cannot be stopped."""
     costs_s = {images: seconds + BATCH_S / images for images, seconds in image_s.items()}
     return min(images for images, cost_s in costs_s.items() if WORTH_IT * cost_s <= min(costs_s.values()))
 
 
 class BatchSpeed:
-    """Moving averages of the seconds that a batch of 1..`max_batch_size` images takes, and of those that each image
-    takes off a queue while all slots of the engine are busy."""
+    """Moving averages: seconds for a batch of 1..`max_batch_size` images, and seconds until each image leaves the queue
+    while all slots of the engine are busy."""
 
     def __init__(self, max_batch_size: int) -> None:
         self._sizes = np.arange(1, max_batch_size + 1)
@@ -47,15 +51,15 @@ class BatchSpeed:
         self._curve_s = np.interp(self._sizes, known, [self._measured[size] for size in known])
 
     def learn_drained(self, images: int, seconds: float) -> None:
-        """While others waited all the time, `images` left the engine within `seconds`."""
+        """`images` left the engine within `seconds`, while others waited all the time."""
         self._drained_images += NEWEST_DRAINED_WEIGHT * (images - self._drained_images)
         self._drained_s += NEWEST_DRAINED_WEIGHT * (seconds - self._drained_s)
 
     @property
     def image_s(self) -> float:
-        """Seconds that an image takes off the queue under full load; before any was seen, in full batches one by one.
+        """Seconds per image under full load. Before any is seen: of full batches, one after the other.
 
-        Of the moving averages' ratio, not an average of ratios: bursts must not count more than the pauses between.
+        It is the ratio of moving averages, not an average of ratios: bursts must not outweigh the pauses between them.
         """
         if self._drained_images:
             return self._drained_s / self._drained_images
@@ -71,8 +75,8 @@ class BatchSpeed:
         return int(fitting[-1]) if fitting.size else 1
 
     def fade(self) -> None:
-        """Forget a little. Called when images are refused because of an estimate: as no batch of them runs, nothing
-        else would ever correct one that is too high."""
+        """Lower the estimates a little. Called when they make us reject images: no batch of these runs, so nothing else
+        would ever correct an estimate that is too high."""
         self._measured = {images: seconds * FADING for images, seconds in self._measured.items()}
         self._curve_s *= FADING
         self._drained_s *= FADING

@@ -1,9 +1,9 @@
-"""What is measured on the opened engine before anybody waits: it decides batch size, and what is promised at first.
+"""Measures the open engine before the service is ready: chooses the batch size and gives the first estimates of speed.
 
-1. every batch size that will come is warm where a new one costs a part of the objective that is noticed;
-2. without a number from the user, batches are as large as pays when all slots of the engine are at work, and leave room
-   for the latency objective;
-3. the speed of a queue is measured as it will be: with all slots of the engine at work.
+1. where the first batch of a size takes a noticeable part of the latency objective, every size is warmed up;
+2. unless the user sets the largest batch, it is as large as pays with all slots of the engine busy and as the latency
+   objective allows;
+3. the speed of the queue is measured under the conditions it is used for: with all slots of the engine busy.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from statistics import median_high
 import numpy as np
 
 from service.classify.speed import ENGINE_SHARE, WORTH_IT, BatchSpeed, smallest_useful_batch
+from service.engine_table import ENGINES
 from service.engines.base import Engine
-from service.engines.capabilities import CAPABILITIES
 
 LARGEST_BATCH = 64
 MOST_WARM_UP_SIZES = 32
-NOTICED = 0.1  # of the latency objective
-RUNS = 2  # of each size that is measured, after the one that allocates
-ROUNDS = 3  # with all slots at work
+NOTICEABLE = 0.1  # share of the latency objective
+RUNS = 2  # of each measured size, after the first one, which allocates memory
+ROUNDS = 3  # with all slots busy
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """`batch_s`: seconds of a batch by its number of images; `image_s`: of an image with all slots at work."""
+    """`batch_s`: number of images -> seconds for the batch. `image_s`: seconds per image with all slots busy."""
 
     max_batch_size: int
     batch_s: dict[int, float]
@@ -54,11 +54,11 @@ def tune(engine: Engine, slots: int, max_batch_size: int | None, objective_s: fl
             if image_s and batch_s[images] > limit_s:
                 break
             image_s[images] = _image_s(engine, slots, images)
-            if _falls_no_more(list(image_s.values())):
+            if _stopped_falling(list(image_s.values())):
                 break
     chosen = max_batch_size or smallest_useful_batch(image_s)
-    able = CAPABILITIES.get(engine.name)
-    if able and able.new_batch_sizes_cost and median_high(new_size_s) > NOTICED * objective_s:
+    record = ENGINES.get(engine.name)
+    if record and record.new_batch_sizes_cost and median_high(new_size_s) > NOTICEABLE * objective_s:
         for images in range(1, min(chosen, MOST_WARM_UP_SIZES) + 1):
             _together_s(engine, slots, images)
     drained_s = image_s.get(chosen) or _image_s(engine, slots, chosen)
@@ -71,7 +71,8 @@ def _sizes(largest: int) -> list[int]:
 
 
 def _first_and_fastest_s(engine: Engine, images: int) -> tuple[float, float]:
-    """Seconds for the first batch of `images`, and for the fastest: other work on the machine can only slow it down."""
+    """Seconds for the first batch of `images` and for the fastest one: other work on the machine only ever slows one
+    down."""
     pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
     times = [time.perf_counter()]
     for _ in range(1 + RUNS):
@@ -81,23 +82,23 @@ def _first_and_fastest_s(engine: Engine, images: int) -> tuple[float, float]:
     return first_s, min(others_s)
 
 
-def _falls_no_more(seconds: list[float]) -> bool:
-    """Of an image, by growing batches: did the last two sizes change nothing for the better?"""
-    return len(seconds) > 2 and min(seconds[-2:]) > WORTH_IT * min(seconds[:-2])
+def _stopped_falling(image_s: list[float]) -> bool:
+    """Seconds per image, by growing batch size: did the last two sizes bring no improvement?"""
+    return len(image_s) > 2 and min(image_s[-2:]) > WORTH_IT * min(image_s[:-2])
 
 
 def _image_s(engine: Engine, slots: int, images: int) -> float:
-    """Seconds of an image in batches of `images`, with all slots at work."""
+    """Seconds per image in batches of `images`, with all slots busy."""
     return min(_together_s(engine, slots, images) for _ in range(ROUNDS)) / (slots * images)
 
 
 def _together_s(engine: Engine, slots: int, images: int) -> float:
-    """Seconds until each slot has computed one batch of `images`, all at once."""
+    """Seconds until each slot has computed a batch of `images`, all at the same time."""
     pixels = np.zeros((images, 3, engine.input_size, engine.input_size), np.float32)
-    all_there = threading.Barrier(slots)
+    all_ready = threading.Barrier(slots)
 
     def compute() -> float:
-        all_there.wait()
+        all_ready.wait()
         started = time.perf_counter()
         engine.infer(pixels)
         return time.perf_counter() - started

@@ -123,13 +123,13 @@ def _memory(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _engines(_: Settings) -> Iterator[tuple[str, str]]:
-    from service.engines.capabilities import CAPABILITIES
-    from service.engines.table import PACKAGES, how_to_install, is_installed
+    from service.engine_table import ENGINES
+    from service.engines.loading import is_installed
 
-    for name, package in PACKAGES.items():
-        precisions = ", ".join(CAPABILITIES[name].precisions)
-        found = _version_of(package) if is_installed(name) else f"not installed ({how_to_install(name)})"
-        yield OK, f"{name}: {found}; can do {precisions}"
+    for name, record in ENGINES.items():
+        if record.package:
+            found = _version_of(record.package) if is_installed(name) else f"not installed ({record.how_to_install})"
+            yield OK, f"{name}: {found}; can do {', '.join(record.precisions)}"
 
 
 def _version_of(package: str) -> str:

@@ -53,11 +53,11 @@ def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, 
 
 
 def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
+    from service.engine_table import ENGINES
     from service.engines import conformance
-    from service.engines.capabilities import CAPABILITIES
     from service.engines.selection import engine_options, engine_threads
 
-    with_artifacts = [name for name, able in CAPABILITIES.items() if able.formats]
+    with_artifacts = [name for name, record in ENGINES.items() if record.formats]
     engines = with_artifacts if settings.engine == "auto" else [settings.engine]
     effort = conformance.Effort(
         engine_threads(settings), settings.max_batch_size or MAX_BATCH_SIZE, calls, settings.engine_python

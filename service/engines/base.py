@@ -1,4 +1,4 @@
-"""What an engine is: the network on one runtime. Batching, threads and metrics are not its business."""
+"""What an engine is: the network on one runtime. It knows nothing of batching, threads or metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """What it really runs on, in the runtime's own words."""
+        """What it really runs on, as the runtime calls it."""
 
     @property
     def input_size(self) -> int: ...
@@ -35,27 +35,27 @@ class Engine(Protocol):
         """float32 (N, 3, S, S) -> float32 logits (N, K), any N; blocks, releases the GIL; may raise anything."""
 
     def close(self) -> None:
-        """Free what the runtime holds. No `infer` runs any more, and none comes after."""
+        """Free what the runtime holds. Called when no `infer` is running; none follows."""
 
 
 @runtime_checkable
 class RestartableEngine(Engine, Protocol):
-    """An engine that may be away for a while; `infer` raises NotReady then."""
+    """An engine that may be unavailable for a while; `infer` raises NotReady then."""
 
     @property
-    def away_s(self) -> float:
-        """The seconds since it went, 0 while it is there."""
+    def unavailable_s(self) -> float:
+        """How long it has been unavailable, seconds; 0 while it is available."""
 
     def restart(self) -> None:
-        """Begin to start it again; does not wait."""
+        """Begin to restart it; does not wait."""
 
 
 class EngineFactory(Protocol):
-    """What an entry of the table of engines is: a class with this `open`."""
+    """What an entry of the table of engines points to: a class with this `open`."""
 
     def open(self, bundle: Bundle, precision: Precision, threads: int, **options: Any) -> Engine:
         """`options` are this engine's own settings.
 
-        Raises BundleError for an artifact that is not there, does not fit or cannot be loaded, ConfigError for a
-        precision that the engine has not, EngineUnavailable for a missing device.
+        Raises BundleError for an artifact that is missing, does not fit or cannot be loaded, ConfigError for a
+        precision that the engine does not support, EngineUnavailable for a missing device.
         """

@@ -1,4 +1,4 @@
-"""The golden check: is this engine the network that was trained?"""
+"""The golden check: does this engine compute the network that was trained?"""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FAKE = "fake"
 
 
 def check_engine(engine: Engine, bundle: Bundle) -> golden.GoldenReport | None:
-    """Does the engine reproduce the bundle's golden logits? Nothing is reported of the fake engine. Blocks.
+    """Does the engine reproduce the bundle's golden logits? There is no report on the fake engine. Blocks.
 
     Raises GoldenCheckFailed, or BundleError for an engine of another input size or number of classes.
     """
     expected = (bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes)
     if (engine.input_size, engine.num_classes) != expected:
         raise BundleError(
-            f"{bundle.folder} has input size and classes {expected}, "
-            f"the engine {engine.name} {(engine.input_size, engine.num_classes)}"
+            f"input size and number of classes are {expected} in {bundle.folder}, "
+            f"but {(engine.input_size, engine.num_classes)} in the engine {engine.name}"
         )
     if engine.name == FAKE:
-        log.warning("the fake engine answers: no network is loaded and no golden logits are checked")
+        log.warning("the fake engine is serving: no network is loaded and no golden logits are checked")
         return None
     try:
         report = golden.check(bundle, engine.precision, engine.infer)

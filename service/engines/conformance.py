@@ -1,15 +1,15 @@
-"""What every engine must do, in every precision: a row of tests an engine, and `repvgg inspect --verify` for users.
+"""What every engine must do, in every precision: checked by the tests, and for users by `repvgg inspect --verify`.
 
 1. it reproduces the golden logits within the manifest's tolerance;
 2. it takes any batch size from one to the largest;
-3. an image's answer does not depend on its neighbours;
-4. the last of many calls answers as the first, and memory does not grow;
-5. concurrent calls are answered as single ones;
+3. an image's answer does not depend on the other images of its batch;
+4. the last of many calls gives the same answer as the first, and memory does not grow;
+5. concurrent calls give the same answers as single ones;
 6. `close` frees the memory;
-7. a corrupt artifact is a BundleError.
+7. a corrupt artifact raises BundleError.
 
-Each engine is looked at in a process of its own: one that dies is a failure to report and not the end, and what one
-runtime sets in its process (oneDNN's instructions, threads, logs) is not there for the next.
+Each engine is checked in a process of its own: if it dies, that is a failure to report, and what a runtime sets in its
+process (oneDNN's instructions, threads, logs) does not affect the next one.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from models import golden
 from models.errors import BundleError
 from models.manifest import Precision
 from models.store import Bundle
+from service.engine_table import ENGINES
+from service.engines.artifacts import choose_artifact
 from service.engines.base import Engine
-from service.engines.capabilities import CAPABILITIES, choose_artifact
-from service.engines.table import how_to_install, is_installed, load_engine
+from service.engines.loading import is_installed, load_engine
 from service.engines.timing import images_per_second
 from service.errors import EngineUnavailable
 
-# Between two runs of the same shape, of logits in the order of 10: only the last bits of fp32 may differ.
+# Between two runs of the same shape, for logits around 10: only the last bits of fp32 may differ.
 SAME_SHAPE_TOLERANCE = 1e-5
 CALLERS = 4
 CYCLES, ROUNDS = 5, 3
@@ -52,14 +53,14 @@ T = TypeVar("T")
 
 
 class ConformanceError(Exception):
-    """An engine does not do what every engine must. The text says what happened instead."""
+    """An engine fails a check. The text says what happened."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An open `engine`, which is what `open` gives for `bundle`, and what it answered: `report` of the golden images,
-    `alone`, float32 (M, K), for each of `images`, float32 (M, 3, S, S), which are the largest batch. `calls`: how many
-    are many."""
+    """The engine under test. `open` opens it for a bundle. `report`: of its golden check; `images`: float32
+    (M, 3, S, S), the largest batch; `alone`: float32 (M, K), its answers to each of them alone; `calls`: how many calls
+    a check makes."""
 
     bundle: Bundle
     open: Callable[[Bundle], Engine]
@@ -72,8 +73,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one engine in one precision. `unavailable`: why it was not looked at; `failures`: check ->
-    what happened instead; the speed is that of the largest batch."""
+    """The findings for one engine in one precision. `unavailable`: why it was not checked; `failures`: check -> what
+    happened; the speed is that of the largest batch."""
 
     engine: str
     precision: Precision
@@ -86,9 +87,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How an engine is opened and how long it is looked at: `max_batch_size` images at once, `calls` calls.
+    """How an engine is opened and how thoroughly it is checked: `max_batch_size` images at once, `calls` calls.
 
-    `python`: the interpreter of its own process, if it has one.
+    `python`: the interpreter for a process of its own, if any.
     """
 
     threads: int
@@ -98,10 +99,10 @@ class Effort:
 
 
 def verify(bundle: Bundle, engines: Mapping[str, Options], effort: Effort) -> Iterator[Row]:
-    """A row for each of the engines and each precision that it can have, as they are found. An engine's options are
-    further arguments of its `open`."""
+    """Yields a row for each engine and each of its precisions, as they are found. An engine's options are further
+    arguments of its `open`."""
     for engine, options in engines.items():
-        for precision in CAPABILITIES[engine].precisions:
+        for precision in ENGINES[engine].precisions:
             yield verify_one(bundle, engine, precision, effort, options)
 
 
@@ -135,7 +136,7 @@ def _why_not(bundle: Bundle, engine: str, precision: Precision, python: str) -> 
         choose_artifact(engine, bundle, precision)
     except BundleError:
         return "the bundle has no artifact for it"
-    return None if python or is_installed(engine) else f"not installed: {how_to_install(engine)}"
+    return None if python or is_installed(engine) else f"not installed: {ENGINES[engine].how_to_install}"
 
 
 def run_checks(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Row:
@@ -175,7 +176,7 @@ def _failures(subject: Subject) -> Iterator[tuple[str, str]]:
     for name, check in CHECKS.items():
         try:
             check(subject)
-        except Exception as error:  # noqa: BLE001  # a ConformanceError, or whatever the runtime raised meanwhile
+        except Exception as error:  # noqa: BLE001  # a ConformanceError, or anything from the runtime
             yield name, str(error)
 
 
@@ -193,7 +194,7 @@ def check_any_batch_size(subject: Subject) -> None:
 
 
 def check_no_neighbours(subject: Subject) -> None:
-    """Loud neighbours, as they would show in a scale that is taken over the whole batch."""
+    """Much larger values beside an image would show in a scale that is computed over the whole batch."""
     images = subject.images
     quiet = subject.engine.infer(images)
     loud = np.concatenate([images[:1], 100 * images[1:]])
@@ -204,7 +205,7 @@ def check_no_neighbours(subject: Subject) -> None:
 def check_no_drift(subject: Subject) -> None:
     image = subject.images[:1]
     first = subject.engine.infer(image)
-    for _ in range(subject.calls // 10):  # what is allocated once
+    for _ in range(subject.calls // 10):  # let it allocate what it allocates once
         subject.engine.infer(image)
     before = _memory_bytes()
     for _ in range(subject.calls):
@@ -212,7 +213,7 @@ def check_no_drift(subject: Subject) -> None:
     _compare(f"after {subject.calls} calls", last, first, SAME_SHAPE_TOLERANCE)
     growth = _memory_bytes() - before
     if growth > ALLOWED_GROWTH_BYTES:
-        raise ConformanceError(f"in {subject.calls} calls the memory grew by {growth / 1e6:.0f} MB")
+        raise ConformanceError(f"memory grew by {growth / 1e6:.0f} MB in {subject.calls} calls")
 
 
 def check_concurrent_calls(subject: Subject) -> None:
@@ -224,9 +225,9 @@ def check_concurrent_calls(subject: Subject) -> None:
 
 
 def check_close_frees_memory(subject: Subject) -> None:
-    """A leak grows in every round; an allocator's heap may grow once for good, by 30 MB with ONNX Runtime, and the
-    least of a round says more than one cycle, after which pages go back or do not, by what lies beside them."""
-    _open_and_close(subject)  # what a runtime allocates once
+    """A leak grows in every round. An allocator's heap may grow once for good, by 30 MB with ONNX Runtime. Whether
+    pages are returned depends on neighbouring allocations, so that a round's least says more than a single cycle."""
+    _open_and_close(subject)  # lets the runtime allocate what it allocates once
     first = before = min(_open_and_close(subject) for _ in range(CYCLES))
     for _ in range(ROUNDS):
         after = min(_open_and_close(subject) for _ in range(CYCLES))
@@ -234,12 +235,12 @@ def check_close_frees_memory(subject: Subject) -> None:
             return
         before = after
     raise ConformanceError(
-        f"in {ROUNDS * CYCLES} times of opening and closing the memory grew by {(after - first) / 1e6:.0f} MB"
+        f"memory grew by {(after - first) / 1e6:.0f} MB while it was opened and closed {ROUNDS * CYCLES} times"
     )
 
 
 def _open_and_close(subject: Subject) -> int:
-    """Bytes of memory after it."""
+    """Memory of this process afterwards."""
     engine = subject.open(subject.bundle)
     engine.infer(subject.images)
     engine.close()
@@ -252,14 +253,14 @@ def check_corrupt_artifact(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = replace(subject.bundle, folder=Path(folder, "bundle"))
         shutil.copytree(subject.bundle.folder, bundle.folder)
-        for what, corrupt in (("empty", b""), ("cut off", content[: len(content) // 2]), ("of noise", b"\x5a" * 999)):
+        for what, corrupt in (("empty", b""), ("truncated", content[: len(content) // 2]), ("noise", b"\x5a" * 999)):
             bundle.path(artifact).write_bytes(corrupt)
             try:
                 subject.open(bundle).close()
             except BundleError:
                 continue
             except Exception as error:
-                raise ConformanceError(f"an artifact that is {what} is a {type(error).__name__}: {error}") from error
+                raise ConformanceError(f"an artifact that is {what} raises {type(error).__name__}: {error}") from error
             raise ConformanceError(f"an artifact that is {what} was loaded")
 
 
@@ -278,12 +279,12 @@ def _compare(when: str, found: NDArray[np.float32], expected: NDArray[np.float32
     if found.shape != expected.shape:
         raise ConformanceError(f"{when} the logits have shape {found.shape}, not {expected.shape}")
     delta = float(np.max(np.abs(found - expected)))
-    if not delta <= tolerance:  # written so that NaN is caught too
+    if not delta <= tolerance:  # in this form NaN fails too
         raise ConformanceError(f"{when} a logit is {delta:.3g} off, {tolerance:.3g} allowed")
 
 
 def _memory_bytes() -> int:
-    """Resident memory of this process, after giving back what is free (proc(5), malloc_trim(3))."""
+    """Resident memory of this process, once free memory is returned (proc(5), malloc_trim(3))."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
     if trim is not None:

@@ -1,4 +1,4 @@
-"""Measures how fast an engine infers."""
+"""Measures how many images an engine computes per second."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-# Runs of a batch that a measurement wants to have time for: the first one may have to make kernels.
+# A batch is chosen so small that this many runs fit into the time: the first one may have to compile kernels.
 RUNS = 5
-# It is over as soon as its fastest runs, so many, are equal but for this factor: the next would not be faster.
+# The measurement ends once this many of the fastest runs differ by at most this factor: more would not be faster.
 EQUAL_RUNS, EQUAL = 3, 1.05
 
 
 def images_per_second(
     infer: Callable[[NDArray[np.float32]], object], images: NDArray[np.float32], seconds: float
 ) -> float:
-    """The speed of the fastest of several batches, within about `seconds` at most; in whole batches of `images`, or of
-    as many of them as fit into the time. The fastest, because other work on the machine can only slow a batch down.
+    """The speed of the fastest of several batches; takes at most about `seconds`. A batch is `images`, or as many of
+    them as fit into the time. The fastest counts, because other work on the machine only ever slows a batch down.
     """
     give_up_at = time.perf_counter() + seconds
     infer(images[:1])

@@ -20,7 +20,7 @@ import socket
 import time
 from typing import Any
 
-from service.engines.backoff import PATIENCE
+from service.engines.backoff import Backoff, Restarts
 from service.errors import NotReady, ReloadRunning, ServiceError
 from service.machine.limits import usable_cpus
 from service.observe.aggregation import Snapshot, total, without_gauges
@@ -83,7 +83,7 @@ class Supervisor:
 
     async def _keep(self, number: int) -> None:
         """A worker, and when it dies another one in its place."""
-        early_ends = 0
+        restarts = Restarts(Backoff())
         while not self._stopping.is_set():
             started = time.monotonic()
             code = await self._one_life(number)
@@ -93,8 +93,7 @@ class Supervisor:
                 log.error("worker %d cannot start (exit code %d): all end", number, code)
                 self._stop(code if code > 0 else FAILURE)
             else:
-                early_ends = early_ends + 1 if time.monotonic() - started < PATIENCE.soon_s else 1
-                delay_s = PATIENCE.delay_s(early_ends)
+                delay_s = restarts.delay_after(time.monotonic() - started)
                 log.error("worker %d ended (exit code %d), another one starts in %g s", number, code, delay_s)
                 await _first_of(self._stopping.wait(), asyncio.sleep(delay_s))
 

@@ -16,8 +16,8 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax
 from service.app import create_app
+from service.engines.loading import load_engine
 from service.engines.runtimes.fake import FakeEngine
-from service.engines.table import load_engine
 from service.settings import Settings
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"

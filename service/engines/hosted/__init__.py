@@ -1,4 +1,4 @@
-"""An engine in another interpreter: its parent, its child, and what they say to each other.
+"""An engine in another interpreter: `parent` is our side, `child` the other, `protocol` what they say to each other.
 
 Only `engines` may enter.
 """

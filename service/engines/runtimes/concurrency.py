@@ -1,6 +1,6 @@
-"""Two forms of one network: for a batch that is alone, and for batches beside each other.
+"""Two compiled forms of one network: for a batch that runs alone, and for batches that run at the same time.
 
-Like the engine files this one keeps to Python 3.7: an engine's own process reads it too.
+Like the engine files this one keeps to Python 3.7, because an engine's own process reads it too.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class Sides:
-    """`alone` gets a batch that comes while no other is computed, never two at once; `beside` gets the others."""
+class AloneOrShared:
+    """`alone` gets a batch that comes while no other is running, never two at once; `shared` gets the others."""
 
-    def __init__(self, alone: Infer, beside: Infer) -> None:
+    def __init__(self, alone: Infer, shared: Infer) -> None:
         self._alone = alone
-        self._beside = beside
+        self._shared = shared
         self._calls = 0
         self._lock = threading.Lock()
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._lock:
             self._calls += 1
-            infer = self._alone if self._calls == 1 else self._beside
+            infer = self._alone if self._calls == 1 else self._shared
         try:
             return infer(images)
         finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import BundleError
-from service.engines.capabilities import choose_artifact
+from service.engines.artifacts import choose_artifact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class MindSporeEngine:
 
     @classmethod
     def open(cls, bundle: Bundle, precision: Precision, threads: int) -> MindSporeEngine:
-        """Compiles. Raises BundleError for an artifact that is not there, cannot be loaded or does not fit."""
+        """Compiles. Raises BundleError for an artifact that is missing, cannot be loaded or does not fit."""
         artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
         size = bundle.manifest.preprocess.input_size

@@ -47,7 +47,7 @@ class MindSporeLiteEngine:
     def open(
         cls, bundle: Bundle, precision: Precision, threads: int, device: str = "cpu", device_id: int = 0
     ) -> MindSporeLiteEngine:
-        """Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest,
+        """Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for an Ascend device that cannot be used."""
         artifact = bundle.artifact(FORMATS[device], precision)
         model = mindspore_lite.Model()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import BundleError
-from service.engines.capabilities import check_tensors, choose_artifact
-from service.engines.runtimes.concurrency import Sides
+from service.engines.artifacts import check_tensors, choose_artifact
+from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from models.manifest import Artifact, Precision
     from models.store import Bundle
-    from service.engines.capabilities import Tensor
+    from service.engines.artifacts import Tensor
 
 # ONNX Runtime 1.32 sends telemetry by default, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -42,35 +42,36 @@ class OnnxRuntimeEngine:
     def __init__(
         self,
         alone: onnxruntime.InferenceSession,
-        beside: onnxruntime.InferenceSession,
+        shared: onnxruntime.InferenceSession,
         artifact: Artifact,
         bundle: Bundle,
     ) -> None:
-        """`alone` computes one batch with all threads, `beside` several batches at once."""
+        """`alone` runs one batch with all threads, `shared` several at the same time."""
         self.precision: Precision = artifact.precision
         self.device: str = alone.get_providers()[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         names = artifact.input, artifact.output
-        self._infer: Sides | None = Sides(partial(_infer, alone, *names), partial(_infer, beside, *names))
+        infer = AloneOrShared(partial(_infer, alone, *names), partial(_infer, shared, *names))
+        self._infer: AloneOrShared | None = infer
 
     @classmethod
     def open(
         cls, bundle: Bundle, precision: Precision, threads: int, provider: str = "cpu", slots: int = 1
     ) -> OnnxRuntimeEngine:
-        """For `slots` calls at once; on the CPU one that is alone has all the threads, else they are shared out.
+        """For `slots` calls at once. On the CPU a call that is alone has all the threads, else they are divided.
 
-        Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest,
+        Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a provider that is not in this build or cannot be started."""
         artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
         alone = _session(path, threads, provider)
-        shared_out = provider == "cpu" and slots > 1
-        beside = _session(path, max(1, threads // slots), provider) if shared_out else alone
+        splits = provider == "cpu" and slots > 1
+        shared = _session(path, max(1, threads // slots), provider) if splits else alone
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
         check_tensors(f"{path} input", _tensors(alone.get_inputs()), artifact.input, [3, size, size])
         check_tensors(f"{path} output", _tensors(alone.get_outputs()), artifact.output, [classes])
-        return cls(alone, beside, artifact, bundle)
+        return cls(alone, shared, artifact, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""

@@ -15,8 +15,8 @@ import openvino
 from openvino.frontend import FrontEndManager
 
 from models.errors import BundleError
-from service.engines.capabilities import check_tensors, choose_artifact
-from service.engines.runtimes.concurrency import Sides
+from service.engines.artifacts import check_tensors, choose_artifact
+from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
 from service.machine.features import BF16, cpu_flags
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from models.manifest import Precision
     from models.store import Bundle
-    from service.engines.capabilities import Tensor
+    from service.engines.artifacts import Tensor
 
 # The limit that training and the engine mindspore set for MindSpore's oneDNN. OpenVINO's own oneDNN obeys it too,
 # and then answers bf16 requests with nothing.
@@ -36,24 +36,25 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(
-        self, alone: openvino.CompiledModel, beside: openvino.CompiledModel, precision: Precision, bundle: Bundle
+        self, alone: openvino.CompiledModel, shared: openvino.CompiledModel, precision: Precision, bundle: Bundle
     ) -> None:
-        """`alone` computes one batch with all threads, `beside` several batches at once."""
+        """`alone` runs one batch with all threads, `shared` several at the same time."""
         self.precision: Precision = precision
         self.device: str = alone.get_property("EXECUTION_DEVICES")[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         request = alone.create_infer_request()
         requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
-        for _ in range(beside.get_property("NUM_STREAMS")):
-            requests.put(beside.create_infer_request())
-        self._infer: Sides | None = Sides(partial(_infer, request), partial(_infer_by_one_of, requests))
+        for _ in range(shared.get_property("NUM_STREAMS")):
+            requests.put(shared.create_infer_request())
+        infer = AloneOrShared(partial(_infer, request), partial(_infer_by_one_of, requests))
+        self._infer: AloneOrShared | None = infer
 
     @classmethod
     def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> OpenVinoEngine:
-        """For `slots` calls at once; one that is alone has all the threads.
+        """For `slots` calls at once; a call that is alone has all the threads.
 
-        Raises BundleError for an artifact that is not there, cannot be loaded or does not fit the manifest;
+        Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest;
         EngineUnavailable for bf16 on a CPU without it."""
         artifact = choose_artifact(cls.name, bundle, precision)
         if precision == "bf16":
@@ -64,7 +65,7 @@ class OpenVinoEngine:
             onnx = FrontEndManager().load_by_framework("onnx")
             model = onnx.convert(onnx.load(str(path)))
             alone = openvino.Core().compile_model(model, "CPU", _config(precision, threads, 1))
-            beside = (
+            shared = (
                 openvino.Core().compile_model(model, "CPU", _config(precision, threads, slots)) if slots > 1 else alone
             )
         except Exception as error:  # its exceptions share no base class but this
@@ -72,7 +73,7 @@ class OpenVinoEngine:
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
         check_tensors(f"{path} input", _tensors(model.inputs), artifact.input, [3, size, size])
         check_tensors(f"{path} output", _tensors(model.outputs), artifact.output, [classes])
-        return cls(alone, beside, precision, bundle)
+        return cls(alone, shared, precision, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""

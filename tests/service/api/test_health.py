@@ -57,22 +57,22 @@ def test_draining_is_not_ready_but_lives_and_answers(client: TestClient, jpeg_by
 
 def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Callable[..., TestClient]) -> None:
     class Leaving(FakeEngine):
-        away_s = 0.0
+        unavailable_s = 0.0
 
         def restart(self) -> None:
             raise AssertionError("it is being started already")
 
     engine = Leaving(10, 32)
     client = serve(engine)
-    engine.away_s = 1.5
+    engine.unavailable_s = 1.5
     reply = client.get("/readyz?verbose")
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "not_ready", "1")
     assert reply.json()["detail"] == "the engine failed 1.5 s ago and is being started again"
     assert reply.json()["checks"]["engine"] == "starting again"
     assert client.get("/livez").status_code == client.get("/startupz").status_code == 200
-    engine.away_s = 31.0
+    engine.unavailable_s = 31.0
     assert "could not be started again for 31 s" in client.get("/livez").json()["detail"]
-    engine.away_s = 0.0
+    engine.unavailable_s = 0.0
     assert client.get("/readyz").status_code == client.get("/livez").status_code == 200
 
 
@@ -88,7 +88,7 @@ def test_a_start_that_failed_is_told_without_internals(
 
 @pytest.mark.parametrize(("busy_s", "timeout_ms", "alive"), [(29, 1, True), (31, 1, False), (31, 20_000, True)])
 def test_an_engine_that_is_stuck_is_not_alive(busy_s: float, timeout_ms: int, alive: bool) -> None:
-    batcher = SimpleNamespace(longest_running_s=busy_s, engine_away_s=0.0)
+    batcher = SimpleNamespace(longest_running_s=busy_s, engine_unavailable_s=0.0)
     lifecycle = SimpleNamespace(classifier=SimpleNamespace(batcher=batcher))
     request = Request({"type": "http", "state": {"exchange": Exchange("r", "/livez", 0.0, lambda: 0.0)}})
     reply = asyncio.run(Probes(lifecycle, Settings(timeout_ms=timeout_ms), processes=None).livez(request))

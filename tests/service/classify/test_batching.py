@@ -428,14 +428,15 @@ def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run)
 
         def fail(images: Image) -> None:
             asked.append(len(images))
-            raise NotReady("the engine is being started again", 7.0)
+            raise NotReady("the engine is being restarted", 7.0)
 
         engine = FakeEngine(CLASSES, SIZE, fail=fail)
         batcher = Batcher(engine, max_batch_size=4, metrics=Metrics(CollectorRegistry()))
-        fates = await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(3)), return_exceptions=True)
-        assert [(type(fate), str(fate)) for fate in fates] == [(NotReady, "the engine is being started again")] * 3
-        assert [fate.retry_after_s for fate in fates if isinstance(fate, NotReady)] == [7.0] * 3
-        assert len({id(fate) for fate in fates}) == 3
+        outcomes = await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotReady] * 3
+        assert [str(outcome) for outcome in outcomes] == ["the engine is being restarted"] * 3
+        assert [outcome.retry_after_s for outcome in outcomes if isinstance(outcome, NotReady)] == [7.0] * 3
+        assert len({id(outcome) for outcome in outcomes}) == 3
         assert asked == [3]
 
     run(scenario())
@@ -443,7 +444,7 @@ def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run)
 
 def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Run) -> None:
     class Returning(FakeEngine):
-        away_s = 2.0
+        unavailable_s = 2.0
 
         def restart(self) -> None:
             raise AssertionError("it is being started already")
@@ -467,7 +468,7 @@ def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Ru
 @pytest.mark.parametrize(("kinds", "restarts"), [([POISON] * 5, 1), ([POISON] * 4 + [GOOD] + [POISON] * 4, 0)])
 def test_an_engine_that_fails_many_times_in_a_row_is_started_again(run: Run, kinds: list[float], restarts: int) -> None:
     class Restartable(FakeEngine):
-        away_s = 0.0
+        unavailable_s = 0.0
         restarts = 0
 
         def restart(self) -> None:

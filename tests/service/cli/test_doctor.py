@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import features
 
-from service.engines.table import PACKAGES
+from service.engine_table import ENGINES
 from service.machine.limits import usable_cpus
 
 
@@ -69,7 +70,7 @@ def test_more_threads_than_cpus_are_a_warning(doctor: Callable[..., Any]) -> Non
 def test_an_engine_that_is_not_installed_comes_with_its_command(
     doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
     assert "openvino: not installed (pip install 'repvgg[openvino]'); can do fp32, bf16, int8" in doctor().out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,7 +75,7 @@ def test_the_last_of_many_calls_answers_as_the_first_and_memory_does_not_grow(fu
         return FakeEngine(10, 8).infer(images)
 
     assert "after 100 calls a logit is" in fails("no drift", subject(full_bundle, drifting))
-    assert "in 100 calls the memory grew by 2" in fails("no drift", subject(full_bundle, hoarding))
+    assert re.search("^memory grew by 2.* MB in 100 calls$", fails("no drift", subject(full_bundle, hoarding)))
 
 
 def test_concurrent_calls_are_answered_as_single_ones(full_bundle: Bundle) -> None:
@@ -97,7 +98,7 @@ def test_close_frees_the_memory(full_bundle: Bundle) -> None:
         return FakeEngine(10, 8)
 
     found = fails("close frees memory", subject(full_bundle, open=leaking))
-    assert "in 15 times of opening and closing the memory grew by 9" in found
+    assert re.search("memory grew by 9.* MB while it was opened and closed 15 times", found)
 
 
 def test_a_heap_may_grow_once(full_bundle: Bundle) -> None:
@@ -121,7 +122,7 @@ def test_a_corrupt_artifact_is_a_bundle_error(full_bundle: Bundle) -> None:
         raise BundleError(str(bundle.folder))
 
     assert "that is empty was loaded" in fails("corrupt artifact", subject(full_bundle))
-    assert "that is empty is a ValueError: what is this?" in fails(
+    assert "that is empty raises ValueError: what is this?" in fails(
         "corrupt artifact", subject(full_bundle, open=whatever)
     )
     CHECKS["corrupt artifact"](subject(full_bundle, open=right))

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from models.errors import BundleError
 from models.manifest import Accuracy
 from models.store import Bundle, open_bundle
+from service.engine_table import ENGINES
 from service.engines import timing
 from service.engines.runtimes.fake import FakeEngine
 from service.engines.selection import Candidate, Choice, check_pixels, find_candidates, in_words, open_engine
-from service.engines.table import PACKAGES
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
 from service.settings import Settings
 
@@ -82,13 +83,13 @@ def objections(bundle: Bundle, **settings: Any) -> dict[str, str | None]:
     }
 
 
-def test_what_is_named_is_taken_and_nothing_is_chosen_in_its_place(full_bundle: Bundle) -> None:
+def test_a_configured_engine_or_precision_is_used_and_never_replaced(full_bundle: Bundle) -> None:
     load = Opened()
     choice = choose(full_bundle, load, engine="openvino", precision="bf16")
-    assert (choice.reason, [str(one) for one in choice.candidates]) == ("as told", ["openvino bf16"])
+    assert (choice.reason, [str(one) for one in choice.candidates]) == ("as configured", ["openvino bf16"])
     assert len(load.engines) == 1
     assert choose(full_bundle, engine="onnxruntime").precision == "int8"
-    with pytest.raises(ConfigError, match="the engine onnxruntime has no precision bf16"):
+    with pytest.raises(ConfigError, match="the engine onnxruntime does not support precision bf16"):
         choose(full_bundle, engine="onnxruntime", precision="bf16")
 
 
@@ -110,13 +111,13 @@ def test_auto_takes_the_fastest_and_closes_all_others(full_bundle: Bundle) -> No
     engine.close()
 
 
-def test_the_less_exact_precision_must_be_clearly_faster(full_bundle: Bundle) -> None:
+def test_a_less_exact_precision_is_chosen_only_if_it_is_clearly_faster(full_bundle: Bundle) -> None:
     equally_fast = dict.fromkeys(MS_PER_BATCH, 20)
     assert choose(full_bundle, Opened(ms_per_batch=equally_fast)).precision == "fp32"
     assert choose(full_bundle, Opened(slower=0.5, ms_per_batch=equally_fast)).precision == "fp32"
 
 
-def test_a_precision_is_not_measured_whose_engine_has_shown_that_a_less_exact_one_is_far_faster(
+def test_no_more_exact_precision_is_measured_once_the_engine_has_a_far_faster_one(
     full_bundle: Bundle,
 ) -> None:
     load = Opened()
@@ -130,7 +131,7 @@ def test_a_precision_that_the_manifest_does_not_vouch_for_is_never_chosen(full_b
     lossy = without(full_bundle, accuracy=Accuracy(top1={"fp32": 0.86, "int8": 0.84}, max_top1_drop=0.005))
     assert objections(lossy)["onnxruntime int8"] == "int8 loses 2.00% of top-1, the manifest allows 0.50%"
     assert choose(lossy, Opened(slower=2.0)).precision in ("fp32", "bf16")
-    assert choose(lossy, engine="openvino", precision="int8").reason == "as told"
+    assert choose(lossy, engine="openvino", precision="int8").reason == "as configured"
 
 
 def test_an_engine_that_fails_the_golden_check_is_never_chosen(full_bundle: Bundle) -> None:
@@ -165,12 +166,12 @@ def test_an_engine_that_cannot_be_opened_is_never_chosen(full_bundle: Bundle) ->
     assert {str(one.objection) for one in choice.candidates if one.engine == "openvino"} == {"no such device"}
 
 
-def test_where_only_one_thing_is_possible_nothing_is_measured(tiny_bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+def test_nothing_is_measured_if_only_one_candidate_is_possible(tiny_bundle: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
     tiny = open_bundle(tiny_bundle)
 
     def infer(images: NDArray[np.float32]) -> None:
-        raise AssertionError("nobody asked")
+        raise AssertionError("it was measured")
 
     engine, choice = open_engine(tiny, Settings(), lambda _: FakeEngine(10, 32, fail=infer))
     engine.close()
@@ -182,7 +183,7 @@ def test_where_only_one_thing_is_possible_nothing_is_measured(tiny_bundle: Path,
     ]
 
 
-def test_the_runtime_of_what_is_not_possible_is_not_imported(tiny_bundle: Path) -> None:
+def test_the_runtimes_of_impossible_candidates_are_not_imported(tiny_bundle: Path) -> None:
     """The real engines, in a process of its own."""
     program = (
         "import sys; from models.store import open_bundle; from service.engines.selection import open_engine\n"
@@ -194,18 +195,18 @@ def test_the_runtime_of_what_is_not_possible_is_not_imported(tiny_bundle: Path) 
     assert done.stdout.strip() == "['onnxruntime', 'openvino']"
 
 
-def test_mindspore_is_thought_of_only_where_nothing_else_can_serve(full_bundle: Bundle) -> None:
+def test_mindspore_is_a_candidate_only_if_nothing_else_can_serve(full_bundle: Bundle) -> None:
     assert not any(name.startswith("mindspore") for name in objections(full_bundle))
     mindir = [artifact for artifact in full_bundle.manifest.artifacts if artifact.format == "mindir"]
     assert objections(without(full_bundle, artifacts=mindir)) == {"mindspore fp32": None}
 
 
-def test_where_nothing_can_serve_every_reason_is_given(tiny_bundle: Path, monkeypatch: Any) -> None:
+def test_if_nothing_can_serve_every_reason_is_given(tiny_bundle: Path, monkeypatch: Any) -> None:
     tiny = open_bundle(tiny_bundle)
-    with pytest.raises(BundleError, match=r"no onnx artifact of precision int8; .*the engine mindspore has"):
+    with pytest.raises(BundleError, match=r"no onnx artifact of precision int8; .*engine mindspore does not support"):
         choose(tiny, precision="int8")
     for name in ("onnxruntime", "openvino"):
-        monkeypatch.setitem(PACKAGES, name, "no_such_package")
+        monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], package="no_such_package"))
     with pytest.raises(EngineUnavailable, match=r"repvgg\[onnx\]'; the engine openvino .*repvgg\[openvino\]"):
         choose(tiny)
 
@@ -221,7 +222,7 @@ def test_a_provider_belongs_to_onnxruntime_alone(full_bundle: Bundle) -> None:
     ]
 
 
-def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_choice_lists_the_others_in_one_log_line(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The real engines."""
     caplog.set_level(logging.INFO)
     tiny = open_bundle(tiny_bundle)
@@ -231,7 +232,7 @@ def test_a_choice_says_in_one_line_what_else_there_was(tiny_bundle: Path, caplog
     assert "chose openvino fp32, the only one possible: openvino fp32; openvino bf16: the manifest gives" in caplog.text
 
 
-def test_the_same_objection_to_several_is_said_once() -> None:
+def test_candidates_with_the_same_objection_share_a_line() -> None:
     missing = EngineUnavailable("not installed")
     candidates = [
         Candidate("onnxruntime", "fp32", 900.0),
@@ -241,7 +242,7 @@ def test_the_same_objection_to_several_is_said_once() -> None:
     assert in_words(candidates) == ["onnxruntime fp32 900 images/s", "openvino fp32, openvino int8: not installed"]
 
 
-def test_fast_pixels_are_served_only_where_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:
+def test_fast_pixels_are_served_only_if_the_manifest_vouches_for_them(tiny_bundle: Path, fast_bundle: Path) -> None:
     tiny, vouching = open_bundle(tiny_bundle), open_bundle(fast_bundle)
     check_pixels(tiny, Settings())
     check_pixels(vouching, Settings(pixels="fast"))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engines.runtimes.concurrency import Sides
+from service.engines.runtimes.concurrency import AloneOrShared
 
 PIXELS: NDArray[np.float32] = np.zeros((1, 3, 4, 4), np.float32)
 
 
-def test_a_batch_that_is_alone_has_its_own_form_and_all_others_the_other() -> None:
+def test_a_batch_that_runs_alone_uses_one_form_and_all_others_use_the_other() -> None:
     calls: list[str] = []
     alone_runs, alone_may_end = threading.Event(), threading.Event()
 
@@ -22,27 +22,27 @@ def test_a_batch_that_is_alone_has_its_own_form_and_all_others_the_other() -> No
         alone_may_end.wait(30)
         return images
 
-    def beside(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        calls.append("beside")
+    def shared(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append("shared")
         return images
 
-    sides = Sides(alone, beside)
+    infer = AloneOrShared(alone, shared)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(sides, PIXELS)
+        first = pool.submit(infer, PIXELS)
         alone_runs.wait(30)
-        sides(PIXELS)
-        sides(PIXELS)
+        infer(PIXELS)
+        infer(PIXELS)
         alone_may_end.set()
         first.result()
-        sides(PIXELS)
-    assert calls == ["alone", "beside", "beside", "alone"]
+        infer(PIXELS)
+    assert calls == ["alone", "shared", "shared", "alone"]
 
 
 def test_a_batch_that_fails_is_over() -> None:
     def fail(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise RuntimeError("no luck")
+        raise RuntimeError("as told")
 
-    sides = Sides(fail, lambda images: images)
+    infer = AloneOrShared(fail, lambda images: images)
     for _ in range(2):  # alone again, the second time too
-        with pytest.raises(RuntimeError, match="no luck"):
-            sides(PIXELS)
+        with pytest.raises(RuntimeError, match="as told"):
+            infer(PIXELS)

@@ -13,7 +13,7 @@ ROOT = Path(service.__file__).parents[1]
 PROGRAM = """
 import numpy as np
 from models.store import open_bundle
-from service.engines.table import load_engine
+from service.engines.loading import load_engine
 
 engine = load_engine("mindspore", open_bundle("repvgg-tiny-cifar10"), "fp32", threads=1)
 assert engine.infer(np.zeros((3, 3, 32, 32), np.float32)).shape == (3, 10)

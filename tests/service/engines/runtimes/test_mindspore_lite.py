@@ -16,8 +16,8 @@ from models.errors import BundleError
 from models.manifest import Manifest
 from models.store import Bundle, open_bundle
 from service.engines.base import Engine
+from service.engines.loading import load_engine
 from service.engines.runtimes.onnxruntime import OnnxRuntimeEngine
-from service.engines.table import load_engine
 from service.errors import EngineUnavailable
 
 IMAGES = np.random.default_rng(0).normal(size=(9, 3, 32, 32)).astype(np.float32)

@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 
 from models.errors import BundleError
-from service.engines.backoff import Patience
+from service.engines import restarting
+from service.engines.backoff import Backoff
 from service.engines.base import Engine
-from service.engines.hosted import process
-from service.engines.hosted.engine import HostedEngine
-from service.engines.hosted.process import Order, ProcessEnded
+from service.engines.hosted import parent
+from service.engines.hosted.parent import EngineProcess, open_hosted
+from service.engines.hosted.protocol import Order
+from service.engines.restarting import EngineEnded, RestartingEngine
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed, NotReady
 
 ROOT = Path(__file__).parents[4]
-# An engine whose fate is the first value of its first image.
+# An engine that does what the first value of its first image says.
 ENGINE = """
 import os, signal, sys, time
 import numpy as np
@@ -56,7 +58,9 @@ class Engine:
         os.write(1, b"closed\\n")
 """
 CRASH, RAISE, SLEEP, WRITE, MISSHAPE = -1, -2, -3, -4, -5
-EAGER = Patience(first_delay_s=0.01, longest_delay_s=0.01, wait_s=60.0)
+EAGER = Backoff(first_delay_s=0.01, longest_delay_s=0.01)
+NEVER = Backoff(first_delay_s=3600.0, longest_delay_s=3600.0)
+WAIT_S = 60.0
 
 
 def images(count: int = 1, told: float = 1.0) -> np.ndarray:
@@ -66,38 +70,45 @@ def images(count: int = 1, told: float = 1.0) -> np.ndarray:
 
 
 def accept(engine: Engine) -> None:
-    """Every engine is right."""
+    """A golden check that every engine passes."""
 
 
-Open = Callable[..., HostedEngine]
+Open = Callable[..., RestartingEngine]
 
 
 @pytest.fixture
 def start(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """`start(check, patience, **options)` -> the engine of ENGINE in a process of this interpreter."""
+    """`start(check, backoff, wait_s, **options)` -> the engine of ENGINE in a process of this interpreter."""
     (tmp_path / "engine_of_the_tests.py").write_text(ENGINE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with ExitStack() as stack:
 
-        def run(check: Callable[[Engine], None] = accept, patience: Patience = EAGER, **options: str) -> HostedEngine:
+        def run(
+            check: Callable[[Engine], None] = accept, backoff: Backoff = EAGER, wait_s: float = WAIT_S, **options: str
+        ) -> RestartingEngine:
             order = Order("engine_of_the_tests:Engine", str(tiny_bundle), "fp32", 1, options)
-            engine = HostedEngine.open(sys.executable, order, check, patience)
+            engine = open_hosted(sys.executable, order, check, backoff, wait_s)
             stack.callback(engine.close)
             return engine
 
         yield run
 
 
-def pid_of(engine: HostedEngine) -> int:
-    """Of the process that answers now."""
+def process_of(engine: RestartingEngine) -> EngineProcess:
+    """The one that answers now."""
     engine.infer(images())
-    return engine._present_process().pid
+    assert isinstance(engine._engine, EngineProcess)
+    return engine._engine
+
+
+def pid_of(engine: RestartingEngine) -> int:
+    return process_of(engine).pid
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < give_up_at, "waited in vain"
+        assert time.monotonic() < give_up_at, "timed out"
         time.sleep(0.01)
 
 
@@ -148,23 +159,23 @@ def test_many_threads_each_get_their_own_answer(start: Open) -> None:
 def test_a_process_that_dies_fails_the_batch_that_was_in_it_and_no_other(start: Open) -> None:
     engine = start()
     first = pid_of(engine)
-    with pytest.raises(ProcessEnded, match="SIGSEGV"):
+    with pytest.raises(EngineEnded, match="SIGSEGV"):
         engine.infer(images(3, CRASH))
     np.testing.assert_array_equal(engine.infer(images(2)), images(2).reshape(2, -1)[:, :2])
     assert pid_of(engine) != first
     assert not is_alive(first)
 
 
-def test_who_notices_the_end_late_says_nothing_about_the_next_process(start: Open) -> None:
+def test_a_late_notice_of_the_end_does_not_touch_the_next_process(start: Open) -> None:
     engine = start()
-    first = engine._present_process()
+    first = process_of(engine)
     os.kill(first.pid, signal.SIGKILL)
-    wait_until(lambda: engine.away_s > 0)
+    wait_until(lambda: engine.unavailable_s > 0)
     engine.infer(images())
-    with pytest.raises(ProcessEnded, match="SIGKILL"):
+    with pytest.raises(EngineEnded, match="SIGKILL"):
         first.infer(images())
-    engine._leave(first)
-    assert engine.away_s == 0
+    engine._lose(first)
+    assert engine.unavailable_s == 0
 
 
 def test_an_engine_that_raises_lives_on(start: Open) -> None:
@@ -177,7 +188,7 @@ def test_an_engine_that_raises_lives_on(start: Open) -> None:
     assert pid_of(engine) == pid
 
 
-def test_it_is_used_again_only_after_the_golden_check(start: Open) -> None:
+def test_after_a_restart_it_is_used_only_once_it_has_passed_the_golden_check(start: Open) -> None:
     checked = []
 
     def check(engine: Engine) -> None:
@@ -186,48 +197,42 @@ def test_it_is_used_again_only_after_the_golden_check(start: Open) -> None:
             raise GoldenCheckFailed("not the network that was trained")
 
     engine = start(check)
-    assert checked == []  # the first one is checked by who opens
+    assert checked == []  # the caller of `open` checks the first one
     os.kill(pid_of(engine), signal.SIGKILL)
-    wait_until(lambda: engine.away_s > 0)
+    wait_until(lambda: engine.unavailable_s > 0)
     engine.infer(images())
     assert len(checked) == 3
 
 
-def test_it_is_started_later_each_time_it_dies_soon() -> None:
-    patience = Patience(first_delay_s=0.1, longest_delay_s=30.0)
-    assert [patience.delay_s(ends) for ends in (1, 2, 3, 4)] == pytest.approx([0.1, 0.4, 1.6, 6.4])
-    assert patience.delay_s(20) == patience.delay_s(10**9) == 30.0
-
-
-def test_who_asks_for_long_is_told_when_to_come_again(start: Open) -> None:
-    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0, wait_s=0.0))
-    with pytest.raises(ProcessEnded):
+def test_a_caller_that_waits_too_long_is_told_when_to_retry(start: Open) -> None:
+    engine = start(backoff=NEVER, wait_s=0.0)
+    with pytest.raises(EngineEnded):
         engine.infer(images(1, CRASH))
     wait_until(lambda: engine._expected_back - time.monotonic() > 1000)
-    with pytest.raises(NotReady, match="being started again") as told:
+    with pytest.raises(NotReady, match="being restarted") as told:
         engine.infer(images())
     assert 1000 < told.value.retry_after_s < 4000
 
 
-def test_away_s_tells_the_truth_also_when_nothing_is_asked_of_it(start: Open) -> None:
-    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0))
-    assert engine.away_s == 0
+def test_unavailable_s_is_right_even_if_the_engine_dies_while_it_is_idle(start: Open) -> None:
+    engine = start(backoff=NEVER)
+    assert engine.unavailable_s == 0
     os.kill(pid_of(engine), signal.SIGKILL)
-    wait_until(lambda: engine.away_s > 0)
+    wait_until(lambda: engine.unavailable_s > 0)
 
 
-def test_what_it_writes_goes_to_our_log_line_by_line_and_cannot_flood_it(
+def test_its_output_goes_to_our_log_line_by_line_and_cannot_flood_it(
     start: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     engine = start()
     engine.infer(images(1, WRITE))
     engine.close()
-    words = [record.getMessage() for record in caplog.records if record.name == process.__name__]
+    words = [record.getMessage() for record in caplog.records if record.name == parent.__name__]
     written = [text.removeprefix("engine process: ") for text in words if text.startswith("engine process: ")]
-    assert [len(text) for text in written[:3]] == [process.LINE_BYTES, process.LINE_BYTES, 1000]
+    assert [len(text) for text in written[:3]] == [parent.LINE_BYTES, parent.LINE_BYTES, 1000]
     assert set(written[3:]) == {"line"}
-    assert len(written) == process.LINES_A_MINUTE
+    assert len(written) == parent.LINES_PER_MINUTE
     assert sum("the rest is lost" in text for text in words) == 1
 
 
@@ -251,35 +256,36 @@ def test_closing_ends_the_engine_in_order(start: Open, caplog: pytest.LogCapture
         engine.infer(images())
 
 
-def test_closing_ends_one_that_does_not_listen_by_force(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "CLOSE_S", 0.1)
+def test_closing_kills_a_process_that_does_not_react(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "CLOSE_S", 0.1)
+    monkeypatch.setattr(restarting, "CLOSE_S", 0.1)
     engine = start()
-    pid = pid_of(engine)
-    fates: list[Exception] = []
+    process = process_of(engine)
+    errors: list[Exception] = []
 
     def ask() -> None:
         try:
             engine.infer(images(1, SLEEP))
-        except ProcessEnded as error:
-            fates.append(error)
+        except EngineEnded as error:
+            errors.append(error)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(engine._present_process()._lock.locked)
+    wait_until(process._lock.locked)
     engine.close()
     asking.join(60)
-    assert len(fates) == 1
-    assert not is_alive(pid)
+    assert len(errors) == 1
+    assert not is_alive(process.pid)
 
 
-def test_closing_ends_the_waiting_for_another_start(start: Open) -> None:
-    engine = start(patience=Patience(first_delay_s=3600.0, longest_delay_s=3600.0))
-    with pytest.raises(ProcessEnded):
+def test_closing_ends_the_wait_before_a_restart(start: Open) -> None:
+    engine = start(backoff=NEVER)
+    with pytest.raises(EngineEnded):
         engine.infer(images(1, CRASH))
     engine.close()
 
 
-def test_nothing_of_it_is_left_behind(start: Open) -> None:
+def test_no_file_or_thread_of_it_is_left_behind(start: Open) -> None:
     def open_files() -> Counter[str]:
         found = Counter[str]()
         for link in list(Path("/proc/self/fd").iterdir()):
@@ -290,7 +296,7 @@ def test_nothing_of_it_is_left_behind(start: Open) -> None:
     before = open_files()
     for _ in range(2):
         engine = start()
-        with pytest.raises(ProcessEnded):
+        with pytest.raises(EngineEnded):
             engine.infer(images(1, CRASH))
         engine.infer(images())
         engine.close()
@@ -301,11 +307,11 @@ def test_nothing_of_it_is_left_behind(start: Open) -> None:
 PARENT = """
 import sys, threading
 import numpy as np
-from service.engines.hosted.process import Order
-from service.engines.hosted.engine import HostedEngine
+from service.engines.hosted.parent import open_hosted
+from service.engines.hosted.protocol import Order
 order = Order("engine_of_the_tests:Engine", sys.argv[1], "fp32", 1, {})
-engine = HostedEngine.open(sys.executable, order, lambda engine: None)
-print(engine._present_process().pid, flush=True)
+engine = open_hosted(sys.executable, order, lambda engine: None)
+print(engine._engine.pid, flush=True)
 engine.infer(np.full((1, 3, 4, 4), float(sys.argv[2]), np.float32))
 threading.Event().wait()
 """
@@ -354,16 +360,16 @@ def test_an_engine_that_cannot_be_opened_says_why(start: Open, fail: str, error:
         ("service.engines.no_such:Engine", sys.executable, EngineUnavailable, r"No module named .*; install it there"),
     ],
 )
-def test_an_interpreter_that_will_not_do_is_named(
+def test_an_unsuitable_interpreter_is_named(
     tiny_bundle: Path, engine: str, python: str, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        HostedEngine.open(python, Order(engine, str(tiny_bundle), "fp32", 1, {}), accept)
+        open_hosted(python, Order(engine, str(tiny_bundle), "fp32", 1, {}), accept)
 
 
-def test_the_last_words_of_one_that_dies_while_it_opens_are_told(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_error_has_the_last_words_of_a_process_that_dies_while_it_opens(tiny_bundle: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho this is no Python >&2\nexit 3\n")
     python.chmod(0o755)
     with pytest.raises(EngineUnavailable, match=r"exit code 3\) before .*; its last words: this is no Python"):
-        HostedEngine.open(str(python), Order("x:y", str(tiny_bundle), "fp32", 1, {}), accept)
+        open_hosted(str(python), Order("x:y", str(tiny_bundle), "fp32", 1, {}), accept)

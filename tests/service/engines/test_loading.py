@@ -1,23 +1,18 @@
-"""The table of engines."""
+"""Opening engines by their names, and the artifacts that they serve."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.errors import BundleError
 from models.store import Bundle, open_bundle
-from service.engines.capabilities import CAPABILITIES, choose_artifact, has_artifact
-from service.engines.table import ENGINES, EXTRAS, HINTS, PACKAGES, is_installed, load_engine
+from service.engine_table import ENGINES
+from service.engines.artifacts import choose_artifact, has_artifact
+from service.engines.loading import is_installed, load_engine
 from service.errors import ConfigError, EngineUnavailable
-
-
-def test_the_tables_are_of_the_same_engines() -> None:
-    assert set(ENGINES) == set(CAPABILITIES)
-    assert set(PACKAGES) == {*EXTRAS, *HINTS} == set(ENGINES) - {"fake"}
 
 
 def test_an_unknown_name_lists_the_known_ones(tiny_bundle: Path) -> None:
@@ -26,7 +21,8 @@ def test_an_unknown_name_lists_the_known_ones(tiny_bundle: Path) -> None:
 
 
 def test_a_runtime_that_is_not_installed_names_the_extra(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "onnxruntime", "service.engines.no_such_runtime:Engine")
+    broken = replace(ENGINES["onnxruntime"], location="service.engines.no_such_runtime:Engine")
+    monkeypatch.setitem(ENGINES, "onnxruntime", broken)
     with pytest.raises(EngineUnavailable, match=r"pip install 'repvgg\[onnx\]'"):
         load_engine("onnxruntime", open_bundle(tiny_bundle), "fp32", threads=1)
 
@@ -37,12 +33,12 @@ def test_mindspore_lite_in_this_interpreter_names_the_one_that_can_have_it(tiny_
 
 
 def test_whether_a_runtime_is_installed_is_known_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
     assert [is_installed(name) for name in ("fake", "onnxruntime", "openvino")] == [True, True, False]
 
 
-def test_a_precision_that_an_engine_has_not_lists_those_it_has(full_bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="the engine onnxruntime has no precision bf16; it has: fp32, fp16, int8"):
+def test_an_unsupported_precision_lists_the_supported_ones(full_bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="onnxruntime does not support precision bf16; it supports: fp32, fp16, int8"):
         choose_artifact("onnxruntime", full_bundle, "bf16")
 
 
@@ -53,9 +49,3 @@ def test_a_precision_is_computed_from_the_artifact_that_the_table_says(full_bund
     assert not has_artifact("openvino", open_bundle(tiny_bundle), "int8")
     with pytest.raises(BundleError, match="no mindir artifact of precision fp32; it has: onnx fp32"):
         choose_artifact("mindspore", open_bundle(tiny_bundle), "fp32")
-
-
-def test_importing_the_table_imports_no_runtime() -> None:
-    code = f"import sys, service.classify.classifier; print(sys.modules.keys() & {set(PACKAGES.values())})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
