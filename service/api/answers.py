@@ -16,13 +16,13 @@ from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
-from service.classify.classifier import Classified, Classifier, Fate, Image
+from service.classify.classifier import Classified, Classifier, Image, Outcome
 from service.engines import selection
 
 
 async def classify_images(
     request: Request, classifier: Classifier, images: Sequence[Image], *, top_k: int, timeout_s: float
-) -> list[Fate]:
+) -> list[Outcome]:
     """The fate of each, within `timeout_s` of the request's arrival. Raises ClientDisconnect once the client has left.
 
     Only after the body is read.
@@ -36,7 +36,7 @@ async def classify_images(
     return fates
 
 
-def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
+def note_timings(exchange: Exchange, fates: Sequence[Outcome]) -> None:
     """Of several images, each stage's maximum: what the slowest one waited for."""
     timings = [fate.timings for fate in fates if isinstance(fate, Classified)]
     if timings:
@@ -46,7 +46,7 @@ def note_timings(exchange: Exchange, fates: Sequence[Fate]) -> None:
         exchange.batch_size = max(timing.batch_size for timing in timings)
 
 
-def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Fate]) -> Response:
+def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Outcome]) -> Response:
     model = served_model(classifier)
     return answer_as(
         exchange, classifier, uploads, fates, lambda r: Answer(model=model, results=r, request_id=exchange.request_id)
@@ -57,7 +57,7 @@ def answer_as(
     exchange: Exchange,
     classifier: Classifier,
     uploads: Sequence[Upload],
-    fates: Sequence[Fate],
+    fates: Sequence[Outcome],
     body: Callable[[list[Result]], BaseModel],
 ) -> Response:
     """`body` makes the answer's JSON of the results; a problem document when there is none."""
@@ -71,7 +71,7 @@ def answer_as(
     return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
 
 
-def cache_status(fates: Sequence[Fate], *, keeps: bool) -> dict[str, str]:
+def cache_status(fates: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:
     """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
     nothing is kept and nothing was shared."""
     sources = {fate.source for fate in fates if isinstance(fate, Classified)}
@@ -90,7 +90,7 @@ def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Se
     return exchange.problem(Fault(first.code, detail, first.retry_after_s, index=0), errors=errors)
 
 
-def result_of(index: int, filename: str | None, fate: Fate) -> Result:
+def result_of(index: int, filename: str | None, fate: Outcome) -> Result:
     if isinstance(fate, Classified):
         labels = [ScoredLabel(**prediction._asdict()) for prediction in fate.predictions]
         return Result(index=index, filename=filename, predictions=labels)

@@ -1,8 +1,8 @@
 """The use case, without HTTP: encoded images -> preprocess (threads) -> batching -> top-k.
 
-1. each image has its own fate: what is wrong with one fails no other;
-2. a request that would not be answered in time, as measured, is refused before its images are decoded;
-3. an image whose caller left, or whose deadline passed, is not decoded any more;
+1. each image has its own outcome: what is wrong with one fails no other;
+2. a request that would probably miss its deadline is rejected before its images are decoded;
+3. an image whose caller left, or whose deadline passed, is not decoded;
 4. every caller is answered by its deadline, whatever the engine does;
 5. nothing is served before the engine has reproduced the golden logits;
 6. what was accepted before closing is answered within the grace time;
@@ -16,7 +16,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
@@ -27,22 +26,18 @@ from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.golden import GoldenReport
-from models.manifest import Preprocess
-from models.preprocess import open_image, read_tensor
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
+from service.classify.admission import Admission
 from service.classify.batching import Batcher
-from service.classify.deduplication import Content, Sharing, Source
-from service.classify.speed import FADING
+from service.classify.decoding import Decoded, DecodePool, DecodingStopped
+from service.classify.deduplication import Content, Deduplicator, Source
 from service.classify.tuning import tune
 from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
-from service.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
-from service.machine.limits import usable_cpus
-from service.machine.priority import give_way
-from service.observe.drift import input_signals
-from service.observe.metrics import TENSOR, Metrics
+from service.errors import DeadlineExceeded, Draining, ServiceError
+from service.observe.metrics import Metrics
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,20 +45,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The part of the moving average of decode times that the newest image makes.
-NEWEST_WEIGHT = 0.1
-# The part of a request's time that its predicted wait may fill: predictions are wrong, and a late answer is worth
-# nothing. Simulated at 1.5 times the capacity, 98 % of it is answered in time with this, 29 % without.
-MARGIN = 0.8
 # Larger images are not compared with others: hashing them would hold up the event loop for over a millisecond.
-MOST_SHARED_BYTES = 1 << 20
-# Of a kept answer, beside its logits.
+MOST_COMPARED_BYTES = 1 << 20
+# Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds that one image spent in each stage (decode with its wait for a thread), and the size of its batch."""
+    """Seconds that one image spent in each stage (decode includes the wait for a thread), and its batch size."""
 
     decode_s: float
     queue_s: float
@@ -73,36 +63,22 @@ class Timings:
 
 @dataclass(frozen=True)
 class Classified:
-    """`predictions`: the k best by falling score. `timings` are those of the computation, whoever asked for it."""
+    """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it."""
 
     predictions: list[Prediction]
     timings: Timings
     source: Source
 
 
-Fate = Classified | ImageError | ServiceError
+# What an image comes to. Errors are values here: one that is raised to many callers grows its traceback with each.
+Outcome = Classified | ImageError | ServiceError
 # Encoded, or preprocessed already: float32 (3, S, S) of finite values.
 Image = bytes | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """`pixels` of the image as it came, None for a tensor; `seconds` of work, without the wait for a thread."""
-
-    tensor: NDArray[np.float32]
-    image_format: str
-    pixels: int | None
-    seconds: float
-
-    def signals(self, spec: Preprocess) -> dict[str, float]:
-        """Those of `drift` that the input has."""
-        size = {} if self.pixels is None else {"image_pixels": float(self.pixels)}
-        return size | input_signals(self.tensor, spec)
-
-
-@dataclass(frozen=True)
 class _Computed:
-    """`signals`: those of the input; `logits` float32 (K,)."""
+    """What callers of equal images share. `signals`: the drift signals of the input; `logits` float32 (K,)."""
 
     image_format: str
     signals: dict[str, float]
@@ -110,9 +86,7 @@ class _Computed:
     timings: Timings
 
 
-# What one computation comes to. Errors are values: raised to many callers, one's traceback would grow with each.
-_Outcome = _Computed | ImageError | ServiceError
-
+_Result = _Computed | ImageError | ServiceError
 
 Stage = Literal["decode", "queue", "infer"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -120,17 +94,17 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 @dataclass
 class _Progress:
-    """Where one computation is; None: over."""
+    """The stage that one computation has reached; None when it is over."""
 
     stage: Stage | None = "decode"
 
-    def start(self) -> None:
+    def enter_engine(self) -> None:
         self.stage = "infer"
 
 
 @dataclass
 class _Request:
-    """`deadline` is a time of `time.monotonic`; `computations` are those that it began itself."""
+    """`deadline` is a time of `time.monotonic`; `computations` are those that this request runs itself."""
 
     top_k: int
     deadline: float
@@ -139,14 +113,14 @@ class _Request:
 
     @property
     def stage(self) -> Stage:
-        """Of the image that has got least far. One that waits for another request's computation is in a queue."""
+        """Of the image that is furthest behind. One that waits for another request's computation counts as queued."""
         reached = {progress.stage for progress in self.computations}
         return next((stage for stage in STAGES if stage in reached), "queue")
 
 
 class Classifier:
-    """One open bundle on one engine; images are answered until `close`. `choice`: why this engine, unless it was
-    handed in."""
+    """One open bundle on one engine; answers images until `close`. `choice`: why this engine, unless it was handed
+    in."""
 
     def __init__(
         self,
@@ -161,20 +135,17 @@ class Classifier:
         self.engine = engine
         self.choice = choice
         self.batcher = batcher
-        self._settings = settings
         self._metrics = metrics
-        self._closed = self._gave_up = False
+        self._closed = False
         self._requests = 0
-        self._none_left = asyncio.Event()
-        self._none_left.set()
-        self._held_bytes = 0
-        self._tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
-        self._shares = settings.single_flight == "on" or settings.cache_bytes > 0
-        self._sharing: Sharing[_Outcome] = Sharing(settings.cache_bytes, _size)
-        self.decode_threads = settings.decode_threads or usable_cpus()
-        self._decoders = ThreadPoolExecutor(self.decode_threads, thread_name_prefix="decode", initializer=give_way)
-        self._decoding = 0
-        self._decode_s = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics)
+        tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
+        self._admission = Admission(self._decoders, batcher, settings.max_queue_bytes, tensor_bytes)
+        self.keeps_answers = settings.cache_bytes > 0
+        self._deduplicates = settings.single_flight == "on" or self.keeps_answers
+        self._deduplicator: Deduplicator[_Result] = Deduplicator(settings.cache_bytes, _kept_bytes)
         metrics.predicted_wait.set_function(lambda: self.predicted_wait_s)
 
     @classmethod
@@ -183,7 +154,7 @@ class Classifier:
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
-        `measuring`: pixels that the manifest does not vouch for are no error, since that is to be found out.
+        `measuring`: accept pixels that the manifest does not vouch for, because they are about to be measured.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
@@ -198,7 +169,7 @@ class Classifier:
             if choice is None:
                 report = await asyncio.to_thread(check_engine, engine, bundle)
             else:
-                report = choice.golden  # what open_engine opens, it has checked
+                report = choice.golden  # open_engine has checked it
             tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
         except BaseException:
             engine.close()
@@ -209,51 +180,27 @@ class Classifier:
         return cls(bundle, engine, batcher, settings, metrics, choice)
 
     @property
-    def keeps_answers(self) -> bool:
-        return self._settings.cache_bytes > 0
+    def decode_threads(self) -> int:
+        return self._decoders.threads
 
     @property
     def predicted_wait_s(self) -> float:
-        """Seconds until decoders and engine have done what is here. They work at the same time, and what is not decoded
-        yet comes to the engine too."""
-        return max(
-            self._decoding * self._decode_s / self.decode_threads,
-            self.batcher.backlog_s + self._decoding * self.batcher.speed.image_s,
-        )
+        """Seconds until decoders and engine have finished what is here."""
+        return self._admission.predicted_wait_s
 
     def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
-        """Would `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
+        """Can `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
 
-        Raises NotReady, Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
+        Raises Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
         if self._closed:
             raise self._draining()
-        remaining_s = deadline - time.monotonic()
-        alone_s = self._decode_s + self.batcher.speed.batch_s(1) + (images - 1) * self.batcher.speed.image_s
-        if alone_s > remaining_s > 0:
-            self._fade()
-            raise DeadlineExceeded(
-                f"this takes about {alone_s:.3g} s here, and {remaining_s:.3g} s are left to the deadline"
-            )
-        ahead_s = self.predicted_wait_s
-        late_s = ahead_s + alone_s - MARGIN * remaining_s
-        if ahead_s and late_s > 0:
-            raise Overloaded(f"{ahead_s:.3g} s of work are waiting already", late_s)
-        if self._held_bytes and self._held_bytes + self._bytes(images, encoded_bytes) > self._settings.max_queue_bytes:
-            raise Overloaded(f"{self._held_bytes} bytes of images are waiting already", ahead_s)
-
-    def _fade(self) -> None:
-        """An estimate that only refuses is never corrected by a measurement."""
-        self._decode_s *= FADING
-        self.batcher.speed.fade()
-
-    def _bytes(self, images: int, encoded_bytes: int) -> int:
-        return encoded_bytes + images * self._tensor_bytes
+        self._admission.check(images, encoded_bytes, deadline)
 
     async def classify(
         self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
-    ) -> list[Fate]:
-        """Images -> the fate of each, in order, at the latest at `deadline`, a time of `time.monotonic`.
+    ) -> list[Outcome]:
+        """Images -> the outcome of each, in order, by `deadline`, a time of `time.monotonic`.
 
         Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
         """
@@ -264,28 +211,26 @@ class Classifier:
             self.admit(len(images), encoded_bytes, deadline)
         except ServiceError as error:
             return [error for _ in images]
-        held_bytes = self._bytes(len(images), encoded_bytes)
-        self._held_bytes += held_bytes
         self._requests += 1
-        self._none_left.clear()
+        self._idle.clear()
         try:
-            return await self._classify_all(images, _Request(top_k, deadline, trace))
+            with self._admission.holding(len(images), encoded_bytes):
+                return await self._classify_all(images, _Request(top_k, deadline, trace))
         finally:
-            self._held_bytes -= held_bytes
             self._requests -= 1
             if not self._requests:
-                self._none_left.set()
+                self._idle.set()
 
-    async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Fate]:
+    async def _classify_all(self, images: Sequence[Image], request: _Request) -> list[Outcome]:
         try:
-            if len(images) == 1:  # without a task of its own
+            if len(images) == 1:  # saves a task
                 return [await self._classify_in_time(images[0], request)]
             return await asyncio.gather(*(self._classify_in_time(image, request) for image in images))
         except asyncio.CancelledError:
             self._metrics.requests_cancelled.labels(request.stage).inc()
             raise
 
-    async def _classify_in_time(self, image: Image, request: _Request) -> Fate:
+    async def _classify_in_time(self, image: Image, request: _Request) -> Outcome:
         remaining_s = request.deadline - time.monotonic()
         if remaining_s > 0:
             with anyio.move_on_after(remaining_s):
@@ -295,116 +240,92 @@ class Classifier:
     def _draining(self) -> Draining:
         return Draining("the service is shutting down", self.predicted_wait_s)
 
-    async def _classify_one(self, image: Image, request: _Request) -> Fate:
-        """Errors are returned, not raised: no image's ends another's."""
-        outcome, source = await self._share(image, request)
-        while isinstance(outcome, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
-            outcome, source = await self._share(image, request)  # the deadline was another caller's
-        if not isinstance(outcome, _Computed):
-            return outcome
-        scores = softmax(outcome.logits, self.bundle.manifest.temperature)
+    async def _classify_one(self, image: Image, request: _Request) -> Outcome:
+        result, source = await self._result_of(image, request)
+        while isinstance(result, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
+            result, source = await self._result_of(image, request)  # the deadline was another caller's
+        if not isinstance(result, _Computed):
+            return result
+        scores = softmax(result.logits, self.bundle.manifest.temperature)
         predictions = top_k(scores, self.bundle.labels, request.top_k)
         best = predictions[0]
-        self._metrics.images.labels(outcome.image_format).inc()
+        self._metrics.images.labels(result.image_format).inc()
         self._metrics.count_prediction(
-            best.label, top1_score=best.score, prediction_entropy=entropy(scores), **outcome.signals
+            best.label, top1_score=best.score, prediction_entropy=entropy(scores), **result.signals
         )
-        return Classified(predictions, outcome.timings, source)
+        return Classified(predictions, result.timings, source)
 
-    async def _share(self, image: Image, request: _Request) -> tuple[_Outcome, Source]:
-        """The computation of this image, or of an equal encoded one."""
-        if not self._shares or isinstance(image, np.ndarray) or len(image) > MOST_SHARED_BYTES:
+    async def _result_of(self, image: Image, request: _Request) -> tuple[_Result, Source]:
+        """Of computing this image, or an equal encoded one."""
+        if not self._deduplicates or isinstance(image, np.ndarray) or len(image) > MOST_COMPARED_BYTES:
             return await self._compute(image, request), "miss"
-        # What is kept must not keep the images too.
+        # A kept answer must not keep its image in memory too.
         key = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
-        outcome, source = await self._sharing.get(key, partial(self._compute, image, request))
+        result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
         self._metrics.images_shared.labels(source).inc()
-        return outcome, source
+        return result, source
 
-    async def _compute(self, image: Image, request: _Request) -> _Outcome:
+    async def _compute(self, image: Image, request: _Request) -> _Result:
         progress = _Progress()
         request.computations.append(progress)
-        outcome = await self._outcome_of(image, request, progress)
-        progress.stage = None
-        return outcome
+        result = await self._result_or_error(image, request, progress)
+        progress.stage = None  # after a cancellation it keeps its stage, which is counted
+        return result
 
-    async def _outcome_of(self, image: Image, request: _Request, progress: _Progress) -> _Outcome:
+    async def _result_or_error(self, image: Image, request: _Request, progress: _Progress) -> _Result:
+        """Errors are returned, not raised, so that one image's error does not end the others."""
         try:
-            started = time.monotonic()
-            decoded = _Decoded(image, TENSOR, None, 0.0) if isinstance(image, np.ndarray) else await self._decode(image)
-            decode_s = time.monotonic() - started
-            progress.stage = "queue"
-            inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.start, request.trace)
-            timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
-            if request.trace:
-                request.trace.image(
-                    started, decode_s=decode_s, queue_s=inferred.queue_s, infer_s=inferred.infer_s, batch=inferred.span
-                )
-            self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
-            signals = decoded.signals(self.bundle.manifest.preprocess)
-            return _Computed(decoded.image_format, signals, inferred.logits, timings)
+            return await self._decode_and_infer(image, request, progress)
+        except DecodingStopped:
+            return self._draining()
         except (ImageError, ServiceError) as error:
             return error
         except Exception:
             log.exception("a bug, or no memory, while classifying an image")
             return ServiceError("internal error")
 
-    async def _decode(self, encoded: bytes) -> _Decoded:
-        """Raises ImageError. A future that is cancelled in the pool's queue is skipped."""
-        loop = asyncio.get_running_loop()
-        self._decoding += 1
-        try:
-            decoded = await loop.run_in_executor(
-                self._decoders, _to_tensor, encoded, self.bundle.manifest.preprocess, self._settings
+    async def _decode_and_infer(self, image: Image, request: _Request, progress: _Progress) -> _Computed:
+        started = time.monotonic()
+        decoded = Decoded.from_tensor(image) if isinstance(image, np.ndarray) else await self._decoders.decode(image)
+        decode_s = time.monotonic() - started
+        progress.stage = "queue"
+        inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.enter_engine, request.trace)
+        timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
+        if request.trace:
+            request.trace.image(
+                started, decode_s=decode_s, queue_s=inferred.queue_s, infer_s=inferred.infer_s, batch=inferred.span
             )
-        except ImageError as error:
-            self._metrics.decode_failures.labels(error.code).inc()
-            raise
-        except asyncio.CancelledError:
-            if self._gave_up:  # `close` has cancelled what no thread had begun
-                raise self._draining() from None
-            raise
-        finally:
-            self._decoding -= 1
-        self._decode_s += NEWEST_WEIGHT * (decoded.seconds - self._decode_s) if self._decode_s else decoded.seconds
-        return decoded
+        self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
+        signals = decoded.signals(self.bundle.manifest.preprocess)
+        return _Computed(decoded.image_format, signals, inferred.logits, timings)
 
     async def close(self, grace_s: float) -> None:
-        """Refuse new images, answer those accepted within `grace_s` seconds, tell the rest Draining; free the engine.
+        """Reject new images, answer those accepted within `grace_s` seconds, fail the rest with Draining; free the
+        engine.
 
-        An engine that is still at work then is not closed under it: it ends with the process.
+        An engine that is still at work then is not closed under its batch: it ends with the process.
         """
         self._closed = True
         give_up_at = time.monotonic() + grace_s
         with anyio.move_on_after(grace_s):
-            await self._none_left.wait()
+            await self._idle.wait()
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
-        self._gave_up = True
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
         if self.batcher.idle:
             await asyncio.to_thread(self.engine.close)
         else:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
 
 
-def _size(outcome: _Outcome) -> int:
-    """Bytes of an answer worth keeping."""
-    return outcome.logits.nbytes + OVERHEAD_BYTES if isinstance(outcome, _Computed) else 0
-
-
-def _to_tensor(encoded: bytes, spec: Preprocess, settings: Settings) -> _Decoded:
-    """In a thread of the pool. Raises ImageError."""
-    started = time.monotonic()
-    image = open_image(encoded, settings.max_image_pixels)
-    image_format, pixels = str(image.format).lower(), image.width * image.height
-    tensor = read_tensor(image, spec, settings.pixels)
-    return _Decoded(tensor, image_format, pixels, time.monotonic() - started)
+def _kept_bytes(result: _Result) -> int:
+    """Memory of a result worth keeping, 0 for an error."""
+    return result.logits.nbytes + OVERHEAD_BYTES if isinstance(result, _Computed) else 0
 
 
 def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
     manifest = bundle.manifest
     digest = sha256(bundle.folder / MANIFEST)
-    metrics.model_info.clear()  # of the one whose place it takes
+    metrics.model_info.clear()  # of the model that this one replaces
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.golden_delta.set(report.max_delta if report else 0.0)
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)

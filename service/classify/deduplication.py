@@ -1,9 +1,9 @@
-"""Equal work is done once: for callers that come together, and, with memory for it, for those that come later.
+"""Equal images are computed once: for callers that come together and, if memory is given, for later ones.
 
-1. callers with an equal key that are here at the same time share one computation, that of the first one;
-2. if that one leaves, one of the others computes anew: nobody's leaving costs another one its answer;
-3. what was worth keeping is kept within `max_bytes`, the least recently used goes first;
-4. contents are equal only if every byte is.
+1. callers that ask for an equal key at the same time share one computation, which the first of them runs;
+2. if that caller leaves, another one computes: a caller that leaves never costs others their answer;
+3. results worth keeping are kept within `max_bytes`; the least recently used is dropped first;
+4. two contents are equal only if all their bytes are.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
-# As in RFC 9211: from memory, with another caller's computation, or by one's own.
+# As in RFC 9211: from memory, from another caller's computation, or from one's own.
 Source = Literal["hit", "collapsed", "miss"]
 SAMPLED_BYTES = 64
 
 
 class Content:
-    """Bytes as a key that costs next to nothing: hashed by a sample, compared only with those of an equal sample.
+    """Bytes as a key that is cheap to hash: by a sample of them. They are compared only with those of an equal sample.
 
-    A digest of an image takes 0.1 ms of the event loop, and twice that until it has the interpreter again.
+    A digest of an image takes 0.1 ms of the event loop, and twice that until the loop has the interpreter again.
     """
 
     __slots__ = ("_bytes", "_hash")
@@ -38,36 +38,36 @@ class Content:
         return isinstance(other, Content) and self._bytes == other._bytes
 
 
-class Sharing(Generic[T]):
-    """Keys are equal when the work is. `size_of`: the bytes that a result costs to keep, 0 for one not to be kept."""
+class Deduplicator(Generic[T]):
+    """Keys are equal when the work is. `size_of`: bytes that keeping a result takes, 0 for one that is not kept."""
 
     def __init__(self, max_bytes: int, size_of: Callable[[T], int]) -> None:
         self._max_bytes = max_bytes
         self._size_of = size_of
-        self._under_way: dict[Hashable, asyncio.Future[T | None]] = {}  # None: whoever computed it has left
+        self._running: dict[Hashable, asyncio.Future[T | None]] = {}  # None: its caller has left
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
         self._kept_bytes = 0
 
     async def get(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> tuple[T, Source]:
-        """What `compute` returns, now, before or for somebody else; raises what it raises."""
+        """What `compute` returns, in this call or in one for an equal key; raises what `compute` raises."""
         while key not in self._kept:
-            if (under_way := self._under_way.get(key)) is None:
+            if (running := self._running.get(key)) is None:
                 return await self._compute(key, compute), "miss"
-            # A caller that is cancelled must not cancel what others wait for.
-            result = await asyncio.shield(under_way)
+            # Cancelling this caller must not cancel what others wait for.
+            result = await asyncio.shield(running)
             if result is not None:
                 return result, "collapsed"
         self._kept.move_to_end(key)
         return self._kept[key], "hit"
 
     async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> T:
-        self._under_way[key] = under_way = asyncio.get_running_loop().create_future()
+        self._running[key] = running = asyncio.get_running_loop().create_future()
         result: T | None = None
         try:
             result = await compute()
         finally:
-            del self._under_way[key]
-            under_way.set_result(result)
+            del self._running[key]
+            running.set_result(result)
         self._keep(key, result)
         return result
 

@@ -1,7 +1,7 @@
-"""Image files on disk, and their way through the classifier: the same as that of an image over HTTP.
+"""Classifies image files on disk the same way as images over HTTP.
 
-1. files come in sorted order, and so do the answers;
-2. only a few images are in memory at a time, however many there are.
+1. files are found in sorted order, and the answers come in that order;
+2. only a few images are in memory at a time, however many files there are.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tqdm import tqdm
 
 from models.errors import ImageError
 from models.preprocess import SUFFIXES, images_in
-from service.classify.classifier import Classifier, Fate
+from service.classify.classifier import Classifier, Outcome
 from service.errors import UsageError
 from service.machine.limits import usable_cpus
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
-# Seconds after which a progress bar is worth its line.
+# A progress bar appears after this time.
 LONG_S = 2.0
-# For the batch that runs when we stop early, on Ctrl-C for instance.
+# For the batch that is running when we stop early, on Ctrl-C for instance.
 GRACE_S = 5.0
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are named, and what looks like an image in folders, at any depth. Raises UsageError."""
+    """The files named, and in folders, at any depth, the files with the suffix of an image. Raises UsageError."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -50,9 +50,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 @asynccontextmanager
 async def open_classifier(settings: Settings, *, measuring: bool = False) -> AsyncIterator[Classifier]:
-    """As Classifier.open, which see. Nobody else hands images in, so nothing is refused for want of memory."""
-    alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
-    classifier = await Classifier.open(alone, Metrics(CollectorRegistry()), measuring=measuring)
+    """See Classifier.open. There are no other callers, so no image is rejected for lack of memory."""
+    unlimited = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
+    classifier = await Classifier.open(unlimited, Metrics(CollectorRegistry()), measuring=measuring)
     try:
         yield classifier
     finally:
@@ -61,12 +61,12 @@ async def open_classifier(settings: Settings, *, measuring: bool = False) -> Asy
 
 async def classify_files(
     classifier: Classifier, paths: Sequence[Path], *, top_k: int, settings: Settings
-) -> AsyncIterator[tuple[Path, Fate]]:
-    """Each path with its fate, in the order given. A file that cannot be read is an ImageError too."""
-    # Enough to fill the next batches while others run and are decoded.
+) -> AsyncIterator[tuple[Path, Outcome]]:
+    """Each path with its outcome, in the order given. An unreadable file gives an ImageError too."""
+    # Enough to fill the next batches while others are decoded or computed.
     batcher = classifier.batcher
     ahead = 2 * batcher.slots * batcher.max_batch_size + (settings.decode_threads or usable_cpus())
-    tasks: deque[tuple[Path, asyncio.Task[Fate]]] = deque()
+    tasks: deque[tuple[Path, asyncio.Task[Outcome]]] = deque()
     remaining = iter(paths)
     try:
         while True:
@@ -83,11 +83,11 @@ async def classify_files(
 
 
 def progress_bar(images: int, stream: TextIO) -> tqdm[NoReturn]:
-    """On `stream`, if that is a terminal and it takes long."""
+    """Shown on `stream` if that is a terminal and the work takes longer than LONG_S."""
     return tqdm(total=images, unit="image", delay=LONG_S, file=stream, disable=not stream.isatty())
 
 
-async def _classify_file(classifier: Classifier, path: Path, top_k: int) -> Fate:
+async def _classify_file(classifier: Classifier, path: Path, top_k: int) -> Outcome:
     try:
         encoded = await asyncio.to_thread(path.read_bytes)
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from models.errors import ImageError
 from models.preprocess import images_in
-from service.classify.classifier import Classified, Fate
+from service.classify.classifier import Classified, Outcome
 from service.classify.files import classify_files, open_classifier, progress_bar
 from service.errors import ServiceError, UsageError
 from service.evaluation.calibration import Scores
@@ -107,7 +107,7 @@ async def evaluate(
     return part, scores
 
 
-def answers_of(fate: Fate) -> list[str]:
+def answers_of(fate: Outcome) -> list[str]:
     """The best labels, the best first; none for an image that cannot be decoded. Raises ServiceError."""
     if isinstance(fate, ServiceError):
         raise fate

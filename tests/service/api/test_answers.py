@@ -12,7 +12,7 @@ from models.topk import Prediction
 from service.api.answers import answer, cache_status, note_timings
 from service.api.payloads import Upload
 from service.api.requests import Exchange
-from service.classify.classifier import Classified, Fate, Timings
+from service.classify.classifier import Classified, Outcome, Timings
 from service.classify.deduplication import Source
 from service.errors import EngineFailed, Overloaded
 
@@ -29,7 +29,7 @@ def exchange() -> Exchange:
     return Exchange("r1", "/classify", arrived=0.0, clock=lambda: 0.5)
 
 
-def reply_to(*fates: Fate) -> tuple[int, dict[str, Any], Any]:
+def reply_to(*fates: Outcome) -> tuple[int, dict[str, Any], Any]:
     uploads = [Upload(f"{index}.jpg", b"") for index in range(len(fates))]
     response = answer(exchange(), SERVED, uploads, fates)
     return response.status_code, json.loads(response.body), response.headers
@@ -66,7 +66,7 @@ def test_an_image_without_a_name_has_none() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_200_as_long_as_one_image_has_an_answer(position: int) -> None:
-    fates: list[Fate] = [BAD, Overloaded("full", 3.0), EngineFailed("secret")]
+    fates: list[Outcome] = [BAD, Overloaded("full", 3.0), EngineFailed("secret")]
     fates[position] = CAT
     status, body, headers = reply_to(*fates)
     assert status == 200

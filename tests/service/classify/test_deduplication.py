@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.classify.deduplication import SAMPLED_BYTES, Content, Sharing
+from service.classify.deduplication import SAMPLED_BYTES, Content, Deduplicator
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -39,21 +39,21 @@ async def ticks() -> None:
 
 def test_callers_with_an_equal_key_share_one_computation(run: Run) -> None:
     async def scenario() -> None:
-        sharing, work = Sharing[int](0, lambda _: 1), Work()
-        tasks = [asyncio.create_task(sharing.get(key, work)) for key in (b"a", b"a", b"b")]
+        deduplicator, work = Deduplicator[int](0, lambda _: 1), Work()
+        tasks = [asyncio.create_task(deduplicator.get(key, work)) for key in (b"a", b"a", b"b")]
         await ticks()
         work.may_end.set()
         assert await asyncio.gather(*tasks) == [(7, "miss"), (7, "collapsed"), (7, "miss")]
         assert work.begun == 2
-        assert await sharing.get(b"a", work) == (7, "miss")
+        assert await deduplicator.get(b"a", work) == (7, "miss")
 
     run(scenario())
 
 
 def test_when_the_one_that_computes_leaves_another_one_computes_anew(run: Run) -> None:
     async def scenario() -> None:
-        sharing, work = Sharing[int](0, lambda _: 1), Work()
-        first, second, third = (asyncio.create_task(sharing.get(b"a", work)) for _ in range(3))
+        deduplicator, work = Deduplicator[int](0, lambda _: 1), Work()
+        first, second, third = (asyncio.create_task(deduplicator.get(b"a", work)) for _ in range(3))
         await ticks()
         first.cancel()
         await ticks()
@@ -67,8 +67,8 @@ def test_when_the_one_that_computes_leaves_another_one_computes_anew(run: Run) -
 
 def test_one_that_only_waits_leaves_without_a_trace(run: Run) -> None:
     async def scenario() -> None:
-        sharing, work = Sharing[int](0, lambda _: 1), Work()
-        first, second = (asyncio.create_task(sharing.get(b"a", work)) for _ in range(2))
+        deduplicator, work = Deduplicator[int](0, lambda _: 1), Work()
+        first, second = (asyncio.create_task(deduplicator.get(b"a", work)) for _ in range(2))
         await ticks()
         second.cancel()
         await ticks()
@@ -81,16 +81,16 @@ def test_one_that_only_waits_leaves_without_a_trace(run: Run) -> None:
 
 def test_an_error_is_of_ones_own_computation_and_is_not_kept(run: Run) -> None:
     async def scenario() -> None:
-        sharing, work = Sharing[int](100, lambda _: 1), Work()
+        deduplicator, work = Deduplicator[int](100, lambda _: 1), Work()
         work.result = OSError("no luck")
-        tasks = [asyncio.create_task(sharing.get(b"a", work)) for _ in range(2)]
+        tasks = [asyncio.create_task(deduplicator.get(b"a", work)) for _ in range(2)]
         await ticks()
         work.may_end.set()
         assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [OSError, OSError]
         assert work.begun == 2
         work.result = 8
-        assert await sharing.get(b"a", work) == (8, "miss")
-        assert await sharing.get(b"a", work) == (8, "hit")
+        assert await deduplicator.get(b"a", work) == (8, "miss")
+        assert await deduplicator.get(b"a", work) == (8, "hit")
 
     run(scenario())
 
@@ -107,11 +107,11 @@ def test_what_is_kept_fits_into_the_memory_and_the_least_recently_used_goes_firs
     run: Run, size: int, keys: str, asked: str, source: str
 ) -> None:
     async def scenario() -> None:
-        sharing, work = Sharing[int](2, lambda _: size), Work()
+        deduplicator, work = Deduplicator[int](2, lambda _: size), Work()
         work.may_end.set()
         for key in keys:
-            await sharing.get(key.encode(), work)
-        assert await sharing.get(asked.encode(), work) == (7, source)
+            await deduplicator.get(key.encode(), work)
+        assert await deduplicator.get(asked.encode(), work) == (7, source)
 
     run(scenario())
 

@@ -50,13 +50,13 @@ def test_answers_come_in_order_however_short_the_queue(photos: Path, tiny_bundle
 
     async def scenario() -> list[tuple[Path, object]]:
         async with open_classifier(settings) as classifier:
-            fates = classify_files(classifier, paths, top_k=1, settings=settings)
-            return [(path, fate) async for path, fate in fates]
+            outcomes = classify_files(classifier, paths, top_k=1, settings=settings)
+            return [(path, outcome) async for path, outcome in outcomes]
 
     answers = asyncio.run(scenario())
     assert [path for path, _ in answers] == paths
-    assert all(isinstance(fate, Classified) for _, fate in answers[:-2])
-    assert all(isinstance(fate, ImageError) for _, fate in answers[-2:])
+    assert all(isinstance(outcome, Classified) for _, outcome in answers[:-2])
+    assert all(isinstance(outcome, ImageError) for _, outcome in answers[-2:])
     assert "No such file" in str(answers[-1][1])
 
 
