@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from service.classify.speed import ENGINE_SHARE, BatchSpeed
 from service.engines.base import Engine, RestartableEngine
 from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
-from service.machine.priority import give_way
+from service.machine.priority import lower_priority
 from service.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -343,7 +343,7 @@ class Batcher:
 def _started_executor(threads: int) -> ThreadPoolExecutor:
     """With all its threads running, so that a system that cannot give any fails at start-up, not in the middle of a
     batch."""
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="engine", initializer=give_way)
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="engine", initializer=lower_priority)
     all_started = threading.Barrier(threads)
     for _ in range(threads):
         executor.submit(all_started.wait)

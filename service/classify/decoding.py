@@ -21,7 +21,7 @@ from models.manifest import Preprocess
 from models.preprocess import open_image, read_tensor
 from service.classify.speed import FADING
 from service.machine.limits import usable_cpus
-from service.machine.priority import give_way
+from service.machine.priority import lower_priority
 from service.observe.drift import input_signals
 from service.observe.metrics import TENSOR, Metrics
 from service.settings import Settings
@@ -67,7 +67,7 @@ class DecodePool:
         self._settings = settings
         self._metrics = metrics
         self._closed = False
-        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="decode", initializer=give_way)
+        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="decode", initializer=lower_priority)
 
     @property
     def backlog_s(self) -> float:

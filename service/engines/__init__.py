@@ -1,4 +1,4 @@
-"""The network on one runtime or another: their table, the choice between them and their checks.
+"""The network on one runtime or another: loading, choosing, checking and restarting engines.
 
 `classify` and the rooms above it may enter.
 """

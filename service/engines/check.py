@@ -27,7 +27,7 @@ def check_engine(engine: Engine, bundle: Bundle) -> golden.GoldenReport | None:
             f"but {(engine.input_size, engine.num_classes)} in the engine {engine.name}"
         )
     if engine.name == FAKE:
-        log.warning("the fake engine is serving: no network is loaded and no golden logits are checked")
+        log.warning("the fake engine answers: no network is loaded and no golden logits are checked")
         return None
     try:
         report = golden.check(bundle, engine.precision, engine.infer)

@@ -17,7 +17,7 @@ from service.engines.check import check_engine
 from service.engines.hosted.parent import open_hosted
 from service.engines.hosted.protocol import Order
 from service.errors import ConfigError, EngineUnavailable
-from service.machine.priority import give_way
+from service.machine.priority import lower_priority
 
 
 def load_engine(
@@ -42,7 +42,7 @@ def load_engine(
         order = Order(ENGINES[name].location, str(bundle.folder.resolve()), precision, threads, options or {})
         return open_hosted(python, order, partial(check_engine, bundle=bundle))
     # In a thread of low priority, which the runtime's own threads inherit.
-    with ThreadPoolExecutor(1, initializer=give_way) as opener:
+    with ThreadPoolExecutor(1, initializer=lower_priority) as opener:
         return opener.submit(_factory(name).open, bundle, precision, threads, **(options or {})).result()
 
 

@@ -1,1 +1,1 @@
-"""What this machine gives the process: CPUs, memory, priority. Standard library only, so everybody may enter."""
+"""What this machine gives the process: CPUs, memory, priority. Standard library only, so every room may enter."""

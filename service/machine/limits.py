@@ -1,4 +1,4 @@
-"""The CPUs and the memory that the operating system leaves this process: affinity and cgroups, versions 1 and 2."""
+"""The CPUs and the memory that this process may use: affinity, and cgroups of versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs this process can keep busy: the least of its affinity and its cgroup's quota, rounded up; at least 1.
+    """CPUs that this process can keep busy: the minimum of its affinity and its cgroup quota, rounded up; at least 1.
 
-    `os.cpu_count()` knows neither; more threads than this only get each other throttled.
+    `os.cpu_count()` knows neither. More threads than this only throttle each other.
     """
     return max(1, min([affinity_cpus(), *(math.ceil(quota) for quota in cpu_quotas(root))]))
 
@@ -30,7 +30,7 @@ def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
 
 
 def memory_limits(root: Path = Path("/")) -> Iterator[int]:
-    """The memory limits, in bytes, of the same cgroups; version 1 has a huge one for none."""
+    """The memory limits, in bytes, of the same cgroups; in version 1 a huge one means none."""
     for version, folder in _cgroups("memory", root):
         limit = _read(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).strip()
         if limit.isdigit():
@@ -38,7 +38,7 @@ def memory_limits(root: Path = Path("/")) -> Iterator[int]:
 
 
 def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
-    """Version and folder of this process's cgroups that may limit `controller`, and of their ancestors."""
+    """Version and folder of the cgroups that may limit `controller` for this process, and of their ancestors."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -47,8 +47,8 @@ def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
             version, mount = 1, root / "sys/fs/cgroup" / controllers
         else:
             continue
-        # In a container the path may be the host's while the mount shows the container's own group as its root,
-        # so folders of the path that are not there are no error.
+        # In a container the path may be the host's while the mount shows the container's own group as its root, so that
+        # folders of the path may be missing.
         group = mount / path.lstrip("/")
         for folder in (group, *group.parents):
             yield version, folder

@@ -1,7 +1,7 @@
-"""Who gets the CPU first: the event loop, which has little to do and keeps everybody waiting, or those that compute.
+"""The event loop comes first: it has little to do, and every request waits for it.
 
-1. a thread that computes comes after the event loop's, with the system and with the interpreter;
-2. what lasts is left out of garbage collections, which everybody waits for.
+1. threads that compute have a lower priority than the event loop's, in the system and in the interpreter;
+2. garbage collections, which stop the event loop, leave out the objects that live as long as the process.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ import sys
 import threading
 
 NICENESS = 5
-# How long a thread may keep the interpreter from another one that wants it. Python's own 5 ms are as long as an image's
-# decoding.
+# How long a thread may hold the interpreter while another one wants it. Python's default, 5 ms, is as long as it takes
+# to decode an image.
 SWITCH_INTERVAL_S = 0.0005
 
 
-def give_way() -> None:
-    """From now on the calling thread, and the threads that it starts, come after those that have not done this.
+def lower_priority() -> None:
+    """From now on the calling thread, and the threads that it starts, run at a lower priority.
 
-    Otherwise, with all CPUs at work, a request that is refused waits as long for its refusal as others for an answer.
+    Otherwise, with all CPUs busy, a request that is rejected waits as long for its rejection as others for an answer.
     On Linux each thread has a niceness of its own (setpriority(2), "C library/kernel differences").
     """
     mine = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, mine, os.getpriority(os.PRIO_PROCESS, mine) + NICENESS)
 
 
-def hand_over_soon() -> None:
-    """From now on the interpreter changes between threads that want it as often as SWITCH_INTERVAL_S says."""
+def shorten_switch_interval() -> None:
+    """From now on a thread hands the interpreter over after SWITCH_INTERVAL_S if another one wants it."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def leave_out_of_collections() -> None:
-    """What exists now: a full collection among all that was imported stops the event loop for 60 to 80 ms.
+def freeze_live_objects() -> None:
+    """Leaves out all objects that exist now: a full collection over everything imported stops the event loop for 60 to
+    80 ms.
 
-    Called again, it first gives back what has become garbage since, which takes that long once.
+    If called again, it first frees what has become garbage since, which takes that long once.
     """
     if gc.get_freeze_count():
         gc.unfreeze()

@@ -31,7 +31,7 @@ from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
-from service.machine.priority import hand_over_soon, leave_out_of_collections
+from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
 from service.runtime.connections import Connection
@@ -85,7 +85,7 @@ def serve(
         backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    hand_over_soon()
+    shorten_switch_interval()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
     DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
@@ -219,7 +219,7 @@ class DrainingServer(uvicorn.Server):
                     await self._channel.ask("opened", serves=self._lifecycle.what_serves())
         if self._lifecycle.classifier is not self._lasting and not self._lifecycle.is_changing:
             self._lasting = self._lifecycle.classifier
-            leave_out_of_collections()
+            freeze_live_objects()
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:

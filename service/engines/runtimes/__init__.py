@@ -1,1 +1,1 @@
-"""One file a runtime, each the only one that imports its package; only `engines.table` may enter, by name."""
+"""One file per runtime, each the only one that imports its package. Only `engines.loading` may enter, by name."""

@@ -1,6 +1,6 @@
-"""An engine without a network, for tests and for load without arithmetic: its logits are a function of the pixels.
+"""An engine without a network, for tests and for load without arithmetic. Its logits are a function of the pixels.
 
-Equal pixels give equal logits to the last bit, in whatever batch they come.
+Equal pixels give equal logits to the last bit, whatever batch they are in.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class FakeEngine:
-    """Each batch in turn: `gate` is waited for, `fail` may raise, `seconds_per_batch` pass, `answer` makes the logits.
+    """For each batch: waits for `gate`, calls `fail`, which may raise, sleeps `seconds_per_batch`, and calls `answer`.
 
-    `fail` and `answer` get the batch, float32 (N, 3, S, S). Without `gate`, `fail` and `answer` nothing is waited
-    for, nothing fails, and the logits are the cosines of the channels' mean values.
+    `fail` and `answer` get the batch, float32 (N, 3, S, S). All three are optional; by default the logits are cosines
+    of the channels' mean values.
     """
 
     name = "fake"
@@ -54,7 +54,7 @@ class FakeEngine:
 
     @classmethod
     def open(cls, bundle: Bundle, precision: Precision, threads: int) -> FakeEngine:
-        """Classes and input size are the bundle's; precision and threads mean nothing to it."""
+        """Classes and input size are the bundle's; precision and threads are ignored."""
         return cls(bundle.manifest.network.num_classes, bundle.manifest.preprocess.input_size)
 
     def infer(self, images: Images) -> Logits:
@@ -68,7 +68,7 @@ class FakeEngine:
         return self._answer(images)
 
     def logits(self, images: Images) -> Logits:
-        """The default answer. Image by image, since a sum's last bit may depend on the shape it is taken in."""
+        """The default answer. Image by image, because a sum's last bit may depend on the shape of the array."""
         classes = np.arange(1, self.num_classes + 1, dtype=np.float32)
         weights = np.array([1.0, 2.0, 4.0], np.float32)
         phases = [np.float32(image.mean(axis=(1, 2)) @ weights) for image in images]

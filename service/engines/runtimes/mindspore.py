@@ -1,6 +1,6 @@
 """MindSpore's own runtime on the CPU, for the MINDIR artifact. The only module of the service that imports it.
 
-It compiles one graph for all batch sizes, in graph mode, and takes seconds to be imported.
+It compiles one graph for all batch sizes, in graph mode. Its import takes seconds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from models.manifest import Precision
     from models.store import Bundle
 
-# Both are read when MindSpore is imported. Under AVX-512 its oneDNN computes 3x3 convolutions in a reference loop, a
-# hundred times slower; and what goes wrong comes as an exception too, without lines of its own on stderr.
+# MindSpore reads both when it is imported. With AVX-512 its oneDNN computes 3x3 convolutions in a reference loop, a
+# hundred times slower. And it need not log errors on stderr, because it raises them as exceptions too.
 os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "4")
 import mindspore
@@ -38,7 +38,7 @@ class MindSporeEngine:
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         self._network: nn.Cell | None = network
-        # Two threads in one graph end the process (MindSpore 2.10).
+        # Two threads in one graph crash the process (MindSpore 2.10).
         self._one_at_a_time = threading.Lock()
 
     @classmethod
@@ -74,5 +74,5 @@ def _prepare(threads: int) -> None:
     """Graph mode on the CPU."""
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.set_device("CPU")
-    with suppress(RuntimeError):  # it can be set once a process: the first engine's counts
+    with suppress(RuntimeError):  # it can be set once per process: the first engine's number applies
         mindspore.device_context.cpu.op_tuning.threads_num(threads)

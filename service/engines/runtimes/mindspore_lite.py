@@ -1,7 +1,7 @@
 """MindSpore Lite on the CPU, or on an Ascend 310 or 310P. The only engine module that imports it.
 
-Its batch sizes: any, or the ones that the artifact was built for. Then a batch is filled up with black images to the
-next size, and one larger than the largest goes in parts.
+An artifact takes any batch size, or only the sizes that it was built for. With fixed sizes a batch is padded with black
+images to the next size, and a batch larger than the largest size is split.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from models.manifest import Artifact, Precision
     from models.store import Bundle
 
-# device -> the artifacts it can load, the best first. What MindSpore wrote itself needs a Lite of about its own age.
+# device -> the artifacts that it can load, the best first. `mindir` needs a Lite about as new as the MindSpore that
+# wrote it.
 FORMATS = {
     "cpu": ("lite-mindir", "mindir"),
     "ascend310": ("lite-mindir-ascend310", "lite-mindir", "mindir"),
@@ -57,7 +58,7 @@ class MindSporeLiteEngine:
                 mindspore_lite.ModelType.MINDIR,
                 _context(device, device_id, precision, threads),
             )
-        except RuntimeError as error:  # it says no more than "Common error code."; the reason went to its own log
+        except RuntimeError as error:  # the text is just "Common error code."; the reason is in Lite's own log
             raise _load_error(bundle, artifact, device, device_id) from error
         _check_input(model, artifact, bundle)
         return cls(model, artifact, bundle, device if device == "cpu" else f"{device}:{device_id}")
@@ -72,7 +73,7 @@ class MindSporeLiteEngine:
             return np.concatenate([self._predict(self._padded(part))[: len(part)] for part in parts])
 
     def _padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filled up to the next batch size."""
+        """Padded to the next batch size."""
         assert self._sizes is not None
         missing = next(size for size in self._sizes if size >= len(images)) - len(images)
         if not missing:
@@ -86,7 +87,7 @@ class MindSporeLiteEngine:
         if inputs[0].shape != list(images.shape):
             self._model.resize(inputs, [list(images.shape)])
             inputs = self._model.get_inputs()
-        # Lite reads the array where it lies, and a resize may look at it once more.
+        # Lite reads the array in place, and a resize may read it once more.
         self._images = np.ascontiguousarray(images, np.float32)
         inputs[0].set_data_from_numpy(self._images)
         return np.array(self._model.predict(inputs)[0].get_data_to_numpy(), np.float32)
@@ -111,16 +112,16 @@ def _load_error(bundle: Bundle, artifact: Artifact, device: str, device_id: int)
     path, lite = bundle.path(artifact), "MindSpore Lite " + mindspore_lite.__version__
     if device != "cpu":
         return EngineUnavailable(
-            f"{lite} cannot load {path} on {device}, device id {device_id}: look into its lines in the log, and see "
-            "that the device is there (npu-smi info) and CANN's set_env.sh was sourced"
+            f"{lite} cannot load {path} on {device}, device id {device_id}: read its lines in the log, and check that "
+            "the device is present (npu-smi info) and that CANN's set_env.sh was sourced"
         )
     if artifact.format == "mindir":
         return BundleError(
-            f"{path} was written by {bundle.manifest.training.framework} and {lite} cannot load it, as it reads the "
-            "MINDIR of no newer MindSpore: let it convert the bundle with "
+            f"{path} was written by {bundle.manifest.training.framework}, and {lite} cannot load it, because it does "
+            "not read the MINDIR of a newer MindSpore: convert the bundle with "
             "python -m training.lite --bundle BUNDLE --out NEW_BUNDLE --lite-python PYTHON"
         )
-    return BundleError(f"{path} cannot be loaded by {lite}; its lines in the log tell why")
+    return BundleError(f"{path} cannot be loaded by {lite}; its lines in the log say why")
 
 
 def _check_input(model: mindspore_lite.Model, artifact: Artifact, bundle: Bundle) -> None:

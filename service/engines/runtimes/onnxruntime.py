@@ -96,12 +96,12 @@ def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSe
     if wanted not in present:
         known = ", ".join(name for name, long_name in PROVIDERS.items() if long_name in present)
         raise EngineUnavailable(
-            f"this build of ONNX Runtime has no provider {provider}; it has: {known}. Other builds bring others: "
+            f"this build of ONNX Runtime has no provider {provider}; it has: {known}. Other builds have others: "
             "onnxruntime-gpu cuda and tensorrt, onnxruntime-cann cann, onnxruntime-openvino openvino"
         )
     if provider in ("cuda", "tensorrt"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN, where they are installed as Python packages
-    # What a device has no kernel for runs on the CPU.
+    # Operators for which the device has no kernel run on the CPU.
     providers = list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
     try:
         session = onnxruntime.InferenceSession(
@@ -109,17 +109,17 @@ def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSe
         )
     except Exception as error:  # its exceptions share no base class but this
         raise BundleError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
-    # One whose libraries or device are missing is left out with a warning, and the CPU would serve in silence.
+    # A provider whose libraries or device are missing is left out with a warning, and the CPU would serve silently.
     if session.get_providers()[0] != wanted:
         raise EngineUnavailable(
-            f"ONNX Runtime cannot start its provider {provider} here, its warning above says why: are the device, its "
-            "driver and its libraries there?"
+            f"ONNX Runtime cannot start its provider {provider} here; its warning above says why: are the device, its "
+            "driver and its libraries installed?"
         )
     return session
 
 
 def _tuned(providers: list[str]) -> list[dict[str, str]]:
-    # CUDA's default tries all of cuDNN's convolutions whenever a batch size comes for the first time.
+    # CUDA's default tries all of cuDNN's convolutions whenever it sees a new batch size.
     tuned = {PROVIDERS["cuda"]: {"cudnn_conv_algo_search": "HEURISTIC"}}
     return [tuned.get(provider, {}) for provider in providers]
 
@@ -128,7 +128,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that spin while they wait for work take the CPU from those that decode the next images.
+    # Threads that spin while they wait take the CPU from those that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from models.store import Bundle
     from service.engines.artifacts import Tensor
 
-# The limit that training and the engine mindspore set for MindSpore's oneDNN. OpenVINO's own oneDNN obeys it too,
-# and then answers bf16 requests with nothing.
+# Training and the engine mindspore set this limit for MindSpore's oneDNN. OpenVINO's own oneDNN obeys it too, and then
+# answers bf16 requests with no rows.
 ONEDNN_ISA = "DNNL_MAX_CPU_ISA"
 
 
@@ -61,7 +61,7 @@ class OpenVinoEngine:
             _check_bf16()
         path = bundle.path(artifact)
         try:
-            # Not Core.read_model: it would try all its formats in turn on a corrupt file, TensorFlow's among them.
+            # Not Core.read_model: on a corrupt file it would try all of its formats in turn, TensorFlow's among them.
             onnx = FrontEndManager().load_by_framework("onnx")
             model = onnx.convert(onnx.load(str(path)))
             alone = openvino.Core().compile_model(model, "CPU", _config(precision, threads, 1))
@@ -95,7 +95,7 @@ def _infer_by_one_of(requests: SimpleQueue[openvino.InferRequest], images: NDArr
 
 
 def _infer(request: openvino.InferRequest, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    # The request reads the images where they are; its answer is its own memory, which the next one overwrites.
+    # The request reads the images in place; its answer is its own memory, which the next call overwrites.
     return np.array(request.infer([np.ascontiguousarray(images)], share_inputs=True)[0], np.float32)
 
 
@@ -108,7 +108,7 @@ def _check_bf16() -> None:
         )
     if ONEDNN_ISA in os.environ:
         raise EngineUnavailable(
-            f"{ONEDNN_ISA}={os.environ[ONEDNN_ISA]} in the environment keeps OpenVINO from bf16: unset it"
+            f"{ONEDNN_ISA}={os.environ[ONEDNN_ISA]} in the environment disables OpenVINO's bf16: unset it"
         )
 
 
@@ -116,7 +116,7 @@ def _config(precision: Precision, threads: int, streams: int) -> dict[str, objec
     return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
-        # Always said: OpenVINO takes bf16 by itself where the CPU has it.
+        # Always explicit: OpenVINO chooses bf16 by itself if the CPU supports it.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         # Two processes would pin their threads to the same cores.
         "ENABLE_CPU_PINNING": False,

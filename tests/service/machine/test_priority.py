@@ -10,7 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.machine.priority import NICENESS, SWITCH_INTERVAL_S, give_way, hand_over_soon, leave_out_of_collections
+from service.machine.priority import (
+    NICENESS,
+    SWITCH_INTERVAL_S,
+    freeze_live_objects,
+    lower_priority,
+    shorten_switch_interval,
+)
 
 
 def niceness() -> int:
@@ -24,7 +30,7 @@ def test_a_thread_that_gives_way_and_those_that_it_starts_come_later_and_no_othe
         with ThreadPoolExecutor(1) as child:
             return niceness(), child.submit(niceness).result()
 
-    with ThreadPoolExecutor(1, initializer=give_way) as pool:
+    with ThreadPoolExecutor(1, initializer=lower_priority) as pool:
         assert pool.submit(mine_and_a_childs).result() == (before + NICENESS, before + NICENESS)
     assert niceness() == before
 
@@ -39,7 +45,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.usefixtures("as_before")
 def test_the_interpreter_is_handed_over_soon() -> None:
-    hand_over_soon()
+    shorten_switch_interval()
     assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
 
 
@@ -54,10 +60,10 @@ class Model:
 def test_what_lasts_is_left_out_of_collections_until_another_model_does() -> None:
     model = Model()
     left = weakref.ref(model)
-    leave_out_of_collections()
+    freeze_live_objects()
     del model
     gc.collect()
     assert left() is not None
-    leave_out_of_collections()
+    freeze_live_objects()
     assert left() is None
     assert gc.get_freeze_count() > 0

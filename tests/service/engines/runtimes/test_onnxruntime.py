@@ -99,7 +99,7 @@ def test_a_closed_engine_says_so(tiny_bundle: Path) -> None:
 
 
 def test_a_provider_that_this_build_has_not_lists_what_there_is(tiny_bundle: Path) -> None:
-    with pytest.raises(EngineUnavailable, match=r"no provider cann; it has: cpu\. Other builds bring others"):
+    with pytest.raises(EngineUnavailable, match=r"no provider cann; it has: cpu\. Other builds have others"):
         OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cann")
 
 
