@@ -30,7 +30,7 @@ def far() -> float:
 class Opened:
     """`async with Opened(bundle) as it`: a classifier on the fake engine (its gate is open).
 
-    Equal images are computed one by one unless told otherwise: most tests take the same image again and again.
+    Deduplication is off unless a test turns it on, because most tests send the same image several times.
     """
 
     def __init__(self, bundle: Path, *, fail: Callable[[Images], None] | None = None, **settings: Any) -> None:
@@ -59,7 +59,7 @@ class Opened:
             await asyncio.sleep(0)
 
     async def occupied(self, image: bytes) -> asyncio.Task[list[Any]]:
-        """The engine is at work on `image` until the gate opens."""
+        """The engine is busy with `image` until the gate opens."""
         self.gate.clear()
         task = self.classify(image)
         await self.until(lambda: not self.classifier.batcher.idle)

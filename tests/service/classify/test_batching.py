@@ -22,7 +22,7 @@ SIZE, CLASSES, MAX_BATCH = 4, 5, 4
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Image = NDArray[np.float32]
 
-# Whether the engine can answer an image is written in its first pixel.
+# The first pixel of an image says whether the engine can answer it.
 GOOD, POISON, NAN, EXITS = 0.0, -1.0, -2.0, -3.0
 
 
@@ -38,14 +38,14 @@ _gates: list[threading.Event] = []
 
 @pytest.fixture(autouse=True)
 def _all_gates_open_at_the_end() -> Iterator[None]:
-    """A thread that waits for a gate would keep a failed test run from ending."""
+    """Otherwise a thread that waits for a gate would keep a failed test run from ending."""
     yield
     while _gates:
         _gates.pop().set()
 
 
 class Clock:
-    """Time passes only when told."""
+    """Time passes only when a test says so."""
 
     now = 100.0
 
@@ -90,7 +90,7 @@ class World:
         return asyncio.create_task(self.batcher.submit(image, deadline))
 
     async def occupy_the_engine(self) -> asyncio.Task[Inferred]:
-        """The engine is at work on one image until the gate opens."""
+        """The engine is busy with one image until the gate opens."""
         task = self.submit(picture(999))
         await ticks()
         assert not self.batcher.idle
@@ -104,7 +104,7 @@ class World:
 
 
 async def ticks() -> None:
-    """Enough turns of the loop for everything that waits for nothing but a turn."""
+    """Enough turns of the loop for everything that is ready to run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -125,7 +125,7 @@ def test_an_idle_engine_never_waits(run: Run) -> None:
     run(scenario())
 
 
-def test_arrivals_of_one_tick_coalesce(run: Run) -> None:
+def test_images_that_arrive_in_one_turn_of_the_loop_share_a_batch(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.gate.set()
@@ -137,7 +137,7 @@ def test_arrivals_of_one_tick_coalesce(run: Run) -> None:
     run(scenario())
 
 
-def test_a_batch_is_what_came_while_the_engine_was_busy(run: Run) -> None:
+def test_a_batch_is_what_arrived_while_the_engine_was_busy(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         first = await world.occupy_the_engine()
@@ -188,7 +188,7 @@ def test_each_slot_takes_a_batch(run: Run) -> None:
     run(scenario())
 
 
-def test_it_can_say_when_an_image_that_came_now_would_be_answered(run: Run) -> None:
+def test_the_time_until_a_new_image_would_be_answered_is_known(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.batcher.speed.learn(1, 3.0)
@@ -199,7 +199,7 @@ def test_it_can_say_when_an_image_that_came_now_would_be_answered(run: Run) -> N
         await ticks()
         world.clock.now += 1.0
         assert world.batcher.backlog_s == pytest.approx((3.0 - 1.0) + 6 * 2.0)
-        world.clock.now += 7.0  # 5 s late: it is believed to take as long again
+        world.clock.now += 7.0  # 5 s late: it is assumed to need as long again
         assert world.batcher.backlog_s == pytest.approx(5.0 + 6 * 2.0)
         assert world.batcher.longest_running_s == pytest.approx(8.0)
         world.gate.set()
@@ -209,7 +209,7 @@ def test_it_can_say_when_an_image_that_came_now_would_be_answered(run: Run) -> N
     run(scenario())
 
 
-def test_with_several_slots_what_runs_is_gone_sooner(run: Run) -> None:
+def test_with_several_slots_running_batches_leave_the_engine_sooner(run: Run) -> None:
     async def scenario() -> None:
         world = World(slots=2)
         world.batcher.speed.learn(1, 3.0)
@@ -221,7 +221,7 @@ def test_with_several_slots_what_runs_is_gone_sooner(run: Run) -> None:
     run(scenario())
 
 
-def test_the_speed_of_the_queue_is_learnt_while_images_wait_for_a_slot(run: Run) -> None:
+def test_the_speed_of_the_queue_is_learned_while_images_wait_for_a_slot(run: Run) -> None:
     async def scenario() -> None:
         clock = Clock()
 
@@ -233,13 +233,13 @@ def test_the_speed_of_the_queue_is_learnt_while_images_wait_for_a_slot(run: Run)
         await batcher.submit(picture(0))
         assert batcher.speed.image_s == 0.5  # of the curve: nobody waited
         await asyncio.gather(*(batcher.submit(picture(seed)) for seed in range(5)))
-        # Batches of 2, 2 and 1, of which images waited during the first two.
+        # Batches of 2, 2 and 1; images waited during the first two.
         assert batcher.speed.image_s == pytest.approx(2.0 / 3.0, rel=0.5)
 
     run(scenario())
 
 
-def test_idle_slots_share_what_waits(run: Run) -> None:
+def test_idle_slots_share_the_queue(run: Run) -> None:
     async def scenario() -> None:
         world = World(slots=2)
         world.gate.set()
@@ -300,7 +300,7 @@ def test_a_caller_that_leaves_just_before_the_pump_costs_no_engine_time(run: Run
     run(scenario())
 
 
-def test_a_passed_deadline_is_told_at_once(run: Run) -> None:
+def test_a_passed_deadline_is_rejected_immediately(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         with pytest.raises(DeadlineExceeded):
@@ -326,7 +326,7 @@ def test_an_image_whose_deadline_passed_in_the_queue_is_dropped_before_the_engin
     run(scenario())
 
 
-def test_an_image_that_cannot_make_its_deadline_is_dropped_before_the_engine(run: Run) -> None:
+def test_an_image_that_cannot_meet_its_deadline_is_dropped_before_the_engine(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.gate.set()
@@ -338,7 +338,7 @@ def test_an_image_that_cannot_make_its_deadline_is_dropped_before_the_engine(run
     run(scenario())
 
 
-def test_an_estimate_that_only_refuses_fades(run: Run) -> None:
+def test_an_estimate_that_causes_rejections_fades(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.gate.set()
@@ -352,7 +352,7 @@ def test_an_estimate_that_only_refuses_fades(run: Run) -> None:
     run(scenario())
 
 
-def test_a_batch_takes_at_most_its_share_of_the_time_that_its_first_image_was_given(run: Run) -> None:
+def test_a_batch_takes_at_most_its_share_of_the_first_images_whole_time(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         for images in (1, 2, 3, 4):
@@ -360,7 +360,7 @@ def test_a_batch_takes_at_most_its_share_of_the_time_that_its_first_image_was_gi
         await world.occupy_the_engine()
         tasks = [world.submit(picture(seed), world.clock.now + 0.5) for seed in range(4)]
         await ticks()
-        world.clock.now += 0.2  # not of the time that is left: under load that would shrink the batches
+        world.clock.now += 0.2  # not of the remaining time: under load that would shrink the batches
         world.gate.set()
         assert all(isinstance(outcome, Inferred) for outcome in await outcomes(*tasks))
         assert world.batch_sizes == [1, 2, 2]  # 0.4 of 0.5 s are two images, where four would have taken 0.4 s
@@ -401,7 +401,7 @@ def test_a_batch_that_fails_never_stops_the_next(run: Run) -> None:
     run(scenario())
 
 
-def test_a_batch_that_fails_says_nothing_about_the_speed(run: Run) -> None:
+def test_a_batch_that_fails_does_not_change_the_estimate_of_the_speed(run: Run) -> None:
     async def scenario() -> None:
         clock = Clock()
 
@@ -422,7 +422,7 @@ def test_a_batch_that_fails_says_nothing_about_the_speed(run: Run) -> None:
     run(scenario())
 
 
-def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run) -> None:
+def test_images_are_not_tried_one_by_one_while_the_engine_stays_unavailable(run: Run) -> None:
     async def scenario() -> None:
         asked: list[int] = []
 
@@ -442,7 +442,7 @@ def test_an_engine_that_is_away_for_longer_is_not_asked_image_by_image(run: Run)
     run(scenario())
 
 
-def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Run) -> None:
+def test_waiting_for_an_unavailable_engine_does_not_change_the_estimate_of_its_speed(run: Run) -> None:
     class Returning(FakeEngine):
         unavailable_s = 2.0
 
@@ -466,7 +466,7 @@ def test_waiting_for_an_engine_that_is_away_says_nothing_about_its_speed(run: Ru
 
 
 @pytest.mark.parametrize(("kinds", "restarts"), [([POISON] * 5, 1), ([POISON] * 4 + [GOOD] + [POISON] * 4, 0)])
-def test_an_engine_that_fails_many_times_in_a_row_is_started_again(run: Run, kinds: list[float], restarts: int) -> None:
+def test_an_engine_that_fails_many_batches_in_a_row_is_restarted(run: Run, kinds: list[float], restarts: int) -> None:
     class Restartable(FakeEngine):
         unavailable_s = 0.0
         restarts = 0
@@ -498,7 +498,7 @@ def test_an_answer_of_the_wrong_shape_is_a_failure(run: Run) -> None:
     run(scenario())
 
 
-def test_an_engine_that_uses_its_output_buffer_again_changes_no_answer(run: Run) -> None:
+def test_an_engine_that_reuses_its_output_buffer_changes_no_answer(run: Run) -> None:
     async def scenario() -> None:
         buffer = np.zeros((1, CLASSES), np.float32)
 
@@ -518,7 +518,7 @@ def test_an_engine_that_uses_its_output_buffer_again_changes_no_answer(run: Run)
 @pytest.mark.parametrize(
     "image", [np.zeros((3, SIZE, SIZE + 1), np.float32), np.zeros((SIZE, SIZE)), picture(0).astype(np.float64)]
 )
-def test_a_wrong_image_never_reaches_its_neighbours(run: Run, image: Image) -> None:
+def test_an_image_of_the_wrong_shape_never_enters_a_batch(run: Run, image: Image) -> None:
     async def scenario() -> None:
         world = World()
         with pytest.raises(ValueError, match="must be float32"):
@@ -528,7 +528,7 @@ def test_a_wrong_image_never_reaches_its_neighbours(run: Run, image: Image) -> N
     run(scenario())
 
 
-def test_closing_finishes_what_was_accepted_and_refuses_the_rest(run: Run) -> None:
+def test_closing_finishes_accepted_images_and_rejects_new_ones(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         first = await world.occupy_the_engine()
@@ -640,7 +640,7 @@ class Schedule:
             await world.batcher.close(*arguments)
 
     def check(self, caller: Caller, outcome: Inferred | BaseException) -> None:
-        """Each image has its own answer, or an error that has its reason in this image or in all."""
+        """Each image has its own answer, or an error whose reason is this image or concerns all of them."""
         if isinstance(outcome, Inferred):
             assert caller.kind == GOOD
             assert self.world.is_right(outcome, caller.image)

@@ -189,7 +189,7 @@ def test_equal_images_that_come_together_are_computed_once(
             assert it.value("repvgg_images_total", format="jpeg") == 3
             assert it.value("repvgg_images_shared_total", source="collapsed") == 2
             [again] = await it.classify(jpeg_bytes)
-            assert again.source == "miss"  # nothing is kept unless told so
+            assert again.source == "miss"  # nothing is kept by default
 
     run(scenario())
 
@@ -361,7 +361,7 @@ def test_nothing_is_served_before_the_engine_has_reproduced_the_golden_logits(ru
         run(failing_open(wrong_bundle))
 
 
-def test_the_fake_engine_is_not_checked_and_says_so(
+def test_a_warning_says_that_the_fake_engine_is_not_checked(
     run: Run, wrong_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -375,9 +375,7 @@ def test_the_fake_engine_is_not_checked_and_says_so(
     assert "no golden logits are checked" in caplog.text
 
 
-def test_a_handed_in_engine_that_is_not_the_fake_is_checked_and_closed_when_it_fails(
-    run: Run, tiny_bundle: Path
-) -> None:
+def test_any_other_engine_that_is_handed_in_is_checked_and_closed_if_it_fails(run: Run, tiny_bundle: Path) -> None:
     class Another(FakeEngine):
         name = "another"
 

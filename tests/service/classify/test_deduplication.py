@@ -50,7 +50,7 @@ def test_callers_with_an_equal_key_share_one_computation(run: Run) -> None:
     run(scenario())
 
 
-def test_when_the_one_that_computes_leaves_another_one_computes_anew(run: Run) -> None:
+def test_if_the_computing_caller_leaves_another_one_computes(run: Run) -> None:
     async def scenario() -> None:
         deduplicator, work = Deduplicator[int](0, lambda _: 1), Work()
         first, second, third = (asyncio.create_task(deduplicator.get(b"a", work)) for _ in range(3))
@@ -65,7 +65,7 @@ def test_when_the_one_that_computes_leaves_another_one_computes_anew(run: Run) -
     run(scenario())
 
 
-def test_one_that_only_waits_leaves_without_a_trace(run: Run) -> None:
+def test_a_waiting_caller_that_leaves_changes_nothing(run: Run) -> None:
     async def scenario() -> None:
         deduplicator, work = Deduplicator[int](0, lambda _: 1), Work()
         first, second = (asyncio.create_task(deduplicator.get(b"a", work)) for _ in range(2))
@@ -79,7 +79,7 @@ def test_one_that_only_waits_leaves_without_a_trace(run: Run) -> None:
     run(scenario())
 
 
-def test_an_error_is_of_ones_own_computation_and_is_not_kept(run: Run) -> None:
+def test_only_the_computing_caller_gets_the_error_and_it_is_not_kept(run: Run) -> None:
     async def scenario() -> None:
         deduplicator, work = Deduplicator[int](100, lambda _: 1), Work()
         work.result = OSError("no luck")
@@ -103,7 +103,7 @@ def test_an_error_is_of_ones_own_computation_and_is_not_kept(run: Run) -> None:
         *[(2, "ab", "a", "miss"), (2, "ab", "b", "hit"), (3, "a", "a", "miss"), (0, "a", "a", "miss")],
     ],
 )
-def test_what_is_kept_fits_into_the_memory_and_the_least_recently_used_goes_first(
+def test_kept_results_fit_into_the_memory_and_the_least_recently_used_is_dropped_first(
     run: Run, size: int, keys: str, asked: str, source: str
 ) -> None:
     async def scenario() -> None:
@@ -117,7 +117,7 @@ def test_what_is_kept_fits_into_the_memory_and_the_least_recently_used_goes_firs
 
 
 @pytest.mark.parametrize("size", [0, 1, SAMPLED_BYTES, 100_000])
-def test_contents_are_equal_only_if_every_byte_is(size: int) -> None:
+def test_contents_are_equal_only_if_all_their_bytes_are(size: int) -> None:
     content = bytes(size)
     assert Content(content) == Content(bytes(size))
     assert hash(Content(content)) == hash(Content(bytes(size)))

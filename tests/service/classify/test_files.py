@@ -27,18 +27,18 @@ def test_folders_are_searched_and_everything_is_sorted(photos: Path) -> None:
     ]
 
 
-def test_a_file_that_is_named_counts_whatever_its_suffix(photos: Path) -> None:
+def test_a_named_file_counts_whatever_its_suffix(photos: Path) -> None:
     assert find_images([photos / "cat" / "notes.txt"]) == [photos / "cat" / "notes.txt"]
 
 
-def test_what_is_not_there_is_named(photos: Path) -> None:
+def test_a_missing_path_is_named(photos: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no file or folder .*photos/bird"):
         find_images([photos / "cat", photos / "bird"])
     with pytest.raises(UsageError, match=r"https:/+example.com/cat.jpg: an address must be downloaded first"):
         find_images([Path("https://example.com/cat.jpg")])
 
 
-def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no images found; in a folder these count: .*\.jpg.*\.png"):
         find_images([tmp_path])
 
@@ -61,7 +61,7 @@ def test_answers_come_in_order_however_short_the_queue(photos: Path, tiny_bundle
 
 
 @pytest.mark.parametrize(("err", "shown"), [(Terminal, True), (StringIO, False)])
-def test_progress_is_for_terminals_only(err: Callable[[], StringIO], shown: bool) -> None:
+def test_progress_is_shown_on_terminals_only(err: Callable[[], StringIO], shown: bool) -> None:
     stream = err()
     with progress_bar(2, stream) as bar:
         bar.delay = 0  # as if it had taken long

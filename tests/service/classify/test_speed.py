@@ -5,13 +5,13 @@ import pytest
 from service.classify.speed import NEWEST_WEIGHT, BatchSpeed
 
 
-def test_nothing_measured_takes_no_time() -> None:
+def test_before_any_measurement_every_time_is_zero() -> None:
     speed = BatchSpeed(8)
     assert speed.batch_s(8) == 0.0
     assert speed.most_images_within(0.0) == 8
 
 
-def test_between_the_measured_sizes_the_time_is_interpolated_beyond_it_is_the_nearest_ones() -> None:
+def test_times_are_interpolated_between_measured_sizes_and_constant_beyond() -> None:
     speed = BatchSpeed(8)
     speed.learn(2, 1.0)
     speed.learn(4, 2.0)
@@ -25,7 +25,7 @@ def test_the_largest_batch_within_a_time() -> None:
     assert [speed.most_images_within(seconds) for seconds in (0.5, 1.0, 2.9, 3.0, 9.0)] == [1, 1, 2, 3, 4]
 
 
-def test_the_average_moves_towards_the_newest() -> None:
+def test_the_average_moves_towards_the_newest_measurement() -> None:
     speed = BatchSpeed(1)
     speed.learn(1, 1.0)
     speed.learn(1, 2.0)

@@ -19,19 +19,22 @@ Images = NDArray[np.float32]
     ("image_s", "smallest"),
     [
         ({1: 0.010, 2: 0.0055, 4: 0.0030, 8: 0.0025, 16: 0.0022}, 16),
-        ({1: 0.100, 2: 0.055, 4: 0.030, 8: 0.025, 16: 0.0245}, 8),  # 16 gain less than a measurement may be wrong
+        (
+            {1: 0.100, 2: 0.055, 4: 0.030, 8: 0.025, 16: 0.0245},
+            8,
+        ),  # the gain of 16 is within the error
         ({1: 0.100, 2: 0.100}, 1),
         ({1: 0.100, 2: 0.110, 4: 0.090}, 4),
-        ({1: 0.0001, 2: 0.0001, 4: 0.0001}, 4),  # what comes with each batch is most of it
+        ({1: 0.0001, 2: 0.0001, 4: 0.0001}, 4),  # the overhead of each batch dominates
     ],
 )
-def test_a_batch_is_as_small_as_costs_nothing_with_all_slots_at_work(image_s: dict[int, float], smallest: int) -> None:
+def test_the_batch_is_the_smallest_one_that_costs_no_throughput(image_s: dict[int, float], smallest: int) -> None:
     assert smallest_useful_batch(image_s) == smallest
 
 
 class Measured(FakeEngine):
-    """An engine that takes `seconds(images)`, `new_size_s` more for the first batch of a size, and notes the sizes of
-    its batches and how many ran at once."""
+    """An engine that takes `seconds(images)`, and `new_size_s` more for the first batch of a size. It records its batch
+    sizes and how many batches ran at once."""
 
     def __init__(self, seconds: Callable[[int], float], name: str = "fake", new_size_s: float = 0.0) -> None:
         super().__init__(5, 4, answer=self._take)
@@ -55,7 +58,7 @@ class Measured(FakeEngine):
         return self.logits(images)
 
 
-def test_where_larger_batches_are_cheaper_they_are_taken_until_the_objective_is_in_danger() -> None:
+def test_batches_grow_while_images_get_cheaper_and_the_objective_allows_it() -> None:
     engine = Measured(lambda images: 0.02 + 0.001 * images)
     tuning = tune(engine, slots=1, max_batch_size=None, objective_s=0.2)  # 0.08 s for a batch
     assert tuning.max_batch_size == 32
@@ -63,13 +66,13 @@ def test_where_larger_batches_are_cheaper_they_are_taken_until_the_objective_is_
     assert tuning.image_s == pytest.approx(0.052 / 32, rel=0.5)
 
 
-def test_where_larger_batches_cost_as_much_an_image_they_are_not_taken() -> None:
+def test_batches_do_not_grow_if_images_do_not_get_cheaper() -> None:
     engine = Measured(lambda images: 0.02 * images**1.3)
     assert tune(engine, slots=1, max_batch_size=None, objective_s=10.0).max_batch_size == 1
     assert max(engine.sizes) == 4  # two sizes in a row gained nothing
 
 
-def test_a_number_from_the_user_is_kept_and_measured() -> None:
+def test_a_configured_batch_size_is_kept_and_measured() -> None:
     engine = Measured(lambda images: 0.02 * images)
     tuning = tune(engine, slots=1, max_batch_size=3, objective_s=0.001)
     assert tuning.max_batch_size == 3
@@ -80,7 +83,7 @@ def test_a_number_from_the_user_is_kept_and_measured() -> None:
     assert speed.image_s == pytest.approx(tuning.image_s)
 
 
-def test_the_speed_of_a_queue_is_measured_with_all_slots_at_work() -> None:
+def test_the_speed_of_the_queue_is_measured_with_all_slots_busy() -> None:
     engine = Measured(lambda images: 0.02)
     tuning = tune(engine, slots=3, max_batch_size=2, objective_s=1.0)
     assert engine.most_at_once == 3
@@ -96,7 +99,7 @@ def test_the_speed_of_a_queue_is_measured_with_all_slots_at_work() -> None:
         ("onnxruntime", 0.02, 1, 7, {1, 2, 4, 7}),  # the first batch of any size allocates
     ],
 )
-def test_every_batch_size_that_will_come_is_warm_where_a_new_one_is_noticed(
+def test_every_batch_size_is_warmed_up_if_a_new_one_takes_noticeable_time(
     name: str, new_size_s: float, slots: int, most: int, warm: set[int]
 ) -> None:
     engine = Measured(lambda images: 0.0, name, new_size_s)

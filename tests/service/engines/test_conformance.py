@@ -27,7 +27,7 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
 
 def subject(bundle: Bundle, answer: Callable[[Images], Images] | None = None, **changed: Any) -> Subject:
     engine = FakeEngine(10, 8, answer=answer)
-    engine.name = "onnxruntime"  # whose artifact is spoilt
+    engine.name = "onnxruntime"  # its artifact is corrupted below
     alone = FakeEngine(10, 8).infer(IMAGES)
     whole = Subject(bundle, lambda _: engine, engine, GoldenReport(0.0, 1e-3, 1.0), IMAGES, alone, calls=100)
     return replace(whole, **changed)
@@ -40,7 +40,7 @@ def fails(check: str, it: Subject) -> str:
 
 
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "corrupt artifact"])
-def test_an_engine_that_does_what_it_must_passes(full_bundle: Bundle, check: str) -> None:
+def test_a_correct_engine_passes(full_bundle: Bundle, check: str) -> None:
     CHECKS[check](subject(full_bundle))
 
 
@@ -57,14 +57,16 @@ def test_it_takes_any_batch_size_from_one_to_the_largest(full_bundle: Bundle) ->
     assert "float64" in fails("any batch size", doubles)
 
 
-def test_an_images_answer_does_not_depend_on_its_neighbours(full_bundle: Bundle) -> None:
+def test_an_images_answer_does_not_depend_on_the_other_images_of_its_batch(full_bundle: Bundle) -> None:
     def scaled_by_batch(images: Images) -> Images:
         return FakeEngine(10, 8).infer(images / np.abs(images).max())
 
     assert "beside louder images" in fails("no neighbours", subject(full_bundle, scaled_by_batch))
 
 
-def test_the_last_of_many_calls_answers_as_the_first_and_memory_does_not_grow(full_bundle: Bundle) -> None:
+def test_the_last_of_many_calls_answers_like_the_first_and_memory_does_not_grow(
+    full_bundle: Bundle,
+) -> None:
     calls, kept = iter(range(1000)), []
 
     def drifting(images: Images) -> Images:
@@ -78,7 +80,7 @@ def test_the_last_of_many_calls_answers_as_the_first_and_memory_does_not_grow(fu
     assert re.search("^memory grew by 2.* MB in 100 calls$", fails("no drift", subject(full_bundle, hoarding)))
 
 
-def test_concurrent_calls_are_answered_as_single_ones(full_bundle: Bundle) -> None:
+def test_concurrent_calls_give_the_same_answers_as_single_ones(full_bundle: Bundle) -> None:
     shared = np.empty((1, 3, 8, 8), np.float32)
     everybody = threading.Barrier(2, timeout=1)
 
@@ -114,7 +116,7 @@ def test_a_heap_may_grow_once(full_bundle: Bundle) -> None:
     assert kept
 
 
-def test_a_corrupt_artifact_is_a_bundle_error(full_bundle: Bundle) -> None:
+def test_a_corrupt_artifact_raises_bundle_error(full_bundle: Bundle) -> None:
     def whatever(_: Bundle) -> FakeEngine:
         raise ValueError("what is this?")
 
@@ -128,12 +130,12 @@ def test_a_corrupt_artifact_is_a_bundle_error(full_bundle: Bundle) -> None:
     CHECKS["corrupt artifact"](subject(full_bundle, open=right))
 
 
-def test_an_engine_that_dies_is_a_failure_to_report_and_not_the_end() -> None:
+def test_an_engine_that_dies_is_reported_as_a_failure() -> None:
     with pytest.raises(ConformanceError, match="its process died"):
         in_own_process(os.abort)
 
 
-def test_what_cannot_run_says_why(full_bundle: Bundle, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_engines_say_why(full_bundle: Bundle, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from models.store import open_bundle
 
     effort = Effort(threads=1, max_batch_size=2, calls=1)

@@ -16,7 +16,7 @@ ROWS.remove(("mindspore-lite", "fp16"))
 
 
 @pytest.mark.parametrize(("engine", "precision"), ROWS, ids=[" ".join(row) for row in ROWS])
-def test_it_does_what_every_engine_must(
+def test_it_passes_every_check(
     full_bundle: Bundle,
     engine: str,
     precision: Precision,

@@ -27,7 +27,7 @@ def test_a_runtime_that_is_not_installed_names_the_extra(tiny_bundle: Path, monk
         load_engine("onnxruntime", open_bundle(tiny_bundle), "fp32", threads=1)
 
 
-def test_mindspore_lite_in_this_interpreter_names_the_one_that_can_have_it(tiny_bundle: Path) -> None:
+def test_mindspore_lite_in_this_interpreter_names_the_one_that_supports_it(tiny_bundle: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"setup\.py lite, then give --engine-python \.venv-lite/bin/python"):
         load_engine("mindspore-lite", open_bundle(tiny_bundle), "fp32", threads=1)
 
@@ -42,7 +42,7 @@ def test_an_unsupported_precision_lists_the_supported_ones(full_bundle: Bundle) 
         choose_artifact("onnxruntime", full_bundle, "bf16")
 
 
-def test_a_precision_is_computed_from_the_artifact_that_the_table_says(full_bundle: Bundle, tiny_bundle: Path) -> None:
+def test_a_precision_is_computed_from_the_artifact_named_in_the_table(full_bundle: Bundle, tiny_bundle: Path) -> None:
     assert choose_artifact("openvino", full_bundle, "bf16").precision == "fp32"
     assert choose_artifact("openvino", full_bundle, "int8").precision == "int8"
     assert choose_artifact("mindspore", full_bundle, "fp32").format == "mindir"

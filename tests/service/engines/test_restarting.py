@@ -55,7 +55,7 @@ def test_it_is_opened_again_in_the_background_and_the_failed_one_is_closed() -> 
     assert second.closed
 
 
-def test_an_opening_that_fails_is_tried_again() -> None:
+def test_an_opening_that_fails_is_retried() -> None:
     attempts: list[Engine | Exception] = [RuntimeError("no device"), SystemError("still none"), FakeEngine(5, 4)]
 
     def reopen() -> Engine:
@@ -86,7 +86,7 @@ def test_the_failed_one_is_not_closed_under_a_running_call() -> None:
     engine.close()
 
 
-def test_closing_ends_the_attempts() -> None:
+def test_closing_ends_the_retries() -> None:
     def reopen() -> Engine:
         raise RuntimeError("never again")
 
@@ -99,7 +99,7 @@ def test_closing_ends_the_attempts() -> None:
     assert told.value.retry_after_s > 20
 
 
-def test_the_first_error_of_the_opening_is_raised_and_later_ones_are_retried() -> None:
+def test_the_error_of_the_first_opening_is_raised() -> None:
     def fail() -> Engine:
         raise SystemError("no device")
 
@@ -123,7 +123,7 @@ def test_a_reopened_engine_that_fails_the_golden_check_is_closed_and_never_used(
     engine.close()
 
 
-def test_an_engine_that_cannot_be_closed_is_replaced_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_that_cannot_be_closed_is_replaced_anyway(caplog: pytest.LogCaptureFixture) -> None:
     class Unclosable(FakeEngine):
         def close(self) -> None:
             raise RuntimeError("as told")

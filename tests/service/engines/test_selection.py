@@ -20,7 +20,15 @@ from models.store import Bundle, open_bundle
 from service.engine_table import ENGINES
 from service.engines import timing
 from service.engines.runtimes.fake import FakeEngine
-from service.engines.selection import Candidate, Choice, check_pixels, find_candidates, in_words, open_engine
+from service.engines.selection import (
+    Candidate,
+    Choice,
+    check_pixels,
+    engine_options,
+    find_candidates,
+    in_words,
+    open_engine,
+)
 from service.errors import ConfigError, EngineUnavailable, GoldenCheckFailed
 from service.settings import Settings
 
@@ -214,6 +222,8 @@ def test_if_nothing_can_serve_every_reason_is_given(tiny_bundle: Path, monkeypat
 def test_a_provider_belongs_to_onnxruntime_alone(full_bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="--engine-provider=cuda is for onnxruntime, not for openvino"):
         choose(full_bundle, engine="openvino", engine_provider="cuda")
+    with pytest.raises(ConfigError, match="--engine-provider=cuda is for onnxruntime, not for mindspore-lite"):
+        engine_options("mindspore-lite", Settings(engine_provider="cuda"))
     found = objections(full_bundle, engine_provider="cuda")
     assert [name for name, objection in found.items() if objection is None] == [
         "onnxruntime fp32",

@@ -9,9 +9,7 @@ from service.engines.timing import images_per_second
 
 
 @pytest.mark.parametrize(("seconds", "batch"), [(0.2, 8), (0.04, 4), (0.0, 1)])
-def test_the_speed_is_that_of_whole_batches_or_of_as_many_images_as_fit_into_the_time(
-    seconds: float, batch: int
-) -> None:
+def test_whole_batches_are_measured_or_as_many_images_as_fit_into_the_time(seconds: float, batch: int) -> None:
     sizes = []
 
     def infer(images: np.ndarray) -> None:
@@ -25,7 +23,7 @@ def test_the_speed_is_that_of_whole_batches_or_of_as_many_images_as_fit_into_the
     assert len(sizes) >= 4
 
 
-def test_a_measurement_is_over_when_its_fastest_runs_are_equal() -> None:
+def test_a_measurement_ends_once_its_fastest_runs_are_equal() -> None:
     runs = 0
 
     def infer(images: np.ndarray) -> None:

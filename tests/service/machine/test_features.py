@@ -21,5 +21,5 @@ def test_the_flags_are_those_of_the_first_cpu(tmp_path: Path, text: str, flags: 
     assert bool(BF16 & flags) == bool(INT8 & flags) == bool(text)
 
 
-def test_a_system_without_cpuinfo_names_none(tmp_path: Path) -> None:
+def test_a_system_without_cpuinfo_has_no_flags(tmp_path: Path) -> None:
     assert cpu_flags(tmp_path) == frozenset()

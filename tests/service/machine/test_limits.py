@@ -51,7 +51,7 @@ def test_the_quota_is_read_from_both_versions_of_cgroups(
     assert list(cpu_quotas(write_root(files))) == quotas
 
 
-def test_the_usable_cpus_are_the_least_of_affinity_and_quota_and_at_least_one(
+def test_usable_cpus_are_the_minimum_of_affinity_and_quota_and_at_least_one(
     write_root: WriteRoot, tmp_path: Path
 ) -> None:
     assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))

@@ -23,7 +23,7 @@ def niceness() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_a_thread_that_gives_way_and_those_that_it_starts_come_later_and_no_others() -> None:
+def test_only_a_thread_that_asks_for_it_and_those_that_it_starts_have_a_lower_priority() -> None:
     before = niceness()
 
     def mine_and_a_childs() -> tuple[int, int]:
@@ -44,20 +44,20 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_before")
-def test_the_interpreter_is_handed_over_soon() -> None:
+def test_the_switch_interval_is_shortened() -> None:
     shorten_switch_interval()
     assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
 
 
 class Model:
-    """It holds itself, so that only a collection can give it back."""
+    """It refers to itself, so that only a collection can free it."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 @pytest.mark.usefixtures("as_before")
-def test_what_lasts_is_left_out_of_collections_until_another_model_does() -> None:
+def test_live_objects_are_left_out_of_collections_until_another_model_replaces_them() -> None:
     model = Model()
     left = weakref.ref(model)
     freeze_live_objects()

@@ -95,7 +95,7 @@ def start(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def process_of(engine: RestartingEngine) -> EngineProcess:
-    """The one that answers now."""
+    """The one that is answering now."""
     engine.infer(images())
     assert isinstance(engine._engine, EngineProcess)
     return engine._engine
@@ -113,7 +113,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is not."""
+    """A zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def test_it_answers_batches_of_any_size(start: Open) -> None:
         engine.infer(np.zeros((1, 3, 4, 5), np.float32))
 
 
-def test_answers_of_one_batch_do_not_change_with_the_next(start: Open) -> None:
+def test_the_next_batch_does_not_change_the_answers_of_the_last_one(start: Open) -> None:
     engine = start()
     first = engine.infer(images(2))
     before = first.copy()
@@ -178,7 +178,7 @@ def test_a_late_notice_of_the_end_does_not_touch_the_next_process(start: Open) -
     assert engine.unavailable_s == 0
 
 
-def test_an_engine_that_raises_lives_on(start: Open) -> None:
+def test_an_engine_that_raises_stays_alive(start: Open) -> None:
     engine = start()
     pid = pid_of(engine)
     with pytest.raises(RuntimeError, match="ValueError: no such image"):
@@ -244,7 +244,7 @@ def test_signals_to_the_whole_process_group_do_not_end_it(start: Open) -> None:
     assert pid_of(engine) == pid
 
 
-def test_closing_ends_the_engine_in_order(start: Open, caplog: pytest.LogCaptureFixture) -> None:
+def test_closing_ends_the_engine_gracefully(start: Open, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     engine = start()
     pid = pid_of(engine)
@@ -300,7 +300,7 @@ def test_no_file_or_thread_of_it_is_left_behind(start: Open) -> None:
             engine.infer(images(1, CRASH))
         engine.infer(images())
         engine.close()
-    assert not open_files() - before  # what an earlier test left may be closed meanwhile
+    assert not open_files() - before  # files of an earlier test may be closed meanwhile
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
 
 

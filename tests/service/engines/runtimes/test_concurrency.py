@@ -38,7 +38,7 @@ def test_a_batch_that_runs_alone_uses_one_form_and_all_others_use_the_other() ->
     assert calls == ["alone", "shared", "shared", "alone"]
 
 
-def test_a_batch_that_fails_is_over() -> None:
+def test_a_failed_batch_no_longer_counts_as_running() -> None:
     def fail(images: NDArray[np.float32]) -> NDArray[np.float32]:
         raise RuntimeError("as told")
 

@@ -11,7 +11,7 @@ from service.engines.runtimes.fake import FakeEngine
 IMAGES = np.random.default_rng(0).normal(size=(7, 3, 8, 8)).astype(np.float32)
 
 
-def test_equal_pixels_give_equal_logits_to_the_last_bit_in_whatever_batch() -> None:
+def test_equal_pixels_give_equal_logits_to_the_last_bit_in_any_batch() -> None:
     engine = FakeEngine(10, 8)
     together = engine.infer(IMAGES)
     for image, logits in zip(IMAGES, together, strict=True):
@@ -33,7 +33,7 @@ def test_it_waits_for_its_gate() -> None:
     assert len(answers) == 1
 
 
-def test_it_fails_as_told() -> None:
+def test_it_fails_on_demand() -> None:
     def fail(images: NDArray[np.float32]) -> None:
         if len(images) > 1:
             raise RuntimeError("too many")
@@ -44,12 +44,12 @@ def test_it_fails_as_told() -> None:
         engine.infer(IMAGES)
 
 
-def test_it_answers_as_told() -> None:
+def test_its_answer_can_be_set() -> None:
     engine = FakeEngine(10, 8, answer=lambda images: np.full((len(images), 10), 7, np.float32))
     assert (engine.infer(IMAGES) == 7).all()
 
 
-def test_it_takes_its_time() -> None:
+def test_a_batch_takes_the_time_given() -> None:
     import time
 
     started = time.monotonic()

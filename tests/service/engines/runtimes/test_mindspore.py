@@ -1,4 +1,4 @@
-"""What is MindSpore's own; what it has in common with the others is in test_conformance.py."""
+"""What is specific to MindSpore; what all engines have in common is in test_every_engine.py."""
 
 from __future__ import annotations
 

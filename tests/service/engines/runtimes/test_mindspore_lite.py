@@ -1,4 +1,4 @@
-"""The real MindSpore Lite, in the interpreter that can have it."""
+"""The real MindSpore Lite, in the interpreter that supports it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def expected(lite_bundle: Path) -> np.ndarray:
     return OnnxRuntimeEngine.open(open_bundle(lite_bundle), "fp32", threads=1).infer(IMAGES)
 
 
-def test_its_logits_are_those_of_onnx_runtime_in_batches_of_any_size(
+def test_its_logits_equal_those_of_onnx_runtime_in_batches_of_any_size(
     start: Start, lite_bundle: Path, expected: np.ndarray
 ) -> None:
     engine = start(open_bundle(lite_bundle))
@@ -73,7 +73,7 @@ def test_its_logits_are_those_of_onnx_runtime_in_batches_of_any_size(
         np.testing.assert_allclose(engine.infer(IMAGES[:size]), expected[:size], atol=1e-4)
 
 
-def test_a_batch_is_filled_up_to_the_next_size_and_one_that_is_larger_goes_in_parts(
+def test_a_batch_is_padded_to_the_next_size_and_a_larger_one_is_split(
     start: Start, changed: Callable[..., Bundle], expected: np.ndarray
 ) -> None:
     engine = start(changed(batch=[4, 2]))
@@ -81,17 +81,17 @@ def test_a_batch_is_filled_up_to_the_next_size_and_one_that_is_larger_goes_in_pa
         np.testing.assert_allclose(engine.infer(IMAGES[:size]), expected[:size], atol=1e-4)
 
 
-def test_a_file_that_is_no_network_is_the_bundles_fault(start: Start, changed: Callable[..., Bundle]) -> None:
+def test_a_file_that_is_no_network_raises_bundle_error(start: Start, changed: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match=r"model\.lite\.mindir cannot be loaded by MindSpore Lite 2\.0\.0"):
         start(changed(b"no network"))
 
 
-def test_another_input_than_the_manifests_is_refused(start: Start, changed: Callable[..., Bundle]) -> None:
+def test_an_input_that_differs_from_the_manifest_is_rejected(start: Start, changed: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match=r"has the inputs .*'image'.*; the manifest wants one, 'pixels'"):
         start(changed(input="pixels"))
 
 
-def test_a_mindir_of_a_newer_mindspore_is_explained_with_the_way_out(start: Start) -> None:
+def test_the_error_for_a_mindir_of_a_newer_mindspore_says_what_to_do(start: Start) -> None:
     bundle = open_bundle("repvgg-tiny-cifar10")
     with pytest.raises(
         BundleError, match=r"written by mindspore 2\.10.* Lite 2\.0\.0 cannot .* python -m training\.lite"
@@ -99,6 +99,6 @@ def test_a_mindir_of_a_newer_mindspore_is_explained_with_the_way_out(start: Star
         start(bundle)
 
 
-def test_an_ascend_device_that_is_not_there_is_named(start: Start, lite_bundle: Path) -> None:
+def test_a_missing_ascend_device_is_named(start: Start, lite_bundle: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"on ascend310, device id 3: .*npu-smi info"):
         start(open_bundle(lite_bundle), device="ascend310", device_id=3)

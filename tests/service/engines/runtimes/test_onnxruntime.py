@@ -31,7 +31,7 @@ def rebuilt(folder: Path, tiny_bundle: Path, content: bytes, **artifact: Any) ->
     return open_bundle(folder)
 
 
-def test_its_logits_are_those_of_the_independent_reference(tiny_bundle: Path) -> None:
+def test_its_logits_equal_those_of_an_independent_reference(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
     engine = OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
     tensors, expected = golden.load(bundle)
@@ -43,12 +43,12 @@ def test_telemetry_is_off() -> None:
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 
 
-def test_a_missing_precision_lists_what_there_is(tiny_bundle: Path) -> None:
+def test_a_missing_precision_lists_the_artifacts(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no onnx artifact of precision int8; it has: onnx fp32"):
         OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "int8", threads=1)
 
 
-def test_a_file_that_is_no_network_is_the_bundles_fault(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_network_raises_bundle_error(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = rebuilt(tmp_path / "broken", tiny_bundle, b"not ONNX")
     with pytest.raises(BundleError, match=r"tiny\.onnx cannot be loaded by ONNX Runtime"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
@@ -59,14 +59,14 @@ def network(tiny_bundle: Path) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("which", ["input", "output"])
-def test_other_names_than_the_manifests_are_refused(tiny_bundle: Path, tmp_path: Path, which: str) -> None:
+def test_tensor_names_that_differ_from_the_manifest_are_rejected(tiny_bundle: Path, tmp_path: Path, which: str) -> None:
     content = (tiny_bundle / "tiny.onnx").read_bytes()
     bundle = rebuilt(tmp_path / which, tiny_bundle, content, **{which: "other"})
     with pytest.raises(BundleError, match=rf"tiny\.onnx {which} .* the manifest wants .*'other'"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_another_input_size_than_the_manifests_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_input_size_that_differs_from_the_manifest_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
     model = network(tiny_bundle)
     for dimension in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[dimension].dim_value = 64
@@ -75,7 +75,7 @@ def test_another_input_size_than_the_manifests_is_refused(tiny_bundle: Path, tmp
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_a_network_of_a_fixed_batch_size_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_network_with_a_fixed_batch_size_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
     model = network(tiny_bundle)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     bundle = rebuilt(tmp_path / "batch", tiny_bundle, model.SerializeToString())
@@ -83,7 +83,7 @@ def test_a_network_of_a_fixed_batch_size_is_refused(tiny_bundle: Path, tmp_path:
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_another_number_of_outputs_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_more_than_one_output_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
     model = network(tiny_bundle)
     model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 8]))
     bundle = rebuilt(tmp_path / "outputs", tiny_bundle, model.SerializeToString())
@@ -98,16 +98,16 @@ def test_a_closed_engine_says_so(tiny_bundle: Path) -> None:
         engine.infer(np.zeros((1, 3, 32, 32), np.float32))
 
 
-def test_a_provider_that_this_build_has_not_lists_what_there_is(tiny_bundle: Path) -> None:
+def test_a_provider_missing_in_this_build_lists_the_available_ones(tiny_bundle: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"no provider cann; it has: cpu\. Other builds have others"):
         OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cann")
 
 
-def test_it_says_which_provider_it_runs_on(tiny_bundle: Path) -> None:
+def test_the_device_is_the_provider_in_use(tiny_bundle: Path) -> None:
     engine = OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "fp32", threads=1, provider="cpu")
     assert engine.device == "CPUExecutionProvider"
     engine.close()
 
 
-def test_the_setting_allows_the_providers_that_there_are() -> None:
+def test_the_setting_offers_exactly_the_providers_of_the_engine() -> None:
     assert allowed("engine_provider") == "one of " + ", ".join(PROVIDERS)

@@ -1,4 +1,4 @@
-"""What is OpenVINO's own; what it has in common with the others is in test_conformance.py."""
+"""What is specific to OpenVINO; what all engines have in common is in test_every_engine.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_bf16_on_a_cpu_without_it_is_not_emulated(full_bundle: Bundle, monkeypat
         OpenVinoEngine.open(full_bundle, "bf16", threads=1)
 
 
-def test_bf16_under_the_limit_that_mindspore_needs_is_refused(
+def test_bf16_is_rejected_under_the_limit_that_mindspore_needs(
     full_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
@@ -31,14 +31,14 @@ def test_bf16_under_the_limit_that_mindspore_needs_is_refused(
 
 
 @pytest.mark.parametrize("which", ["input", "output"])
-def test_other_names_than_the_manifests_are_refused(full_bundle: Bundle, which: str) -> None:
+def test_tensor_names_that_differ_from_the_manifest_are_rejected(full_bundle: Bundle, which: str) -> None:
     artifact = full_bundle.artifact(("onnx",), "fp32").model_copy(update={which: "other"})
     bundle = replace(full_bundle, manifest=full_bundle.manifest.model_copy(update={"artifacts": [artifact]}))
     with pytest.raises(BundleError, match=rf"model\.onnx {which} .* the manifest wants .*'other'"):
         OpenVinoEngine.open(bundle, "fp32", threads=1)
 
 
-def test_its_answers_are_its_callers_to_keep(full_bundle: Bundle) -> None:
+def test_the_next_call_does_not_change_the_answers_of_the_last_one(full_bundle: Bundle) -> None:
     engine = OpenVinoEngine.open(full_bundle, "fp32", threads=1)
     images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     first = engine.infer(images)
@@ -55,7 +55,7 @@ def test_a_closed_engine_says_so(full_bundle: Bundle) -> None:
         engine.infer(np.zeros((1, 3, 32, 32), np.float32))
 
 
-def test_it_reads_a_corrupt_file_as_onnx_only(
+def test_a_corrupt_file_is_tried_as_onnx_only(
     full_bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no network")
