@@ -115,3 +115,25 @@ class TorchFile:
 @pytest.fixture
 def torch_file():
     return TorchFile()
+
+
+@pytest.fixture
+def write_file(cpu, torch_file, tmp_path):
+    """(arrays, source) -> the file that this source publishes."""
+
+    def write(arrays, source):
+        if source == "pytorch":
+            pieces = {f"module.{name}": torch_file.tensor(array) for name, array in arrays.items()}
+            return torch_file.zipped(tmp_path / "net.pth", torch_file.dict_of({"model": torch_file.dict_of(pieces)}))
+        if source == "timm":
+            from safetensors.numpy import save_file
+
+            save_file(arrays, tmp_path / "net.safetensors")
+            return tmp_path / "net.safetensors"
+        import mindspore as ms
+
+        path = tmp_path / f"{source}.ckpt"
+        ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(path))
+        return path
+
+    return write

@@ -79,8 +79,8 @@ def test_without_a_format_it_is_mindir_in_the_current_folder_and_a_deploy_form_w
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--file_format", "AIR"], 78, "AIR can be written by Ascend only, device_target is CPU"),
-        (["--file_format", "ONNX", "--bundle", "b/x/1"], 78, "give one of them"),
+        (["--file_format", "AIR"], 78, "AIR can only be exported on Ascend, but device_target is CPU"),
+        (["--file_format", "ONNX", "--bundle", "b/x/1"], 78, "use one of them"),
         (["--output_dir", "gone.ckpt"], 66, "gone.ckpt does not exist"),
     ],
 )

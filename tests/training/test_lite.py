@@ -38,7 +38,7 @@ def test_a_new_bundle_has_all_that_the_old_one_has(tiny_bundle, lite_python, tmp
 
 def test_what_does_not_give_the_golden_logits_is_not_written(wrong_bundle, lite_python, tmp_path, capsys):
     assert run(wrong_bundle, tmp_path / "wrong" / "2", lite_python) == 1
-    assert "off the golden logits" in capsys.readouterr().err
+    assert "from the golden logits" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 
@@ -58,9 +58,9 @@ def test_a_machine_without_cann_says_what_is_missing_for_ascend(tiny_bundle, lit
 @pytest.mark.parametrize(
     ("python", "flags", "code", "said"),
     [
-        (sys.executable, [], 1, "it must be a Python that has MindSpore Lite; scripts/setup.py lite makes one"),
-        ("/no/python", [], 78, "--lite-python /no/python cannot be run: No such file"),
-        (sys.executable, ["--target", "ascend310p"], 78, "name them, such as --batch 1,4,8"),
+        (sys.executable, [], 1, "it must be a Python with MindSpore Lite; scripts/setup.py lite installs one"),
+        ("/no/python", [], 78, "cannot run --lite-python /no/python: No such file"),
+        (sys.executable, ["--target", "ascend310p"], 78, "give them, such as --batch 1,4,8"),
     ],
 )
 def test_what_is_wrong_is_said(tiny_bundle, tmp_path, capsys, python, flags, code, said):
@@ -74,37 +74,9 @@ def test_batch_sizes_that_are_none_are_a_wrong_usage(tiny_bundle, tmp_path, caps
         with pytest.raises(SystemExit) as left:
             run(tiny_bundle, tmp_path / "tiny" / "2", sys.executable, "--batch", text)
         assert left.value.code == 2
-        assert f"'{text}' is no list of whole numbers such as 1,4,8" in capsys.readouterr().err
+        assert f"'{text}' is not a list of positive integers such as 1,4,8" in capsys.readouterr().err
 
 
 def test_a_bundle_that_is_not_there_is_named(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "x" / "1", sys.executable) == 66
     assert "no model bundle at" in capsys.readouterr().err
-
-
-def test_an_ascend_gets_profiles_of_several_batch_sizes():
-    assert lite.ascend_options("image", 224, "Ascend310", [1, 4, 8]) == {
-        "optimize": "ascend_oriented",
-        "input_shape": {},
-        "config": {
-            "ascend_context": {
-                "input_format": "NCHW",
-                "precision_mode": "enforce_fp16",
-                "input_shape": "image:[-1,3,224,224]",
-                "dynamic_dims": "[1],[4],[8]",
-            },
-            "acl_init_options": {"ge.socVersion": "Ascend310"},
-        },
-    }
-
-
-def test_an_ascend_gets_one_batch_size_as_the_shape_of_the_input():
-    options = lite.ascend_options("image", 32, "Ascend310P3", [16])
-    assert options["input_shape"] == {"image": [16, 3, 32, 32]}
-    assert "dynamic_dims" not in options["config"]["ascend_context"]
-
-
-def test_half_precision_gets_a_tolerance_of_its_own(tiny_bundle):
-    bundle = open_bundle(tiny_bundle)
-    assert lite.tolerance(bundle, "fp16") == {"fp16": lite.FP16_TOLERANCE}
-    assert lite.tolerance(bundle, "fp32") == {}

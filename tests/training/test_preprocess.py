@@ -58,7 +58,7 @@ def test_a_broken_image_leaves_nothing(image_folder, tmp_path, capsys):
 def test_old_and_new_files_never_mix(image_folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert run(image_folder, tmp_path / "out") == 1
-    assert "out exists: remove it or name another folder" in capsys.readouterr().err
+    assert "out exists: remove it or choose another folder" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 

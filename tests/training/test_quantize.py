@@ -13,7 +13,7 @@ from PIL import Image
 from models.manifest import MIN_LARGE_PHOTOS
 from models.preprocess import preprocess
 from models.store import open_bundle
-from training.deploy.onnx_engine import open_engine
+from training.deploy.offline.onnx_engine import open_engine
 from training.quantize import main
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_fast_pixels_that_change_too_much_are_refused_and_nothing_is_written(bun
 
 def test_fast_pixels_need_photos_that_they_change(bundle, data, tmp_path, capsys):
     assert main(arguments(bundle, data, tmp_path / "b" / "2", "--precisions", "bf16", "--fast_pixels", str(data))) == 66
-    assert f"--fast_pixels {data} holds no photo so large that fast pixels change it" in capsys.readouterr().err
+    assert f"--fast_pixels {data} holds no photo large enough for fast pixels to change it" in capsys.readouterr().err
 
 
 def test_data_that_the_bundle_was_not_evaluated_on_is_noted(bundle, data, tmp_path, capsys):

@@ -86,15 +86,15 @@ def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(
         process.terminate()
         told = process.communicate(timeout=GENEROUS_S)[1].decode()
     assert process.returncode == 128 + signal.SIGTERM
-    assert re.search(r"stopped by SIGTERM .* epoch \d; .*last\.ckpt is saved, run the same command to go on", told)
+    assert re.search(r"stopped by SIGTERM .* epoch \d; .*last\.ckpt is saved, run the same command to resume", told)
     since = last.stat().st_mtime_ns
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stdout=subprocess.PIPE) as process:
         wait_for(process, last, since)
         process.kill()
-        assert b"going on from" in process.stdout.read()
+        assert b"resuming from" in process.stdout.read()
     resumed = run("train", data, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from" in resumed.stdout
+    assert "resuming from" in resumed.stdout
     whole, again = weights_of(finished[1] / "last.ckpt"), weights_of(last)
     assert set(whole) == set(again)
     for name, array in whole.items():

@@ -112,8 +112,8 @@ def test_the_same_generator_draws_the_same_operations():
         "-",
     ],
 )
-def test_a_policy_that_is_not_understood_names_what_is(text):
-    with pytest.raises(ConfigError, match=r"understood: rand-m<0\.\.10>.* original, originalr, augmix-m"):
+def test_an_invalid_policy_shows_the_valid_forms(text):
+    with pytest.raises(ConfigError, match=r"valid: rand-m<0\.\.10>.* original, originalr, augmix-m"):
         build({"auto_augment": text}, source="test")
 
 

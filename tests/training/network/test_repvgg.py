@@ -89,7 +89,7 @@ def test_a_started_stem_is_the_given_kernels_once_it_is_fused(arch, batch_norms)
 
     network = repvgg.build(arch, 10)
     kernels = np.random.default_rng(2).normal(size=(20, 3, 3, 3)).astype(np.float32)
-    repvgg.start_stem(network, kernels)
+    repvgg.set_stem_kernels(network, kernels)
     weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(network).items()}
     fused = fuse.fuse_weights(weights, VARIANTS[arch], repvgg.BATCH_NORM_EPS)["stages.0.0.conv.weight"]
     np.testing.assert_allclose(fused[:20], kernels / np.sqrt(1 + repvgg.BATCH_NORM_EPS) ** batch_norms, rtol=1e-6)

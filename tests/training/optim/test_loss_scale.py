@@ -54,7 +54,7 @@ def levels(level):
     from training.optim import loss_scale
 
     network = repvgg.build("RepVGG-Smoke", 3)
-    loss_scale.use(network, level)
+    loss_scale.set_precision(network, level)
     flags = {ms.float16: "fp16", ms.float32: "fp32"}
     found = {}
     for name, cell in network.cells_and_names():
@@ -91,7 +91,7 @@ def test_the_network_gives_nearly_the_same_logits_in_half_precision(level):
     half = repvgg.build("RepVGG-Smoke", 3).set_train(False)
     for parameter, source in zip(half.get_parameters(), network.get_parameters(), strict=True):
         parameter.set_data(ms.Tensor(source.asnumpy()))
-    loss_scale.use(half, level)
+    loss_scale.set_precision(half, level)
     found = half(images).asnumpy().astype(np.float32)
     scale = np.abs(exact).max()
     assert 0 < np.abs(found - exact).max() < 0.02 * scale

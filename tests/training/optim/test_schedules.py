@@ -4,8 +4,9 @@ import pytest
 from PIL import Image
 
 from training.config import build
+from training.config.choices import SCHEDULES
 from training.errors import TrainingError
-from training.optim.schedules import SCHEDULES, Curve, learning_rates, rates
+from training.optim.schedules import Curve, learning_rates, rates
 from training.schedules import main
 
 
@@ -53,7 +54,7 @@ def test_a_least_rate_above_the_base_rate_does_not_raise_an_exponential():
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():
-    with pytest.raises(ValueError, match="does not fit into 5 steps"):
+    with pytest.raises(ValueError, match="is longer than the run of 5 steps"):
         curve(total_steps=5, warmup_steps=6)
 
 

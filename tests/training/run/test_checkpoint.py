@@ -100,7 +100,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
 
     path = tmp_path / "text.ckpt"
     path.write_text("no checkpoint")
-    with pytest.raises(CheckpointError, match=r"text\.ckpt is no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"text\.ckpt is not a readable checkpoint"):
         checkpoint.read(path)
 
 

@@ -48,7 +48,7 @@ def feed(run, batches):
 
 def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp_path):
     from training.run import checkpoint
-    from training.run.loop import assemble
+    from training.run.assembly import assemble
 
     rng = np.random.default_rng(0)
     batches = [
@@ -75,7 +75,8 @@ def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp
 def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_path):
     from training.data.pipeline import open_split
     from training.run import checkpoint
-    from training.run.loop import evaluate_on, train
+    from training.run.evaluation import evaluate_images
+    from training.run.loop import train
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path)}
     config = build(keys | {"loss_scale": 128, "accumulate_steps": 2}, source="test")
@@ -90,7 +91,7 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert json.loads(str(last["run"]))["best_top1"] == max(top1)
     assert int(kept["epoch"]) == 1 + int(top1[1] > top1[0])
     network = checkpoint.load_network(best, "RepVGG-Smoke", 2, deploy=False)
-    assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
+    assert evaluate_images(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
 def test_a_run_goes_on_from_mixed_to_plain_epochs(image_folder, tmp_path):
@@ -122,12 +123,12 @@ def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path)
 def test_a_run_for_other_classes_starts_from_the_other_weights_of_a_checkpoint(image_folder, tmp_path, capsys):
     from training.network import repvgg
     from training.run import checkpoint
-    from training.run.loop import set_up
+    from training.run.start import start
 
     before = repvgg.weights(repvgg.build("RepVGG-Smoke", 10))
     checkpoint.save(tmp_path / "ten.ckpt", before, {})
     keys = {"data_url": str(image_folder), "save_dir": str(tmp_path), "pretrained": tmp_path / "ten.ckpt"}
-    run, *_ = set_up(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
+    run, *_ = start(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
     assert f"of {tmp_path}/ten.ckpt; new: classifier.weight, classifier.bias" in capsys.readouterr().out
     for name, array in arrays(repvgg.weights(run.network)).items():
         assert array.shape[0] == 2 if name.startswith("classifier.") else (array == before[name].asnumpy()).all()
@@ -139,7 +140,8 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     from mindspore.graph.api import ms_compile_cache  # the phases of every compiled function
 
     from training.data.pipeline import open_split, train_batches
-    from training.run.loop import assemble, evaluate_on
+    from training.run.assembly import assemble
+    from training.run.evaluation import evaluate_images
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "with_ema": False}
     config = build(keys, source="test")
@@ -149,7 +151,7 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
         run.network.set_train(True)
         for batch in train_batches(train_images, config, epoch):
             run.step(batch["image"], batch["label"])
-        assert evaluate_on(run.network, val_images, config)[0] == 18
+        assert evaluate_images(run.network, val_images, config)[0] == 18
         compiled.append((len(ms_compile_cache), len(run.network.compile_cache)))
     assert compiled[0] == compiled[1]
     assert compiled[0][1] == 1
@@ -157,7 +159,7 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
 
 def test_the_caller_of_a_step_leaves_the_cores_to_it(tmp_path):
     """MindSpore's own way is to spin meanwhile: half of all CPU time here."""
-    from training.run.loop import assemble
+    from training.run.assembly import assemble
 
     keys = {"num_classes": 10, "image_size": 32, "save_dir": str(tmp_path), "mix_up": 0.0}
     run = assemble(build(EVERYTHING | keys, source="test"), steps=9)
@@ -200,7 +202,7 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
     whole = run("whole").parent
     with pytest.raises(Stopped, match=r"SIGTERM after step 4 of epoch 1; .*last\.ckpt is saved, run the same command"):
         run("cut", StopsAt(3))
-    with pytest.raises(Stopped, match=r"SIGTERM while epoch 1 was evaluated; .*last\.ckpt is saved"):
+    with pytest.raises(Stopped, match=r"SIGTERM during the evaluation of epoch 1; .*last\.ckpt is saved"):
         run("cut", StopsAt(4 + 1))
     cut = run("cut").parent
     for name in ("last.ckpt", "best.ckpt"):
@@ -218,16 +220,17 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
 
 def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_folder, tmp_path):
     from training.run import resume
-    from training.run.loop import assemble, set_up
+    from training.run.assembly import assemble
+    from training.run.start import start
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path / "one")}
     config = build(keys, source="test")
     last, progress = config.run_dir / "last.ckpt", resume.Progress(epoch=1, best_top1=0.9)
     resume.save(last, assemble(config, 8).parameters, progress, config, 8)
     last.with_name("best.ckpt").touch()
-    assert set_up(config)[1] == progress
+    assert start(config)[1] == progress
     elsewhere = build(keys | {"save_dir": str(tmp_path / "two"), "resume": str(last)}, source="test")
-    assert set_up(elsewhere)[1] == resume.Progress(epoch=1)
+    assert start(elsewhere)[1] == resume.Progress(epoch=1)
 
 
 def test_every_so_many_epochs_and_the_last_one_are_evaluated(image_folder, tmp_path):
@@ -276,7 +279,7 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     keys |= {"batch_size": 16, "epochs": 2, "data_url": image_folder, "save_dir": tmp_path, "device_target": "CPU"}
     config = build(keys, source="test")
     best = train(config)
-    written = bundle.write(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
+    written = bundle.export_bundle(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
     manifest = written.manifest
     log = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
     assert log[1]["loss"] < log[0]["loss"]

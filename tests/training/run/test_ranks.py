@@ -117,12 +117,12 @@ def found(batches, tmp_path_factory):
 @pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_make_the_updates_of_one_device_with_the_doubled_batch(name, found, batches, two_ranks):
-    from training.run.device import ALONE
+    from training.run.device import SINGLE_PROCESS
 
     kind, keys = CASES[name]
     inputs, labels = batches[f"{name}/inputs"], batches[f"{name}/labels"]
     doubled = zip(inputs.reshape(STEPS, 2 * BATCH, *inputs.shape[3:]), labels.reshape(STEPS, 2 * BATCH), strict=True)
-    expected = two_ranks.results(name, kind, keys, doubled, ALONE)
+    expected = two_ranks.results(name, kind, keys, doubled, SINGLE_PROCESS)
     assert not np.array_equal(expected[f"{name}/weights"][0], expected[f"{name}/weights"][-1])
     assert set(expected) == {what for what in found[0] if what.startswith(f"{name}/")}
     for what, array in expected.items():
@@ -216,7 +216,7 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     from training.config import build
     from training.data.pipeline import open_split
     from training.run import checkpoint
-    from training.run.loop import evaluate_on
+    from training.run.evaluation import evaluate_images
 
     folder, logs, run_dir = trained
     assert epochs_in(run_dir) == [1, 2]
@@ -226,7 +226,7 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     assert [line for line in log_of(logs, 1).splitlines() if line and not line.startswith("copying")] == []
     config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
     network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Smoke", 2, deploy=False)
-    count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
+    count, top1, _ = evaluate_images(network, open_split(config, "val"), config)
     assert (count, top1) == (17, pytest.approx(read(run_dir / "log.jsonl")[-1]["val_top1"]))
 
 
@@ -252,7 +252,7 @@ def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_ask
         os.kill(worker_of(process.pid, 1), signal.SIGTERM)
     assert process.returncode != 0
     assert "last.ckpt after epoch 2" in log_of(logs, 0)
-    assert "going on from" not in log_of(logs, 1)
+    assert "resuming from" not in log_of(logs, 1)
     for rank in (0, 1):
         assert "stopped by SIGTERM after step" in log_of(logs, rank)
         assert "Traceback" not in log_of(logs, rank)
