@@ -56,7 +56,7 @@ def test_a_network_for_other_classes_starts_from_a_checkpoint_only_where_that_is
     weights = checkpoint.network_weights(checkpoint.read(saved))
     parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 4))
     before = {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
-    said = r"net\.ckpt fits but for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
+    said = r"net\.ckpt fits except for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
     with pytest.raises(CheckpointError, match=said):
         checkpoint.start_from(parameters, weights, reset_classifier=False, source=saved)
     assert all((parameters[name].asnumpy() == before[name]).all() for name in before), "nothing is half-loaded"

@@ -79,7 +79,7 @@ def test_mere_weights_are_no_run_to_go_on_with(tmp_path):
 
     path = tmp_path / "best.ckpt"
     checkpoint.save(path, parameters(1.0), {"epoch": 1})
-    with pytest.raises(CheckpointError, match=r"best\.ckpt holds weights, .*--pretrained .*best\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"best\.ckpt holds weights but no run to resume.*--pretrained .*best\.ckpt"):
         resume.restore(path, parameters(0.0), config(tmp_path), STEPS)
 
 

@@ -26,7 +26,7 @@ def test_a_second_signal_ends_the_run_at_once(interrupts, number, capfd):
     with StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert (stop.requested, interrupts) == (number, [])
-        assert f"{number.name}: finishing this step; a second signal stops at once" in capfd.readouterr().err
+        assert f"{number.name}: finishing the current step; a second signal stops immediately" in capfd.readouterr().err
         os.kill(os.getpid(), number)
         assert interrupts == [number]
 
