@@ -21,13 +21,13 @@ def made(**keys):
     from mindspore import nn
 
     from training.network.ema import Ema
-    from training.optim.optimizers import optimizer
+    from training.optim.optimizers import build_optimizer
     from training.run.step import train_step
 
     config = build(KEYS | {"optimizer": "sgd"} | keys, source="test")
     layer = nn.Dense(5, CLASSES, has_bias=False, weight_init=ms.Tensor(WEIGHT))
     average = nn.Dense(5, CLASSES, has_bias=False)
-    updates = optimizer(layer, config, 1)
+    updates = build_optimizer(layer, config, 1)
     ema = Ema(layer, average, config.ema_decay) if config.with_ema else None
     return layer, updates, average, train_step(layer.set_train(), updates, config, ema)
 
