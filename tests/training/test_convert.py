@@ -77,7 +77,7 @@ def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image
     ],
 )
 @pytest.mark.usefixtures("cpu")
-def test_a_mistake_is_one_line_and_an_exit_code_and_nothing_is_written(capsys, tmp_path, more, code, words):
+def test_a_user_error_is_one_line_and_an_exit_code_and_nothing_is_written(capsys, tmp_path, more, code, words):
     flags = {"--from": "pytorch", "--arch": "RepVGG-A0", "--weights": "gone.pth", "--out": str(tmp_path / "net" / "1")}
     flags |= {more[0]: more[1]}
     try:
@@ -114,7 +114,7 @@ def official_weights(write_file, tmp_path, classes):
     return [str(flag) for flag in given]
 
 
-def test_a_checkpoint_is_evaluated_and_exported_to_the_bundle_that_the_weights_become(
+def test_a_converted_checkpoint_gives_the_same_bundle_as_converting_directly(
     write_file, draw_image, stripes, tmp_path, capsys
 ):
     from models import golden

@@ -54,7 +54,7 @@ def check(folder, tensors):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
-def test_each_file_gets_its_result_the_last_batch_too(folder, tensors, batch_size, capsys):
+def test_every_file_gets_its_result_including_the_last_batch(folder, tensors, batch_size, capsys):
     assert run(folder, SHIPPED / "model.onnx", "--batch_size", str(batch_size)) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("ONNX Runtime ")
@@ -63,7 +63,7 @@ def test_each_file_gets_its_result_the_last_batch_too(folder, tensors, batch_siz
     check(folder, tensors)
 
 
-def test_a_model_made_for_one_batch_size_gets_it(folder, tensors, fixed_batch, capsys):
+def test_a_model_with_a_fixed_batch_size_gets_it(folder, tensors, fixed_batch, capsys):
     assert run(folder, fixed_batch) == 0
     assert "batch 2" in capsys.readouterr().out
     check(folder, tensors)
@@ -117,7 +117,7 @@ def test_a_file_of_another_size_leaves_no_results(folder, name, floats, words, c
         ("text.onnx", ("--batch_size", "0"), 78, "--batch_size 0 must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(folder, model, more, code, words, capsys):
+def test_a_user_error_is_one_line_and_an_exit_code(folder, model, more, code, words, capsys):
     if model.startswith("text"):
         (folder / model).write_text("no model")
     assert run(folder, folder / model, *more) == code
@@ -140,7 +140,7 @@ def test_a_folder_without_images_is_named(folder, capsys):
     assert "in holds no *.bin files: use the img_data/" in capsys.readouterr().err
 
 
-def test_an_engine_that_refuses_the_batch_says_what_to_try(folder, capsys):
+def test_the_error_for_a_rejected_batch_size_suggests_a_remedy(folder, capsys):
     def refuse(images):
         raise RuntimeError("dynamic_dims has no 32")
 

@@ -16,7 +16,7 @@ def run(bundle, out, python, *flags):
     return lite.main(["--bundle", str(bundle), "--out", str(out), "--lite-python", str(python), *flags])
 
 
-def test_a_new_bundle_has_all_that_the_old_one_has(tiny_bundle, lite_python, tmp_path, capsys):
+def test_the_new_bundle_keeps_everything_in_the_old_one(tiny_bundle, lite_python, tmp_path, capsys):
     before = files_of(tiny_bundle)
     assert run(tiny_bundle, tmp_path / "tiny" / "2", lite_python, "--batch", "8,1,4") == 0
     assert "lite-mindir fp32 by MindSpore Lite 2.0.0, model.lite.mindir" in capsys.readouterr().out
@@ -36,19 +36,19 @@ def test_a_new_bundle_has_all_that_the_old_one_has(tiny_bundle, lite_python, tmp
     )
 
 
-def test_what_does_not_give_the_golden_logits_is_not_written(wrong_bundle, lite_python, tmp_path, capsys):
+def test_a_model_with_other_logits_than_the_golden_ones_is_not_written(wrong_bundle, lite_python, tmp_path, capsys):
     assert run(wrong_bundle, tmp_path / "wrong" / "2", lite_python) == 1
     assert "from the golden logits" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_second_artifact_of_the_kind_replaces_the_first(lite_bundle, lite_python, tmp_path):
+def test_a_second_artifact_of_the_same_kind_replaces_the_first(lite_bundle, lite_python, tmp_path):
     assert run(lite_bundle, tmp_path / "tiny" / "3", lite_python) == 0
     formats = [artifact.format for artifact in open_bundle(tmp_path / "tiny" / "3").manifest.artifacts]
     assert sorted(formats) == ["lite-mindir", "onnx"]
 
 
-def test_a_machine_without_cann_says_what_is_missing_for_ascend(tiny_bundle, lite_python, tmp_path, capfd):
+def test_the_error_without_cann_says_what_ascend_needs(tiny_bundle, lite_python, tmp_path, capfd):
     assert run(tiny_bundle, tmp_path / "tiny" / "2", lite_python, "--target", "ascend310", "--batch", "1,4") == 1
     err = capfd.readouterr().err
     assert "CANN's set_env.sh" in err
@@ -63,13 +63,13 @@ def test_a_machine_without_cann_says_what_is_missing_for_ascend(tiny_bundle, lit
         (sys.executable, ["--target", "ascend310p"], 78, "give them, such as --batch 1,4,8"),
     ],
 )
-def test_what_is_wrong_is_said(tiny_bundle, tmp_path, capsys, python, flags, code, said):
+def test_errors_name_the_cause(tiny_bundle, tmp_path, capsys, python, flags, code, said):
     assert run(tiny_bundle, tmp_path / "tiny" / "2", python, *flags) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "tiny").exists()
 
 
-def test_batch_sizes_that_are_none_are_a_wrong_usage(tiny_bundle, tmp_path, capsys):
+def test_invalid_batch_sizes_are_a_usage_error(tiny_bundle, tmp_path, capsys):
     for text in ("0,4", "one", "4,"):
         with pytest.raises(SystemExit) as left:
             run(tiny_bundle, tmp_path / "tiny" / "2", sys.executable, "--batch", text)
@@ -77,6 +77,6 @@ def test_batch_sizes_that_are_none_are_a_wrong_usage(tiny_bundle, tmp_path, caps
         assert f"'{text}' is not a list of positive integers such as 1,4,8" in capsys.readouterr().err
 
 
-def test_a_bundle_that_is_not_there_is_named(tmp_path, capsys):
+def test_a_missing_bundle_is_named(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "x" / "1", sys.executable) == 66
     assert "no model bundle at" in capsys.readouterr().err

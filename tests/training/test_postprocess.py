@@ -29,7 +29,7 @@ def run(results):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_every_image_counts_as_evaluation_counts_it(results, capsys):
+def test_every_image_counts_as_in_evaluation(results, capsys):
     from training.data.pipeline import Batch
     from training.run.evaluation import evaluate
 
@@ -77,7 +77,7 @@ def test_a_result_that_is_missing_or_wrong_is_named(results, capsys, content, wo
         ('{"num_classes": 7, "labels": {"a": 7}}', "label.json must hold at least one label, each in 0..6"),
     ],
 )
-def test_a_label_file_that_is_none_is_named(results, capsys, content, words):
+def test_an_invalid_label_file_is_named(results, capsys, content, words):
     (results / "label.json").unlink()
     if content is not None:
         (results / "label.json").write_text(content)

@@ -42,7 +42,7 @@ def expected_accuracy(path):
 
 
 @every_recipe
-def test_a_recipe_opens_with_its_command_which_is_valid(path, monkeypatch):
+def test_the_header_of_a_recipe_has_a_valid_command(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     run = re.search(r"^Run: +python -m training\.train (.*)$", story(path), re.MULTILINE)
     config, recipe, _ = parse(shlex.split(run[1]), prog="train", description="")
@@ -51,7 +51,7 @@ def test_a_recipe_opens_with_its_command_which_is_valid(path, monkeypatch):
 
 
 @every_imagenet_recipe
-def test_a_recipe_for_imagenet_tells_paper_expectation_and_devices(path):
+def test_a_recipe_for_imagenet_states_paper_expected_accuracy_and_devices(path):
     assert re.search(r"^Paper: +\w.+arXiv:\d{4}\.\d{5}\.$", story(path), re.MULTILINE)
     assert re.search(
         rf"^Devices: +{DEVICES}, each with batch_size {config_of(path).batch_size}:", story(path), re.MULTILINE
@@ -60,7 +60,7 @@ def test_a_recipe_for_imagenet_tells_paper_expectation_and_devices(path):
 
 
 @every_imagenet_recipe
-def test_the_learning_rate_is_scaled_with_the_images_of_an_update_in_plain_sight(path):
+def test_the_learning_rate_is_written_out_for_the_images_of_an_update(path):
     config = config_of(path)
     total = DEVICES * config.batch_size
     assert config.base_lr == pytest.approx(0.1 * total / 256)
@@ -73,14 +73,14 @@ def test_every_variant_with_a_published_figure_has_a_recipe():
     assert sorted(config_of(path).arch for path in IMAGENET) == sorted(published | QAREPVGG)
 
 
-def test_the_recipe_of_a0_is_the_seeds_with_its_hidden_scaling_written_out():
+def test_the_recipe_of_a0_is_the_seed_projects_with_its_hidden_scaling_written_out():
     seed, ours = (config_of(path).model_dump() for path in (SEED, ROOT / "training/recipes/repvgg_a0_imagenet.yaml"))
     scaled = {key: pytest.approx(16 * seed[key]) for key in ("base_lr", "warmup_lr", "min_lr")}
     assert ours == seed | scaled
 
 
 @every_imagenet_recipe
-def test_a_recipe_evaluates_as_its_weights_do_that_are_converted(path):
+def test_a_recipe_evaluates_with_the_preprocessing_of_its_published_weights(path):
     config = config_of(path)
     spec = evaluation_spec(config)
     assert spec == SOURCES["own"].published_preprocess(config.arch)
@@ -132,6 +132,6 @@ def table_row(path):
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def test_the_table_of_the_documentation_is_that_of_the_recipes():
+def test_the_table_in_the_documentation_matches_the_recipes():
     rows = [line for line in (ROOT / "docs" / "recipes.md").read_text().splitlines() if line.startswith("| [")]
     assert rows == [table_row(path) for path in IMAGENET]

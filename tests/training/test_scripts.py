@@ -148,7 +148,7 @@ def test_wrong_arguments_are_named_with_the_usage(tmp_path, script, arguments, w
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_interpreter_that_is_not_there_is_named(tmp_path):
+def test_a_missing_interpreter_is_named(tmp_path):
     done = run(tmp_path, "run_eval_ascend", 0, "file", "file", PYTHON="python9")
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
@@ -237,7 +237,7 @@ def test_without_ascend_the_ranks_get_a_cluster_of_mindspore(ranks):
         assert arguments == f"-m training.train --config recipe.yaml --device_target CPU --device_id {device}"
 
 
-def test_a_table_of_two_servers_is_refused(ranks):
+def test_a_rank_table_of_two_servers_is_rejected(ranks):
     (ranks / "table.json").write_text(json.dumps({"server_list": [{"device": []}, {"device": []}]}))
     done = distribute(ranks)
     assert done.returncode == 2

@@ -59,7 +59,7 @@ def test_the_two_operations_of_an_image_are_independent():
     assert np.mean([first.kind == second.kind for first, second in pairs]) == pytest.approx(1 / 14, abs=0.02)
 
 
-def test_every_option_of_a_string_counts():
+def test_every_option_in_a_policy_string_has_an_effect():
     drawn = draws("rand-m4-n3-p1-inc0", 500)
     assert {len(operations) for operations in drawn} == {3}
     assert set(values(drawn, "color")) == {0.1 + 1.8 * 4 / 10}
@@ -117,7 +117,7 @@ def test_an_invalid_policy_shows_the_valid_forms(text):
         build({"auto_augment": text}, source="test")
 
 
-def test_no_policy_is_none():
+def test_an_empty_policy_is_off():
     assert build({"auto_augment": "None"}, source="test").auto_augment is None
 
 
@@ -171,7 +171,7 @@ def test_an_operation_does_what_pillow_does(photo, name, level, by_pillow):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_moves_go_as_far_as_they_say_and_are_filled_with_the_mean_colour():
+def test_moves_have_the_given_distance_and_are_filled_with_the_mean_colour():
     image = np.zeros((40, 40, 3), np.uint8)
     shifted = done("TranslateX", 10, image)
     filled = (shifted == FILL).all(axis=2)

@@ -53,7 +53,7 @@ def test_the_real_a0_gives_the_logits_of_the_reference(write_file):
     assert len(left_out) == len(counters) == 22 * 2 + 17  # two branches a block, and 17 identities
 
 
-def test_every_missing_unused_and_misshapen_weight_is_named_and_the_network_is_not_made(write_file):
+def test_every_missing_unused_and_misshapen_weight_is_named_and_no_network_is_built(write_file):
     variant = narrow(VARIANTS["RepVGG-A0"])
     arrays = spell(random_reference(variant, CLASSES), "pytorch", "train")
     del arrays["stage1.0.rbr_1x1.conv.weight"], arrays["stage2.1.rbr_identity.weight"]
@@ -73,7 +73,7 @@ def test_every_missing_unused_and_misshapen_weight_is_named_and_the_network_is_n
         assert line in str(caught.value)
 
 
-def test_weights_of_another_variant_are_renetwork_of(write_file):
+def test_weights_of_another_variant_are_rejected(write_file):
     found, _ = read_file(
         write_file(spell(random_reference(narrow(VARIANTS["RepVGG-A0"]), CLASSES), "timm", "deploy"), "timm"), "timm"
     )
@@ -81,14 +81,14 @@ def test_weights_of_another_variant_are_renetwork_of(write_file):
         network_of(found, narrow(VARIANTS["RepVGG-B0"]), CLASSES)
 
 
-def test_another_number_of_classes_asks_for_the_labels(write_file):
+def test_the_error_for_another_number_of_classes_asks_for_labels(write_file):
     variant = narrow(VARIANTS["RepVGG-A0"])
     found, _ = read_file(write_file(spell(random_reference(variant, CLASSES), "own", "train"), "own"), "own")
     with pytest.raises(ConfigError, match="has 5 classes, but there are 1000 labels: give --labels FILE"):
         network_of(found, variant, 1000)
 
 
-def test_of_a_run_with_averaged_weights_the_averages_are_taken(write_file):
+def test_a_checkpoint_with_averaged_weights_is_read_as_its_averages(write_file):
     arrays = spell(random_reference(narrow(VARIANTS["RepVGG-A0"]), CLASSES), "own", "train")
     averages = {
         f"ema.{name}": 2 * array for name, array in arrays.items() if name.startswith(("stages.", "classifier."))
@@ -98,7 +98,7 @@ def test_of_a_run_with_averaged_weights_the_averages_are_taken(write_file):
     assert all(np.array_equal(array, averages[f"ema.{name}"].astype(np.float32)) for name, array in found.items())
 
 
-def test_weights_that_are_fused_already_are_refused_for_a_checkpoint(write_file):
+def test_fused_weights_are_rejected_for_a_checkpoint(write_file):
     variant = narrow(VARIANTS["RepVGG-A0"])
     path = write_file(spell(random_reference(variant, CLASSES), "timm", "deploy"), "timm")
     found, _ = read_file(path, "timm")

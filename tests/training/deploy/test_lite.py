@@ -24,7 +24,7 @@ def test_an_ascend_gets_one_batch_size_as_the_shape_of_the_input():
     assert "dynamic_dims" not in options["config"]["ascend_context"]
 
 
-def test_half_precision_gets_a_tolerance_of_its_own(tiny_bundle):
+def test_half_precision_gets_its_own_tolerance(tiny_bundle):
     bundle = open_bundle(tiny_bundle)
     assert lite.tolerance(bundle, "fp16") == {"fp16": lite.FP16_TOLERANCE}
     assert lite.tolerance(bundle, "fp32") == {}

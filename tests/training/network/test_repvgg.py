@@ -84,7 +84,7 @@ def test_the_train_form_has_the_published_size_of_a0():
 
 
 @pytest.mark.parametrize(("arch", "batch_norms"), [("RepVGG-Tiny", 1), ("QARepVGG-Tiny", 2)])
-def test_a_started_stem_is_the_given_kernels_once_it_is_fused(arch, batch_norms):
+def test_a_stem_with_given_kernels_fuses_to_these_kernels(arch, batch_norms):
     from training.network import fuse, repvgg
 
     network = repvgg.build(arch, 10)

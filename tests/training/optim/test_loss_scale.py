@@ -30,7 +30,7 @@ def scale_after(events, **keys):
         ("xxxxx", (1, 5)),
     ],
 )
-def test_a_dynamic_scale_halves_at_an_overflow_and_doubles_after_a_row_without(events, expected):
+def test_a_dynamic_scale_halves_at_an_overflow_and_doubles_after_enough_updates_without(events, expected):
     assert scale_after(events) == expected
 
 
@@ -74,7 +74,7 @@ def levels(level):
         ("O3", {"conv": "fp16", "bn": "fp16", "relu": "fp16", "classifier": "fp16"}),
     ],
 )
-def test_a_level_says_what_computes_in_half_precision(level, expected):
+def test_an_amp_level_decides_which_cells_compute_in_half_precision(level, expected):
     assert levels(level) == {name: {value} for name, value in expected.items()}
 
 

@@ -71,7 +71,7 @@ MOMENTS = {"sgd": 2, "momentum": 1, "nesterov": 2, "adamw": 2, "lamb": 2, "lion"
 FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion, muon)}
 
 
-def test_every_optimizer_of_the_table_has_its_formula_here():
+def test_every_optimizer_in_the_table_has_its_formula_here():
     from training.config.choices import OPTIMIZERS
 
     assert set(OPTIMIZERS) == set(FORMULAS)
@@ -101,7 +101,7 @@ def test_an_optimizer_is_its_formula(name):
     assert int(optimizer.global_step.asnumpy()[0]) == STEPS
 
 
-def test_muon_turns_the_inner_kernels_and_moves_the_rest():
+def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
     import mindspore as ms
 
     from training.network import repvgg
@@ -158,7 +158,7 @@ def test_batch_norms_and_biases_are_not_decayed():
     assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
 
 
-def test_the_1x1_kernels_of_qarepvgg_are_decayed_as_any_kernel():
+def test_the_1x1_kernels_of_qarepvgg_decay_like_any_kernel():
     from training.network import repvgg
     from training.optim.optimizers import parameter_groups
 
@@ -181,7 +181,7 @@ def test_with_the_custom_l2_no_kernel_decays_twice():
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_state_has_names_of_its_own_for_every_parameter(name):
+def test_the_optimizer_state_has_distinct_names_for_every_parameter(name):
     from training.network import repvgg
     from training.optim.optimizers import build_optimizer, optimizer_state
 

@@ -32,7 +32,7 @@ def rank_table(tmp_path, devices=2, text=None):
     "environment",
     [{}, {"DEVICE_ID": "3"}, {"RANK_SIZE": "1", "RANK_ID": "0"}, {"RANK_SIZE": "1", "RANK_ID": "0", "DEVICE_ID": "0"}],
 )
-def test_without_a_launcher_s_variables_a_run_is_one_process(environment):
+def test_without_the_variables_of_a_launcher_a_run_is_one_process(environment):
     assert find_launcher(environment) is None
     process = init_process("CPU", 0, environment)
     assert (process.rank, process.size, process.is_main) == (0, 1, True)
@@ -72,12 +72,12 @@ def test_variables_that_contradict_each_other_are_an_error_that_names_them(tmp_p
         find_launcher(rank_table(tmp_path) | change)
 
 
-def test_a_rank_alone_is_incomplete():
+def test_a_rank_without_the_other_variables_is_incomplete():
     with pytest.raises(ConfigError, match="RANK_ID set without RANK_TABLE_FILE, RANK_SIZE, DEVICE_ID"):
         find_launcher({"RANK_ID": "0"})
 
 
-def test_a_rank_table_that_is_no_json_is_named(tmp_path):
+def test_a_rank_table_that_is_not_json_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"table\.json is not valid JSON"):
         find_launcher(rank_table(tmp_path, text="server_list"))
 
@@ -102,7 +102,7 @@ def test_a_process_knows_its_share_of_the_images():
     assert not Process(3, 8).is_main
 
 
-def test_where_the_packages_of_training_are_missing_the_error_says_how_to_get_them():
+def test_the_error_for_missing_training_packages_says_how_to_install_them():
     program = "import sys; sys.modules['yaml'] = None; import training"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1

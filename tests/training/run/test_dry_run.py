@@ -7,7 +7,7 @@ from training.config import build
 pytestmark = pytest.mark.usefixtures("cpu")
 
 
-def test_what_a_run_would_cost_is_told_and_nothing_is_written(image_folder, tmp_path):
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(image_folder, tmp_path):
     from training.run import resume
     from training.run.assembly import assemble
     from training.run.dry_run import estimate

@@ -46,7 +46,7 @@ def feed(run, batches):
         run.step(ms.Tensor(images), ms.Tensor(labels))
 
 
-def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_a_run_restored_between_two_updates_continues_as_if_it_had_not_stopped(tmp_path):
     from training.run import checkpoint
     from training.run.assembly import assemble
 
@@ -72,7 +72,7 @@ def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_path):
+def test_a_run_with_every_option_saves_the_averages_as_its_best(image_folder, tmp_path):
     from training.data.pipeline import open_split
     from training.run import checkpoint
     from training.run.evaluation import evaluate_images
@@ -94,7 +94,7 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert evaluate_images(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
-def test_a_run_goes_on_from_mixed_to_plain_epochs(image_folder, tmp_path):
+def test_a_run_continues_from_mixed_to_plain_epochs(image_folder, tmp_path):
     from training.run.loop import train
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "plain_epochs": 1}
@@ -120,7 +120,7 @@ def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path)
     np.testing.assert_allclose(kept["stages.0.0.branch_3x3.conv.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_for_other_classes_starts_from_the_other_weights_of_a_checkpoint(image_folder, tmp_path, capsys):
+def test_a_run_for_other_classes_loads_everything_but_the_classifier(image_folder, tmp_path, capsys):
     from training.network import repvgg
     from training.run import checkpoint
     from training.run.start import start
@@ -157,7 +157,7 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     assert compiled[0][1] == 1
 
 
-def test_the_caller_of_a_step_leaves_the_cores_to_it(tmp_path):
+def test_the_thread_that_waits_for_a_step_does_not_spin(tmp_path):
     """MindSpore's own way is to spin meanwhile: half of all CPU time here."""
     from training.run.assembly import assemble
 
@@ -190,7 +190,7 @@ class StopsAt(StopRequest):
         pass
 
 
-def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_had_not_been(image_folder, tmp_path):
+def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
     """Eight steps an epoch, an update every three; 18 images are evaluated in three batches."""
     from training.run import checkpoint
     from training.run.loop import train
@@ -218,7 +218,7 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
     assert logs[0][0]["overflow_steps"] > 0
 
 
-def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_folder, tmp_path):
+def test_a_run_resumed_in_another_folder_finds_its_own_best(image_folder, tmp_path):
     from training.run import resume
     from training.run.assembly import assemble
     from training.run.start import start
@@ -233,7 +233,7 @@ def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_fold
     assert start(elsewhere)[1] == resume.Progress(epoch=1)
 
 
-def test_every_so_many_epochs_and_the_last_one_are_evaluated(image_folder, tmp_path):
+def test_epochs_are_evaluated_at_the_interval_and_at_the_end(image_folder, tmp_path):
     from training.run.loop import train
 
     plain = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "crop", "crop_pct", "batch_size")}
@@ -265,7 +265,7 @@ def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_path):
+def test_a_qarepvgg_is_trained_and_exported_like_a_repvgg(image_folder, tmp_path):
     import mindspore as ms
     from onnx.reference import ReferenceEvaluator
 
@@ -295,7 +295,7 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
 
 
-def test_a_checkpoint_of_repvgg_is_none_of_qarepvgg(tmp_path):
+def test_a_repvgg_checkpoint_is_rejected_for_qarepvgg(tmp_path):
     from training.errors import CheckpointError
     from training.network import repvgg
     from training.run import checkpoint

@@ -140,12 +140,12 @@ def test_an_overflow_of_one_rank_skips_the_update_of_all(found, two_ranks):
         assert found[rank]["overflow/overflows"] + found[rank]["overflow/updates"] == STEPS
 
 
-def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(found):
+def test_a_loss_that_is_not_finite_on_one_rank_is_not_finite_on_any(found):
     for rank in (0, 1):
         assert np.isfinite(found[rank]["not_finite/loss"]).tolist() == [True] * (STEPS - 1) + [False]
 
 
-def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
+def test_ranks_save_together_and_all_stop_when_one_is_asked_to(found):
     for rank in (0, 1):
         nothing, due = found[rank]["agreed"].tolist()
         assert (nothing, due) == ([False, False], [False, True]), "only rank 0's time had come"
@@ -153,7 +153,7 @@ def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
         assert found[rank]["agreed/signal"] == [signal.SIGTERM, signal.SIGINT][rank]
 
 
-def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(found):
+def test_broadcast_gives_the_parameters_of_rank_0_and_average_gives_their_mean(found):
     for rank in (0, 1):
         mine = found[rank]
         assert mine["total"].tolist() == [3, 20]
@@ -212,7 +212,7 @@ def trained(draw_image_folder, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
+def test_a_run_of_two_ranks_counts_every_image_and_only_rank_0_writes(trained):
     from training.config import build
     from training.data.pipeline import open_split
     from training.run import checkpoint
@@ -230,7 +230,7 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     assert (count, top1) == (17, pytest.approx(read(run_dir / "log.jsonl")[-1]["val_top1"]))
 
 
-def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
+def test_images_at_obs_are_downloaded_once_and_every_save_is_uploaded(trained):
     folder, _, run_dir = trained
     copies = [line.split()[0] for line in (folder / "obs" / "copies.txt").read_text().splitlines()]
     assert copies[0] == "obs://bucket/stripes"
@@ -241,7 +241,7 @@ def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
         assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_asked_to(trained):
+def test_a_new_job_resumes_from_the_uploaded_run_and_all_ranks_stop_when_one_is_asked_to(trained):
     folder, _, _ = trained
     logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Smoke", time.monotonic() + GENEROUS_S
     with train(folder, "again", epochs=1000) as process:

@@ -39,7 +39,7 @@ def last(tmp_path):
     return path
 
 
-def test_a_run_comes_back_to_the_last_bit(last, tmp_path):
+def test_a_run_is_restored_bit_for_bit(last, tmp_path):
     from training.run import resume
 
     fresh = parameters(0.0)
@@ -67,23 +67,25 @@ def test_a_checkpoint_of_another_run_is_rejected_and_the_error_says_what_differs
     assert fresh["weight"].asnumpy().tolist() == [0.0, 2.0]
 
 
-def test_other_batches_or_devices_are_refused_because_the_place_in_the_epoch_is_lost(last, tmp_path):
+def test_another_number_of_steps_per_epoch_is_rejected_because_the_position_in_the_epoch_is_lost(last, tmp_path):
     from training.run import resume
 
     with pytest.raises(CheckpointError, match="with steps_per_epoch 40, this run has steps_per_epoch 80"):
         resume.restore(last, parameters(0.0), config(tmp_path), 80)
 
 
-def test_mere_weights_are_no_run_to_go_on_with(tmp_path):
+def test_weights_alone_cannot_be_resumed(tmp_path):
     from training.run import checkpoint, resume
 
     path = tmp_path / "best.ckpt"
     checkpoint.save(path, parameters(1.0), {"epoch": 1})
-    with pytest.raises(CheckpointError, match=r"best\.ckpt holds weights but no run to resume.*--pretrained .*best\.ckpt"):
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt holds weights but no run to resume.*--pretrained .*best\.ckpt"
+    ):
         resume.restore(path, parameters(0.0), config(tmp_path), STEPS)
 
 
-def test_auto_goes_on_from_the_last_checkpoint_if_there_is_one(last, tmp_path):
+def test_auto_resumes_from_the_last_checkpoint_if_there_is_one(last, tmp_path):
     from training.run.resume import find_checkpoint
 
     assert find_checkpoint(config(tmp_path)) == last
@@ -91,7 +93,7 @@ def test_auto_goes_on_from_the_last_checkpoint_if_there_is_one(last, tmp_path):
     assert find_checkpoint(config(tmp_path / "elsewhere", resume="none")) is None
 
 
-def test_a_file_is_gone_on_from_in_its_own_folder_or_an_empty_one(last, tmp_path):
+def test_a_checkpoint_file_is_resumed_in_its_own_folder_or_an_empty_one(last, tmp_path):
     from training.run.resume import find_checkpoint
 
     assert find_checkpoint(config(tmp_path, resume=str(last))) == last
@@ -102,7 +104,7 @@ def test_a_file_is_gone_on_from_in_its_own_folder_or_an_empty_one(last, tmp_path
         find_checkpoint(config(tmp_path, resume=str(copy)))
 
 
-def test_a_run_is_never_written_over_by_another_one(last, tmp_path):
+def test_a_run_is_never_overwritten_by_another_one(last, tmp_path):
     from training.run.resume import find_checkpoint
 
     with pytest.raises(ConfigError, match=r"holds last\.ckpt of .* \(--resume auto\), or choose another --save_dir"):

@@ -29,7 +29,7 @@ def test_the_shipped_labels_are_in_the_order_of_the_data_that_they_are_from():
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing else\n", b"cat\n\ndog\n", b"\xff\xfe"])
-def test_labels_that_are_none_are_named(tmp_path, content):
+def test_an_invalid_labels_file_is_named(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)
     with pytest.raises(DataError, match=r"labels\.txt"):
         read_labels(tmp_path / "labels.txt")

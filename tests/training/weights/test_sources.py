@@ -32,12 +32,12 @@ def ours(name, source):
         ("own", "stages.1.0.bn.moving_mean", "stages.1.0.bn.moving_mean"),  # QARepVGG's
     ],
 )
-def test_a_name_of_a_source_becomes_ours(source, name, expected):
+def test_a_source_name_is_translated_to_ours(source, name, expected):
     assert ours(name, source) == [expected]
 
 
 @pytest.mark.parametrize("source", ["pytorch", "timm", "mindcv", "modelzoo"])
-def test_a_name_that_the_source_does_not_give_is_kept(source):
+def test_an_unknown_source_name_is_kept(source):
     assert ours("stage5.extra.weight", source) == ["stage5.extra.weight"]
 
 
@@ -51,7 +51,7 @@ def test_a_name_that_the_source_does_not_give_is_kept(source):
         "global_step",
     ],
 )
-def test_what_is_no_weight_is_left_out_and_told(name):
+def test_entries_that_are_not_weights_are_ignored_and_listed(name):
     assert sources.translate({name: ONE}, SOURCES["modelzoo"]) == ({}, [name])
 
 
@@ -94,13 +94,13 @@ def test_the_preprocessing_is_the_published_one(source, arch, size, resize, inte
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own"}))
-def test_qarepvgg_is_read_from_our_own_checkpoints_alone(source):
+def test_qarepvgg_is_only_read_from_our_own_checkpoints(source):
     with pytest.raises(ConfigError, match=r"cannot read QARepVGG-A0 from .* \(--from own\); .*cxxgtxy/QARepVGG"):
         sources.published_preprocess(SOURCES[source], "QARepVGG-A0")
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_no_preprocessing_is_guessed_for_a_variant_that_nobody_published(source):
+def test_no_preprocessing_is_guessed_for_an_unpublished_variant(source):
     small = [name for name, variant in VARIANTS.items() if variant.block == "repvgg" and variant.strides[0] == 1]
     assert small
     for arch in small:

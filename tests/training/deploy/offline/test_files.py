@@ -24,7 +24,7 @@ def test_a_folder_is_never_written_into_an_old_one(tmp_path):
         pytest.fail("the block must not run")
 
 
-def test_a_disk_that_refuses_is_named(tmp_path):
+def test_a_write_error_names_the_path(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(TrainingError, match=r"file/out cannot be written"),
@@ -33,6 +33,6 @@ def test_a_disk_that_refuses_is_named(tmp_path):
         pytest.fail("the block must not run")
 
 
-def test_labels_come_back_as_they_were_written(tmp_path):
+def test_labels_are_read_back_as_they_were_written(tmp_path):
     files.write_labels(tmp_path / "label" / "label.json", 3, {"b": 2, "a": 0})
     assert files.read_labels(tmp_path / "label" / "label.json") == (3, {"b": 2, "a": 0})
