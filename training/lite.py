@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lite-python", required=True, type=Path, metavar="PYTHON", help="a Python interpreter with mindspore_lite"
     )
     parser.add_argument(
-        "--target", choices=TARGETS, default="cpu", help="[default: cpu, a model that any device can load]"
+        "--target",
+        choices=TARGETS,
+        default="cpu",
+        help="device to convert for [default: cpu, a model that any device can load]",
     )
     parser.add_argument(
         "--batch",
