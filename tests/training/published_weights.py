@@ -69,7 +69,7 @@ def attention(x, down, down_bias, up, up_bias):
 
 @dataclass
 class Reference:
-    """A RepVGG with random weights; each batch norm's statistics lie around those of real activations."""
+    """A RepVGG with random weights; the statistics of each batch norm resemble those of real activations."""
 
     stages: list[list[Block]]
     head: np.ndarray
@@ -125,7 +125,7 @@ def random_norm(rng, x):
     return Norm(*(value.astype(np.float32) for value in values))
 
 
-# How each source spells a network, written down from its published code: (block's prefix, the names inside).
+# How each source names the weights of a network, from its published code: (block's prefix, the names inside).
 TORCH_NORM = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
 MINDSPORE_NORM = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance": "moving_variance"}
 
@@ -173,7 +173,7 @@ SPELLINGS = {
 
 
 def spell(reference, source, form):
-    """-> name -> array as a file of `source` holds them."""
+    """-> name -> array, as in a file of `source`."""
     spelling, arrays = SPELLINGS[source], {}
     for stage, blocks in enumerate(reference.stages):
         for position, block in enumerate(blocks):
@@ -207,7 +207,7 @@ def norm_parts(name, norm, spelling):
 
 
 def deploy_parts(block, spelling):
-    """The fused kernel, found by asking the block's three branches about each input: they are linear."""
+    """The fused kernel, found by feeding unit inputs to the block's three branches, which are linear."""
     channels = block.dense.kernel.shape[1] * block.groups
     plain = replace(block, stride=1, squeeze=None)
     zero = linear_part(plain, np.zeros((1, channels, 5, 5)))
@@ -230,7 +230,7 @@ def linear_part(block, x):
 
 
 def in_groups(name, array, reference):
-    """The Model Zoo's convolutions hold one kernel for each group, in a list even where there is one group."""
+    """The Model Zoo's convolutions hold one kernel per group, in a list even if there is only one group."""
     if array.ndim != 4 or ".se." in name:
         return [(name, array)]
     stage, position = 0, 0
@@ -241,7 +241,7 @@ def in_groups(name, array, reference):
 
 
 def narrow(variant):
-    """The same depths, groups and branches with few channels, of which a 16th is still one."""
+    """The same depths, groups and branches with few channels, but at least 16 for the attention."""
     return replace(variant, widths=tuple(max(16, width // 512 * 16) for width in variant.widths))
 
 

@@ -91,7 +91,7 @@ def test_a_user_error_is_one_line_and_an_exit_code_and_nothing_is_written(capsys
 
 @pytest.fixture
 def stripes(draw_image_folder, tmp_path):
-    """-> flags that a training verb is given besides: two classes, images of the network's least size."""
+    """-> common flags of the training verbs: two classes, images of the smallest size for the network."""
     keys = {
         "arch": "RepVGG-A0",
         "num_classes": 2,
@@ -107,7 +107,7 @@ def stripes(draw_image_folder, tmp_path):
 
 
 def official_weights(write_file, tmp_path, classes):
-    """-> the flags of `training.convert` but the one that says what is written."""
+    """-> the flags of `training.convert` except the one for its result."""
     path = write_file(spell(random_reference(VARIANTS["RepVGG-A0"], classes), "pytorch", "train"), "pytorch")
     (tmp_path / "labels.txt").write_text("".join(f"class {number}\n" for number in range(classes)))
     given = ("--from", "pytorch", "--arch", "RepVGG-A0", "--weights", path, "--labels", tmp_path / "labels.txt")

@@ -1,4 +1,4 @@
-"""Single files of `training.export`; the bundle is proven in test_run.py."""
+"""Single files from `training.export`; its bundle is tested in test_run.py."""
 
 import stat
 
@@ -23,7 +23,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def train_form(cpu, tmp_path_factory):
-    """A checkpoint of random weights, with statistics in its batch norms that a wrong fuse would show."""
+    """A checkpoint of random weights, whose batch-norm statistics would reveal a wrong fuse."""
     import mindspore as ms
 
     from training.network import repvgg

@@ -1,4 +1,4 @@
-"""Results of the engines, and what no engine takes. Ascend's are written by the vendor's pages and not run here."""
+"""`training.infer` as a user runs it. The Ascend engines follow the vendor's documentation and are not tested here."""
 
 import shutil
 

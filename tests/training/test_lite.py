@@ -1,4 +1,4 @@
-"""The conversion by the real MindSpore Lite, where it is installed; what needs an Ascend device is only looked at."""
+"""The conversion with the real MindSpore Lite, if it is installed; options for Ascend are in deploy/test_lite.py."""
 
 import sys
 

@@ -63,7 +63,7 @@ def test_old_and_new_files_never_mix(image_folder, tmp_path, capsys):
 
 
 def test_pre_and_postprocessing_need_no_framework():
-    """An inference host has no MindSpore. Said of the running program: what is imported from outside Python."""
+    """An inference host has no MindSpore. This checks what the running program imports from outside Python."""
     program = (
         "import sys\n"
         "for name in ('mindspore', 'onnx', 'onnxruntime', 'fastapi'): sys.modules[name] = None\n"

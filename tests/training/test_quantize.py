@@ -1,4 +1,4 @@
-"""From a real bundle to one with more precisions, as a user calls it; MindSpore is not needed."""
+"""`training.quantize` as a user runs it, on a real bundle; MindSpore is not needed."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def bundle(tmp_path_factory, tiny_bundle):
 
 @pytest.fixture
 def data(bundle, draw_image, tmp_path):
-    """40 pictures in folders by what the fp32 network says; one in each class that it never says."""
+    """40 pictures in folders named after the fp32 network's answers, and one in each class that it never answers."""
     import onnxruntime
 
     path = bundle.path(bundle.artifact(["onnx"], "fp32"))
@@ -100,7 +100,7 @@ def test_the_service_can_serve_the_new_precisions(bundle, data, tmp_path, engine
 
 @pytest.fixture
 def black(tmp_path):
-    """Calibration images that say nothing about real ones."""
+    """Calibration images that are nothing like real ones."""
     folder = tmp_path / "black"
     folder.mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
@@ -121,7 +121,7 @@ def test_a_precision_that_loses_too_much_is_rejected_and_nothing_is_written(bund
 
 @pytest.fixture
 def large(bundle, draw_image, tmp_path):
-    """As many large photos as it takes, dealt out to the classes, and a small one in each."""
+    """Just enough large photos, distributed over the classes, and a small one in each class."""
     for index, label in enumerate(bundle.labels):
         folder = tmp_path / "large" / label
         folder.mkdir(parents=True)
@@ -132,7 +132,7 @@ def large(bundle, draw_image, tmp_path):
 
 
 def test_fast_pixels_are_measured_on_large_photos(bundle, data, large, tmp_path, capsys):
-    """The figures again, photo by photo."""
+    """The figures are recomputed photo by photo."""
     out = tmp_path / "small" / "7"
     flags = ("--precisions", "bf16", "--fast_pixels", str(large), "--max_top1_drop", "1", "--force")
     assert main(arguments(bundle, data, out, *flags)) == 0
@@ -155,7 +155,7 @@ def test_fast_pixels_are_measured_on_large_photos(bundle, data, large, tmp_path,
     assert f"fast pixels: {measured}" in capsys.readouterr().out
     again = tmp_path / "small" / "8"
     assert main(arguments(open_bundle(out), data, again, "--precisions", "bf16")) == 0
-    assert open_bundle(again).manifest.accuracy.fast_pixels == measured, "it has all that the old one has"
+    assert open_bundle(again).manifest.accuracy.fast_pixels == measured, "the new bundle keeps what the old one has"
 
 
 def test_fast_pixels_that_change_too_much_are_rejected_and_nothing_is_written(bundle, data, large, tmp_path, capsys):

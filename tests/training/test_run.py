@@ -79,7 +79,7 @@ def wait_for(process, path, since):
 
 @pytest.mark.usefixtures("cpu")
 def test_a_run_that_is_stopped_and_then_killed_ends_as_if_it_had_not_been_interrupted(data, finished, tmp_path):
-    """With a checkpoint after every step, so that nearly all moments lie inside an epoch."""
+    """With a checkpoint after every step, so that the interruption almost certainly happens within an epoch."""
     last, often = tmp_path / "RepVGG-Smoke" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stderr=subprocess.PIPE) as process:
         wait_for(process, last, 0)

@@ -1,4 +1,4 @@
-"""The shell scripts: each from its arguments to its last line, on CPU; ranks on Ascend as the commands they are."""
+"""The shell scripts, run completely on CPU; for ranks on Ascend only the commands are checked."""
 
 import json
 import os
@@ -171,7 +171,7 @@ FAIL_ONCE_ALL_RUN = (
 
 @pytest.fixture
 def ranks(tmp_path):
-    """A folder with a recipe, a table of three devices, and the interpreter above."""
+    """A folder with a recipe, a rank table of three devices, and the fake interpreter above."""
     rows = [{"device_id": device, "rank_id": rank} for device, rank in (("6", "2"), ("4", "0"), ("5", "1"))]
     (tmp_path / "table.json").write_text(json.dumps({"server_list": [{"device": rows}]}))
     (tmp_path / "recipe.yaml").touch()

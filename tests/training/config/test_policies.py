@@ -15,7 +15,7 @@ ENHANCING = ("Color", "Contrast", "Brightness", "Sharpness")
 
 @pytest.fixture(scope="module")
 def photo():
-    """Smooth colours with some noise: every operation shows on it."""
+    """Smooth colours with some noise, so that every operation has a visible effect."""
     down, across = np.mgrid[0:48, 0:40] / 48
     bands = np.stack([down, across, np.sin(6 * (down + across)) / 2 + 0.5], axis=2)
     noise = np.random.default_rng(0).normal(0, 12, bands.shape)
@@ -186,14 +186,14 @@ def test_moves_have_the_given_distance_and_are_filled_with_the_mean_colour():
 
 
 def share_inside_when_turned(angle):
-    """Of a square turned around its centre: four right triangles are lost, whose perimeter is the side."""
+    """The area that a square loses when it is rotated: four right triangles whose perimeter is the side."""
     hypotenuse = 1 / (1 + math.sin(angle) + math.cos(angle))
     return 1 - 2 * hypotenuse**2 * math.sin(angle) * math.cos(angle)
 
 
 @pytest.mark.usefixtures("cpu")
 def test_equalize_is_opencvs(photo):
-    """Value v becomes 255 * (cdf(v) - cdf(least)) / (pixels - cdf(least)), each channel by itself."""
+    """Value v becomes 255 * (cdf(v) - cdf(min)) / (pixels - cdf(min)), for each channel separately."""
     changed = done("Equalize", 5, photo)
     for channel in range(3):
         counts = np.bincount(photo[..., channel].ravel(), minlength=256)

@@ -1,4 +1,4 @@
-"""Each precision by ONNX's own reference evaluator or by hand, on a small network with known weights."""
+"""Each precision against ONNX's reference evaluator or a calculation by hand, on a small network with known weights."""
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from training.deploy import precisions
 
 @pytest.fixture
 def network():
-    """Conv -> Relu -> mean -> Gemm in opset 11, as MindSpore exports; channels of different reach."""
+    """Conv -> Relu -> mean -> Gemm in opset 11, as MindSpore exports; channels have different ranges."""
     rng = np.random.default_rng(4)
     scale = np.array([0.2, 0.5, 1.0, 1.0])[:, None, None, None]
     weights = {

@@ -1,4 +1,4 @@
-"""Train form and deploy form give the same logits in float32 through MindSpore."""
+"""Train form and deploy form give the same logits in MindSpore, in float32."""
 
 from dataclasses import replace
 

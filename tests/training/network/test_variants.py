@@ -1,4 +1,4 @@
-"""The table gives the networks that the paper publishes: counted by hand-written arithmetic, no framework."""
+"""The table describes the networks of the paper: parameters are counted by plain arithmetic, without a framework."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The filters whiten what they were made from: checked on patches of correlated noise, without a framework."""
+"""The filters whiten the patches they were computed from: checked with correlated noise, without a framework."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from training.network.whitening import patch_covariance, whitening_kernels
 
 
 def smooth_images(count=8, size=24):
-    """Noise with neighbouring pixels alike and channels alike, as in photos."""
+    """Noise with correlated neighbours and correlated channels, as in photos."""
     rng = np.random.default_rng(5)
     noise = rng.normal(size=(count, 3, size, size)) + rng.normal(size=(count, 1, size, size))
     return (noise + np.roll(noise, 1, 2) + np.roll(noise, 1, 3)).astype(np.float32)

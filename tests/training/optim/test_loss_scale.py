@@ -5,7 +5,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 
 def scale_after(events, **keys):
-    """(scale, overflows) after a row of updates; `x` is one that overflows."""
+    """(scale, overflows) after a sequence of updates; `x` is one that overflows."""
     import mindspore as ms
 
     from training.optim.loss_scale import LossScale
@@ -47,7 +47,7 @@ def test_a_scale_is_exhausted_when_it_cannot_get_smaller():
 
 
 def levels(level):
-    """Name of the last part -> what the cells of that name compute in."""
+    """Last part of the name -> the precisions in which cells of that name compute."""
     import mindspore as ms
 
     from training.network import repvgg

@@ -53,7 +53,7 @@ def test_the_true_class_of_a_soft_target_is_its_most_likely_one():
 
 @pytest.fixture
 def network():
-    """Four blocks with groups, an identity branch and random batch-norm statistics."""
+    """Four blocks, with groups, an identity branch and random batch-norm statistics."""
     import mindspore as ms
 
     from training.network import repvgg
@@ -68,7 +68,7 @@ def network():
 
 
 def blocks_of(network):
-    """The numbers of each block in float64: both kernels and both scales."""
+    """Both kernels and both scales of each block, in float64."""
     from training.network import repvgg
 
     weights = {name: value.asnumpy().astype(np.float64) for name, value in repvgg.weights(network).items()}

@@ -51,12 +51,12 @@ def lion(p, g, rate, decay, state, t):
 
 
 def muon(p, g, rate, decay, state, t):
-    """What is no inner convolution; for those see `turned`."""
+    """For everything except inner convolutions; those are in `orthogonalised`."""
     return nesterov(p, g, rate, decay, state, t)
 
 
-def turned(p, g, rate, state):
-    """By a decomposition: each singular value becomes what five times the iteration's polynomial makes of it."""
+def orthogonalised(p, g, rate, state):
+    """With a decomposition: the polynomial of the iteration is applied five times to each singular value."""
     state["v"] = 0.8 * state.get("v", 0) + g
     u, s, vt = np.linalg.svd((g + 0.8 * state["v"]).reshape(len(p), -1), full_matrices=False)
     s = s / np.linalg.norm(s)
@@ -113,7 +113,7 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
     expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
     inner = names_of(parameter_groups(network, config)[0]["params"], network)
     assert inner == {name for name in expected if name.endswith("conv.weight") and not name.startswith("stages.0.")}, (
-        "the stem's kernels are no hidden ones"
+        "the stem is not a hidden layer"
     )
     states = {name: {} for name in expected}
     for t, rate in enumerate(RATES[:2], start=1):
@@ -121,7 +121,7 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
         optimizer(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in optimizer.parameters))
         for name, p in expected.items():
             if name in inner:
-                expected[name] = turned(p, gradients[name], rate, states[name])
+                expected[name] = orthogonalised(p, gradients[name], rate, states[name])
             else:
                 expected[name] = nesterov(p, gradients[name], rate, 0.05 * (p.ndim > 1), states[name], t)
     for name, value in expected.items():
@@ -136,9 +136,9 @@ def test_muon_leaves_kernels_without_a_batch_norm_of_their_own_to_momentum():
     config = build({"optimizer": "muon"}, source="test")
     for arch, kernels in (("QARepVGG-Tiny", {"branch_3x3"}), ("RepVGG-D2se", {"branch_3x3", "branch_1x1"})):
         network = repvgg.build(arch, 3)
-        turned, decayed, plain = (group["params"] for group in parameter_groups(network, config))
-        assert {name.split(".")[3] for name in names_of(turned, network)} == kernels
-        assert len(turned) + len(decayed) + len(plain) == len(network.trainable_params())
+        kernels_of_muon, decayed, plain = (group["params"] for group in parameter_groups(network, config))
+        assert {name.split(".")[3] for name in names_of(kernels_of_muon, network)} == kernels
+        assert len(kernels_of_muon) + len(decayed) + len(plain) == len(network.trainable_params())
 
 
 def names_of(parameters, network):

@@ -1,4 +1,4 @@
-"""A run with everything switched on; the plain one, as a user starts it, is in test_run.py."""
+"""Runs with every option on; the plain run, as a user starts it, is in test_run.py."""
 
 import json
 import signal
@@ -158,7 +158,7 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
 
 
 def test_the_thread_that_waits_for_a_step_does_not_spin(tmp_path):
-    """MindSpore's own way is to spin meanwhile: half of all CPU time here."""
+    """By default MindSpore spins in the meantime, which takes half of all CPU time here."""
     from training.run.assembly import assemble
 
     keys = {"num_classes": 10, "image_size": 32, "save_dir": str(tmp_path), "mix_up": 0.0}
@@ -174,7 +174,7 @@ def test_the_thread_that_waits_for_a_step_does_not_spin(tmp_path):
 
 
 class StopsAt(StopRequest):
-    """Requested when it is looked at once more than `looks` times: after a step, or before a batch is evaluated."""
+    """Requests a stop when it is checked more than `looks` times: after a step, or before a batch is evaluated."""
 
     def __init__(self, looks):
         self.looks = looks
@@ -191,7 +191,7 @@ class StopsAt(StopRequest):
 
 
 def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
-    """Eight steps an epoch, an update every three; 18 images are evaluated in three batches."""
+    """Eight steps per epoch and an update every three steps; 18 images are evaluated in three batches."""
     from training.run import checkpoint
     from training.run.loop import train
 

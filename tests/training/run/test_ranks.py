@@ -61,7 +61,7 @@ def drawn_batches():
 
 @contextmanager
 def msrun(logs, *command, environment):
-    """Two workers, whose end is awaited; their output is in logs/worker_<rank>.log."""
+    """Runs two workers and waits for their end; their output is in logs/worker_<rank>.log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -84,7 +84,7 @@ def msrun(logs, *command, environment):
 
 
 def log_of(logs, rank):
-    """What the process itself said, without MindSpore's own lines."""
+    """The output of the process, without MindSpore's own messages."""
     lines = (logs / f"worker_{rank}.log").read_text(errors="replace").splitlines()
     return "\n".join(line for line in lines if not line.startswith("["))
 
@@ -104,7 +104,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def found(batches, tmp_path_factory):
-    """What the two ranks found, rank 0 first."""
+    """The results of the two ranks, rank 0 first."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "cases.json").write_text(json.dumps(CASES))
     np.savez(folder / "batches.npz", **batches)
@@ -179,7 +179,7 @@ KEYS = {
 
 
 def train(folder, name, **more):
-    """A run by two processes as ModelArts would start them; its logs are in <folder>/<name>-logs."""
+    """A run of two processes as ModelArts would start it; its logs are in <folder>/<name>-logs."""
     keys = KEYS | {"cache_dir": folder / "cache", "save_dir": folder / name} | more
     flags = [f"--{key}={value}" for key, value in keys.items()]
     environment = {"OBS": str(folder / "obs"), "PYTHONPATH": str(FAKE_MOXING)}
@@ -191,7 +191,7 @@ def epochs_in(run_dir):
 
 
 def worker_of(msrun_pid, rank):
-    """The process id of a rank among what msrun has started."""
+    """The process id of a rank among the children of msrun."""
     for pid in Path(f"/proc/{msrun_pid}/task/{msrun_pid}/children").read_text().split():
         if f"MS_NODE_ID={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return int(pid)

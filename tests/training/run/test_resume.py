@@ -31,7 +31,7 @@ def progress():
 
 @pytest.fixture
 def last(tmp_path):
-    """last.ckpt of the run that `config(tmp_path)` means."""
+    """last.ckpt of the run described by `config(tmp_path)`."""
     from training.run import resume
 
     path = tmp_path / "RepVGG-Tiny" / "last.ckpt"

@@ -1,4 +1,4 @@
-"""What a step does, against numpy on a network small enough to derive by hand: logits = weight @ mean of the image."""
+"""The training step against numpy, on a network small enough to derive by hand: logits = weight @ mean of the image."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ KEYS = {"lr_scheduler": "constant_lr", "base_lr": RATE, "weight_decay": DECAY, "
 
 
 def made(**keys):
-    """-> the layer, its optimizer, its average and the step of a recipe with these keys."""
+    """-> layer, optimizer, averaged layer and training step of a recipe with these keys."""
     import mindspore as ms
     from mindspore import nn
 

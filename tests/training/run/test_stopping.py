@@ -11,7 +11,7 @@ from training.run.stopping import StopRequest
 
 @pytest.fixture
 def interrupts():
-    """Signals that came through to the handlers of before, which are put back."""
+    """Signals that reach the previous handlers, which are restored afterwards."""
     came = []
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in former:

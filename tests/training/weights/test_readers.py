@@ -1,4 +1,4 @@
-"""Files of weights, made by hand as their writers make them: read equal, refused, or named as broken."""
+"""Hand-made files of weights: they are read exactly, rejected, or reported as broken."""
 
 import json
 import pickle

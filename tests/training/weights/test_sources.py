@@ -1,4 +1,4 @@
-"""Names and preprocessing of the sources; the names themselves are proven in test_convert.py."""
+"""Preprocessing and special cases of the sources; all names are tested in deploy/test_conversion.py."""
 
 import numpy as np
 import pytest
