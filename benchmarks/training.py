@@ -22,7 +22,7 @@ from training.run import device
 def measure(config: TrainConfig, steps: int, repeats: int) -> str:
     """Raises TrainingError, as a run would."""
     from training.data.pipeline import open_split, steps_per_epoch, train_batches
-    from training.run.loop import assemble
+    from training.run.assembly import assemble
 
     images = open_split(config, "train")
     steps = min(steps, steps_per_epoch(images, config))

@@ -1,4 +1,4 @@
-"""Ask a repvgg server what is in your images.
+"""Classify images with a repvgg server.
 
     from repvgg_client import Client
 
@@ -6,7 +6,7 @@
         for result in client.classify("photos/", top_k=3):
             print(result.name, result.predictions or result.error)
 
-It needs httpx; Pillow too for those who pass its images, or numpy arrays. Nothing of the server is imported.
+Requires httpx, and Pillow to send Pillow images or numpy arrays. It does not import the server.
 """
 
 from repvgg_client.client import AsyncClient, Client

@@ -1,6 +1,6 @@
-"""The client, once with blocking calls and once for asyncio.
+"""The client, with blocking calls (Client) and for asyncio (AsyncClient).
 
-1. results come in the order of the images, however many requests were under way at once;
+1. results are in the order of the images, however many requests run at once;
 2. the first error ends the call: nothing more is sent.
 """
 
@@ -16,19 +16,21 @@ from typing import Any
 
 import httpx
 
-from repvgg_client.conversation import Outcome, Pause, Step, converse
+from repvgg_client.conversation import Pause, Reply, Step, converse
 from repvgg_client.images import Encoded, Image, batches
 from repvgg_client.results import Result
 
 TIMEOUT_S = 30.0
 BATCH_SIZE = 16
-# One on its way while the other is computed; more only fill the server's queue, unless it has several engines.
+# One request is in transit while the server computes the other; more would only fill the queue of a single engine.
 CONCURRENCY = 2
 
 
 class Client:
-    """Of the server at `url`. A request has at most `batch_size` images, `concurrency` requests are under way at once,
-    and each may take `timeout_s` seconds, all its tries included. Close it, or use it in a `with`.
+    """A client of the server at `url`.
+
+    A request has at most `batch_size` images, and at most `concurrency` requests run at once. Each may take `timeout_s`
+    seconds, including all retries. Close the client after use, or use it in a `with` statement.
     """
 
     def __init__(
@@ -48,23 +50,26 @@ class Client:
     def classify(
         self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
     ) -> list[Result]:
-        """The results of one image or many, in order: paths of files and folders, encoded bytes, Pillow images, RGB
-        arrays (H, W, 3) of uint8. `top_k`: how many predictions for each, the server's default when None.
+        """Classify one image or many -> the results, in the same order.
 
-        Raises ClientError; OSError, TypeError or ValueError for what is no image; ImportError without Pillow.
+        An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
+        (H, W, 3). `top_k` is the number of predictions per image, by default the server's.
+
+        Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
+        is needed but not installed.
         """
-        within_s = self._timeout_s if timeout_s is None else timeout_s
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         results: list[Result] = []
-        under_way: deque[Future[list[Result]]] = deque()
+        pending: deque[Future[list[Result]]] = deque()
         ended = threading.Event()
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="repvgg-client")
         try:
             for batch in batches(images, self._batch_size):
-                if len(under_way) == self._concurrency:
-                    results += under_way.popleft().result()
-                under_way.append(pool.submit(self._converse, batch, top_k, within_s, ended))
-            while under_way:
-                results += under_way.popleft().result()
+                if len(pending) == self._concurrency:
+                    results += pending.popleft().result()
+                pending.append(pool.submit(self._converse, batch, top_k, limit_s, ended))
+            while pending:
+                results += pending.popleft().result()
         finally:
             ended.set()
             pool.shutdown(cancel_futures=True)
@@ -73,19 +78,19 @@ class Client:
     def _converse(
         self, batch: list[Encoded], top_k: int | None, timeout_s: float, ended: threading.Event
     ) -> list[Result]:
-        """Stops between two steps once the call has `ended`, as nobody is there to take the results."""
+        """Send one batch. Stops between two steps once the call has `ended`, because no one waits for the results."""
         conversation = converse(batch, top_k, timeout_s)
-        outcome: Outcome = None
+        reply: Reply = None
         while not ended.is_set():
             try:
-                step = conversation.send(outcome)
+                step = conversation.send(reply)
             except StopIteration as end:
                 results: list[Result] = end.value
                 return results
-            outcome = self._do(step, ended)
+            reply = self._perform(step, ended)
         return []
 
-    def _do(self, step: Step, ended: threading.Event) -> Outcome:
+    def _perform(self, step: Step, ended: threading.Event) -> Reply:
         if isinstance(step, Pause):
             ended.wait(step.seconds)
             return None
@@ -107,7 +112,7 @@ class Client:
 
 
 class AsyncClient:
-    """As Client; files are read and pixels encoded in a thread."""
+    """Like Client, for asyncio; it reads files and encodes pixels in a thread."""
 
     def __init__(
         self,
@@ -126,38 +131,38 @@ class AsyncClient:
     async def classify(
         self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
     ) -> list[Result]:
-        """As Client.classify; cancelling it leaves nothing under way."""
-        within_s = self._timeout_s if timeout_s is None else timeout_s
+        """Like Client.classify; cancelling it also cancels its requests."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         results: list[Result] = []
-        under_way: deque[asyncio.Task[list[Result]]] = deque()
+        pending: deque[asyncio.Task[list[Result]]] = deque()
         remaining = batches(images, self._batch_size)
         try:
             while batch := await asyncio.to_thread(next, remaining, None):
-                if len(under_way) == self._concurrency:
-                    results += await under_way[0]
-                    under_way.popleft()
-                under_way.append(asyncio.create_task(self._converse(batch, top_k, within_s)))
-            while under_way:
-                results += await under_way[0]
-                under_way.popleft()
+                if len(pending) == self._concurrency:
+                    results += await pending[0]
+                    pending.popleft()
+                pending.append(asyncio.create_task(self._converse(batch, top_k, limit_s)))
+            while pending:
+                results += await pending[0]
+                pending.popleft()
         finally:
-            for task in under_way:
+            for task in pending:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*pending, return_exceptions=True)
         return results
 
     async def _converse(self, batch: list[Encoded], top_k: int | None, timeout_s: float) -> list[Result]:
         conversation = converse(batch, top_k, timeout_s)
-        outcome: Outcome = None
+        reply: Reply = None
         while True:
             try:
-                step = conversation.send(outcome)
+                step = conversation.send(reply)
             except StopIteration as end:
                 results: list[Result] = end.value
                 return results
-            outcome = await self._do(step)
+            reply = await self._perform(step)
 
-    async def _do(self, step: Step) -> Outcome:
+    async def _perform(self, step: Step) -> Reply:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
@@ -179,6 +184,6 @@ class AsyncClient:
 
 
 def _http_options(url: str, api_key: str | None, concurrency: int) -> dict[str, Any]:
-    """Arguments of either of httpx's clients."""
+    """Arguments for httpx.Client and httpx.AsyncClient."""
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     return {"base_url": url, "headers": headers, "limits": httpx.Limits(max_connections=concurrency)}

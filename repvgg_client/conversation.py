@@ -1,13 +1,13 @@
-"""What is said to the server about one batch, without saying it: steps go out, what came of them comes in.
+"""The retry logic for one batch, without any input or output: a generator that yields steps and receives their replies.
 
-1. only what may pass is tried again: 503, 429, a lost connection (to classify twice harms nobody); and only as long as
-   the time lasts;
-2. `Retry-After` is waited for, and a little more, so that those who were refused together do not come back together;
-3. images that were answered are not sent again;
-4. the server is told how much time is left, so that it works for nobody who has gone;
-5. an image that cannot be decoded is a result, however the images fell into batches; whatever else fails is raised.
+1. only temporary failures are retried: 503, 429 and a lost connection (classifying twice does no harm), and only until
+   the timeout;
+2. a retry waits for `Retry-After` and a random extra time, so that clients rejected together do not return together;
+3. images that already have an answer are not sent again;
+4. each request carries the time that is left, so that the server does not work on abandoned requests;
+5. an image that cannot be decoded is a result, however the images are batched; any other failure is raised.
 
-As httpx does with its authentication flows, so that the two clients differ only in how they send and sleep.
+The design follows httpx's authentication flows: the two clients differ only in how they send and sleep.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Encoded
 from repvgg_client.results import ImageFault, Result
 
-# The server's own 504 says more than our giving up: it gets this long to arrive.
+# The extra time to wait for the server's own 504, which says more than a timeout on our side.
 GRACE_S = 1.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 PAUSE_SPREAD = 0.25
-TRY_AGAIN_STATUSES = (429, 503)
-TRY_AGAIN_CODES = frozenset({"overloaded", "not_ready", "draining"})
+RETRY_STATUSES = (429, 503)
+RETRY_CODES = frozenset({"overloaded", "not_ready", "draining"})
 IMAGE_FAULTS = frozenset({"undecodable_image", "too_many_pixels"})
-LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
+CONNECTION_LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Send this."""
+    """Send these images."""
 
     images: Sequence[Encoded]
     top_k: int | None
     remaining_s: float
 
     def request(self) -> dict[str, Any]:
-        """As arguments of httpx's `post`."""
+        """The arguments for httpx's `post`."""
         parameters = {"timeout_ms": max(1, int(self.remaining_s * 1000)), "top_k": self.top_k}
         return {
             "url": "/classify",
@@ -63,69 +63,70 @@ class Pause:
 
 
 Step = Attempt | Pause
-Outcome = httpx.Response | httpx.TransportError | None
+Reply = httpx.Response | httpx.TransportError | None
 
 
 def converse(
     images: Sequence[Encoded], top_k: int | None, timeout_s: float, clock: Callable[[], float] = time.monotonic
-) -> Generator[Step, Outcome, list[Result]]:
-    """-> the images' results, in order. Raises ClientError.
+) -> Generator[Step, Reply, list[Result]]:
+    """Yields the steps of one request and returns the results of its images, in order. Raises ClientError.
 
-    An Attempt wants its response sent in, or httpx's error; a Pause wants None.
+    The caller performs each step and sends back its reply: the response to an Attempt or httpx's error, None for a
+    Pause.
     """
-    give_up_at = clock() + timeout_s
+    deadline = clock() + timeout_s
     results: dict[int, Result] = {}
     waiting = list(range(len(images)))
     pause_s = FIRST_PAUSE_S
     while True:
-        asked = [images[i] for i in waiting]
-        outcome = yield Attempt(asked, top_k, max(0.0, give_up_at - clock()))
-        told, refusal = _told(outcome, asked)
-        results.update(zip(waiting, told, strict=False))
-        waiting = [i for i in waiting if i not in results or _may_pass(results[i])]
-        wait_s = (_retry_after_s(outcome) or pause_s) * random.uniform(1, 1 + PAUSE_SPREAD)
-        too_late = clock() + wait_s >= give_up_at
-        if too_late and refusal is not None and len(waiting) == len(images):
-            raise refusal
+        sent = [images[i] for i in waiting]
+        reply = yield Attempt(sent, top_k, max(0.0, deadline - clock()))
+        received, failure = _read_reply(reply, sent)
+        results.update(zip(waiting, received, strict=False))
+        waiting = [i for i in waiting if i not in results or _is_temporary(results[i])]
+        wait_s = (_retry_after_s(reply) or pause_s) * random.uniform(1, 1 + PAUSE_SPREAD)
+        too_late = clock() + wait_s >= deadline
+        if too_late and failure is not None and len(waiting) == len(images):
+            raise failure
         if too_late or not waiting:
             return [results[i] for i in range(len(images))]
         yield Pause(wait_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _told(outcome: Outcome, images: Sequence[Encoded]) -> tuple[list[Result], ClientError | None]:
-    """The results of all images or of none, and what went wrong. Raises a ClientError that will not pass."""
-    if isinstance(outcome, LOST):
-        return [], ConnectionFailed(f"the connection was lost: {outcome!r}")
-    if not isinstance(outcome, httpx.Response):
-        raise ConnectionFailed(f"there was no answer: {outcome!r}")
+def _read_reply(reply: Reply, images: Sequence[Encoded]) -> tuple[list[Result], ClientError | None]:
+    """The results of all images or of none, and a temporary failure if there was one. Raises any other ClientError."""
+    if isinstance(reply, CONNECTION_LOST):
+        return [], ConnectionFailed(f"the connection was lost: {reply!r}")
+    if not isinstance(reply, httpx.Response):
+        raise ConnectionFailed(f"the server did not answer: {reply!r}")
     try:
-        if outcome.status_code == HTTPStatus.OK:
-            answer = outcome.json()
+        if reply.status_code == HTTPStatus.OK:
+            answer = reply.json()
             pairs = zip(images, answer["results"], strict=True)
             return [Result.of(image.name, entry, answer) for image, entry in pairs], None
-        problem = ProblemError.of(outcome)
+        problem = ProblemError.of(reply)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClientError(f"the answer from {outcome.url} is not this service's") from error
+        raise ClientError(f"the answer from {reply.url} is not from a repvgg server") from error
     faults = _faults(problem, images)
-    if not faults and problem.status not in TRY_AGAIN_STATUSES:
+    if not faults and problem.status not in RETRY_STATUSES:
         raise problem
     results = [Result(i.name, (), fault, problem.request_id) for i, fault in zip(images, faults, strict=False)]
     return results, problem
 
 
 def _faults(problem: ProblemError, images: Sequence[Encoded]) -> Sequence[ImageFault]:
-    """One for each image, if they are why there is no answer, or might get one later; none otherwise."""
-    if len(images) == 1 and problem.code == "body_too_large":  # nor would it fit in another batch
+    """One fault per image, if each image failed by itself or may be retried; otherwise none."""
+    if len(images) == 1 and problem.code == "body_too_large":  # a smaller batch is not possible
         return [ImageFault(problem.code, problem.detail)]
-    return problem.faults if {fault.code for fault in problem.faults} <= IMAGE_FAULTS | TRY_AGAIN_CODES else ()
+    return problem.faults if {fault.code for fault in problem.faults} <= IMAGE_FAULTS | RETRY_CODES else ()
 
 
-def _may_pass(result: Result) -> bool:
-    return result.error is not None and result.error.code in TRY_AGAIN_CODES
+def _is_temporary(result: Result) -> bool:
+    return result.error is not None and result.error.code in RETRY_CODES
 
 
-def _retry_after_s(outcome: Outcome) -> float | None:
-    """The header's seconds; its other form, a date, is not this service's."""
-    text = outcome.headers.get("Retry-After", "") if isinstance(outcome, httpx.Response) else ""
+def _retry_after_s(reply: Reply) -> float | None:
+    """The header in seconds; the server never sends its other form, a date."""
+    text = reply.headers.get("Retry-After", "") if isinstance(reply, httpx.Response) else ""
     return float(text) if text.isdecimal() else None

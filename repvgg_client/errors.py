@@ -1,10 +1,10 @@
-"""What the client raises.
+"""The errors that the client raises.
 
-ClientError               also as it is, for an answer that is not this service's
-├── ConnectionFailed      there was no answer: no connection, or none in time
-└── ProblemError          the server said no: its problem document (RFC 9457)
+ClientError               raised itself for an answer that is not from a repvgg server
+├── ConnectionFailed      no answer: the connection failed or the request timed out
+└── ProblemError          the server rejected the request: its problem document (RFC 9457)
 
-An image that cannot be decoded raises nothing: it has a Result with an error.
+An image that cannot be decoded raises no error: its Result has one.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from repvgg_client.results import ImageFault
 
 
 class ClientError(Exception):
-    """Root of everything the client raises on purpose."""
+    """Base class of the errors above."""
 
 
 class ConnectionFailed(ClientError):
-    """There was no answer within the time."""
+    """The connection failed, or there was no answer in time."""
 
 
 class ProblemError(ClientError):
-    """`code` is stable and meant for programs, `detail` for people; `request_id` finds the request in the server's log.
-    `faults`: one for each image, if the server told them apart.
+    """The server rejected the request.
 
-    A reply that is no problem document, as of a proxy, has the code `http_<status>`.
+    `code` is stable and meant for programs, `detail` is for people, and `request_id` identifies the request in the
+    server's log. `faults` has one entry per image if the server reported them separately.
+
+    A response that is not a problem document, such as a proxy's, has the code `http_<status>`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class ProblemError(ClientError):
 
     @classmethod
     def of(cls, response: httpx.Response) -> ProblemError:
-        """Of any response that is not 200. Raises ValueError, KeyError, TypeError for a document that is none."""
+        """From any response other than 200. Raises ValueError, KeyError or TypeError for an invalid document."""
         request_id = response.headers.get("X-Request-ID")
         if response.headers.get("Content-Type") != "application/problem+json":
             return cls(response.status_code, f"http_{response.status_code}", response.text[:200], request_id)

@@ -1,8 +1,8 @@
-"""Whatever holds an image -> its encoded bytes, in batches.
+"""Turns paths, bytes, Pillow images and arrays into batches of encoded images.
 
-1. encoded images are sent as they are, pixels as PNG, which loses nothing;
-2. a folder's images are those that the server's own tools would take, in the order of their names;
-3. at most one batch is in memory at a time, besides those on their way.
+1. encoded images are sent unchanged, pixels as PNG, which is lossless;
+2. a folder stands for the images that the server's own tools would find in it, in order of their names;
+3. at most one batch is in memory besides those that are being sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Image = Any
 
-# A quarter of what the server takes in one request unless it is told otherwise.
+# A quarter of the server's default limit for one request.
 MAX_BATCH_BYTES = 8 << 20
 SUFFIXES = frozenset([".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 # Pillow's modes that PNG can hold.
@@ -38,7 +38,7 @@ class Encoded:
 
 
 def batches(images: Image | Iterable[Image], size: int) -> Iterator[list[Encoded]]:
-    """At most `size` images and, but for a larger single one, MAX_BATCH_BYTES in each."""
+    """At most `size` images and MAX_BATCH_BYTES per batch; an image larger than that gets its own batch."""
     batch: list[Encoded] = []
     for image in encode_all(images):
         if batch and (len(batch) == size or sum(len(each.content) for each in [*batch, image]) > MAX_BATCH_BYTES):
@@ -50,7 +50,7 @@ def batches(images: Image | Iterable[Image], size: int) -> Iterator[list[Encoded
 
 
 def encode_all(images: Image | Iterable[Image]) -> Iterator[Encoded]:
-    """One image or many, folders among them. Raises OSError for a path, TypeError or ValueError for what is none."""
+    """One image or many, or folders of images. Raises OSError, and TypeError or ValueError for any other object."""
     if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif") or getattr(images, "ndim", 0) == 3:
         images = [cast("Image", images)]
     for image in images:
@@ -61,7 +61,7 @@ def encode_all(images: Image | Iterable[Image]) -> Iterator[Encoded]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the images of a folder, at any depth; hidden files and folders are passed over."""
+    """The file itself, or the images in a folder at any depth, without hidden files and folders."""
     if not path.is_dir():
         return [path]
     files = [
@@ -72,13 +72,13 @@ def _files(path: Path) -> list[Path]:
         and file.is_file()
     ]
     if not files:
-        raise ValueError(f"there is no image in the folder {path}")
+        raise ValueError(f"there are no images in the folder {path}")
     return files
 
 
 def _png(image: PIL.Image.Image | NDArray[np.uint8]) -> bytes:
-    """Pillow's EXIF orientation goes along, as the server applies it."""
-    from PIL import Image  # only for those who have it
+    """Keeps the EXIF orientation of a Pillow image, which the server applies."""
+    from PIL import Image  # an optional dependency
 
     if not isinstance(image, Image.Image):
         shape, dtype = tuple(getattr(image, "shape", ())), getattr(image, "dtype", type(image).__name__)
@@ -86,7 +86,7 @@ def _png(image: PIL.Image.Image | NDArray[np.uint8]) -> bytes:
             raise TypeError(f"pixels must be uint8 of shape (H, W, 3), RGB, not {dtype} of shape {shape}")
         image = Image.fromarray(image)
     if image.mode in ("I", "F"):
-        raise ValueError(f"an image of mode {image.mode} does not say what is white: convert it to RGB")
+        raise ValueError(f"an image of mode {image.mode} does not define which value is white: convert it to RGB")
     exif = image.getexif()
     encoded = BytesIO()
     (image if image.mode in _PNG_MODES else image.convert("RGB")).save(encoded, "PNG", compress_level=1, exif=exif)

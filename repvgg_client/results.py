@@ -1,4 +1,4 @@
-"""What the server said of each image."""
+"""The server's answer for each image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ImageFault:
-    """Why this image has no predictions; `code` is stable and meant for programs, `detail` for people."""
+    """Why this image has no predictions; `code` is stable and meant for programs, `detail` is for people."""
 
     code: str
     detail: str
@@ -26,7 +26,7 @@ class ImageFault:
 
 @dataclass(frozen=True)
 class Model:
-    """What answered: while a new version is rolled out there are two."""
+    """The model that answered; during a rollout there are two versions."""
 
     name: str
     version: str
@@ -36,8 +36,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Result:
-    """One image's fate: either `predictions` by falling score, or its own `error`. `name`: its path, if it has one;
-    `model`: None where no image of the request could be classified."""
+    """The outcome for one image: either `predictions` in descending order of score, or an `error`.
+
+    `name` is the path of the image, if it has one. `model` is None if no image of the request could be classified.
+    """
 
     name: str | None
     predictions: tuple[Prediction, ...]
@@ -47,7 +49,7 @@ class Result:
 
     @classmethod
     def of(cls, name: str | None, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
-        """`entry`: an item of the `results` of the `answer`."""
+        """`entry` is an item of `results` in the `answer`."""
         predictions = tuple(Prediction(**prediction) for prediction in entry.get("predictions", ()))
         error = ImageFault(**entry["error"]) if "error" in entry else None
         model = Model(*(answer["model"][key] for key in ("name", "version", "engine", "precision")))

@@ -20,7 +20,7 @@ from models import golden, versions
 from models.manifest import Accuracy, Artifact, FastPixels, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
 from models.store import open_bundle, write_bundle
-from training import lite
+from training.deploy import lite
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -6,7 +6,7 @@ from training.run.device import limit_onednn
 
 if find_spec("yaml") is None:
     raise ModuleNotFoundError(
-        "what training needs is not installed: in a clone, python3 scripts/setup.py dev (0.9 GB); "
+        "the packages for training are not installed: in a clone, run python3 scripts/setup.py dev (0.9 GB); "
         "elsewhere, pip install 'repvgg[train]'"
     )
-limit_onednn()  # before anything imports MindSpore: oneDNN reads the variable once
+limit_onednn()  # before anything imports MindSpore, because oneDNN reads the variable only once

@@ -1,11 +1,11 @@
-"""What can go wrong in training on purpose; each error has the exit code that the verbs return.
+"""The errors that training raises, and the exit codes that its commands return for them.
 
 TrainingError            1
 ├── ConfigError         78   a key, a value or a recipe is wrong
 ├── DataError           66   a folder or an image is missing or broken
-├── CheckpointError     66   a checkpoint is missing, broken or of another network
-├── DeviceError         69   the device or the framework is not there
-└── Stopped      130, 143   the run was asked to stop by SIGINT or SIGTERM, and is saved
+├── CheckpointError     66   a checkpoint is missing, broken or belongs to another network
+├── DeviceError         69   the device or the framework is not available
+└── Stopped       130, 143   SIGINT or SIGTERM stopped the run after it was saved
 """
 
 import functools
@@ -43,7 +43,7 @@ class Stopped(TrainingError):
 
 
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
-    """A verb's `main` whose expected errors become one line on stderr and their exit code."""
+    """Decorates a verb's `main`: a TrainingError becomes one line on stderr and its exit code."""
 
     @functools.wraps(verb)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -53,7 +53,7 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
             print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print("interrupted; every file on disk is whole, run the same command to go on", file=sys.stderr)
+            print("interrupted; all files on disk are complete, run the same command to resume", file=sys.stderr)
             return 130
 
     return reporting

@@ -1,4 +1,4 @@
-"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 on every image of the val split."""
+"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 accuracy on the whole val split."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from training.run import device
 def main(argv: Sequence[str] | None = None) -> int:
     config, _, _ = parse(argv, prog="python -m training.eval", description=__doc__)
     if config.pretrained is None:
-        raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint shall be evaluated?")
-    place = device.join(config.device_target, config.device_id)
-    if place.leads:
-        print(place.line)
+        raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint should be evaluated?")
+    process = device.init_process(config.device_target, config.device_id)
+    if process.is_main:
+        print(process.description)
     from training.data.pipeline import open_split
     from training.run.checkpoint import load_network
-    from training.run.loop import evaluate_on
+    from training.run.evaluation import evaluate_images
 
     images = open_split(config, "val")
     network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)
-    count, top1, top5 = evaluate_on(network, images, config, place)
-    if place.leads:
+    count, top1, top5 = evaluate_images(network, images, config, process)
+    if process.is_main:
         print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
     return 0
 

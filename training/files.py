@@ -1,4 +1,4 @@
-"""Files that are read and written whole, with errors that name them."""
+"""Reads and writes whole files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from training.errors import DataError, TrainingError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Make or replace a file, and its folder; whoever reads sees the old content or the new.
+    """Create or replace a file, and create its folder; a reader sees either the old content or the new.
 
-    Raises TrainingError that names the path; then nothing is left of the attempt.
+    Raises TrainingError that names the path; then no temporary file is left.
     """
-    draft = path.with_name(f".{path.name}.draft")  # one name, so that what a kill left is written over
+    draft = path.with_name(f".{path.name}.draft")  # always the same name, so that a draft left by a kill is overwritten
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""python -m training.train --config training/recipes/NAME.yaml: train a RepVGG from an image folder."""
+"""python -m training.train --config training/recipes/NAME.yaml: train a RepVGG on a folder of images."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from training.data import modelarts
 from training.errors import reporting_errors
 from training.run import device
 
+FLAGS = {"dry-run": {"action": "store_true", "help": "run two steps, write nothing, and estimate the cost of the run"}}
+
 
 @reporting_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    config, _, flags = parse(
-        argv,
-        prog="python -m training.train",
-        description=__doc__,
-        **{"dry-run": {"action": "store_true", "help": "do two steps, write nothing, say what the run would cost"}},
-    )
-    place = device.join(config.device_target, config.device_id)
-    if place.leads:
-        print(place.line)
-    from training.run.dry_run import rehearse  # MindSpore takes seconds to import: not for --help or a wrong flag
+    config, _, flags = parse(argv, prog="python -m training.train", description=__doc__, **FLAGS)
+    process = device.init_process(config.device_target, config.device_id)
+    if process.is_main:
+        print(process.description)
+    from training.run.dry_run import estimate  # MindSpore takes seconds to import: not for --help or a wrong flag
     from training.run.loop import train
 
-    said = rehearse(config, place) if flags.dry_run else f"best checkpoint: {train(config, place=place)}"
-    if place.leads:
-        print(said)
+    result = estimate(config, process) if flags.dry_run else f"best checkpoint: {train(config, process=process)}"
+    if process.is_main:
+        print(result)
         if config.train_url and not flags.dry_run:
             modelarts.keep_run(config.run_dir, config.train_url)
     return 0

@@ -39,33 +39,33 @@ REQUEST = httpx.Request("POST", "http://server/classify")
 
 
 class Talk:
-    """A conversation with these outcomes; its clock moves only in the pauses."""
+    """A conversation with these replies; its clock advances only in the pauses."""
 
-    def __init__(self, *outcomes: httpx.Response | httpx.TransportError, timeout_s: float = 10.0) -> None:
+    def __init__(self, *replies: httpx.Response | httpx.TransportError, timeout_s: float = 10.0) -> None:
         self.attempts: list[Attempt] = []
         self.pauses: list[float] = []
-        self._outcomes: Iterator[Any] = iter(outcomes)
+        self._replies: Iterator[Any] = iter(replies)
         self._timeout_s = timeout_s
 
     def results(self) -> list[Result]:
         talk = converse(IMAGES, 1, self._timeout_s, clock=lambda: sum(self.pauses))
-        outcome = None
+        reply = None
         while True:
             try:
-                step = talk.send(outcome)
+                step = talk.send(reply)
             except StopIteration as end:
                 return list(end.value)
             if isinstance(step, Pause):
                 self.pauses.append(step.seconds)
-                outcome = None
+                reply = None
             else:
                 self.attempts.append(step)
-                outcome = next(self._outcomes)
+                reply = next(self._replies)
 
-    def told(self) -> list[str]:
+    def outcomes(self) -> list[str]:
         return [r.error.code if r.error else r.predictions[0].label for r in self.results()]
 
-    def asked(self) -> list[str]:
+    def sent(self) -> list[str]:
         return ["".join(str(image.name) for image in attempt.images) for attempt in self.attempts]
 
 
@@ -79,32 +79,32 @@ def test_an_answer_becomes_results_in_order() -> None:
     assert results[1].error.detail == "it is undecodable_image"
 
 
-def test_the_server_is_told_how_much_time_is_left() -> None:
+def test_each_request_carries_the_time_that_is_left() -> None:
     talk = Talk(problem(503, "overloaded", retry_after="4"), answer(CAT, CAT, CAT))
-    assert talk.told() == ["cat"] * 3
+    assert talk.outcomes() == ["cat"] * 3
     first, second = (attempt.request()["params"] for attempt in talk.attempts)
     assert first == {"timeout_ms": 10_000, "top_k": 1}
     assert second["timeout_ms"] == int((10 - talk.pauses[0]) * 1000)
 
 
-def test_retry_after_is_waited_for_and_a_little_more() -> None:
+def test_a_retry_waits_for_retry_after_and_a_little_longer() -> None:
     talk = Talk(problem(429, "quota_exceeded", retry_after="4"), answer(CAT, CAT, CAT))
     talk.results()
     assert 4 <= talk.pauses[0] <= 5
 
 
-@pytest.mark.parametrize("passing", [LOST, httpx.ReadError(""), httpx.RemoteProtocolError(""), problem(503, "x")])
-def test_what_may_pass_is_tried_again_ever_later_while_the_time_lasts(passing: Any) -> None:
-    talk = Talk(*[passing] * 100)
+@pytest.mark.parametrize("temporary", [LOST, httpx.ReadError(""), httpx.RemoteProtocolError(""), problem(503, "x")])
+def test_temporary_failures_are_retried_with_growing_pauses_until_the_timeout(temporary: Any) -> None:
+    talk = Talk(*[temporary] * 100)
     with pytest.raises(ClientError) as caught:
         talk.results()
-    assert isinstance(caught.value, ProblemError if isinstance(passing, httpx.Response) else ConnectionFailed)
+    assert isinstance(caught.value, ProblemError if isinstance(temporary, httpx.Response) else ConnectionFailed)
     assert 4 <= len(talk.pauses) <= 12
     assert talk.pauses[0] < talk.pauses[2] < talk.pauses[-1]
     assert sum(talk.pauses) < 10
 
 
-def test_a_pause_longer_than_the_time_is_not_begun() -> None:
+def test_a_pause_beyond_the_timeout_is_not_started() -> None:
     talk = Talk(problem(503, "overloaded", retry_after="11"))
     with pytest.raises(ProblemError, match=r"503 overloaded: no \(request r2\)"):
         talk.results()
@@ -124,35 +124,35 @@ def test_a_pause_longer_than_the_time_is_not_begun() -> None:
         httpx.UnsupportedProtocol(""),
     ],
 )
-def test_whatever_else_fails_is_raised_at_once(final: Any) -> None:
+def test_any_other_failure_is_raised_immediately(final: Any) -> None:
     talk = Talk(final)
     with pytest.raises(ClientError):
         talk.results()
     assert talk.pauses == []
 
 
-def test_images_that_were_answered_are_not_sent_again() -> None:
+def test_images_that_have_an_answer_are_not_sent_again() -> None:
     talk = Talk(
         answer(CAT, fault("overloaded"), fault("overloaded")),
         problem(503, "overloaded", "overloaded", "undecodable_image", retry_after="1"),
         LOST,
         answer(CAT),
     )
-    assert talk.told() == ["cat", "cat", "undecodable_image"]
-    assert talk.asked() == ["abc", "bc", "b", "b"]
+    assert talk.outcomes() == ["cat", "cat", "undecodable_image"]
+    assert talk.sent() == ["abc", "bc", "b", "b"]
 
 
-def test_when_the_time_is_over_those_that_were_answered_are_not_lost() -> None:
+def test_answers_are_kept_at_the_timeout() -> None:
     talk = Talk(answer(CAT, fault("overloaded"), CAT), *[problem(503, "draining", retry_after="4")] * 9)
-    assert talk.told() == ["cat", "overloaded", "cat"]
+    assert talk.outcomes() == ["cat", "overloaded", "cat"]
 
 
-def test_an_image_that_cannot_be_decoded_is_a_result_however_the_images_fell_into_batches() -> None:
+def test_an_image_that_cannot_be_decoded_is_a_result_however_the_images_are_batched() -> None:
     nothing = problem(422, "undecodable_image", "undecodable_image", "too_many_pixels", "undecodable_image")
-    assert Talk(nothing).told() == ["undecodable_image", "too_many_pixels", "undecodable_image"]
+    assert Talk(nothing).outcomes() == ["undecodable_image", "too_many_pixels", "undecodable_image"]
 
 
-def test_a_single_image_that_is_too_large_is_a_result_too() -> None:
+def test_a_single_image_that_is_too_large_is_also_a_result() -> None:
     talk = converse(IMAGES[:1], None, 1.0)
     next(talk)
     with pytest.raises(StopIteration) as caught:
@@ -172,13 +172,13 @@ def test_a_single_image_that_is_too_large_is_a_result_too() -> None:
         httpx.Response(404, json={}, headers={"Content-Type": "application/problem+json"}, request=REQUEST),
     ],
 )
-def test_an_answer_of_something_else_is_an_error(strange: httpx.Response) -> None:
-    with pytest.raises(ClientError, match="the answer from http://server/classify is not this service's"):
+def test_an_answer_from_another_server_is_an_error(strange: httpx.Response) -> None:
+    with pytest.raises(ClientError, match="the answer from http://server/classify is not from a repvgg server"):
         Talk(strange).results()
 
 
-def test_a_reply_that_is_no_problem_document_keeps_its_status_and_text() -> None:
+def test_a_response_that_is_not_a_problem_document_keeps_its_status_and_text() -> None:
     with pytest.raises(ProblemError) as caught:
         Talk(httpx.Response(502, text="<html>bad gateway", request=REQUEST)).results()
-    told = caught.value
-    assert (told.status, told.code, told.detail, told.request_id) == (502, "http_502", "<html>bad gateway", None)
+    error = caught.value
+    assert (error.status, error.code, error.detail, error.request_id) == (502, "http_502", "<html>bad gateway", None)

@@ -15,7 +15,7 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 LOOK = "import repvgg_client, sys; print(repvgg_client.__file__); print(*sys.modules)"
 
 
-def test_it_is_a_distribution_of_its_own_that_needs_httpx_only(tmp_path: Path) -> None:
+def test_the_client_is_its_own_distribution_and_needs_only_httpx(tmp_path: Path) -> None:
     source = shutil.copytree(PACKAGE, tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__"))
     built = subprocess.run(
         [sys.executable, "-c", BUILD, str(tmp_path)], cwd=source, capture_output=True, text=True, check=True
@@ -34,7 +34,7 @@ def test_it_is_a_distribution_of_its_own_that_needs_httpx_only(tmp_path: Path) -
     assert not {"models", "service", "fastapi", "numpy", "PIL"} & set(modules.split())
 
 
-def test_the_two_distributions_say_the_same() -> None:
+def test_the_two_distributions_agree() -> None:
     own, whole = (folder.joinpath("pyproject.toml").read_text() for folder in (PACKAGE, PACKAGE.parent))
     assert 'dependencies = ["httpx>=0.28"]' in own
     assert 'client = ["httpx>=0.28"]' in whole

@@ -17,7 +17,7 @@ def names(images: Any) -> list[str | None]:
     return [image.name for image in encode_all(images)]
 
 
-def test_encoded_images_are_sent_as_they_are(tmp_path: Path, jpeg_bytes: bytes) -> None:
+def test_encoded_images_are_sent_unchanged(tmp_path: Path, jpeg_bytes: bytes) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(jpeg_bytes)
     found = list(encode_all([jpeg_bytes, file, str(file)]))
@@ -27,7 +27,7 @@ def test_encoded_images_are_sent_as_they_are(tmp_path: Path, jpeg_bytes: bytes) 
     assert list(encode_all(file)) == found[1:2]
 
 
-def test_pixels_lose_nothing() -> None:
+def test_pixels_are_sent_losslessly() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     for images in (pixels, [pixels], pixels[None], iter([pixels]), Image.fromarray(pixels)):
         (image,) = encode_all(images)
@@ -35,18 +35,18 @@ def test_pixels_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
-def test_the_modes_of_pillow_can_be_sent(mode: str) -> None:
+def test_every_mode_of_pillow_can_be_sent(mode: str) -> None:
     (image,) = encode_all(Image.new(mode, (4, 3)))
     assert decode(image.content).size == (4, 3)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_a_mode_without_a_white_is_told_the_way_out(mode: str) -> None:
-    with pytest.raises(ValueError, match=f"mode {mode} does not say what is white: convert it to RGB"):
+def test_the_error_for_a_mode_without_a_white_suggests_rgb(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"mode {mode} does not define which value is white: convert it to RGB"):
         list(encode_all(Image.new(mode, (4, 3))))
 
 
-def test_the_orientation_goes_along(draw_image: Any) -> None:
+def test_the_orientation_is_kept(draw_image: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     encoded = BytesIO()
@@ -58,12 +58,12 @@ def test_the_orientation_goes_along(draw_image: Any) -> None:
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4, 3), np.float32), np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4), np.uint8), 5, None]
 )
-def test_other_arrays_are_told_the_right_shape(wrong: Any) -> None:
+def test_the_error_for_other_arrays_states_the_right_shape(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"pixels must be uint8 of shape \(H, W, 3\), RGB, not"):
         list(encode_all([wrong]))
 
 
-def test_a_folder_s_images_are_those_that_the_server_s_own_tools_would_take(tmp_path: Path) -> None:
+def test_a_folder_stands_for_the_images_that_the_servers_tools_would_find(tmp_path: Path) -> None:
     assert CLIENT_SUFFIXES == SUFFIXES
     for name in ("b.PNG", "a.jpg", "sub/c.webp", "notes.txt", ".hidden.jpg", ".cache/d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -71,14 +71,14 @@ def test_a_folder_s_images_are_those_that_the_server_s_own_tools_would_take(tmp_
     assert names(tmp_path) == [str(tmp_path / name) for name in ("a.jpg", "b.PNG", "sub/c.webp")]
 
 
-def test_a_folder_without_images_and_a_missing_file_say_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no image in the folder"):
+def test_a_folder_without_images_and_a_missing_file_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are no images in the folder"):
         names(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
         names(tmp_path / "none.jpg")
 
 
-def test_a_batch_is_full_by_number_or_by_bytes() -> None:
+def test_a_batch_is_limited_in_number_and_in_bytes() -> None:
     half, whole = bytes(MAX_BATCH_BYTES // 2), bytes(MAX_BATCH_BYTES + 1)
     assert [len(batch) for batch in batches([b"x"] * 7, 3)] == [3, 3, 1]
     assert [len(batch) for batch in batches([half, half, b"x", whole, b"x"], 9)] == [2, 1, 1, 1]

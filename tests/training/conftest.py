@@ -1,4 +1,4 @@
-"""Small drawn image folders, and MindSpore set up for the tests."""
+"""Small folders of drawn images, files of weights, and MindSpore set up for the tests."""
 
 import io
 import itertools
@@ -16,12 +16,12 @@ from training.run import device
 
 @pytest.fixture(scope="session")
 def cpu():
-    """MindSpore on CPU; whatever imports it asks for this first."""
+    """Sets up MindSpore on CPU; every test that imports MindSpore needs this fixture."""
     device.prepare("CPU", 0)
 
 
 def drawn_jpeg(class_id: int, seed: int, size: int = 32) -> bytes:
-    """Stripes whose direction is the class, in random colours: a network can learn it in seconds."""
+    """Stripes in random colours whose direction is the class: a network learns them in seconds."""
     rng = np.random.default_rng(seed)
     down, across = np.mgrid[0:size, 0:size]
     wave = np.sin((down if class_id % 2 else across) * rng.uniform(0.8, 1.2) + rng.uniform(0, 6))
@@ -58,7 +58,7 @@ TORCH_STORAGES = {"<f8": "Double", "<f4": "Float", "<f2": "Half", "bfloat16": "B
 
 
 class TorchFile:
-    """What `torch.save` writes, made by hand from the opcodes of pickle protocol 2: no PyTorch is needed.
+    """Files as `torch.save` writes them, assembled from opcodes of pickle protocol 2, so that PyTorch is not needed.
 
     `dict_of` and `tensor` give pieces of a pickle; `zipped` and `legacy` make a file of one.
     """
@@ -115,3 +115,25 @@ class TorchFile:
 @pytest.fixture
 def torch_file():
     return TorchFile()
+
+
+@pytest.fixture
+def write_file(cpu, torch_file, tmp_path):
+    """(arrays, source) -> a file in the format of this source."""
+
+    def write(arrays, source):
+        if source == "pytorch":
+            pieces = {f"module.{name}": torch_file.tensor(array) for name, array in arrays.items()}
+            return torch_file.zipped(tmp_path / "net.pth", torch_file.dict_of({"model": torch_file.dict_of(pieces)}))
+        if source == "timm":
+            from safetensors.numpy import save_file
+
+            save_file(arrays, tmp_path / "net.safetensors")
+            return tmp_path / "net.safetensors"
+        import mindspore as ms
+
+        path = tmp_path / f"{source}.ckpt"
+        ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(path))
+        return path
+
+    return write

@@ -1,4 +1,4 @@
-"""The benchmark runs and says what it promises; its figures are for people, not for tests."""
+"""The benchmark runs and prints what it promises; its figures are not tested."""
 
 import pytest
 

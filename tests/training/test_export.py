@@ -1,4 +1,4 @@
-"""Single files of `training.export`; the bundle is proven in test_run.py."""
+"""Single files from `training.export`; its bundle is tested in test_run.py."""
 
 import stat
 
@@ -23,7 +23,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def train_form(cpu, tmp_path_factory):
-    """A checkpoint of random weights, with statistics in its batch norms that a wrong fuse would show."""
+    """A checkpoint of random weights, whose batch-norm statistics would reveal a wrong fuse."""
     import mindspore as ms
 
     from training.network import repvgg
@@ -39,7 +39,7 @@ def train_form(cpu, tmp_path_factory):
     return path
 
 
-def test_files_are_named_by_the_architecture_and_give_the_logits_of_the_train_form(train_form, tmp_path, capsys):
+def test_files_are_named_after_the_architecture_and_give_the_logits_of_the_train_form(train_form, tmp_path, capsys):
     import mindspore as ms
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -63,9 +63,7 @@ def test_files_are_named_by_the_architecture_and_give_the_logits_of_the_train_fo
     np.testing.assert_allclose(loaded(ms.Tensor(images)).asnumpy(), expected, atol=1e-4, rtol=0)
 
 
-def test_without_a_format_it_is_mindir_in_the_current_folder_and_a_deploy_form_will_do(
-    train_form, tmp_path, monkeypatch
-):
+def test_the_default_is_mindir_in_the_current_folder_and_a_deploy_form_is_accepted(train_form, tmp_path, monkeypatch):
     from training.network import repvgg
     from training.run import checkpoint
 
@@ -79,19 +77,19 @@ def test_without_a_format_it_is_mindir_in_the_current_folder_and_a_deploy_form_w
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--file_format", "AIR"], 78, "AIR can be written by Ascend only, device_target is CPU"),
-        (["--file_format", "ONNX", "--bundle", "b/x/1"], 78, "give one of them"),
+        (["--file_format", "AIR"], 78, "AIR can only be exported on Ascend, but device_target is CPU"),
+        (["--file_format", "ONNX", "--bundle", "b/x/1"], 78, "use one of them"),
         (["--output_dir", "gone.ckpt"], 66, "gone.ckpt does not exist"),
     ],
 )
-def test_a_mistake_is_found_before_any_work(cpu, flags, code, words, tmp_path, monkeypatch, capsys):
+def test_a_usage_error_is_found_before_any_work(cpu, flags, code, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert export.main(["--pretrained", "gone.ckpt", *flags, *KEYS]) == code
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(train_form, tmp_path, capsys):
+def test_a_write_error_leaves_no_files(train_form, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     flags = ["--pretrained", str(train_form), "--output_dir", str(tmp_path / "file" / "inner")]
     assert export.main([*flags, *KEYS]) == 1
@@ -99,7 +97,7 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(train_form, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_every_format_that_can_be_asked_for_has_an_exporter(cpu):
+def test_every_selectable_format_has_an_exporter(cpu):
     from training.deploy.bundle import EXPORTERS
 
     assert tuple(EXPORTERS) == export.FORMATS
@@ -112,7 +110,7 @@ def test_an_unknown_format_is_a_usage_error(capsys):
     assert "MINDIR" in capsys.readouterr().err
 
 
-def test_the_commit_is_what_an_image_says_else_gits_and_unknown_without_git(cpu, monkeypatch):
+def test_the_commit_comes_from_the_environment_then_from_git_and_is_unknown_without_git(cpu, monkeypatch):
     from training.deploy.bundle import git_commit
 
     monkeypatch.setenv("SOURCE_COMMIT", "0123abc")

@@ -18,7 +18,7 @@ write_whole(Path(sys.argv[1]), bytes(5000))
 """
 
 
-def test_a_file_and_its_folder_are_made_or_replaced(tmp_path):
+def test_a_file_and_its_folder_are_created_or_replaced(tmp_path):
     path = tmp_path / "new" / "a.txt"
     write_whole(path, b"first")
     write_whole(path, b"2nd")
@@ -26,13 +26,13 @@ def test_a_file_and_its_folder_are_made_or_replaced(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_a_kill_left_is_written_over(tmp_path):
+def test_a_draft_left_by_a_kill_is_overwritten(tmp_path):
     (tmp_path / ".a.txt.draft").write_bytes(b"a longer half of something")
     write_whole(tmp_path / "a.txt", b"whole")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
-def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_the_old_one(tmp_path):
+def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"old")
     done = subprocess.run([sys.executable, "-c", FULL_DISK, path], cwd=ROOT, capture_output=True, text=True)
@@ -40,7 +40,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_the_old_one(tmp_
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"file/a\.txt cannot be written: (Not a directory|File exists)"):
         write_whole(tmp_path / "file" / "a.txt", b"")

@@ -1,4 +1,4 @@
-"""Results of the engines, and what no engine takes. Ascend's are written by the vendor's pages and not run here."""
+"""`training.infer` as a user runs it. The Ascend engines follow the vendor's documentation and are not tested here."""
 
 import shutil
 
@@ -9,7 +9,9 @@ from onnx.reference import ReferenceEvaluator
 
 from models.store import find_bundle
 from training import infer
-from training.deploy import offline
+from training.deploy.offline.engine import Engine
+from training.deploy.offline.inference import infer_files
+from training.errors import TrainingError
 
 SHIPPED = find_bundle("repvgg-tiny-cifar10")
 
@@ -52,7 +54,7 @@ def check(folder, tensors):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
-def test_each_file_gets_its_result_the_last_batch_too(folder, tensors, batch_size, capsys):
+def test_every_file_gets_its_result_including_the_last_batch(folder, tensors, batch_size, capsys):
     assert run(folder, SHIPPED / "model.onnx", "--batch_size", str(batch_size)) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("ONNX Runtime ")
@@ -61,7 +63,7 @@ def test_each_file_gets_its_result_the_last_batch_too(folder, tensors, batch_siz
     check(folder, tensors)
 
 
-def test_a_model_made_for_one_batch_size_gets_it(folder, tensors, fixed_batch, capsys):
+def test_a_model_with_a_fixed_batch_size_gets_it(folder, tensors, fixed_batch, capsys):
     assert run(folder, fixed_batch) == 0
     assert "batch 2" in capsys.readouterr().out
     check(folder, tensors)
@@ -80,15 +82,15 @@ def test_images_of_another_size_than_the_model_takes_are_named(folder, model, ca
     for path in (folder / "in").iterdir():
         path.write_bytes(np.zeros(3 * 24 * 24, "<f4").tobytes())
     assert run(folder, SHIPPED / model) == 66
-    assert "x_0.bin has 24 x 24 pixels, the model takes 32 x 32" in capsys.readouterr().err
+    assert "x_0.bin has 24 x 24 pixels, but the model takes 32 x 32" in capsys.readouterr().err
     assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "floats", "words"),
     [
-        ("x_0.bin", 3 * 32 * 31, "x_0.bin holds 2976 numbers: no square image of 3 channels"),
-        ("x_4.bin", 3 * 24 * 24, "x_4.bin holds 1728 numbers, the files before it 3072"),
+        ("x_0.bin", 3 * 32 * 31, "x_0.bin holds 2976 numbers, which is not a square image with 3 channels"),
+        ("x_4.bin", 3 * 24 * 24, "x_4.bin holds 1728 numbers, but the files before it hold 3072"),
     ],
 )
 def test_a_file_of_another_size_leaves_no_results(folder, name, floats, words, capsys):
@@ -103,19 +105,19 @@ def test_a_file_of_another_size_leaves_no_results(folder, name, floats, words, c
     ("model", "more", "code", "words"),
     [
         ("gone.onnx", (), 66, "gone.onnx does not exist"),
-        ("text.onnx", (), 66, "text.onnx cannot be loaded by ONNX Runtime"),
-        ("text.mindir", (), 66, "text.mindir is no MINDIR file that MindSpore"),
+        ("text.onnx", (), 66, "cannot load"),
+        ("text.mindir", (), 66, "text.mindir is not a MINDIR file that MindSpore"),
         ("weights.ckpt", (), 78, "weights.ckpt must end in .mindir or .onnx"),
         (
             "text.onnx",
             ("--device_target", "GPU"),
             69,
-            "no CUDAExecutionProvider: device_target GPU needs another build",
+            "no CUDAExecutionProvider: device_target GPU needs a different build",
         ),
-        ("text.onnx", ("--batch_size", "0"), 78, "--batch_size 0: infer at least 1"),
+        ("text.onnx", ("--batch_size", "0"), 78, "--batch_size 0 must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(folder, model, more, code, words, capsys):
+def test_a_user_error_is_one_line_and_an_exit_code(folder, model, more, code, words, capsys):
     if model.startswith("text"):
         (folder / model).write_text("no model")
     assert run(folder, folder / model, *more) == code
@@ -135,13 +137,13 @@ def test_a_model_that_takes_no_images_is_named(folder, capsys):
 def test_a_folder_without_images_is_named(folder, capsys):
     shutil.rmtree(folder / "in")
     assert run(folder, SHIPPED / "model.onnx") == 66
-    assert "in holds no *.bin: give the img_data/" in capsys.readouterr().err
+    assert "in holds no *.bin files: use the img_data/" in capsys.readouterr().err
 
 
-def test_an_engine_that_refuses_the_batch_says_what_to_try(folder, capsys):
+def test_the_error_for_a_rejected_batch_size_suggests_a_remedy(folder, capsys):
     def refuse(images):
         raise RuntimeError("dynamic_dims has no 32")
 
-    engine = offline.Engine("refuser", None, 32, refuse)
-    with pytest.raises(infer.TrainingError, match="refuser takes no batch of 32, try --batch_size 1: dynamic_dims"):
-        infer.run(engine, sorted((folder / "in").iterdir()), folder / "out", 32)
+    engine = Engine("refuser", None, 32, refuse)
+    with pytest.raises(TrainingError, match="refuser cannot run a batch of 32, try --batch_size 1: dynamic_dims"):
+        infer_files(engine, sorted((folder / "in").iterdir()), folder / "out", 32)

@@ -1,4 +1,4 @@
-"""The conversion by the real MindSpore Lite, where it is installed; what needs an Ascend device is only looked at."""
+"""The conversion with the real MindSpore Lite, if it is installed; options for Ascend are in deploy/test_lite.py."""
 
 import sys
 
@@ -16,7 +16,7 @@ def run(bundle, out, python, *flags):
     return lite.main(["--bundle", str(bundle), "--out", str(out), "--lite-python", str(python), *flags])
 
 
-def test_a_new_bundle_has_all_that_the_old_one_has(tiny_bundle, lite_python, tmp_path, capsys):
+def test_the_new_bundle_keeps_everything_in_the_old_one(tiny_bundle, lite_python, tmp_path, capsys):
     before = files_of(tiny_bundle)
     assert run(tiny_bundle, tmp_path / "tiny" / "2", lite_python, "--batch", "8,1,4") == 0
     assert "lite-mindir fp32 by MindSpore Lite 2.0.0, model.lite.mindir" in capsys.readouterr().out
@@ -36,19 +36,19 @@ def test_a_new_bundle_has_all_that_the_old_one_has(tiny_bundle, lite_python, tmp
     )
 
 
-def test_what_does_not_give_the_golden_logits_is_not_written(wrong_bundle, lite_python, tmp_path, capsys):
+def test_a_model_with_other_logits_than_the_golden_ones_is_not_written(wrong_bundle, lite_python, tmp_path, capsys):
     assert run(wrong_bundle, tmp_path / "wrong" / "2", lite_python) == 1
-    assert "off the golden logits" in capsys.readouterr().err
+    assert "from the golden logits" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_second_artifact_of_the_kind_replaces_the_first(lite_bundle, lite_python, tmp_path):
+def test_a_second_artifact_of_the_same_kind_replaces_the_first(lite_bundle, lite_python, tmp_path):
     assert run(lite_bundle, tmp_path / "tiny" / "3", lite_python) == 0
     formats = [artifact.format for artifact in open_bundle(tmp_path / "tiny" / "3").manifest.artifacts]
     assert sorted(formats) == ["lite-mindir", "onnx"]
 
 
-def test_a_machine_without_cann_says_what_is_missing_for_ascend(tiny_bundle, lite_python, tmp_path, capfd):
+def test_the_error_without_cann_says_what_ascend_needs(tiny_bundle, lite_python, tmp_path, capfd):
     assert run(tiny_bundle, tmp_path / "tiny" / "2", lite_python, "--target", "ascend310", "--batch", "1,4") == 1
     err = capfd.readouterr().err
     assert "CANN's set_env.sh" in err
@@ -58,53 +58,25 @@ def test_a_machine_without_cann_says_what_is_missing_for_ascend(tiny_bundle, lit
 @pytest.mark.parametrize(
     ("python", "flags", "code", "said"),
     [
-        (sys.executable, [], 1, "it must be a Python that has MindSpore Lite; scripts/setup.py lite makes one"),
-        ("/no/python", [], 78, "--lite-python /no/python cannot be run: No such file"),
-        (sys.executable, ["--target", "ascend310p"], 78, "name them, such as --batch 1,4,8"),
+        (sys.executable, [], 1, "it must be a Python with MindSpore Lite; scripts/setup.py lite installs one"),
+        ("/no/python", [], 78, "cannot run --lite-python /no/python: No such file"),
+        (sys.executable, ["--target", "ascend310p"], 78, "give them, such as --batch 1,4,8"),
     ],
 )
-def test_what_is_wrong_is_said(tiny_bundle, tmp_path, capsys, python, flags, code, said):
+def test_errors_name_the_cause(tiny_bundle, tmp_path, capsys, python, flags, code, said):
     assert run(tiny_bundle, tmp_path / "tiny" / "2", python, *flags) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "tiny").exists()
 
 
-def test_batch_sizes_that_are_none_are_a_wrong_usage(tiny_bundle, tmp_path, capsys):
+def test_invalid_batch_sizes_are_a_usage_error(tiny_bundle, tmp_path, capsys):
     for text in ("0,4", "one", "4,"):
         with pytest.raises(SystemExit) as left:
             run(tiny_bundle, tmp_path / "tiny" / "2", sys.executable, "--batch", text)
         assert left.value.code == 2
-        assert f"'{text}' is no list of whole numbers such as 1,4,8" in capsys.readouterr().err
+        assert f"'{text}' is not a list of positive integers such as 1,4,8" in capsys.readouterr().err
 
 
-def test_a_bundle_that_is_not_there_is_named(tmp_path, capsys):
+def test_a_missing_bundle_is_named(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "x" / "1", sys.executable) == 66
     assert "no model bundle at" in capsys.readouterr().err
-
-
-def test_an_ascend_gets_profiles_of_several_batch_sizes():
-    assert lite.ascend_options("image", 224, "Ascend310", [1, 4, 8]) == {
-        "optimize": "ascend_oriented",
-        "input_shape": {},
-        "config": {
-            "ascend_context": {
-                "input_format": "NCHW",
-                "precision_mode": "enforce_fp16",
-                "input_shape": "image:[-1,3,224,224]",
-                "dynamic_dims": "[1],[4],[8]",
-            },
-            "acl_init_options": {"ge.socVersion": "Ascend310"},
-        },
-    }
-
-
-def test_an_ascend_gets_one_batch_size_as_the_shape_of_the_input():
-    options = lite.ascend_options("image", 32, "Ascend310P3", [16])
-    assert options["input_shape"] == {"image": [16, 3, 32, 32]}
-    assert "dynamic_dims" not in options["config"]["ascend_context"]
-
-
-def test_half_precision_gets_a_tolerance_of_its_own(tiny_bundle):
-    bundle = open_bundle(tiny_bundle)
-    assert lite.tolerance(bundle, "fp16") == {"fp16": lite.FP16_TOLERANCE}
-    assert lite.tolerance(bundle, "fp32") == {}

@@ -29,9 +29,9 @@ def run(results):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_every_image_counts_as_evaluation_counts_it(results, capsys):
+def test_every_image_counts_as_in_evaluation(results, capsys):
     from training.data.pipeline import Batch
-    from training.run.step import evaluate
+    from training.run.evaluation import evaluate
 
     assert run(results) == 0
     assert capsys.readouterr().out == "images: 4\nTop1 acc: 0.2500\nTop5 acc: 0.5000\n"
@@ -52,8 +52,8 @@ def test_every_image_counts_as_evaluation_counts_it(results, capsys):
     [
         (None, "b_0.bin cannot be read: No such file"),
         (b"", "b_0.bin has 0 bytes"),
-        (b"12345", "b_0.bin has 5 bytes, which is no whole number of float32"),
-        (np.zeros(6, "<f4").tobytes(), "b_0.bin holds 6 logits, the label file has 7 classes"),
+        (b"12345", "b_0.bin has 5 bytes, which is not a whole number of float32 values"),
+        (np.zeros(6, "<f4").tobytes(), "b_0.bin holds 6 logits, but the label file has 7 classes"),
         (np.full(7, np.nan, "<f4").tobytes(), "b_0.bin holds logits that are not finite"),
     ],
 )
@@ -71,13 +71,13 @@ def test_a_result_that_is_missing_or_wrong_is_named(results, capsys, content, wo
     ("content", "words"),
     [
         (None, "label.json cannot be read: No such file"),
-        ("no json", "label.json is no label file of training.preprocess"),
-        ("[]", "label.json is no label file"),
+        ("no json", "label.json is not a label file written by training.preprocess"),
+        ("[]", "label.json is not a label file"),
         ('{"num_classes": 7, "labels": {}}', "label.json must hold at least one label"),
         ('{"num_classes": 7, "labels": {"a": 7}}', "label.json must hold at least one label, each in 0..6"),
     ],
 )
-def test_a_label_file_that_is_none_is_named(results, capsys, content, words):
+def test_an_invalid_label_file_is_named(results, capsys, content, words):
     (results / "label.json").unlink()
     if content is not None:
         (results / "label.json").write_text(content)

@@ -18,7 +18,7 @@ def run(data, result, *more):
     return preprocess.main(["--data_url", str(data), "--result_path", str(result), *KEYS, *more])
 
 
-def test_each_file_holds_the_pixels_that_the_service_gives_to_the_network(image_folder, tmp_path, capsys):
+def test_each_file_holds_the_pixels_that_the_service_feeds_to_the_network(image_folder, tmp_path, capsys):
     result = tmp_path / "deep" / "out"
     assert run(image_folder, result) == 0
     assert "out: 18 images of ImageNet, each float32 (3, 24, 24)" in capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_each_file_holds_the_pixels_that_the_service_gives_to_the_network(image_
         assert raw == pixels_of(photo.read_bytes(), spec).tobytes()
 
 
-def test_images_that_are_no_files_come_the_same_way(tmp_path):
+def test_images_of_a_published_data_set_are_written_the_same_way(tmp_path):
     rng = np.random.default_rng(0)
     records = rng.integers(0, 256, (5, 3073), np.uint8)
     records[:, 0] = [3, 1, 4, 1, 5]
@@ -48,7 +48,7 @@ def test_images_that_are_no_files_come_the_same_way(tmp_path):
     assert {path.stat().st_size for path in (tmp_path / "out" / "img_data").iterdir()} == {3 * 24 * 24 * 4}
 
 
-def test_a_broken_image_leaves_nothing(image_folder, tmp_path, capsys):
+def test_a_broken_image_leaves_no_files(image_folder, tmp_path, capsys):
     (image_folder / "val" / "down" / "008.jpg").write_text("no image")
     assert run(image_folder, tmp_path / "out") == 66
     assert "down/008.jpg: not a readable image" in capsys.readouterr().err
@@ -58,12 +58,12 @@ def test_a_broken_image_leaves_nothing(image_folder, tmp_path, capsys):
 def test_old_and_new_files_never_mix(image_folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert run(image_folder, tmp_path / "out") == 1
-    assert "out exists: remove it or name another folder" in capsys.readouterr().err
+    assert "out exists: remove it or choose another folder" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_neither_end_of_offline_inference_needs_a_framework():
-    """An inference host has no MindSpore. Said of the running program: what is imported from outside Python."""
+def test_pre_and_postprocessing_need_no_framework():
+    """An inference host has no MindSpore. This checks what the running program imports from outside Python."""
     program = (
         "import sys\n"
         "for name in ('mindspore', 'onnx', 'onnxruntime', 'fastapi'): sys.modules[name] = None\n"

@@ -1,4 +1,4 @@
-"""From a real bundle to one with more precisions, as a user calls it; MindSpore is not needed."""
+"""`training.quantize` as a user runs it, on a real bundle; MindSpore is not needed."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from models.manifest import MIN_LARGE_PHOTOS
 from models.preprocess import preprocess
 from models.store import open_bundle
-from training.deploy.onnx_engine import open_engine
+from training.deploy.offline.onnx_engine import open_engine
 from training.quantize import main
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def bundle(tmp_path_factory, tiny_bundle):
 
 @pytest.fixture
 def data(bundle, draw_image, tmp_path):
-    """40 pictures in folders by what the fp32 network says; one in each class that it never says."""
+    """40 pictures in folders named after the fp32 network's answers, and one in each class that it never answers."""
     import onnxruntime
 
     path = bundle.path(bundle.artifact(["onnx"], "fp32"))
@@ -50,7 +50,7 @@ def arguments(bundle, data, out, *more, calibration=None):
     return [str(part) for pair in paths.items() for part in pair] + list(more)
 
 
-def test_the_new_bundle_has_every_precision_and_says_what_it_costs(bundle, data, tmp_path, capsys):
+def test_the_new_bundle_has_every_precision_and_its_measured_loss(bundle, data, tmp_path, capsys):
     before = {path: path.read_bytes() for path in bundle.folder.rglob("*") if path.is_file()}
     out = tmp_path / "small" / "7"
     assert main(arguments(bundle, data, out, "--precisions", "int8", "bf16", "fp16", "--max_top1_drop", "0.1")) == 0
@@ -72,7 +72,7 @@ def test_the_new_bundle_has_every_precision_and_says_what_it_costs(bundle, data,
     assert {path: path.read_bytes() for path in before} == before, "a published bundle is never changed"
 
 
-def test_what_was_measured_on_the_same_images_before_is_kept(bundle, data, tmp_path):
+def test_earlier_measurements_on_the_same_images_are_kept(bundle, data, tmp_path):
     first, second = tmp_path / "small" / "7", tmp_path / "small" / "8"
     assert main(arguments(bundle, data, first, "--precisions", "int8", "--max_top1_drop", "0.1")) == 0
     assert main(arguments(open_bundle(first), data, second, "--precisions", "bf16", "--max_top1_drop", "0.1")) == 0
@@ -84,7 +84,7 @@ def test_what_was_measured_on_the_same_images_before_is_kept(bundle, data, tmp_p
 @pytest.mark.parametrize(
     ("engine", "precision"), [("onnxruntime", "int8"), ("onnxruntime", "fp16"), ("openvino", "int8")]
 )
-def test_engines_serve_what_was_written(bundle, data, tmp_path, engine, precision):
+def test_the_service_can_serve_the_new_precisions(bundle, data, tmp_path, engine, precision):
     from service.cli import main as repvgg
 
     out = tmp_path / "small" / "7"
@@ -100,14 +100,14 @@ def test_engines_serve_what_was_written(bundle, data, tmp_path, engine, precisio
 
 @pytest.fixture
 def black(tmp_path):
-    """Calibration images that say nothing about real ones."""
+    """Calibration images that are nothing like real ones."""
     folder = tmp_path / "black"
     folder.mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
     return folder
 
 
-def test_a_precision_that_loses_too_much_is_refused_and_nothing_is_written(bundle, data, black, tmp_path, capsys):
+def test_a_precision_that_loses_too_much_is_rejected_and_nothing_is_written(bundle, data, black, tmp_path, capsys):
     out = tmp_path / "small" / "7"
     wrong = arguments(bundle, data, out, "--precisions", "int8", calibration=black)
     assert main(wrong) == 1
@@ -121,7 +121,7 @@ def test_a_precision_that_loses_too_much_is_refused_and_nothing_is_written(bundl
 
 @pytest.fixture
 def large(bundle, draw_image, tmp_path):
-    """As many large photos as it takes, dealt out to the classes, and a small one in each."""
+    """Just enough large photos, distributed over the classes, and a small one in each class."""
     for index, label in enumerate(bundle.labels):
         folder = tmp_path / "large" / label
         folder.mkdir(parents=True)
@@ -132,7 +132,7 @@ def large(bundle, draw_image, tmp_path):
 
 
 def test_fast_pixels_are_measured_on_large_photos(bundle, data, large, tmp_path, capsys):
-    """The figures again, photo by photo."""
+    """The figures are recomputed photo by photo."""
     out = tmp_path / "small" / "7"
     flags = ("--precisions", "bf16", "--fast_pixels", str(large), "--max_top1_drop", "1", "--force")
     assert main(arguments(bundle, data, out, *flags)) == 0
@@ -155,10 +155,10 @@ def test_fast_pixels_are_measured_on_large_photos(bundle, data, large, tmp_path,
     assert f"fast pixels: {measured}" in capsys.readouterr().out
     again = tmp_path / "small" / "8"
     assert main(arguments(open_bundle(out), data, again, "--precisions", "bf16")) == 0
-    assert open_bundle(again).manifest.accuracy.fast_pixels == measured, "it has all that the old one has"
+    assert open_bundle(again).manifest.accuracy.fast_pixels == measured, "the new bundle keeps what the old one has"
 
 
-def test_fast_pixels_that_change_too_much_are_refused_and_nothing_is_written(bundle, data, large, tmp_path, capsys):
+def test_fast_pixels_that_change_too_much_are_rejected_and_nothing_is_written(bundle, data, large, tmp_path, capsys):
     (large / bundle.labels[0] / "0.jpg").unlink()  # one too few
     out = tmp_path / "small" / "7"
     wrong = arguments(bundle, data, out, "--precisions", "bf16", "--fast_pixels", str(large))
@@ -169,12 +169,12 @@ def test_fast_pixels_that_change_too_much_are_refused_and_nothing_is_written(bun
     assert "measured on 149 large photos" in open_bundle(out).manifest.doubt_of_fast_pixels()
 
 
-def test_fast_pixels_need_photos_that_they_change(bundle, data, tmp_path, capsys):
+def test_fast_pixels_need_photos_large_enough_to_change(bundle, data, tmp_path, capsys):
     assert main(arguments(bundle, data, tmp_path / "b" / "2", "--precisions", "bf16", "--fast_pixels", str(data))) == 66
-    assert f"--fast_pixels {data} holds no photo so large that fast pixels change it" in capsys.readouterr().err
+    assert f"--fast_pixels {data} holds no photo large enough for fast pixels to change it" in capsys.readouterr().err
 
 
-def test_data_that_the_bundle_was_not_evaluated_on_is_noted(bundle, data, tmp_path, capsys):
+def test_data_that_the_bundle_was_not_evaluated_on_is_reported(bundle, data, tmp_path, capsys):
     manifest = bundle.manifest
     known = manifest.model_copy(update={"training": manifest.training.model_copy(update={"top1": 0.123})})
     copy = tmp_path / "copy" / "1"
@@ -199,7 +199,7 @@ def test_data_that_the_bundle_was_not_evaluated_on_is_noted(bundle, data, tmp_pa
         ({"--images": "0"}, 78, "at least 1 image"),
     ],
 )
-def test_a_mistake_is_named(bundle, data, tmp_path, monkeypatch, capsys, change, code, words):
+def test_a_user_error_is_named(bundle, data, tmp_path, monkeypatch, capsys, change, code, words):
     monkeypatch.chdir(tmp_path)
     flags = arguments(bundle, data, tmp_path / "out" / "2", "--precisions", "int8", "--images", "8")
     for flag, value in change.items():
@@ -208,7 +208,7 @@ def test_a_mistake_is_named(bundle, data, tmp_path, monkeypatch, capsys, change,
     assert words in capsys.readouterr().err
 
 
-def test_it_needs_no_mindspore():
+def test_quantize_needs_no_mindspore():
     program = "import sys; sys.modules['mindspore'] = None; import training.quantize"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 

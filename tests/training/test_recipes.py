@@ -1,4 +1,4 @@
-"""The shipped recipes: their story, their command, their evaluation, and the table of docs/recipes.md."""
+"""The shipped recipes: their header, their command, their evaluation, and the table in docs/recipes.md."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ALL = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 IMAGENET = [path for path in ALL if path.stem.endswith("_imagenet")]
 SEED = Path(__file__).parent / "config" / "seed.yaml"
-# Nobody published a figure for these; of QARepVGG the recipes are those whose figures or log we could read.
+# No accuracy was published for these; QARepVGG has recipes where its authors' figures or log were available.
 WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny", "RepVGG-Smoke"}
 QAREPVGG = {"QARepVGG-A0", "QARepVGG-B0"}
 DEVICES = 8
@@ -29,43 +29,45 @@ def config_of(path, **more):
     return build(read_yaml(path) | more, source=path.name)
 
 
-def story(path):
-    """The comment that a recipe opens with, without its #."""
+def header(path):
+    """The opening comment of a recipe, without the #."""
     lines = path.read_text().splitlines()
     return "\n".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
 
 
 def expected_accuracy(path):
-    """-> top-1 as it is written, and whose figure it is."""
-    found = re.search(r"^Expected: top-1 ([\d.]+) %(?:, top-5 [\d.]+ %)?; not ours, (.+)$", story(path), re.MULTILINE)
+    """-> top-1 as text, and the source of the figure."""
+    found = re.search(
+        r"^Expected: top-1 ([\d.]+) %(?:, top-5 [\d.]+ %)?; not measured here: (.+)$", header(path), re.MULTILINE
+    )
     return found.groups()
 
 
 @every_recipe
-def test_a_recipe_opens_with_its_command_which_is_valid(path, monkeypatch):
+def test_the_header_of_a_recipe_has_a_valid_command(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    run = re.search(r"^Run: +python -m training\.train (.*)$", story(path), re.MULTILINE)
+    run = re.search(r"^Run: +python -m training\.train (.*)$", header(path), re.MULTILINE)
     config, recipe, _ = parse(shlex.split(run[1]), prog="train", description="")
     assert (ROOT / recipe) == path
     assert path.stem.startswith(config.arch.lower().replace("-", "_") + "_")
 
 
 @every_imagenet_recipe
-def test_a_recipe_for_imagenet_tells_paper_expectation_and_devices(path):
-    assert re.search(r"^Paper: +\w.+arXiv:\d{4}\.\d{5}\.$", story(path), re.MULTILINE)
+def test_a_recipe_for_imagenet_states_paper_expected_accuracy_and_devices(path):
+    assert re.search(r"^Paper: +\w.+arXiv:\d{4}\.\d{5}\.$", header(path), re.MULTILINE)
     assert re.search(
-        rf"^Devices: +{DEVICES}, each with batch_size {config_of(path).batch_size}:", story(path), re.MULTILINE
+        rf"^Devices: +{DEVICES}, each with batch_size {config_of(path).batch_size}:", header(path), re.MULTILINE
     )
     assert 70 < float(expected_accuracy(path)[0]) < 85
 
 
 @every_imagenet_recipe
-def test_the_learning_rate_is_scaled_with_the_images_of_an_update_in_plain_sight(path):
+def test_the_learning_rate_is_written_out_for_the_images_of_an_update(path):
     config = config_of(path)
     total = DEVICES * config.batch_size
     assert config.base_lr == pytest.approx(0.1 * total / 256)
-    assert f"{total} images an update, for which base_lr is 0.1 * {total} / 256 = {config.base_lr}." in story(path)
-    assert f"--accumulate_steps {DEVICES}:" in story(path)
+    assert f"{total} images per update, for which base_lr is 0.1 * {total} / 256 = {config.base_lr}." in header(path)
+    assert f"--accumulate_steps {DEVICES}:" in header(path)
 
 
 def test_every_variant_with_a_published_figure_has_a_recipe():
@@ -73,31 +75,29 @@ def test_every_variant_with_a_published_figure_has_a_recipe():
     assert sorted(config_of(path).arch for path in IMAGENET) == sorted(published | QAREPVGG)
 
 
-def test_the_recipe_of_a0_is_the_seeds_with_its_hidden_scaling_written_out():
+def test_the_recipe_of_a0_is_the_seed_projects_with_its_hidden_scaling_written_out():
     seed, ours = (config_of(path).model_dump() for path in (SEED, ROOT / "training/recipes/repvgg_a0_imagenet.yaml"))
     scaled = {key: pytest.approx(16 * seed[key]) for key in ("base_lr", "warmup_lr", "min_lr")}
     assert ours == seed | scaled
 
 
 @every_imagenet_recipe
-def test_a_recipe_evaluates_as_its_weights_do_that_are_converted(path):
+def test_a_recipe_evaluates_with_the_preprocessing_of_its_published_weights(path):
     config = config_of(path)
     spec = evaluation_spec(config)
-    assert spec == SOURCES["own"].published_preprocess(config.arch)
+    assert spec == SOURCES["own"].preprocess(config.arch)
     if config.arch == "RepVGG-A0":
-        assert spec == SOURCES["modelzoo"].published_preprocess(config.arch)
+        assert spec == SOURCES["modelzoo"].preprocess(config.arch)
         return
     if config.arch == "RepVGG-D2se":
         spec = evaluation_spec(config_of(path, image_size=320, crop_pct=1.0))
-        assert "--image_size 320 --crop_pct 1.0" in story(path)
-    # torchvision rounds the crop's offset, MindData cuts it off: at most a pixel
-    assert spec.model_copy(update={"crop_offset_rounding": "round"}) == SOURCES["pytorch"].published_preprocess(
-        config.arch
-    )
+        assert "--image_size 320 --crop_pct 1.0" in header(path)
+    # torchvision rounds the offset of the crop, MindData truncates it: a difference of at most one pixel
+    assert spec.model_copy(update={"crop_offset_rounding": "round"}) == SOURCES["pytorch"].preprocess(config.arch)
 
 
 def deploy_cost(variant, image_size=224, num_classes=1000):
-    """-> parameters and multiply-adds of the deploy form; biases, ReLU, pooling and sigmoid are no multiply-adds."""
+    """-> parameters and multiply-adds of the deploy form; without multiply-adds in biases, ReLU, pooling, sigmoid."""
     size = image_size
     parameters = multiply_adds = (variant.widths[-1]) * num_classes
     parameters += num_classes
@@ -116,7 +116,7 @@ def deploy_cost(variant, image_size=224, num_classes=1000):
     ("arch", "billions", "digit"),
     [
         ("RepVGG-A0", 2.7229 / 2, 1e-4),  # half of the GFLOP in the README of github.com/jahongir7174/repvgg
-        ("RepVGG-B2", 18.4, 0.1),  # this and the next: the paper's, at paperswithcode.com
+        ("RepVGG-B2", 18.4, 0.1),  # this and the next are the paper's, from paperswithcode.com
         ("RepVGG-B2g4", 11.3, 0.1),
     ],
 )
@@ -125,13 +125,13 @@ def test_the_multiply_adds_are_the_published_ones(arch, billions, digit):
 
 
 def table_row(path):
-    config, (top1, whose) = config_of(path), expected_accuracy(path)
+    config, (top1, source) = config_of(path), expected_accuracy(path)
     parameters, multiply_adds = deploy_cost(VARIANTS[config.arch])
     link = f"[{path.stem}](../training/recipes/{path.name})"
-    cells = (link, config.arch, f"{parameters / 1e6:.2f}", f"{multiply_adds / 1e9:.2f}", config.epochs, top1, whose)
+    cells = (link, config.arch, f"{parameters / 1e6:.2f}", f"{multiply_adds / 1e9:.2f}", config.epochs, top1, source)
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def test_the_table_of_the_documentation_is_that_of_the_recipes():
+def test_the_table_in_the_documentation_matches_the_recipes():
     rows = [line for line in (ROOT / "docs" / "recipes.md").read_text().splitlines() if line.startswith("| [")]
     assert rows == [table_row(path) for path in IMAGENET]

@@ -59,7 +59,7 @@ def finished(data, tmp_path_factory):
     return done, runs / "RepVGG-Smoke"
 
 
-def test_a_run_leaves_its_log_and_checkpoints(finished):
+def test_a_run_writes_its_log_and_checkpoints(finished):
     done, folder = finished
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
@@ -78,23 +78,23 @@ def wait_for(process, path, since):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_run_stopped_and_then_killed_at_any_moment_ends_as_if_it_had_not_been(data, finished, tmp_path):
-    """With a checkpoint after every step, so that nearly all moments lie inside an epoch."""
+def test_a_run_that_is_stopped_and_then_killed_ends_as_if_it_had_not_been_interrupted(data, finished, tmp_path):
+    """With a checkpoint after every step, so that the interruption almost certainly happens within an epoch."""
     last, often = tmp_path / "RepVGG-Smoke" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stderr=subprocess.PIPE) as process:
         wait_for(process, last, 0)
         process.terminate()
         told = process.communicate(timeout=GENEROUS_S)[1].decode()
     assert process.returncode == 128 + signal.SIGTERM
-    assert re.search(r"stopped by SIGTERM .* epoch \d; .*last\.ckpt is saved, run the same command to go on", told)
+    assert re.search(r"stopped by SIGTERM .* epoch \d; .*last\.ckpt is saved, run the same command to resume", told)
     since = last.stat().st_mtime_ns
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stdout=subprocess.PIPE) as process:
         wait_for(process, last, since)
         process.kill()
-        assert b"going on from" in process.stdout.read()
+        assert b"resuming from" in process.stdout.read()
     resumed = run("train", data, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from" in resumed.stdout
+    assert "resuming from" in resumed.stdout
     whole, again = weights_of(finished[1] / "last.ckpt"), weights_of(last)
     assert set(whole) == set(again)
     for name, array in whole.items():
@@ -160,7 +160,7 @@ def test_export_writes_a_bundle_whose_artifacts_give_the_logits_of_the_train_for
         ("export", ("--pretrained", "gone.ckpt", "--bundle", "b/x/1"), 66, "gone.ckpt does not exist"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(data, tmp_path, verb, more, code, words):
+def test_a_user_error_is_one_line_and_an_exit_code(data, tmp_path, verb, more, code, words):
     done = run(verb, data, tmp_path, *more)
     assert done.returncode == code, done.stderr
     assert words in done.stderr

@@ -1,4 +1,4 @@
-"""The shell scripts: each from its arguments to its last line, on CPU; ranks on Ascend as the commands they are."""
+"""The shell scripts, run completely on CPU; for ranks on Ascend only the commands are checked."""
 
 import json
 import os
@@ -117,26 +117,26 @@ def test_without_a_recipe_the_preprocessing_is_that_of_imagenet(exported, tmp_pa
     arguments = (exported / "RepVGG-Smoke.onnx", exported / "data", "CPU", 0, "--num_classes", 2)
     done = run(tmp_path, "run_infer_onnx", *arguments)
     assert done.returncode == 66
-    assert "has 224 x 224 pixels, the model takes 32 x 32" in done.stderr
+    assert "has 224 x 224 pixels, but the model takes 32 x 32" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        ("run_standalone_train_ascend", ["0"], "2 arguments are needed, not 1"),
+        ("run_standalone_train_ascend", ["0"], "expected at least 2 arguments, got 1"),
         ("run_standalone_train_ascend", ["one", "file"], "DEVICE_ID one is not a number"),
         ("run_standalone_train_ascend", ["0", "gone.yaml"], "CONFIG_PATH gone.yaml is not a file"),
-        ("run_distribute_train_ascend", [], "2 arguments are needed, not 0"),
+        ("run_distribute_train_ascend", [], "expected at least 2 arguments, got 0"),
         ("run_distribute_train_ascend", ["gone.json", "file"], "RANK_TABLE_FILE gone.json is not a file"),
         ("run_distribute_train_ascend", ["file", "file"], "RANK_TABLE_FILE file must list the devices of one server"),
-        ("run_eval_ascend", ["0", "file"], "3 arguments are needed, not 2"),
+        ("run_eval_ascend", ["0", "file"], "expected at least 3 arguments, got 2"),
         ("run_eval_ascend", ["0", "file", "gone.ckpt"], "CHECKPOINT_PATH gone.ckpt is not a file"),
-        ("run_infer_310", ["file", "CIFAR10"], "at least 3 arguments are needed, not 2"),
+        ("run_infer_310", ["file", "CIFAR10"], "expected at least 3 arguments, got 2"),
         ("run_infer_310", ["gone.mindir", "CIFAR10", "."], "MINDIR_PATH gone.mindir is not a file"),
         ("run_infer_310", ["file", "CIFAR10", "gone"], "DATASET_PATH gone is not a folder"),
         ("run_infer_310", ["file", "CIFAR10", ".", "--batch_size", "1"], "DEVICE_ID --batch_size is not a number"),
-        ("run_infer_onnx", ["file"], "at least 2 arguments are needed, not 1"),
-        ("run_infer_onnx", ["file", ".", "TPU"], "DEVICE_TARGET TPU is none of Ascend, GPU and CPU"),
+        ("run_infer_onnx", ["file"], "expected at least 2 arguments, got 1"),
+        ("run_infer_onnx", ["file", ".", "TPU"], "DEVICE_TARGET TPU must be Ascend, GPU or CPU"),
     ],
 )
 def test_wrong_arguments_are_named_with_the_usage(tmp_path, script, arguments, words):
@@ -148,15 +148,15 @@ def test_wrong_arguments_are_named_with_the_usage(tmp_path, script, arguments, w
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_interpreter_that_is_not_there_is_named(tmp_path):
+def test_a_missing_interpreter_is_named(tmp_path):
     done = run(tmp_path, "run_eval_ascend", 0, "file", "file", PYTHON="python9")
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "error: there is no python9: set PYTHON to an interpreter",
+        "error: there is no command python9: set PYTHON to a Python interpreter",
     )
 
 
-# Stands in for the interpreter: notes what it was started for. TASK: what a rank does then.
+# Replaces the interpreter: records how it was started, and then runs TASK.
 RANK = """#!/usr/bin/env bash
 [[ $1 != -c ]] || exec {python} "$@"
 printf '%s\\n' "$$" "$RANK_ID $DEVICE_ID $RANK_SIZE $RANK_TABLE_FILE" "$*" > note.$RANK_ID
@@ -171,7 +171,7 @@ FAIL_ONCE_ALL_RUN = (
 
 @pytest.fixture
 def ranks(tmp_path):
-    """A folder with a recipe, a table of three devices, and the interpreter above."""
+    """A folder with a recipe, a rank table of three devices, and the fake interpreter above."""
     rows = [{"device_id": device, "rank_id": rank} for device, rank in (("6", "2"), ("4", "0"), ("5", "1"))]
     (tmp_path / "table.json").write_text(json.dumps({"server_list": [{"device": rows}]}))
     (tmp_path / "recipe.yaml").touch()
@@ -204,7 +204,7 @@ def test_each_device_of_the_table_gets_its_rank(ranks):
 def test_a_rank_that_fails_ends_the_others(ranks):
     done = distribute(ranks, task=FAIL_ONCE_ALL_RUN)
     assert done.returncode == 7
-    assert "a process ended with status 7" in done.stderr
+    assert "a process exited with status 7" in done.stderr
     assert "rank 1 speaks" in done.stderr
     assert not any(map(is_running, ranks.glob("rank.*")))
 
@@ -237,7 +237,7 @@ def test_without_ascend_the_ranks_get_a_cluster_of_mindspore(ranks):
         assert arguments == f"-m training.train --config recipe.yaml --device_target CPU --device_id {device}"
 
 
-def test_a_table_of_two_servers_is_refused(ranks):
+def test_a_rank_table_of_two_servers_is_rejected(ranks):
     (ranks / "table.json").write_text(json.dumps({"server_list": [{"device": []}, {"device": []}]}))
     done = distribute(ranks)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Recipe and command line -> the configuration of a run. Everything in training but `errors` may enter."""
+"""Recipe and command line -> the configuration of a run. All rooms above `network` may import it."""
 
 from training.config.command_line import TrainConfig, build, effective, parse
 

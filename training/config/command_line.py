@@ -1,9 +1,9 @@
 """Command line and recipe -> the configuration of a run.
 
-1. an unknown key is an error that names the nearest known one, and so is an unknown value of a choice;
-2. types mean what people mean: `1e-4` is a number and `None` is nothing, although YAML reads both as text;
-3. a flag wins over the recipe, the recipe over the default;
-4. `--print-config` shows every value with its source, as a recipe that gives the same configuration.
+1. an unknown key, or an unknown value of a choice, is an error that suggests the nearest known one;
+2. `1e-4` is a number and `None` is no value, although YAML reads both as text;
+3. a flag overrides the recipe, and the recipe overrides the default;
+4. `--print-config` shows every value with its source; its output is a recipe with the same configuration.
 """
 
 from __future__ import annotations
@@ -25,24 +25,17 @@ __all__ = ["TrainConfig", "build", "effective", "parse", "read_yaml"]
 def parse(
     argv: Sequence[str] | None, *, prog: str, description: str, **extra: Any
 ) -> tuple[TrainConfig, Path | None, argparse.Namespace]:
-    """Command line -> configuration, path of its recipe, and the flags of the verb itself.
+    """Command line -> configuration, path of the recipe, and the flags of the verb itself.
 
-    `extra` maps the verb's own flags to the keywords of `add_argument`. Raises ConfigError; leaves with status 0
-    after `--print-config`.
+    `extra` maps the verb's own flags to the keyword arguments of `add_argument`. Raises ConfigError; exits with status
+    0 after `--print-config` and with 2 for an unknown flag.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="recipe; every key of it is a flag too")
-    parser.add_argument("--print-config", action="store_true", help="show every value with its source, and leave")
-    for name, keywords in extra.items():
-        parser.add_argument(f"--{name}", **keywords)
-    keys = parser.add_argument_group("keys of the recipe")
-    for name in TrainConfig.model_fields:
-        keys.add_argument(f"--{name}", default=None, metavar="VALUE", help=_help(name))
+    parser = _parser(prog, description, extra)
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
         flag = unknown[0].partition("=")[0]
-        likely = nearest(flag.lstrip("-"), ["config", "print-config", *extra, *TrainConfig.model_fields])
-        parser.exit(2, f"error: there is no {flag}; did you mean --{likely}? --help lists what there is\n")
+        suggestion = nearest(flag.lstrip("-"), ["config", "print-config", *extra, *TrainConfig.model_fields])
+        parser.exit(2, f"error: unknown flag {flag}; did you mean --{suggestion}? See --help for all flags\n")
     recipe = read_yaml(flags.config) if flags.config else {}
     given = {name: getattr(flags, name) for name in TrainConfig.model_fields if getattr(flags, name) is not None}
     config = build(recipe | given, source=str(flags.config or "the command line"))
@@ -50,16 +43,29 @@ def parse(
         print(effective(config, recipe=recipe, flags=given), end="")
         parser.exit()
     if (alias := (recipe | given).get("arch")) in ARCH_ALIASES:
-        print(f"arch {alias} is another name of {config.arch}")
+        print(f"arch {alias} is another name for {config.arch}")
     return config, flags.config, flags
 
 
+def _parser(prog: str, description: str, extra: Mapping[str, Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="recipe; each of its keys is also a flag")
+    parser.add_argument("--print-config", action="store_true", help="show every value with its source, and exit")
+    for name, keywords in extra.items():
+        parser.add_argument(f"--{name}", **keywords)
+    keys = parser.add_argument_group("keys of the recipe")
+    for name in TrainConfig.model_fields:
+        keys.add_argument(f"--{name}", default=None, metavar="VALUE", help=_help(name))
+    return parser
+
+
 def effective(config: TrainConfig, *, recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
-    """Every key as a line of YAML, with where its value is from: flag, recipe or default."""
+    """Every key as a line of YAML, with the source of its value: flag, recipe or default."""
     lines = []
     for key, value in config.model_dump(mode="json").items():
-        in_one_line = None if isinstance(value, list) else False
-        line = yaml.safe_dump({key: value}, default_flow_style=in_one_line, width=1000).strip()
+        flow_style = None if isinstance(value, list) else False  # a list on one line
+        line = yaml.safe_dump({key: value}, default_flow_style=flow_style, width=1000).strip()
         source = "flag" if key in flags else "recipe" if key in recipe else "default"
         lines.append(f"{line:<60} # {source}\n")
     return "".join(lines)
@@ -74,12 +80,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines")
+        raise ConfigError(f"{path} must consist of `key: value` lines")
     return values
 
 
 def build(values: Mapping[str, Any], *, source: str) -> TrainConfig:
-    """Values -> configuration; raises ConfigError that names the key, the value and what is allowed."""
+    """Values -> configuration. Raises ConfigError that names the key, the value and the allowed values."""
     known = list(TrainConfig.model_fields)
     for key in values:
         if key not in known:
@@ -91,7 +97,7 @@ def build(values: Mapping[str, Any], *, source: str) -> TrainConfig:
 
 
 def _problem(item: Any) -> str:
-    """One of pydantic's findings in our words."""
+    """One of pydantic's validation errors as a message of ours."""
     if not item["loc"]:
         return str(item["msg"])
     place, found = ".".join(map(str, item["loc"])), item["input"]
@@ -101,7 +107,7 @@ def _problem(item: Any) -> str:
 
 
 def _choices(key: str) -> list[str]:
-    """The values of a choice key; none for another key."""
+    """The allowed values of a key that is a choice; empty for any other key."""
     annotation = TrainConfig.model_fields[key].annotation
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 

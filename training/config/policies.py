@@ -1,12 +1,12 @@
-"""AutoAugment, RandAugment and AugMix policies, as timm writes them -> operations with their magnitudes.
+"""AutoAugment, RandAugment and AugMix policies in timm's notation -> operations with their magnitudes.
 
-1. a string that is not understood is an error that names what is;
-2. a magnitude of 0 changes nothing where `inc1` is written, and a greater one changes more;
-3. the same generator draws the same operations; they are data, which training.data.augment carries out.
+1. an invalid policy string is an error that shows the valid forms;
+2. with `inc1`, a magnitude of 0 changes nothing and a greater one changes more;
+3. the same random generator draws the same operations; they are data, which training.data.augment applies.
 
 AutoAugment: Cubuk et al., CVPR 2019, arXiv:1805.09501 (ranges of table 6, ImageNet policy of table 9). RandAugment:
-Cubuk et al., 2020, arXiv:1909.13719. AugMix: Hendrycks et al., ICLR 2020, arXiv:1912.02781. The meaning of the
-strings and of a level for each operation is timm's; its SolarizeAdd, which no paper has, is left out.
+Cubuk et al., 2020, arXiv:1909.13719. AugMix: Hendrycks et al., ICLR 2020, arXiv:1912.02781. The strings, and what a
+level means for each operation, follow timm; its SolarizeAdd, which is in none of the papers, is left out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 MAX_LEVEL = 10.0
-UNIFORM = 100.0  # a deviation from here on means: uniform in 0..m
-UNDERSTOOD = (
+UNIFORM = 100.0  # a deviation of this or more means: uniform in 0..m
+VALID_FORMS = (
     "rand-m<0..10>[-n<layers>][-p<probability>][-mstd<deviation>][-inc<0|1>], original, originalr, "
     "augmix-m<0..10>[-w<chains>][-d<depth>][-a<alpha>][-mstd<deviation>]; e.g. rand-m9-mstd0.5-inc1, augmix-m5-w4-d2"
 )
@@ -28,8 +28,11 @@ UNDERSTOOD = (
 
 @dataclass(frozen=True)
 class Operation:
-    """`value` is the rotation in degrees, the shear as a slope, the shift as a share of the side, the factor of an
-    enhancement (1 keeps the image), the bits kept, the least value to invert (256: none); 0 where there is no choice.
+    """What `value` means depends on the kind of operation.
+
+    It is a rotation in degrees, a shear as a slope, a shift as a fraction of the side, the factor of an enhancement (1
+    leaves the image unchanged), the number of bits kept, or the lowest pixel value to invert (256: none). It is 0 for
+    an operation without a parameter.
     """
 
     kind: str
@@ -37,13 +40,13 @@ class Operation:
 
 
 class Policy(Protocol):
-    """With `width` > 0, so many chains start from the image, and AugMix mixes them with it."""
+    """With `width` > 0, AugMix applies that many chains of operations to the image and mixes the results with it."""
 
     @property
     def width(self) -> int: ...
 
     def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
-        """What is done to one image (to one chain of it), one after the other; may be nothing."""
+        """The operations for one image, or for one chain, in order; may be empty."""
 
 
 _Scale = tuple[str, Callable[[float, int], float]]  # kind, and (level 0..10, sign) -> value
@@ -86,7 +89,7 @@ RAND = (*_PLAIN, "Invert", *_MOVING, *_GRADED)
 RAND_INCREASING = (*_PLAIN, "Invert", *_MOVING, *(f"{name}Increasing" for name in _GRADED))
 AUGMIX = (*_PLAIN, *_MOVING, *(f"{name}Increasing" for name in _GRADED))
 
-# Table 9 of the AutoAugment paper: operation, probability, level; twice a line.
+# Table 9 of the AutoAugment paper: operation, probability, level; two operations per line.
 _IMAGENET = """
 Posterize    .4 8  Rotate       .6 9
 Solarize     .6 5  AutoContrast .6 5
@@ -118,7 +121,7 @@ Equalize     .8 8  Equalize     .6 3
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`layers` operations, each done with `probability`; level from N(level, deviation), cut to 0..10."""
+    """`layers` operations, each applied with `probability`; level from N(level, deviation), clipped to 0..10."""
 
     names: tuple[str, ...]
     level: float
@@ -129,12 +132,12 @@ class RandAugment:
 
     def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
         names = [str(name) for name in rng.choice(self.names, self.layers) if rng.random() < self.probability]
-        return tuple(_drawn(name, self.level, self.deviation, rng) for name in names)
+        return tuple(_draw_operation(name, self.level, self.deviation, rng) for name in names)
 
 
 @dataclass(frozen=True)
 class AugMix:
-    """`width` chains of `depth` operations (0: one, two or three at random) and weights from Dirichlet(alpha)."""
+    """`width` chains of `depth` operations (0: one to three, at random), with weights from Dirichlet(alpha)."""
 
     level: float
     deviation: float = UNIFORM
@@ -144,12 +147,12 @@ class AugMix:
 
     def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
         names = rng.choice(AUGMIX, self.depth or int(rng.integers(1, 4)))
-        return tuple(_drawn(str(name), self.level, self.deviation, rng) for name in names)
+        return tuple(_draw_operation(str(name), self.level, self.deviation, rng) for name in names)
 
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of the paper's 25 sub-policies for ImageNet; `posterize` says what a level of Posterize means."""
+    """One of the paper's 25 sub-policies for ImageNet; `posterize` names the scale of Posterize."""
 
     posterize: str
     width: ClassVar[int] = 0
@@ -160,11 +163,13 @@ class AutoAugment:
         operations = []
         for name, probability, level in (fields[:3], fields[3:]):
             if rng.random() < float(probability):
-                operations.append(_drawn(self.posterize if name == "Posterize" else name, float(level), 0.0, rng))
+                operations.append(
+                    _draw_operation(self.posterize if name == "Posterize" else name, float(level), 0.0, rng)
+                )
         return tuple(operations)
 
 
-def _drawn(name: str, level: float, deviation: float, rng: np.random.Generator) -> Operation:
+def _draw_operation(name: str, level: float, deviation: float, rng: np.random.Generator) -> Operation:
     if deviation >= UNIFORM:
         level = rng.uniform(0.0, level)
     elif deviation:
@@ -173,23 +178,23 @@ def _drawn(name: str, level: float, deviation: float, rng: np.random.Generator) 
 
 
 def operation(name: str, level: float, sign: int = 1) -> Operation:
-    """`level` in 0..10; `sign` is +1 or -1, and counts for operations that go both ways."""
+    """`level` in 0..10; `sign` is +1 or -1, and only affects operations that have a direction."""
     kind, value = _SCALES[name]
     return Operation(kind, value(level, sign))
 
 
 def parse(text: str) -> Policy:
-    """A policy string -> Policy. Raises ValueError that names what is understood."""
+    """A policy string -> Policy. Raises ValueError that shows the valid forms."""
     name, *parts = text.split("-")
     if name in ("original", "originalr") and not parts:
         return AutoAugment("PosterizeOriginal" if name == "original" else "PosterizeIncreasing")
     if name == "rand":
         options = _options(text, parts, whole=("m", "n", "inc"), fractions=("p", "mstd"))
         names = RAND_INCREASING if options.pop("inc", 0) else RAND
-        return RandAugment(names, **_renamed(options))
+        return RandAugment(names, **_as_fields(options))
     if name == "augmix":
-        return AugMix(**_renamed(_options(text, parts, whole=("m", "w", "d"), fractions=("a", "mstd"))))
-    raise ValueError(f"unknown policy {text!r}; understood: {UNDERSTOOD}")
+        return AugMix(**_as_fields(_options(text, parts, whole=("m", "w", "d"), fractions=("a", "mstd"))))
+    raise ValueError(f"unknown policy {text!r}; valid: {VALID_FORMS}")
 
 
 _FIELDS = {
@@ -204,7 +209,7 @@ _FIELDS = {
 _LIMITS = {"m": (0, MAX_LEVEL), "n": (1, 10), "p": (0, 1), "inc": (0, 1), "w": (1, 10), "d": (1, 10), "a": (0.01, 100)}
 
 
-def _renamed(options: Mapping[str, float]) -> dict[str, Any]:
+def _as_fields(options: Mapping[str, float]) -> dict[str, Any]:
     return {_FIELDS[key]: value for key, value in options.items()}
 
 
@@ -215,11 +220,11 @@ def _options(text: str, parts: list[str], *, whole: tuple[str, ...], fractions: 
         match = re.fullmatch(r"([a-z]+)(\d+|\d*\.\d+)", part)
         key, number = (match[1], match[2]) if match else ("", "")
         if key in options or key not in whole + fractions or (key in whole and "." in number):
-            raise ValueError(f"policy {text!r}: {part!r} is not understood; understood: {UNDERSTOOD}")
+            raise ValueError(f"policy {text!r}: {part!r} is not understood; valid: {VALID_FORMS}")
         options[key] = int(number) if key in whole else float(number)
         least, most = _LIMITS.get(key, (0, float("inf")))
         if not least <= options[key] <= most:
-            raise ValueError(f"policy {text!r}: {key} must be within {least:g}..{most:g}; understood: {UNDERSTOOD}")
+            raise ValueError(f"policy {text!r}: {key} must be in {least:g}..{most:g}; valid: {VALID_FORMS}")
     if "m" not in options:
-        raise ValueError(f"policy {text!r}: the magnitude m is missing; understood: {UNDERSTOOD}")
+        raise ValueError(f"policy {text!r}: the magnitude m is missing; valid: {VALID_FORMS}")
     return options

@@ -1,1 +1,1 @@
-"""From a checkpoint to a served bundle and to offline inference. Only the verbs may enter."""
+"""From a checkpoint to a served bundle and to offline inference. Only the verbs may import it."""

@@ -1,11 +1,9 @@
-"""Checkpoint -> model bundle: fused, exported to every format, with labels and golden logits of this framework.
+"""Checkpoint -> model bundle or single model files: the fused network, with labels and golden logits.
 
-`write_files` is the export alone.
-
-1. what is exported is always the fused network;
-2. an artifact that does not give the framework's logits is not written;
-3. top-1 and top-5 in the manifest are those of the fused network on every image of the val split;
-4. a file that existed before is replaced as a whole or not at all.
+1. only the fused network is exported;
+2. an artifact whose logits differ from MindSpore's is not written;
+3. top-1 and top-5 in the manifest were measured with the fused network on all images of the val split;
+4. an existing file is replaced completely or not at all.
 """
 
 from __future__ import annotations
@@ -13,18 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import mindspore as ms
 import numpy as np
-import onnx
 from mindspore import nn
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from models.errors import BundleError, ImageError
 from models.golden import FILE as GOLDEN_FILE
@@ -34,23 +29,32 @@ from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
 from training.config import TrainConfig
 from training.data.pipeline import evaluation_spec, open_split
+from training.deploy.exporters import (
+    EXPORTERS,
+    FP32_TOLERANCE,
+    INPUT,
+    OUTPUT,
+    compute_logits,
+    export_mindir,
+    export_onnx,
+)
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.run.checkpoint import load_network
-from training.run.loop import evaluate_on
+from training.run.evaluation import evaluate_images
 
-INPUT, OUTPUT = "image", "logits"
-FP32_TOLERANCE = 1e-3
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 
 
-def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path | None, recipe: Path | None) -> Bundle:
-    """Export `pretrained` into the new bundle `folder`. Raises TrainingError."""
-    check_new(folder)  # before an evaluation that may take long
+def export_bundle(
+    config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path | None, recipe: Path | None
+) -> Bundle:
+    """Evaluate the checkpoint `pretrained` and export it as the new bundle `folder`. Raises TrainingError."""
+    check_new(folder)  # before the evaluation, which may take long
     validation = open_split(config, "val")
     network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
-    _, top1, top5 = evaluate_on(network, validation, config)
+    _, top1, top5 = evaluate_images(network, validation, config)
     training = Training(
         dataset=config.dataset_title,
         evaluated_on=f"{config.dataset_title}, val split, {len(validation)} images",
@@ -63,6 +67,23 @@ def write(config: TrainConfig, pretrained: Path, folder: Path, *, golden: Path |
     )
     spec = evaluation_spec(config)
     return publish(network, config.arch, folder, spec, validation.classes, training, golden=golden)
+
+
+def export_files(
+    config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, *, golden: Path | None
+) -> list[Path]:
+    """Export the checkpoint `pretrained` as <arch>.<format> in `folder` for each of `formats`, keys of EXPORTERS.
+
+    This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
+    Raises TrainingError.
+    """
+    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    tensors = preprocess_images(read_images(golden or SAMPLES), evaluation_spec(config))
+    logits = compute_logits(network, tensors)
+    contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
+    for path, content in contents.items():
+        write_whole(path, content)
+    return list(contents)
 
 
 def publish(
@@ -80,24 +101,12 @@ def publish(
     Raises TrainingError.
     """
     name, version = check_new(folder)
-    images = read_images(golden or SAMPLES)
-    tensors = tensors_of(images, spec)
-    logits = logits_of(network, tensors)
-    files: dict[str, bytes] = {
-        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
-        "model.onnx": export_onnx(network, tensors, logits),
-        "model.mindir": export_mindir(network, tensors, logits),
-    }
-    files |= pack(images, logits.tolist())
+    files = _files(network, spec, labels, read_images(golden or SAMPLES))
     manifest = Manifest(
         name=name,
         version=version,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        network=Network(
-            variant=arch,
-            num_classes=len(labels),
-            parameters=sum(parameter.size for parameter in network.trainable_params()),
-        ),
+        network=_network(network, arch, len(labels)),
         preprocess=spec,
         labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
         artifacts=[_artifact("onnx", files), _artifact("mindir", files)],
@@ -110,97 +119,24 @@ def publish(
         raise TrainingError(str(error)) from error
 
 
-def write_files(
-    config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, *, golden: Path | None
-) -> list[Path]:
-    """Export `pretrained` into `folder`, as a file <arch>.<format> for each of EXPORTERS' names in `formats`.
-
-    Needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
-    Raises TrainingError.
-    """
-    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
-    tensors = tensors_of(read_images(golden or SAMPLES), evaluation_spec(config))
-    logits = logits_of(network, tensors)
-    contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
-    for path, content in contents.items():
-        write_whole(path, content)
-    return list(contents)
+def _files(network: nn.Cell, spec: Preprocess, labels: Sequence[str], images: Mapping[str, bytes]) -> dict[str, bytes]:
+    """File name -> content of everything in the bundle except its manifest."""
+    tensors = preprocess_images(images, spec)
+    logits = compute_logits(network, tensors)
+    return {
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
+        "model.onnx": export_onnx(network, tensors, logits),
+        "model.mindir": export_mindir(network, tensors, logits),
+        **pack(images, logits.tolist()),
+    }
 
 
-def logits_of(network: nn.Cell, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 3, S, S) -> (N, K), one image at a time, as a golden check asks for them."""
-    return np.concatenate([network(ms.Tensor(tensor[None])).asnumpy() for tensor in tensors])
+def _network(network: nn.Cell, arch: str, num_classes: int) -> Network:
+    parameters = sum(parameter.size for parameter in network.trainable_params())
+    return Network(variant=arch, num_classes=num_classes, parameters=parameters)
 
 
-def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
-    """The network as ONNX with a symbolic batch; `tensors` (N, 3, S, S) must give `logits` (N, K).
-
-    Raises TrainingError if they do not, by ONNX's own reference evaluator.
-    """
-    axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}}
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/model.onnx"
-        example, names = ms.Tensor(tensors[:1]), {"input_names": [INPUT], "output_names": [OUTPUT]}
-        ms.onnx.export(network, example, file_name=file, dynamic_axes=axes, **names)
-        model = onnx.load_model(file)
-    # MindSpore 2.10 frees the batch of the input only; the output keeps the example's 1.
-    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    onnx.checker.check_model(model, full_check=True)
-    found: Any = ReferenceEvaluator(model).run(None, {INPUT: tensors})
-    _same_logits("ONNX", found[0], logits)
-    return model.SerializeToString()  # type: ignore[no-any-return]
-
-
-def export_mindir(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
-    """The network as MINDIR with a dynamic batch; as `export_onnx`, by MindSpore's own runtime."""
-    example = ms.Tensor(shape=[None, *tensors.shape[1:]], dtype=ms.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/model.mindir"
-        ms.export(network, example, file_name=file, file_format="MINDIR")
-        found = nn.GraphCell(ms.load(file))(ms.Tensor(tensors)).asnumpy()
-        content = Path(file).read_bytes()
-    _same_logits("MINDIR", found, logits)
-    return content
-
-
-def export_air(network: nn.Cell, tensors: NDArray[np.float32], _: NDArray[np.float32]) -> bytes:
-    """The network as AIR for one image; Ascend only. Not compared: MindSpore writes AIR but cannot run it."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/model.air"
-        ms.export(network, ms.Tensor(tensors[:1]), file_name=file, file_format="AIR")
-        return Path(file).read_bytes()
-
-
-Exporter = Callable[[nn.Cell, NDArray[np.float32], NDArray[np.float32]], bytes]
-EXPORTERS: dict[str, Exporter] = {"MINDIR": export_mindir, "ONNX": export_onnx, "AIR": export_air}
-
-
-def _same_logits(name: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    delta = float(np.max(np.abs(found - expected)))
-    if not delta <= FP32_TOLERANCE:  # written so that NaN is caught too
-        raise TrainingError(f"the exported {name} differs from the network: greatest logit difference {delta:.3g}")
-
-
-def read_images(folder: Path) -> dict[str, bytes]:
-    """File name -> content, in the order of names. Raises DataError."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder} holds no image for the golden check")
-    return {path.name: path.read_bytes() for path in paths}
-
-
-def tensors_of(images: dict[str, bytes], spec: Preprocess) -> NDArray[np.float32]:
-    """-> float32 (N, 3, S, S). Raises DataError that names the image."""
-    tensors = []
-    for name, encoded in images.items():
-        try:
-            tensors.append(preprocess(encoded, spec))
-        except ImageError as error:
-            raise DataError(f"golden image {name}: {error.detail}") from error
-    return np.stack(tensors)
-
-
-def _artifact(file_format: Any, files: dict[str, bytes]) -> Artifact:
+def _artifact(file_format: Literal["onnx", "mindir"], files: Mapping[str, bytes]) -> Artifact:
     file = f"model.{file_format}"
     return Artifact(
         format=file_format,
@@ -213,6 +149,25 @@ def _artifact(file_format: Any, files: dict[str, bytes]) -> Artifact:
     )
 
 
+def read_images(folder: Path) -> dict[str, bytes]:
+    """File name -> content, in order of names. Raises DataError if there are no images."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no images for the golden check")
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def preprocess_images(images: Mapping[str, bytes], spec: Preprocess) -> NDArray[np.float32]:
+    """-> float32 (N, 3, S, S). Raises DataError that names the image."""
+    tensors = []
+    for name, encoded in images.items():
+        try:
+            tensors.append(preprocess(encoded, spec))
+        except ImageError as error:
+            raise DataError(f"golden image {name}: {error.detail}") from error
+    return np.stack(tensors)
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -222,12 +177,12 @@ def framework() -> str:
 
 
 def git_commit() -> str:
-    """The commit of this code, or `unknown` where it is no git checkout; an image tells it by SOURCE_COMMIT."""
+    """The commit of this code: SOURCE_COMMIT, which a container image sets, else git's, else `unknown`."""
     if commit := os.environ.get("SOURCE_COMMIT"):
         return commit
     command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # no git
+    except FileNotFoundError:  # git is not installed
         return "unknown"
     return done.stdout.strip() or "unknown"

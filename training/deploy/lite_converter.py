@@ -1,8 +1,9 @@
-"""What `training.lite` runs in the interpreter that has MindSpore Lite, from Python 3.7 on: one conversion.
+"""One conversion by MindSpore Lite: a program that `training.lite` runs in an interpreter that has Lite.
 
-Its only argument is a JSON object: `onnx` and `mindir`, the paths (the latter without its suffix); `optimize`,
-`input_shape` and `config`, as Lite's Converter has them; and, for a model that the CPU can run, `tensors` and `logits`,
-the path of an array float32 (N, 3, S, S) and where to save its logits. It prints the version of Lite last.
+It works with Python 3.7 and later. Its only argument is a JSON object: `onnx` and `mindir` are paths, the latter
+without its suffix; `optimize`, `input_shape` and `config` are options of Lite's Converter. For a model that the CPU can
+run, `tensors` is the path of a float32 array (N, 3, S, S) and `logits` the path to save its logits to. The last line
+that it prints is the version of Lite.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import mindspore_lite as lite
 import numpy as np
 
 
-def convert(order: dict[str, Any]) -> None:
+def convert(request: dict[str, Any]) -> None:
     converter = lite.Converter()
     converter.save_type = lite.ModelType.MINDIR
-    converter.optimize = order["optimize"]
-    if order["input_shape"]:
-        converter.input_shape = order["input_shape"]
-    for section, keys in order["config"].items():
+    converter.optimize = request["optimize"]
+    if request["input_shape"]:
+        converter.input_shape = request["input_shape"]
+    for section, keys in request["config"].items():
         converter.set_config_info(section, keys)
-    converter.convert(lite.FmkType.ONNX, order["onnx"], order["mindir"])
+    converter.convert(lite.FmkType.ONNX, request["onnx"], request["mindir"])
 
 
-def logits_of(model_path: str, tensors: np.ndarray) -> np.ndarray:
+def compute_logits(model_path: str, tensors: np.ndarray) -> np.ndarray:
     """float32 (N, 3, S, S) -> float32 (N, K), on the CPU."""
     model = lite.Model()
     model.build_from_file(model_path, lite.ModelType.MINDIR)
@@ -37,10 +38,10 @@ def logits_of(model_path: str, tensors: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
-    convert(order)
-    if "tensors" in order:
-        np.save(order["logits"], logits_of(order["mindir"] + ".mindir", np.load(order["tensors"])))
+    request = json.loads(sys.argv[1])
+    convert(request)
+    if "tensors" in request:
+        np.save(request["logits"], compute_logits(request["mindir"] + ".mindir", np.load(request["tensors"])))
     print(lite.__version__)
 
 

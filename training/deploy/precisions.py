@@ -1,8 +1,8 @@
 """A float32 ONNX network -> the same network in another precision.
 
-1. inputs and outputs stay float32, with their names and any batch size;
-2. each weight has a scale of its own for each output channel in int8, and zero stays exactly zero;
-3. what an engine would round is rounded, and nothing else.
+1. inputs and outputs stay float32, keep their names and accept any batch size;
+2. in int8, weights have one scale per output channel, and zero stays exactly zero;
+3. exactly those values are rounded that an engine would round.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-# As in training.deploy.onnx_engine.
+# As in training.deploy.offline.onnx_engine.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from onnxruntime import quantization
 
-OPSET = 17  # MindSpore 2.10 writes 11, and a scale a channel is known from 13 on
-PRODUCTS = ("Conv", "Gemm")  # what multiplies weights
+OPSET = 17  # MindSpore 2.10 writes 11, but one scale per channel needs 13
+PRODUCTS = ("Conv", "Gemm")  # the operators that multiply by weights
 
-# The name of a way to choose the ranges of activations, and ONNX Runtime's for it.
+# Methods to choose the ranges of activations, by our name.
 CALIBRATIONS = {
     "minmax": quantization.CalibrationMethod.MinMax,
     "percentile": quantization.CalibrationMethod.Percentile,
@@ -38,7 +38,7 @@ CALIBRATIONS = {
 
 
 def upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network in OPSET, if it is older."""
+    """The same network in OPSET or a later opset."""
     if model.opset_import[0].version >= OPSET:
         return model
     return onnx.version_converter.convert_version(model, OPSET)
@@ -53,11 +53,11 @@ class _Batches(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def int8(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], calibration: str) -> onnx.ModelProto:
-    """QDQ form: activations uint8, in ranges learnt from float32 (N, 3, S, S) batches, and weights int8.
+    """QDQ form: uint8 activations, with ranges calibrated on float32 (N, 3, S, S) batches, and int8 weights.
 
-    Unsigned activations and signed weights are what the CPUs' int8 instructions multiply (x86 VNNI).
+    The int8 instructions of CPUs (x86 VNNI) multiply unsigned by signed numbers.
     """
-    with tempfile.TemporaryDirectory() as folder, _silence():
+    with tempfile.TemporaryDirectory() as folder, _silenced():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(upgraded(model), source)
         quantization.quantize_static(
@@ -74,8 +74,8 @@ def int8(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], calibra
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """ONNX Runtime prints its progress, and recommends a tool of its own that finds nothing to do in our graphs."""
+def _silenced() -> Iterator[None]:
+    """Hides ONNX Runtime's progress, and its advice to run a preprocessing tool that changes nothing in our graphs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -86,7 +86,7 @@ def _silence() -> Iterator[None]:
 
 
 def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and all arithmetic in float16, between casts of the input and of the output."""
+    """float16 weights and arithmetic, between casts of the input and the output."""
     model = upgraded(_copy(model))
     graph = model.graph
     source, target = graph.input[0].name, graph.output[0].name
@@ -97,13 +97,15 @@ def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         node.output[:] = [renamed.get(name, name) for name in node.output]
     graph.node.insert(0, helper.make_node("Cast", [source], [renamed[source]], to=TensorProto.FLOAT16))
     graph.node.append(helper.make_node("Cast", [renamed[target]], [target], to=TensorProto.FLOAT))
-    del graph.value_info[:]  # types of before
+    del graph.value_info[:]  # the old types
     return model
 
 
 def bf16_emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """float32 that rounds both factors of every product to bfloat16 and adds up in float32, as the instructions do
-    (Intel, "BFLOAT16 - Hardware Numerics Definition", 2018): to measure what bf16 costs where no CPU has it.
+    """A float32 network that computes as in bfloat16, to measure the accuracy of bf16 on a CPU that lacks it.
+
+    Both factors of every product are rounded to bfloat16, and sums are in float32, as the instructions do it (Intel,
+    "BFLOAT16 - Hardware Numerics Definition", 2018).
     """
     model = _copy(model)
     graph, nodes = model.graph, []
@@ -121,7 +123,7 @@ def bf16_emulated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rounded to the nearest of 8 significant bits, ties to even; finite values only."""
+    """Round to 8 significant bits, ties to even; for finite values only."""
     bits = values.astype(np.float32).view(np.uint32)
     rounded: NDArray[np.uint32] = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32)
@@ -134,7 +136,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 def _replace_weights(
     graph: onnx.GraphProto, names: Iterable[str], change: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> None:
-    """The float32 ones of them, wherever they are used."""
+    """Apply `change` to those of the named weights that are float32."""
     wanted = set(names)
     for weight in graph.initializer:
         if weight.name in wanted and weight.data_type == TensorProto.FLOAT:

@@ -1,1 +1,1 @@
-"""The RepVGG family: its table, its cells in MindSpore, and the maths of fusing them. `optim` and up may enter."""
+"""The RepVGG family: table of variants, cells in MindSpore, and the maths of fusing. `config` and up may import it."""

@@ -9,33 +9,33 @@ PREFIX = "ema."
 
 
 class Ema(nn.Cell):  # type: ignore[misc]
-    """`average` is a second network of the same architecture, whose parameters become the average.
+    """`average` is a second network of the same architecture, whose parameters hold the average.
 
-    a <- d * a + (1 - d) * w after each update, d = min(decay, (1 + n) / (10 + n)) with n updates before it: a short
-    run, or the beginning of a long one, does not drag its random first weights along.
+    After each update, a <- d * a + (1 - d) * w with d = min(decay, (1 + n) / (10 + n)) after n earlier updates: a small
+    d at the beginning makes the average forget the random first weights quickly.
     """
 
     def __init__(self, network: nn.Cell, average: nn.Cell, decay: float) -> None:
         super().__init__(auto_prefix=False)
-        average.update_parameters_name(PREFIX)  # two parameters of a graph must not share a name
+        average.update_parameters_name(PREFIX)  # parameters of one graph must have distinct names
         self.decay = decay
-        self.over_all = ops.HyperMap()  # a Python loop would take minutes to compile
+        self.hyper_map = ops.HyperMap()  # compiles in seconds, where a Python loop takes minutes
         self.weights = ms.ParameterTuple(network.get_parameters())
         self.averages = ms.ParameterTuple(average.get_parameters())
         self.restart()
 
     def restart(self) -> None:
-        """The average becomes what the network is now."""
+        """Set the average to the current weights of the network."""
         for weight, average in zip(self.weights, self.averages, strict=True):
             average.set_data(ms.Tensor(weight.asnumpy()))
             average.requires_grad = False
 
     def construct(self, updates: Tensor) -> Tensor:
-        """Take the weights in; `updates` int (1,) is the number of them so far, this one included."""
+        """Add the current weights to the average; `updates` int (1,) counts all updates, including this one."""
         before = ops.cast(updates, ms.float32).reshape(()) - 1
         decay = ops.minimum((1 + before) / (10 + before), Tensor(self.decay, ms.float32))
-        return ops.depend(updates, self.over_all(ops.partial(_move, decay), self.averages, self.weights))
+        return ops.depend(updates, self.hyper_map(ops.partial(_blend, decay), self.averages, self.weights))
 
 
-def _move(decay: Tensor, average: ms.Parameter, weight: ms.Parameter) -> Tensor:
+def _blend(decay: Tensor, average: ms.Parameter, weight: ms.Parameter) -> Tensor:
     return ops.assign(average, decay * average + (1 - decay) * weight)

@@ -1,10 +1,10 @@
 """Re-parameterisation: the three branches of a RepVGG or QARepVGG block become one 3x3 convolution. numpy only.
 
-In inference a batch norm is a scale and a shift, a 1x1 kernel is a 3x3 kernel that is zero around its centre,
-the identity is a 1x1 kernel of ones on the diagonal, and convolution is linear in its kernel: the branches add up
-to one kernel and one bias (Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3).
-A batch norm after their sum (QARepVGG) scales and shifts that one convolution once more.
-Kernels are (C_out, C_in / groups, height, width); all maths is in the dtype of the inputs.
+In inference a batch norm is a scale and a shift, a 1x1 kernel is a 3x3 kernel with zeros around its centre, the
+identity is a 1x1 kernel with ones on the diagonal, and convolution is linear in its kernel. So the branches add up to
+one kernel and one bias (Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3). A batch
+norm after the sum (QARepVGG) scales and shifts that convolution once more. Kernels have the shape
+(C_out, C_in / groups, height, width), and everything is computed in the dtype of the inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Branch = tuple[Array, BatchNorm | None]  # a 3x3 or 1x1 kernel, and the batch no
 
 
 def fold_batch_norm(kernel: Array, bias: Array, bn: BatchNorm | None) -> tuple[Array, Array]:
-    """A convolution and the batch norm after it, if any -> kernel and bias (C_out,) of one convolution."""
+    """A convolution and the batch norm after it, if any -> kernel and bias (C_out,) of an equal convolution."""
     if bn is None:
         return kernel, bias
     scale = bn.gamma / np.sqrt(bn.variance + bn.eps)
@@ -50,7 +50,7 @@ def widen_to_3x3(kernel: Array) -> Array:
 
 
 def identity_kernel(channels: int, groups: int, dtype: Any) -> Array:
-    """The 1x1 convolution that changes nothing. Within its group, output channel i reads input channel i."""
+    """The 1x1 convolution that returns its input: within its group, output channel i reads input channel i."""
     per_group = channels // groups
     kernel = np.zeros((channels, per_group, 1, 1), dtype)
     kernel[np.arange(channels), np.arange(channels) % per_group] = 1
@@ -58,9 +58,9 @@ def identity_kernel(channels: int, groups: int, dtype: Any) -> Array:
 
 
 def fuse_block(branches: Sequence[Branch], bn_of_sum: BatchNorm | None = None) -> tuple[Array, Array]:
-    """The branches of a block -> (C_out, C_in / groups, 3, 3) kernel and (C_out,) bias of the one convolution.
+    """The branches of a block -> kernel (C_out, C_in / groups, 3, 3) and bias (C_out,) of one convolution.
 
-    `bn_of_sum` comes after their sum (QARepVGG).
+    `bn_of_sum` is the batch norm after the sum of the branches (QARepVGG).
     """
     folded = [fold_batch_norm(widen_to_3x3(kernel), np.zeros(len(kernel)), bn) for kernel, bn in branches]
     kernel, bias = (np.sum(parts, axis=0) for parts in zip(*folded, strict=True))
@@ -70,8 +70,8 @@ def fuse_block(branches: Sequence[Branch], bn_of_sum: BatchNorm | None = None) -
 def fuse_weights(weights: Mapping[str, Array], variant: Variant, eps: float) -> dict[str, Array]:
     """Weights of the variant's train form (names as in training.network.repvgg) -> weights of its deploy form.
 
-    Sums in float64 and returns each weight in its own dtype; what belongs to no block (classifier,
-    squeeze-and-excitation) passes through unchanged.
+    Sums are in float64, and each weight keeps its dtype. Weights that are not part of a branch (classifier,
+    squeeze-and-excitation) are returned unchanged.
     """
     fused: dict[str, Array] = {}
     for block in variant.blocks():
@@ -87,7 +87,7 @@ _KERNEL_3X3 = "branch_3x3.conv.weight"
 def _branches(
     weights: Mapping[str, Array], block: Block, variant: Variant, eps: float
 ) -> tuple[list[Branch], BatchNorm | None]:
-    """What a block of the train form adds up, and the batch norm after the sum; float64."""
+    """The branches of a block in the train form, and the batch norm after their sum; float64."""
 
     def array(name: str) -> Array:
         return weights[f"{block.name}.{name}"].astype(np.float64)

@@ -1,7 +1,7 @@
-"""RepVGG in MindSpore: the train forms (three branches a block) and the deploy form (one convolution a block).
+"""RepVGG in MindSpore: the train forms (three branches per block) and the deploy form (one convolution per block).
 
-Names of weights: `stages.S.B.branch_3x3.conv.weight` ... in a train form, `stages.S.B.conv.weight` in the
-deploy form, `classifier.weight`; `training.network.fuse` turns the one into the other.
+Names of weights: `stages.S.B.branch_3x3.conv.weight` etc. in a train form, `stages.S.B.conv.weight` in the deploy
+form, and `classifier.weight` in both. `training.network.fuse` turns weights of a train form into the deploy form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.network.variants import VARIANTS, Variant
 
 BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.9  # MindSpore counts the share that is kept; other frameworks call this 0.1
+BATCH_NORM_MOMENTUM = 0.9  # in MindSpore the share that is kept; other frameworks write 0.1 for the same
 
 
 class ConvBatchNorm(nn.Cell):  # type: ignore[misc]
@@ -32,7 +32,7 @@ class ConvBatchNorm(nn.Cell):  # type: ignore[misc]
 
 
 class SqueezeExcite(nn.Cell):  # type: ignore[misc]
-    """Channel attention (Hu et al. 2018) with a 16th of the channels inside, as RepVGG-D2se uses it."""
+    """Channel attention (Hu et al. 2018) with a reduction to a 16th of the channels, as in RepVGG-D2se."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,8 +68,9 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
 class QATrainBlock(nn.Cell):  # type: ignore[misc]
     """ReLU(SE(batch norm(3x3 branch + 1x1 convolution + input))); only the 3x3 branch has a batch norm of its own.
 
-    QARepVGG: Chu et al., "Make RepVGG Greater Again", AAAI 2024, figure 1; QARepVGGBlockV2 of its code. That code
-    attends (SE) before the last batch norm, which no convolution can take in; here SE stands where RepVGG has it.
+    QARepVGG: Chu et al., "Make RepVGG Greater Again", AAAI 2024, figure 1; QARepVGGBlockV2 in the authors' code. Their
+    code applies SE before the last batch norm, which then cannot be fused into the convolution; here SE comes last, as
+    in RepVGG.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
@@ -92,7 +93,7 @@ class QATrainBlock(nn.Cell):  # type: ignore[misc]
 
 
 class DeployBlock(nn.Cell):  # type: ignore[misc]
-    """ReLU(SE(3x3 convolution with bias)): what either train block becomes when it is fused."""
+    """ReLU(SE(3x3 convolution with bias)): the result of fusing either train block."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
         super().__init__()
@@ -139,25 +140,25 @@ class RepVGG(nn.Cell):  # type: ignore[misc]
 
 
 def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
-    """A network of VARIANTS with fresh weights; raises KeyError for an unknown `arch`."""
+    """A network from VARIANTS with fresh weights. Raises KeyError for an unknown `arch`."""
     return RepVGG(VARIANTS[arch], num_classes, deploy=deploy)
 
 
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
-    """Name -> parameter, the batch norms' moving statistics included."""
+    """Name -> parameter, including the moving statistics of batch norms."""
     return dict(network.parameters_and_names())
 
 
-def start_stem(network: RepVGG, kernels: NDArray[np.float32]) -> None:
-    """Give the stem's first output channels these `kernels` (n, 3, 3, 3) and silence its 1x1 branch there.
+def set_stem_kernels(network: RepVGG, kernels: NDArray[np.float32]) -> None:
+    """Set the kernels of the stem's first output channels to `kernels` (n, 3, 3, 3), and its 1x1 branch there to 0.
 
-    The fused stem then starts as those kernels behind a batch norm; the branch's scale, or its kernel where it has no
-    batch norm, grows from 0 in training.
+    The fused stem then starts as these kernels followed by a batch norm. The scale of the 1x1 branch, or its kernel if
+    it has no batch norm, grows from 0 in training.
     """
     stem = network.stages[0][0]
-    silenced = stem.branch_1x1.bn.gamma if isinstance(stem, TrainBlock) else stem.branch_1x1.weight
-    silence = np.zeros((len(kernels), *silenced.shape[1:]), np.float32)
-    for parameter, start in ((stem.branch_3x3.conv.weight, kernels), (silenced, silence)):
+    scale_1x1 = stem.branch_1x1.bn.gamma if isinstance(stem, TrainBlock) else stem.branch_1x1.weight
+    zeros = np.zeros((len(kernels), *scale_1x1.shape[1:]), np.float32)
+    for parameter, start in ((stem.branch_3x3.conv.weight, kernels), (scale_1x1, zeros)):
         parameter.set_data(Tensor(np.concatenate([start, parameter.asnumpy()[len(start) :]])))
 
 

@@ -1,4 +1,4 @@
-"""The RepVGG family as a table of plain numbers, and each member's QARepVGG form.
+"""The RepVGG family as a table of numbers, and the QARepVGG form of each variant.
 
 Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, tables 2 and 3, section 3.4.
 Chu et al., "Make RepVGG Greater Again: A Quantization-aware Approach", AAAI 2024, arXiv:2212.01593, figure 1.
@@ -24,12 +24,12 @@ class Block:
 
     @property
     def name(self) -> str:
-        """What the names of its weights begin with."""
+        """The common prefix of the names of its weights."""
         return f"stages.{self.stage}.{self.position}"
 
     @property
     def keeps_shape(self) -> bool:
-        """Then it has an identity branch."""
+        """Whether output and input have the same shape, so that the block has an identity branch."""
         return self.in_channels == self.out_channels and self.stride == 1
 
 
@@ -37,9 +37,9 @@ class Block:
 class Variant:
     """`widths` and `depths` of the stages; stage 0 is the stem's single block.
 
-    `groups` is that of every second block (the paper's g2 and g4: indices 2, 4, 6... counted from the stem);
-    `strides` are those of each stage's first block. `block` says where the train form normalises: in each branch, or
-    in the 3x3 branch and after the sum; the deploy form is the same.
+    `groups` applies to every second block (the paper's g2 and g4: blocks 2, 4, 6... counted from the stem at 0).
+    `strides` are those of each stage's first block. `block` says where the train form has its batch norms: in each
+    branch (repvgg), or in the 3x3 branch and after the sum (qarepvgg). The deploy form is the same for both.
     """
 
     widths: tuple[int, int, int, int, int]
@@ -50,7 +50,7 @@ class Variant:
     block: Literal["repvgg", "qarepvgg"] = "repvgg"
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks from the image to the classifier."""
+        """All blocks, from the image to the classifier."""
         in_channels, index = 3, 0
         for stage, (width, depth, first_stride) in enumerate(zip(self.widths, self.depths, self.strides, strict=True)):
             for position in range(depth):
@@ -83,7 +83,7 @@ VARIANTS: dict[str, Variant] = {
     "RepVGG-B3g2": _scaled(_B, 3.0, 5.0, groups=2),
     "RepVGG-B3g4": _scaled(_B, 3.0, 5.0, groups=4),
     "RepVGG-D2se": _scaled(_D, 2.5, 5.0, se=True),
-    # Ours, for images of 32x32: the stem sees every pixel, the last map is 4x4; 99 million multiply-adds.
+    # Our own, for 32x32 images: stride 1 in the stem, a last feature map of 4x4, 99 million multiply-adds.
     "RepVGG-Tiny": Variant((32, 96, 192, 256, 256), (1, 2, 3, 1, 1), strides=(1, 2, 2, 2, 1)),
     # Three blocks, one of them with an identity branch: to try a recipe, a device or a pipeline, since it compiles in
     # seconds. It is not meant to classify well.

@@ -1,1 +1,1 @@
-"""Losses, optimizers, schedules and the loss scale. `run` and up may enter."""
+"""Losses, loss scale, optimizers and learning rates. `run` and the rooms above it may import it."""

@@ -1,6 +1,7 @@
-"""Optimizers with decoupled weight decay: MindSpore 2.10 has no AdamW with bias correction, no Lamb on CPU, no Lion.
+"""Optimizers with decoupled weight decay: MindSpore 2.10 lacks AdamW with bias correction, Lamb on CPU, and Lion.
 
-All maths is in float32; g is the gradient, d the weight decay, m and v the running averages of g and of its square.
+Everything is computed in float32. In the formulas, p is a parameter, g its gradient, d the weight decay, and m and v
+the running averages of g and of its square.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from mindspore import Tensor, nn, ops
 
 
 class Decoupled(nn.Optimizer):  # type: ignore[misc]
-    """The common part: `rule` is done to each parameter with its decay, its moments and its gradient."""
+    """Base class: a learning rate, two decay factors and a first moment for every parameter."""
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(list(rates), list(groups))
         self.beta1, self.beta2 = beta
-        self.over_all = ops.HyperMap()  # a Python loop over hundreds of parameters takes minutes to compile
+        self.hyper_map = ops.HyperMap()  # compiles in seconds, where a Python loop over all parameters takes minutes
         self.moment1 = self._parameters.clone("moment1", "zeros")
 
-    def counted(self) -> tuple[Tensor, Tensor]:
-        """-> the learning rate of this update and its number from 1 as float32 scalar; counts it."""
+    def begin_update(self) -> tuple[Tensor, Tensor]:
+        """Count this update -> its learning rate, and its number from 1 as a float32 scalar."""
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         return rate, ops.cast(self.global_step, ms.float32).reshape(())
 
 
 class Adaptive(Decoupled):
-    """Those that divide by the root of the squared gradient's average."""
+    """Optimizers that divide by the root of the averaged squared gradient; `rule` updates one parameter."""
 
     rule: Callable[..., Tensor]
 
@@ -38,10 +39,10 @@ class Adaptive(Decoupled):
         self.moment2 = self._parameters.clone("moment2", "zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, step = self.counted()
+        rate, step = self.begin_update()
         rule = ops.partial(self.rule, rate, self.beta1, self.beta2, step)
         decays = self.get_weight_decay()
-        return self.over_all(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+        return self.hyper_map(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
 
 
 class AdamW(Adaptive):
@@ -64,15 +65,15 @@ class Lion(Decoupled):
     """p <- p - rate * (sign(b1 * m + (1 - b1) * g) + d * p), m <- b2 * m + (1 - b2) * g (Chen et al., NeurIPS 2023)."""
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, _ = self.counted()
+        rate, _ = self.begin_update()
         rule = ops.partial(_lion, rate, self.beta1, self.beta2)
-        return self.over_all(rule, self.get_weight_decay(), self._parameters, self.moment1, gradients)
+        return self.hyper_map(rule, self.get_weight_decay(), self._parameters, self.moment1, gradients)
 
 
 def _adam(
     beta1: float, beta2: float, step: Tensor, eps: float, m: ms.Parameter, v: ms.Parameter, gradient: Tensor
 ) -> Tensor:
-    """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); moves m and v."""
+    """m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (Kingma & Ba, ICLR 2015); updates m and v."""
     next_m = ops.assign(m, beta1 * m + (1 - beta1) * gradient)
     next_v = ops.assign(v, beta2 * v + (1 - beta2) * gradient * gradient)
     return next_m / (1 - ops.pow(beta1, step)) / (ops.sqrt(next_v / (1 - ops.pow(beta2, step))) + eps)

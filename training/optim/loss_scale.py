@@ -1,8 +1,8 @@
-"""Mixed precision: where float16 is used, and the loss scale that keeps small gradients above its smallest number.
+"""Mixed precision: which layers compute in float16, and the loss scale that keeps small gradients from underflowing.
 
-1. O0 is exact float32 and knows no loss scale;
-2. batch norms and the loss stay in float32 up to O2, weights and their updates always;
-3. a dynamic scale halves at an overflow, not below 1, and doubles after 2000 updates in a row without one.
+1. O0 is pure float32 and has no loss scale;
+2. batch norms and the loss stay in float32 up to O2; weights and their updates always do;
+3. a dynamic scale halves at an overflow, but not below 1, and doubles after 2000 updates in a row without one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from training.config import TrainConfig
 GROWTH_INTERVAL = 2000  # Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2
 
 
-def use(network: nn.Cell, level: str) -> None:
-    """Make the network compute as the level says; its parameters stay float32.
+def set_precision(network: nn.Cell, level: str) -> None:
+    """Make the network compute in the precision of an `amp_level`; its parameters stay float32.
 
-    O1: convolutions and matrix products in float16. O2: all but batch norms. O3: all.
+    O1: convolutions and matrix products in float16. O2: everything except batch norms. O3: everything.
     """
     if level in ("O2", "O3"):
         network.to_float(ms.float16)
@@ -30,7 +30,7 @@ def use(network: nn.Cell, level: str) -> None:
 
 
 class LossScale(nn.Cell):  # type: ignore[misc]
-    """The scale, and the count of updates that were skipped because a gradient overflowed."""
+    """The loss scale, and the number of updates skipped because a gradient overflowed."""
 
     def __init__(self, scale: float, *, dynamic: bool, growth_interval: int = GROWTH_INTERVAL) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class LossScale(nn.Cell):  # type: ignore[misc]
         self.overflows = ms.Parameter(Tensor(0, ms.int32), name="loss_scale.overflows", requires_grad=False)
 
     def construct(self, finite: Tensor) -> Tensor:
-        """Note whether an update's gradients were finite, a bool scalar -> the same."""
+        """Record whether the gradients of an update were finite, a bool scalar, and return it."""
         ops.assign_add(self.overflows, 1 - ops.cast(finite, ms.int32))
         if self.dynamic:
             in_a_row = (self.finite_in_a_row + 1) * ops.cast(finite, ms.int32)
@@ -53,12 +53,12 @@ class LossScale(nn.Cell):  # type: ignore[misc]
 
     @property
     def exhausted(self) -> bool:
-        """The scale cannot get any smaller: gradients that overflow now always will."""
+        """Whether the scale cannot get any smaller, so that gradients that overflow now always will."""
         return not self.dynamic or float(self.scale.asnumpy()) <= 1
 
 
-def loss_scale(config: TrainConfig) -> LossScale | None:
-    """The loss scale of the recipe; none in float32."""
+def build_loss_scale(config: TrainConfig) -> LossScale | None:
+    """The loss scale of the recipe, or None in float32."""
     if config.amp_level == "O0":
         return None
     return LossScale(config.loss_scale, dynamic=config.is_dynamic_loss_scale)

@@ -1,7 +1,7 @@
-"""What a step minimises: cross entropy with soft targets, and RepVGG's own weight decay.
+"""The objective of a step: cross entropy with soft targets, and RepVGG's own weight decay.
 
-1. the loss is the formula, for class ids and for soft targets (N, K) such as MixUp gives;
-2. the custom L2 decays the kernel that a block has after fusing, and never the batch norms through it.
+1. the loss is its formula, for class ids and for soft targets (N, K) such as those of MixUp;
+2. the custom L2 decays the kernel that a block has after fusing, and sends no gradient to the batch norms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
         self.smoothing = smoothing
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, K); labels int (N,) or soft targets (N, K) whose rows add up to 1 -> a number."""
+        """Logits (N, K); labels int (N,) or soft targets (N, K) whose rows sum to 1 -> a scalar."""
         classes = logits.shape[1]
         targets = labels if labels.ndim == 2 else labels[:, None] == ops.arange(classes)
         smooth = ops.cast(targets, logits.dtype) * (1 - self.smoothing) + self.smoothing / classes
@@ -31,16 +31,16 @@ class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
 
 
 def true_classes(labels: Tensor) -> Tensor:
-    """int (N,), or the likeliest class of soft targets (N, K) -> (N,)."""
+    """Class ids (N,), or soft targets (N, K) -> the most likely class of each (N,)."""
     return labels if labels.ndim == 1 else ops.argmax(labels, 1)
 
 
 class CustomL2(nn.Cell):  # type: ignore[misc]
-    """Sum over all RepVGG blocks of their equivalent kernels' squared norms (the authors' code, get_custom_L2).
+    """The sum over all RepVGG blocks of their equivalent kernels' squared norms (get_custom_L2 in the authors' code).
 
-    A 3x3 kernel's eight outer weights count as they are. At the centre both branches meet: with t the scale
-    gamma / sqrt(variance + eps) of each branch's batch norm, it is (c3 * t3 + c1 * t1)^2 / (t3^2 + t1^2). The t are
-    constants to the gradient. Half of it times the weight decay is what the loss gains.
+    The eight outer weights of a 3x3 kernel count as they are. At the centre both branches meet: with t the scale
+    gamma / sqrt(variance + eps) of each branch's batch norm, its share is (c3 * t3 + c1 * t1)^2 / (t3^2 + t1^2). The
+    gradient treats t as a constant. The loss grows by half of the sum times the weight decay.
     """
 
     def __init__(self, network: nn.Cell) -> None:
@@ -53,11 +53,11 @@ class CustomL2(nn.Cell):  # type: ignore[misc]
         self.narrow_kernels = ms.ParameterTuple([branch.conv.weight for branch in narrow])
         self.narrow_gammas = ms.ParameterTuple([branch.bn.gamma for branch in narrow])
         self.narrow_variances = ms.ParameterTuple([branch.bn.moving_variance for branch in narrow])
-        self.over_all = ops.HyperMap()  # a Python loop over the blocks of a large network compiles slowly
+        self.hyper_map = ops.HyperMap()  # compiles fast, where a Python loop over the blocks of a large network is slow
 
     def construct(self) -> Tensor:
         return ops.addn(
-            self.over_all(
+            self.hyper_map(
                 _squared_norm,
                 self.wide_kernels,
                 self.wide_gammas,
@@ -77,7 +77,7 @@ def _squared_norm(
     narrow_gamma: Tensor,
     narrow_variance: Tensor,
 ) -> Tensor:
-    """That of one block's equivalent kernel."""
+    """The squared norm of one block's equivalent kernel."""
     wide_scale, narrow_scale = _scale(wide_gamma, wide_variance), _scale(narrow_gamma, narrow_variance)
     centre = wide[:, :, 1:2, 1:2]
     equivalent = centre * wide_scale + narrow * narrow_scale
@@ -86,5 +86,5 @@ def _squared_norm(
 
 
 def _scale(gamma: Tensor, variance: Tensor) -> Tensor:
-    """(C,) -> (C, 1, 1, 1), a constant to the gradient."""
+    """(C,) -> (C, 1, 1, 1), a constant for the gradient."""
     return ops.stop_gradient(gamma / ops.sqrt(variance + BATCH_NORM_EPS)).reshape(-1, 1, 1, 1)

@@ -1,9 +1,10 @@
-"""Muon: steps of the inner convolutions made orthogonal, all other parameters by Nesterov momentum.
+"""Muon: orthogonalised steps for the inner convolutions, Nesterov momentum for all other parameters.
 
 Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", and its use on CIFAR-10,
-"94% on CIFAR-10 in 2.59 seconds". g is the gradient, v its momentum m; a kernel (out, in, k, k) is a matrix of `out`
-rows. A batch norm behind a kernel makes its norm meaningless: it is held at the root of the matrix's rank, so that
-the rate is, about, the share of itself by which the kernel turns in an update, and takes no weight decay.
+"94% on CIFAR-10 in 2.59 seconds". In the formulas, p is a parameter, g its gradient, v its momentum buffer and m the
+momentum factor. A kernel (out, in, k, k) is treated as a matrix of `out` rows. A batch norm follows each such kernel,
+so the kernel's norm has no effect on the network. The norm is therefore fixed at the root of the matrix's rank, and the
+kernel gets no weight decay: the learning rate is then roughly the relative change of the kernel in an update.
 """
 
 from __future__ import annotations
@@ -16,37 +17,37 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 ITERATIONS = 5
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steep at zero rather than exact at one: singular values end at 0.7 to 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steep at zero rather than exact at one: singular values end up in 0.7..1.2
 
 
 class Muon(nn.Optimizer):  # type: ignore[misc]
-    """p <- sqrt(r) * p / |p| - rate * orthogonal(g + m * v), v <- m * v + g, for the first `kernels` parameters.
+    """v <- m * v + g, p <- sqrt(r) * p / |p| - rate * orthogonal(g + m * v), for the first `kernels` parameters.
 
-    r is the smaller of a matrix's sides. For the others, with d the weight decay and g + d * p in the place of g,
+    r is the smaller side of the matrix. For all other parameters, with weight decay d and g + d * p in place of g,
     p <- p - rate * (g + m * v).
     """
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], momentum: float, kernels: int) -> None:
         super().__init__(list(rates), list(groups))
         self.momentum, self.kernels = momentum, kernels
-        self.over_all = ops.HyperMap()  # a Python loop over hundreds of parameters takes minutes to compile
+        self.hyper_map = ops.HyperMap()  # compiles in seconds, where a Python loop over all parameters takes minutes
         self.moments = self._parameters.clone("moments", "zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
         rate, decays, n = self.get_lr(), self.get_weight_decay(), self.kernels
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        move = ops.partial(_move, self.momentum, rate)
-        done = self.over_all(move, decays[n:], self._parameters[n:], self.moments[n:], gradients[n:])
+        rule = ops.partial(_nesterov_update, self.momentum, rate)
+        done = self.hyper_map(rule, decays[n:], self._parameters[n:], self.moments[n:], gradients[n:])
         if n > 0:
-            turn = ops.partial(_turn, self.momentum, rate)
-            done += self.over_all(turn, self._parameters[:n], self.moments[:n], gradients[:n])
+            rule = ops.partial(_orthogonal_update, self.momentum, rate)
+            done += self.hyper_map(rule, self._parameters[:n], self.moments[:n], gradients[:n])
         return done
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U V^T, roughly, of the matrix U S V^T, by Newton-Schulz iteration: products only, no decomposition."""
+    """Approximates U V^T of the matrix U S V^T by Newton-Schulz iteration, which needs matrix products only."""
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix  # the smaller side's products
+    x = matrix.T if tall else matrix  # so that the products are of the smaller side
     x = x / (ops.sqrt((x * x).sum()) + 1e-7)
     first, third, fifth = COEFFICIENTS
     for _ in range(ITERATIONS):
@@ -55,7 +56,9 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def _turn(momentum: float, rate: Tensor, kernel: ms.Parameter, moment: ms.Parameter, gradient: Tensor) -> Tensor:
+def _orthogonal_update(
+    momentum: float, rate: Tensor, kernel: ms.Parameter, moment: ms.Parameter, gradient: Tensor
+) -> Tensor:
     next_moment = ops.assign(moment, momentum * moment + gradient)
     rows = kernel.shape[0]
     step = orthogonal((gradient + momentum * next_moment).reshape(rows, -1)).reshape(kernel.shape)
@@ -63,7 +66,7 @@ def _turn(momentum: float, rate: Tensor, kernel: ms.Parameter, moment: ms.Parame
     return ops.assign(kernel, length * kernel / ops.sqrt((kernel * kernel).sum()) - rate * step)
 
 
-def _move(
+def _nesterov_update(
     momentum: float, rate: Tensor, decay: float, parameter: ms.Parameter, moment: ms.Parameter, gradient: Tensor
 ) -> Tensor:
     decayed = gradient + decay * parameter

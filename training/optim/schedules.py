@@ -1,8 +1,10 @@
-"""Learning rate by step: pure maths, no framework.
+"""The learning rate of each update: pure maths, no framework.
 
-1. the warm-up rises linearly from `warmup_lr`; the step after it has `base_lr`, whatever the schedule;
-2. each schedule is the closed form in its docstring;
+1. the warm-up rises linearly from `warmup_lr`; the update after it has `base_lr`, whatever the schedule;
+2. each schedule is the closed form in its docstring, with t the progress from the warm-up to the end, 0..1;
 3. there is one rate for each update of the run.
+
+The names that a recipe may use are in training.config.choices.
 """
 
 from __future__ import annotations
@@ -10,17 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 from training.config import TrainConfig
+from training.config.choices import SCHEDULES
 from training.errors import TrainingError
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a schedule is made of; `warmup_steps`, `cooldown_steps` and `total_steps` count updates of the weights.
+    """The settings of a schedule. A step is an update of the weights.
 
-    `milestones` are epochs from the start of the run, `gamma` is the factor at each, `decay` the factor an epoch.
-    Raises ValueError for a warm-up longer than the run.
+    `milestones` are epochs from the start of the run, `gamma` is the factor at each of them, `decay` the factor per
+    epoch. Raises ValueError for a warm-up longer than the run.
     """
 
     base_lr: float
@@ -37,10 +41,12 @@ class Curve:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps <= self.total_steps:
-            raise ValueError(f"the warm-up of {self.warmup_steps} steps does not fit into {self.total_steps} steps")
+            raise ValueError(
+                f"the warm-up of {self.warmup_steps} steps is longer than the run of {self.total_steps} steps"
+            )
 
     def progress(self, step: int) -> float:
-        """Share of the way from the end of the warm-up to the end of the run, 0..1."""
+        """The fraction of the steps between warm-up and end of the run that are done, 0..1."""
         return (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
 
 
@@ -50,13 +56,13 @@ def cosine_lr(curve: Curve, step: int) -> float:
 
 
 def multistep_lr(curve: Curve, step: int) -> float:
-    """base * gamma ** (milestones that have passed)."""
+    """base * gamma ** (number of milestones passed)."""
     passed = sum(step >= round(milestone * curve.steps_per_epoch) for milestone in curve.milestones)
     return curve.base_lr * math.pow(curve.gamma, passed)
 
 
 def exp_lr(curve: Curve, step: int) -> float:
-    """base * decay ** (epochs since the warm-up, counted in fractions), never below min."""
+    """base * decay ** (epochs since the warm-up, with fractions), but never below min."""
     epochs = (step - curve.warmup_steps) / curve.steps_per_epoch
     return max(curve.base_lr * math.pow(curve.decay, epochs), min(curve.min_lr, curve.base_lr))
 
@@ -67,10 +73,10 @@ def poly_lr(curve: Curve, step: int) -> float:
 
 
 def wsd_lr(curve: Curve, step: int) -> float:
-    """Warm-up, stable, decay: base, and over the last `cooldown_steps` min + (base - min) * (1 - t) ** power.
+    """Warm-up, stable, decay: base, then over the last `cooldown_steps` min + (base - min) * (1 - t) ** power.
 
-    t is the share of the cool-down that is done. Until it begins the run may be made longer at no loss: the length
-    need not be known at the start (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Here t is the progress of the cool-down. Before it begins, the run can be extended without loss, so its length need
+    not be known at the start (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
     Durations", NeurIPS 2024).
     """
     left = min(1.0, (curve.total_steps - step) / curve.cooldown_steps) if curve.cooldown_steps else 1.0
@@ -82,31 +88,24 @@ def constant_lr(curve: Curve, step: int) -> float:
     return curve.base_lr
 
 
-SCHEDULES: dict[str, Callable[[Curve, int], float]] = {
-    "cosine_lr": cosine_lr,
-    "multistep_lr": multistep_lr,
-    "exp_lr": exp_lr,
-    "poly_lr": poly_lr,
-    "wsd_lr": wsd_lr,
-    "constant_lr": constant_lr,
-}
-
-
 def rates(name: str, curve: Curve) -> list[float]:
-    """Learning rate of each of `total_steps` updates; raises KeyError for an unknown schedule."""
-    schedule, warmup = SCHEDULES[name], curve.warmup_steps
+    """The learning rate of each of `total_steps` updates. Raises KeyError for an unknown schedule."""
+    schedule: Callable[[Curve, int], float] = resolve_name(SCHEDULES[name])
+    warmup = curve.warmup_steps
     rising = [curve.warmup_lr + (curve.base_lr - curve.warmup_lr) * step / warmup for step in range(warmup)]
     return rising + [schedule(curve, step) for step in range(warmup, curve.total_steps)]
 
 
 def learning_rates(config: TrainConfig, steps_per_epoch: int) -> list[float]:
-    """Learning rate of each update of a run of `steps_per_epoch` batches an epoch.
+    """The learning rate of each update of a run of `steps_per_epoch` batches per epoch.
 
-    Raises TrainingError for a run too short to update the weights once.
+    Raises TrainingError if the run is too short for a single update.
     """
     total = config.epochs * steps_per_epoch // config.accumulate_steps
     if total == 0:
-        raise TrainingError(f"accumulate_steps ({config.accumulate_steps}) is more than the batches of the whole run")
+        raise TrainingError(
+            f"accumulate_steps ({config.accumulate_steps}) exceeds the number of batches of the whole run"
+        )
     curve = Curve(
         base_lr=config.base_lr,
         total_steps=total,

@@ -1,1 +1,1 @@
-"""A training run: where it takes place, its steps, its checkpoints and its record. `deploy` and the verbs may enter."""
+"""A training run: processes, steps, epochs, checkpoints and log. Only `deploy` and the verbs may import it."""

@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, loaded strictly.
+"""Checkpoints: written atomically, loaded strictly.
 
-1. a kill at any moment leaves the last whole checkpoint in place (temporary file, then rename);
-2. every missing and every unused parameter is named, and nothing is loaded unless all fits;
-3. a network for other classes starts from a checkpoint only where that is asked for, and what is new in it is named.
+1. a kill at any moment leaves the last complete checkpoint in place (temporary file, then rename);
+2. an error names every missing and every unused parameter, and nothing is loaded unless everything fits;
+3. a network for other classes starts from a checkpoint only if the recipe says so, and its new parameters are named.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CLASSIFIER = "classifier."
 
 
 def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[str, int | float | str]) -> None:
-    """Write the named parameters and what is in `progress`. Raises CheckpointError if the disk refuses.
+    """Write the parameters and the entries of `progress`, in which MindSpore stores floats as float32.
 
-    MindSpore keeps a float of `progress` as float32.
+    Raises CheckpointError if the file cannot be written.
     """
     entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-    draft = path.with_name(f".{path.stem}.ckpt")  # one name, so that what a kill left is written over
+    draft = path.with_name(f".{path.stem}.ckpt")  # always the same name, so that a draft left by a kill is overwritten
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -41,31 +41,31 @@ def save(path: Path, parameters: Mapping[str, ms.Parameter], progress: Mapping[s
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-            draft.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore's own draft of the draft
+            draft.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore's own temporary file
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be written: {str(error).strip().splitlines()[0]}") from error
 
 
 def read(path: Path) -> Weights:
-    """Name -> array of everything in a checkpoint, text as an array of one. Raises CheckpointError."""
+    """Everything in a checkpoint, name -> array; text becomes an array of one string. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     try:
         found = ms.load_checkpoint(str(path))
         return {name: np.array(value) if isinstance(value, str) else value.asnumpy() for name, value in found.items()}
     except (ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path} is no readable checkpoint: {str(error).strip().splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).strip().splitlines()[0]}") from error
 
 
 def restore(parameters: Mapping[str, ms.Parameter], saved: Weights, *, source: Path) -> None:
-    """Put `saved` into `parameters`; both must have the same names and shapes. Raises CheckpointError."""
-    if problems := _misfits(parameters, saved):
-        raise CheckpointError(f"{source} is of another network or configuration:\n  " + "\n  ".join(problems))
+    """Load `saved` into `parameters`; both must have the same names and shapes. Raises CheckpointError."""
+    if problems := _mismatches(parameters, saved):
+        raise CheckpointError(f"{source} belongs to another network or configuration:\n  " + "\n  ".join(problems))
     for name, parameter in parameters.items():
         parameter.set_data(ms.Tensor(saved[name], parameter.dtype))
 
 
-def _misfits(parameters: Mapping[str, ms.Parameter], saved: Weights) -> list[str]:
+def _mismatches(parameters: Mapping[str, ms.Parameter], saved: Weights) -> list[str]:
     problems = [f"missing: {name}" for name in sorted(set(parameters) - set(saved))]
     problems += [f"unused: {name}" for name in sorted(set(saved) - set(parameters))]
     return problems + [
@@ -78,20 +78,22 @@ def _misfits(parameters: Mapping[str, ms.Parameter], saved: Weights) -> list[str
 def start_from(
     parameters: Mapping[str, ms.Parameter], saved: Weights, *, reset_classifier: bool, source: Path
 ) -> list[str]:
-    """Put the weights `saved` into a network that is to be trained -> the names of the parameters that stay as they
-    are: with `reset_classifier` the classifier's, else none. Raises CheckpointError."""
+    """Load the weights `saved` into a network to train -> the names of the parameters that keep their fresh values.
+
+    With `reset_classifier` these are the classifier's, otherwise there are none. Raises CheckpointError.
+    """
     if saved and not is_train_form(saved):
         raise CheckpointError(
-            f"{source} is fused and has no branches to train: give a checkpoint of training.train "
-            "or of training.convert --checkpoint"
+            f"{source} is fused and has no branches to train: use a checkpoint from training.train "
+            "or training.convert --checkpoint"
         )
     if reset_classifier:
         restore(_backbone(parameters), _backbone(saved), source=source)
         return [name for name in parameters if name.startswith(CLASSIFIER)]
-    problems = _misfits(parameters, saved)
-    if problems and not _misfits(_backbone(parameters), _backbone(saved)):
+    problems = _mismatches(parameters, saved)
+    if problems and not _mismatches(_backbone(parameters), _backbone(saved)):
         raise CheckpointError(
-            f"{source} fits but for its classifier ({'; '.join(problems)}): --reset_classifier True takes all other "
+            f"{source} fits except for its classifier ({'; '.join(problems)}): --reset_classifier True loads all other "
             "weights and starts with a new classifier"
         )
     restore(parameters, saved, source=source)
@@ -103,7 +105,7 @@ def _backbone(entries: Mapping[str, T]) -> dict[str, T]:
 
 
 def network_weights(saved: Weights) -> Weights:
-    """The network's weights in a checkpoint, the averaged ones where the run kept such; no state, no progress."""
+    """The network's weights in a checkpoint, without any training state: the averaged weights if there are any."""
     averaged = {name.removeprefix(EMA): array for name, array in saved.items() if name.startswith(EMA)}
     return averaged or {name: array for name, array in saved.items() if name.startswith(("stages.", CLASSIFIER))}
 
@@ -113,18 +115,20 @@ def is_train_form(weights: Weights) -> bool:
 
 
 def load_network(path: Path, arch: str, num_classes: int, *, deploy: bool) -> repvgg.RepVGG:
-    """A checkpoint of either form -> network, as `network_of`. Raises CheckpointError."""
-    return network_of(network_weights(read(path)), VARIANTS[arch], num_classes, deploy=deploy, source=path)
+    """Read a checkpoint of either form and build its network, as `build_network` does. Raises CheckpointError."""
+    return build_network(network_weights(read(path)), VARIANTS[arch], num_classes, deploy=deploy, source=path)
 
 
-def network_of(weights: Weights, variant: Variant, num_classes: int, *, deploy: bool, source: Path) -> repvgg.RepVGG:
-    """Weights of either form -> network; `deploy` fuses a train form. Raises CheckpointError.
+def build_network(weights: Weights, variant: Variant, num_classes: int, *, deploy: bool, source: Path) -> repvgg.RepVGG:
+    """Build the network of weights of either form; `deploy` fuses a train form. Raises CheckpointError.
 
-    Weights of the deploy form have no branches any more and always give a deploy network.
+    Weights of the deploy form have no branches left, so they always give a deploy network.
     """
     train_form = is_train_form(weights)
     if train_form and deploy:
-        restore(repvgg.weights(repvgg.RepVGG(variant, num_classes)), weights, source=source)  # names what does not fit
+        restore(
+            repvgg.weights(repvgg.RepVGG(variant, num_classes)), weights, source=source
+        )  # raises if they do not fit
         weights = fuse.fuse_weights(weights, variant, repvgg.BATCH_NORM_EPS)
     network = repvgg.RepVGG(variant, num_classes, deploy=deploy or not train_form)
     restore(repvgg.weights(network), weights, source=source)

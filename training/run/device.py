@@ -1,10 +1,10 @@
-"""Where a run takes place: sets the device, joins the other processes of the run, and says so.
+"""Selects the device, and connects the processes of a distributed run.
 
-1. without a launcher's variables a run is one process;
-2. variables that are incomplete or contradict each other are an error that names them, before anything waits.
+1. without the environment variables of a launcher, a run is one process;
+2. variables that are incomplete or contradict each other are an error that names them, before any process waits.
 
-Two launchers are known: msrun (MindSpore's dynamic cluster), which tells a process its rank after `init`, and the
-Ascend rank table, where the environment of each process says it. No other module reads these variables.
+Two launchers are supported: msrun (MindSpore's dynamic cluster), which assigns a rank in `init`, and the Ascend rank
+table, which comes with a rank in the environment of each process. No other module reads these variables.
 """
 
 from __future__ import annotations
@@ -25,68 +25,75 @@ RANK_TABLE = ("RANK_TABLE_FILE", "RANK_SIZE", "RANK_ID", "DEVICE_ID")
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process of a run, 0 <= rank < size; `line` says where it runs."""
+class Process:
+    """One process of a run of `size` processes, 0 <= rank < size; `description` names its framework and device."""
 
     rank: int = 0
     size: int = 1
-    line: str = ""
+    description: str = ""
 
     @property
-    def leads(self) -> bool:
-        """Whether it is the one that writes and prints."""
+    def is_main(self) -> bool:
+        """Only the main process writes files and prints."""
         return self.rank == 0
 
     @property
-    def shard(self) -> dict[str, int]:
-        """Its part of the images, as training.data.pipeline takes it."""
+    def hides_progress(self) -> bool | None:
+        """The `disable` argument of tqdm: None shows a progress bar on a terminal only."""
+        return None if self.is_main else True
+
+    @property
+    def image_shard(self) -> dict[str, int]:
+        """Its share of the images, as arguments for training.data.pipeline."""
         return {"num_shards": self.size, "shard_id": self.rank}
 
 
-ALONE = Place()
+SINGLE_PROCESS = Process()
 
 
 def limit_onednn() -> None:
-    """Keep oneDNN from AVX-512: there its 3x3 convolution on plain NCHW tensors is a reference loop.
+    """Keep oneDNN below AVX-512, where its 3x3 convolution of plain NCHW tensors is a slow reference loop.
 
-    Measured on AMD Zen 5 with MindSpore 2.10: 1.84 s instead of 0.018 s for one layer. It matters to CPU
-    kernels only, so it is done for every target; a value that the user has set is kept.
+    Measured on AMD Zen 5 with MindSpore 2.10: 1.84 s instead of 0.018 s for one layer. Only CPU kernels read the
+    variable, so it is set for every target. A value set by the user is kept.
     """
     os.environ.setdefault(ONEDNN_ISA, "AVX2")
 
 
 def prepare(target: str, device_id: int) -> str:
-    """Set MindSpore's device and say so in a line. Raises DeviceError where framework or device is missing."""
+    """Select MindSpore's device -> its description. Raises DeviceError if the framework or the device is missing."""
     if target == "CPU":
-        # Else MindSpore 2.10's caller of a step spins until it is done: three threads for two cores, and a step takes
-        # 1.6 to 1.9 times as long. On an accelerator the host is to run ahead of the device, so there it stays.
+        # Without this, the thread that starts a step spins until it is done (MindSpore 2.10): three threads compete for
+        # two cores, and a step takes 1.6 to 1.9 times as long. On an accelerator the host should run ahead of the
+        # device, so the default stays.
         os.environ.setdefault(BLOCKING, "1")
     try:
         import mindspore as ms
     except ImportError as error:
-        raise DeviceError(f"MindSpore cannot be imported ({error}); install it: pip install 'repvgg[train]'") from error
+        raise DeviceError(f"cannot import MindSpore ({error}); install it: pip install 'repvgg[train]'") from error
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
         ms.set_device(target, None if target == "CPU" else device_id)
     except (RuntimeError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise DeviceError(f"device_target {target} is not available here: {first_line}") from error
+        raise DeviceError(f"device_target {target} is not available on this machine: {first_line}") from error
     if target == "CPU":
         return f"MindSpore {ms.__version__} on CPU, oneDNN up to {os.environ[ONEDNN_ISA]} ({ONEDNN_ISA})"
     return f"MindSpore {ms.__version__} on {target} {device_id}"
 
 
-def join(target: str, device_id: int, environment: Mapping[str, str] = os.environ) -> Place:
-    """`prepare`, and wait for the other processes if a launcher has started some; they run on DEVICE_ID each.
+def init_process(target: str, device_id: int, environment: Mapping[str, str] = os.environ) -> Process:
+    """Select the device and, if a launcher started this process as one of several, connect to the others.
 
-    Raises ConfigError for wrong variables, DeviceError. A process that msrun started as scheduler ends in here.
+    A launcher names the device of each process in DEVICE_ID. The scheduler process of msrun exits in here. Raises
+    ConfigError for inconsistent variables, and DeviceError.
     """
-    started_by = launcher(environment)
+    started_by = find_launcher(environment)
     if started_by is None:
-        return Place(line=prepare(target, device_id))
+        return Process(description=prepare(target, device_id))
     if started_by == "rank table" and target != "Ascend":
-        raise DeviceError(f"RANK_TABLE_FILE is for device_target Ascend, not {target}: start the run by msrun")
-    line = prepare(target, _number(environment, "DEVICE_ID") if environment.get("DEVICE_ID") else device_id)
+        raise DeviceError(f"RANK_TABLE_FILE is for device_target Ascend, not {target}: start the run with msrun")
+    description = prepare(target, _number(environment, "DEVICE_ID") if environment.get("DEVICE_ID") else device_id)
     import mindspore as ms
     from mindspore import communication
 
@@ -95,16 +102,16 @@ def join(target: str, device_id: int, environment: Mapping[str, str] = os.enviro
         communication.init()  # HCCL on Ascend, NCCL on GPU, MCCL on CPU
     except (RuntimeError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise DeviceError(f"the processes of the run do not find each other: {first_line}") from error
+        raise DeviceError(f"the processes of the run cannot connect to each other: {first_line}") from error
     rank, size = communication.get_rank(), communication.get_group_size()
-    return Place(rank, size, f"{line}; {size} processes")
+    return Process(rank, size, f"{description}; {size} processes")
 
 
-def launcher(environment: Mapping[str, str]) -> Literal["msrun", "rank table"] | None:
-    """What has started this process as one of several. Raises ConfigError for variables that make no sense."""
+def find_launcher(environment: Mapping[str, str]) -> Literal["msrun", "rank table"] | None:
+    """What started this process as one of several, if anything. Raises ConfigError for inconsistent variables."""
     if environment.get("MS_ROLE"):
         if missing := [name for name in MSRUN if not environment.get(name)]:
-            raise ConfigError(f"MS_ROLE without {', '.join(missing)}: start the run by msrun")
+            raise ConfigError(f"MS_ROLE is set without {', '.join(missing)}: start the run with msrun")
         return "msrun"
     given = [name for name in RANK_TABLE if environment.get(name)]
     if not given or given == ["DEVICE_ID"]:
@@ -112,9 +119,11 @@ def launcher(environment: Mapping[str, str]) -> Literal["msrun", "rank table"] |
     alone = environment.get("RANK_SIZE") == "1"
     needed = ("RANK_SIZE", "RANK_ID") if alone else RANK_TABLE
     if missing := [name for name in needed if name not in given]:
-        raise ConfigError(f"{', '.join(given)} without {', '.join(missing)}: set {', '.join(RANK_TABLE)}, or use msrun")
+        raise ConfigError(
+            f"{', '.join(given)} set without {', '.join(missing)}: set {', '.join(RANK_TABLE)}, or use msrun"
+        )
     if (rank := _number(environment, "RANK_ID")) >= (size := _number(environment, "RANK_SIZE")):
-        raise ConfigError(f"RANK_ID={rank} is not below RANK_SIZE={size}")
+        raise ConfigError(f"RANK_ID={rank} must be less than RANK_SIZE={size}")
     if alone:
         return None
     _check_rank_table(Path(environment["RANK_TABLE_FILE"]), size)
@@ -123,7 +132,7 @@ def launcher(environment: Mapping[str, str]) -> Literal["msrun", "rank table"] |
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     if not environment[name].isdecimal():
-        raise ConfigError(f"{name} must be a whole number, not {environment[name]!r}")
+        raise ConfigError(f"{name} must be a non-negative integer, not {environment[name]!r}")
     return int(environment[name])
 
 
@@ -135,6 +144,6 @@ def _check_rank_table(path: Path, size: int) -> None:
         raise ConfigError(f"RANK_TABLE_FILE={path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"RANK_TABLE_FILE={path} is not valid JSON: {error}") from error
-    devices = text.count('"device_id"')  # once a device, in server_list as in ModelArts' group_list
+    devices = text.count('"device_id"')  # one per device, in server_list and in ModelArts' group_list alike
     if devices < size:
-        raise ConfigError(f"RANK_TABLE_FILE={path} lists {devices} devices, RANK_SIZE is {size}")
+        raise ConfigError(f"RANK_TABLE_FILE={path} lists {devices} devices, but RANK_SIZE is {size}")

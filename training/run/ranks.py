@@ -1,12 +1,12 @@
-"""What the processes of a run do together between its steps.
+"""Collective operations between the steps of a distributed run.
 
-1. `share` gives every rank the parameters of rank 0, whatever it had;
-2. `average` gives every rank the mean of all;
-3. `total` counts over all ranks, exact up to 2**24;
-4. they save together, and a wish of one to stop is one of all;
-5. in a run of one process nothing is done.
+1. `broadcast` gives every rank the parameters of rank 0;
+2. `average` gives every rank the mean over all ranks;
+3. `total` sums over all ranks, exactly up to 2**24;
+4. all ranks save together, and stop together when one of them is asked to;
+5. in a run of one process, every operation is a no-op.
 
-All by AllReduce in float32: the one collective that MindSpore's CPU backend has for sums, and only of floats.
+All use AllReduce in float32, the only summing collective of MindSpore's CPU backend, which takes floats only.
 """
 
 from __future__ import annotations
@@ -19,52 +19,53 @@ import numpy as np
 from mindspore import Tensor, ops
 from numpy.typing import ArrayLike, NDArray
 
-from training.run.device import Place
+from training.run.device import Process
 from training.run.stopping import StopRequest
 
 
-def total(array: ArrayLike, place: Place) -> NDArray[np.float32]:
-    """The sum over all ranks, element by element."""
-    mine = np.asarray(array, np.float32)
-    return mine if place.size == 1 else ops.AllReduce()(Tensor(mine)).asnumpy()
+def total(array: ArrayLike, process: Process) -> NDArray[np.float32]:
+    """The elementwise sum over all ranks."""
+    own = np.asarray(array, np.float32)
+    return own if process.size == 1 else ops.AllReduce()(Tensor(own)).asnumpy()
 
 
-def first(array: ArrayLike, place: Place) -> NDArray[np.float32]:
-    """That of rank 0, exact up to 2**24 where it counts."""
-    return total(array if place.leads else np.zeros_like(array), place)
+def from_rank_0(array: ArrayLike, process: Process) -> NDArray[np.float32]:
+    """Rank 0's array on every rank; integers are exact up to 2**24."""
+    return total(array if process.is_main else np.zeros_like(array), process)
 
 
-def agreed(stop: StopRequest, due: bool, place: Place) -> tuple[bool, bool]:
-    """Whether to stop now and whether to save, the same on all ranks: because one is asked to, or it is due on one.
+def agree(stop: StopRequest, save_due: bool, process: Process) -> tuple[bool, bool]:
+    """-> whether to stop now and whether to save now, the same on all ranks.
 
-    A signal that comes later is for the next time, also where `stop` knows of it before the others do.
+    They stop if any rank was asked to, and save if they stop or a save is due on any rank. A signal that arrives during
+    this call counts at the next one, although `stop` on that rank has already recorded it.
     """
-    asked, dues = total([stop.requested is not None, due], place)
-    if asked and stop.requested is None:
+    stop_requests, saves_due = total([stop.requested is not None, save_due], process)
+    if stop_requests and stop.requested is None:
         stop.requested = signal.SIGTERM
-    return bool(asked), bool(asked or dues)
+    return bool(stop_requests), bool(stop_requests or saves_due)
 
 
-def wait(place: Place) -> None:
-    """Until all ranks are here."""
-    total(0, place)
+def barrier(process: Process) -> None:
+    """Wait until all ranks reach this call."""
+    total(0, process)
 
 
-def share(parameters: Iterable[ms.Parameter], place: Place) -> None:
-    """Rank 0's parameters for all; the same ones, in the same order, must be given on every rank."""
-    if place.size > 1:
+def broadcast(parameters: Iterable[ms.Parameter], process: Process) -> None:
+    """Give every rank the parameters of rank 0; all ranks must pass the same parameters in the same order."""
+    if process.size > 1:
         for parameter in parameters:
-            _set(parameter, first(parameter.asnumpy(), place))
+            _assign(parameter, from_rank_0(parameter.asnumpy(), process))
 
 
-def average(parameters: Iterable[ms.Parameter], place: Place) -> None:
-    """The mean over all ranks of every float parameter, as `share`; counts are the same on all ranks anyway."""
-    if place.size > 1:
+def average(parameters: Iterable[ms.Parameter], process: Process) -> None:
+    """Replace every float parameter by its mean over all ranks; integers are equal on all ranks anyway."""
+    if process.size > 1:
         for parameter in parameters:
             if parameter.dtype == ms.float32:
-                _set(parameter, total(parameter.asnumpy(), place) / place.size)
+                _assign(parameter, total(parameter.asnumpy(), process) / process.size)
 
 
-def _set(parameter: ms.Parameter, array: NDArray[np.floating]) -> None:
-    """By an operator: a graph that has run once does not see what `set_data` sets any more (MindSpore 2.10, CPU)."""
+def _assign(parameter: ms.Parameter, array: NDArray[np.floating]) -> None:
+    """With an operator, because a graph that has run once ignores later `set_data` calls (MindSpore 2.10, CPU)."""
     ops.assign(parameter, Tensor(array, parameter.dtype))

@@ -1,9 +1,9 @@
-"""What a run remembers of itself in last.ckpt, and whether it may go on from a checkpoint.
+"""The state of a run in last.ckpt: how it is saved, and whether a run may resume from it.
 
-1. a run is never written over by another one unless that goes on with it;
-2. a checkpoint of another architecture, number of classes or optimizer is refused in words, before anything is
-   written;
-3. a run is saved at any step of an epoch, with everything that its log line needs, to the last bit.
+1. a run never overwrites the files of another run, unless it resumes that run;
+2. a checkpoint of another architecture, number of classes or optimizer is rejected before anything is written, and the
+   error says what differs;
+3. a run can be saved at any step of an epoch, with the exact value of everything that its log line needs.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from typing import Any
 import mindspore as ms
 
 from training.config import TrainConfig
-from training.errors import CheckpointError, ConfigError
-from training.run import checkpoint
+from training.data import modelarts
+from training.errors import CheckpointError, ConfigError, TrainingError
+from training.run import checkpoint, ranks
+from training.run.assembly import Run
 
-ENTRY = "run"  # JSON, in which numbers stay exact; MindSpore keeps a float as float32
-KEYS = ("arch", "num_classes", "optimizer", "accumulate_steps", "with_ema")  # they decide what a run has to restore
+ENTRY = "run"  # JSON, which keeps numbers exact: MindSpore would store a float as float32
+# The keys that determine which parameters a run restores.
+KEYS = ("arch", "num_classes", "optimizer", "accumulate_steps", "with_ema")
 
 
 @dataclass
 class Progress:
-    """`epoch` counts finished ones. All but it and `best_top1` are of the epoch that is under way.
+    """`epoch` is the number of finished epochs, `best_top1` the best result so far.
 
-    `step` batches of it are done, in `seconds`, with the sum of their losses and `right` answers; it began with
-    `updates` of the weights made and `overflows` skipped.
+    Everything else describes the current epoch: `step` batches are done, in `seconds`, with `loss_sum` and `right`
+    answers. When it began, the run had made `updates` of the weights and skipped `overflows`.
     """
 
     epoch: int = 0
-    best_top1: float = -1.0  # any result is better
+    best_top1: float = -1.0  # so that any result is better
     step: int = 0
     loss_sum: float = 0.0
     right: int = 0
@@ -42,7 +45,7 @@ class Progress:
     overflows: int = 0
 
     def add(self, loss: float, right: int, seconds: float) -> None:
-        """Count a step."""
+        """Count one step."""
         self.step += 1
         self.loss_sum += loss
         self.right += right
@@ -52,10 +55,10 @@ class Progress:
         return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
 
 
-def source(config: TrainConfig) -> Path | None:
-    """The checkpoint to go on from; none where the run starts afresh.
+def find_checkpoint(config: TrainConfig) -> Path | None:
+    """The checkpoint to resume from, or None for a new run.
 
-    Raises ConfigError where a run that is not to be gone on with would be written over.
+    Raises ConfigError if a new run would overwrite the files of another one.
     """
     last = config.run_dir / "last.ckpt"
     if config.resume == "auto" and last.is_file():
@@ -64,41 +67,62 @@ def source(config: TrainConfig) -> Path | None:
         return last
     files = [config.run_dir / name for name in ("last.ckpt", "best.ckpt", "log.jsonl")]
     if kept := [path.name for path in files if path.is_file() and path.stat().st_size]:
-        go_on = "go on with it (--resume auto), or " if "last.ckpt" in kept else ""
+        resume = "resume it (--resume auto), or " if "last.ckpt" in kept else ""
         raise ConfigError(
-            f"{config.run_dir} holds {', '.join(kept)} of another run, which would be written over: "
-            f"{go_on}choose another --save_dir"
+            f"{config.run_dir} holds {', '.join(kept)} of another run, which would be overwritten: "
+            f"{resume}choose another --save_dir"
         )
     return config.resume if isinstance(config.resume, Path) else None
+
+
+def save_run(run: Run, progress: Progress) -> None:
+    """Save last.ckpt; every rank must call this at the same step.
+
+    The statistics of batch norms and partly accumulated gradients become their means over all ranks.
+    """
+    ranks.average(run.parameters.values(), run.process)
+    if run.process.is_main:
+        save(run.config.run_dir / "last.ckpt", run.parameters, progress, run.config, run.steps)
+        _upload(run.config)
+    ranks.barrier(run.process)  # the launcher ends all ranks when the first one exits, which may happen right after
+
+
+def _upload(config: TrainConfig) -> None:
+    """Copy the run to `train_url`. A failed upload is only reported: it must not end the training."""
+    if config.train_url:
+        try:
+            modelarts.keep_run(config.run_dir, config.train_url)
+        except TrainingError as error:
+            print(f"{error}; trying again at the next save and at the end of the run", flush=True)
 
 
 def save(
     path: Path, parameters: Mapping[str, ms.Parameter], progress: Progress, config: TrainConfig, steps: int
 ) -> None:
-    """Write a run of `steps` batches an epoch. Raises CheckpointError."""
-    checkpoint.save(path, parameters, {ENTRY: json.dumps(_identity(config, steps) | asdict(progress))})
+    """Write the state of a run of `steps` batches per epoch. Raises CheckpointError."""
+    checkpoint.save(path, parameters, {ENTRY: json.dumps(_fixed_settings(config, steps) | asdict(progress))})
 
 
 def restore(path: Path, parameters: Mapping[str, ms.Parameter], config: TrainConfig, steps: int) -> Progress:
-    """Put a saved run into `parameters`. Raises CheckpointError that says what the checkpoint is of."""
+    """Load a saved run into `parameters`. Raises CheckpointError that says what differs."""
     saved = checkpoint.read(path)
     if ENTRY not in saved:
         raise CheckpointError(
-            f"{path} holds weights, but no run to go on with; start from them: --resume none --pretrained {path}"
+            f"{path} holds weights but no run to resume; to start from the weights: --resume none --pretrained {path}"
         )
     entry = json.loads(str(saved.pop(ENTRY)))
-    wanted = _identity(config, steps)
-    found = {key: entry.pop(key) for key in wanted}
-    if other := [key for key in wanted if found[key] != wanted[key]]:
-        there, here = (", ".join(f"{key} {values[key]}" for key in other) for values in (found, wanted))
+    expected = _fixed_settings(config, steps)
+    found = {key: entry.pop(key) for key in expected}
+    if different := [key for key in expected if found[key] != expected[key]]:
+        saved_values, values = (", ".join(f"{key} {values[key]}" for key in different) for values in (found, expected))
         raise CheckpointError(
-            f"{path} is of a run with {there}; this one has {here}: give it what the checkpoint has, or start afresh "
-            "with --resume none and another --save_dir"
+            f"{path} belongs to a run with {saved_values}, this run has {values}: use the checkpoint's values, or "
+            "start a new run with --resume none and another --save_dir"
         )
     checkpoint.restore(parameters, saved, source=path)
     return Progress(**entry)
 
 
-def _identity(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """What must not change; `steps` because the schedule counts them, and the place in an epoch."""
+def _fixed_settings(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """What a resumed run must not change; `steps` because the schedule and the position in an epoch count in them."""
     return {key: getattr(config, key) for key in KEYS} | {"steps_per_epoch": steps}

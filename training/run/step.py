@@ -1,40 +1,37 @@
-"""One training step and one evaluation, as compiled graphs.
+"""One training step, as a compiled graph.
 
-1. a step is one graph, whatever is switched on, and without mixed precision exactly float32;
-2. gradients are averaged over `accumulate_steps` batches, unscaled, then clipped by their global norm, then applied;
-3. an update whose gradients overflow is skipped and counted, and leaves weights, averages and schedule alone;
-4. what a resumed run must know of the step is in its `state`;
-5. the ranks of a distributed run make the update of one device with the batches of all, and skip it together.
+1. a step is one graph, whatever options are on, and without mixed precision it computes in float32 only;
+2. gradients are averaged over `accumulate_steps` batches, unscaled, clipped by their global norm, and then applied;
+3. an update whose gradients overflow is skipped and counted, and changes neither weights nor averages nor schedule;
+4. `state` holds what a resumed run must restore of the step;
+5. several ranks make the same update as one device with all their batches, and skip it together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from training.config import TrainConfig
-from training.data.pipeline import Batch
 from training.network.ema import Ema
 from training.optim import loss_scale
 from training.optim.loss_scale import LossScale
 from training.optim.losses import CrossEntropySmooth, CustomL2, true_classes
-from training.run.device import ALONE, Place
-from training.run.ranks import total
+from training.run.device import SINGLE_PROCESS, Process
 
 Gradients = tuple[Tensor, ...]
 
-over_all = ops.HyperMap()  # a Python loop over hundreds of gradients takes minutes to compile
+hyper_map = ops.HyperMap()  # compiles in seconds, where a Python loop over hundreds of gradients takes minutes
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """Call it with images (B, 3, S, S) and labels int32 (B,) or soft (B, K) -> mean loss and number of right answers.
+    """Call it with images (B, 3, S, S) and labels, int32 (B,) or soft (B, K) -> mean loss, number of right answers.
 
-    Both are those of all ranks. `loss_scale` is none in float32.
+    Both results cover all ranks. `loss_scale` is None in float32.
     """
 
     graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -45,8 +42,8 @@ class TrainStep:
         return self.graph(images, labels)
 
 
-class Accumulation(nn.Cell):  # type: ignore[misc]
-    """The sum of the gradients of up to `steps` batches."""
+class GradientAccumulator(nn.Cell):  # type: ignore[misc]
+    """Sums the gradients of `steps` batches."""
 
     def __init__(self, parameters: ms.ParameterTuple, steps: int) -> None:
         super().__init__(auto_prefix=False)
@@ -55,48 +52,52 @@ class Accumulation(nn.Cell):  # type: ignore[misc]
         self.count = ms.Parameter(Tensor(0, ms.int32), name="accumulated.count", requires_grad=False)
 
     def construct(self, gradients: Gradients) -> Tensor:
-        """Add the gradients of a batch -> whether that makes an update, a bool scalar."""
-        added = over_all(_add, self.sums, gradients)
+        """Add the gradients of a batch -> whether an update is due, a bool scalar."""
+        added = hyper_map(_add, self.sums, gradients)
         return ops.depend(ops.assign_add(self.count, Tensor(1, ms.int32)) == self.steps, added)
 
     def clear(self) -> Tensor:
-        return ops.depend(ops.assign(self.count, Tensor(0, ms.int32)), over_all(_clear, self.sums))
+        return ops.depend(ops.assign(self.count, Tensor(0, ms.int32)), hyper_map(_clear, self.sums))
 
 
 def train_step(
-    network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, ema: Ema | None = None, place: Place = ALONE
+    network: nn.Cell,
+    optimizer: nn.Optimizer,
+    config: TrainConfig,
+    ema: Ema | None = None,
+    process: Process = SINGLE_PROCESS,
 ) -> TrainStep:
-    """The step of the recipe over a network and its optimizer; makes the network compute in the recipe's loss_scale."""
-    loss_scale.use(network, config.amp_level)
-    scaling = loss_scale.loss_scale(config)
-    accumulation = None
+    """Build the training step of the recipe; also sets the precision in which the network computes."""
+    loss_scale.set_precision(network, config.amp_level)
+    scaling = loss_scale.build_loss_scale(config)
+    accumulator = None
     if config.accumulate_steps > 1:
-        accumulation = Accumulation(optimizer.parameters, config.accumulate_steps)
-    gradients_of = _gradients(network, optimizer, config, scaling)
-    update = _update(optimizer, config, scaling, ema, config.accumulate_steps * place.size)
-    over_ranks, ranks = _over_ranks(place.size), place.size
+        accumulator = GradientAccumulator(optimizer.parameters, config.accumulate_steps)
+    compute_gradients = _gradient_function(network, optimizer, config, scaling)
+    update = _update_function(optimizer, config, scaling, ema, config.accumulate_steps * process.size)
+    all_reduce, ranks = _all_reduce(process.size), process.size
 
     @ms.jit  # type: ignore[untyped-decorator]
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        (_, loss, right), gradients = gradients_of(images, labels)
-        loss, right = over_ranks(loss) / ranks, over_ranks(right)
-        if accumulation is None:
-            return ops.depend(loss, update(over_all(over_ranks, gradients))), right
-        if accumulation(gradients):
-            loss = ops.depend(loss, update(over_all(over_ranks, accumulation.sums)))
-            loss = ops.depend(loss, accumulation.clear())
+        (_, loss, right), gradients = compute_gradients(images, labels)
+        loss, right = all_reduce(loss) / ranks, all_reduce(right)
+        if accumulator is None:
+            return ops.depend(loss, update(hyper_map(all_reduce, gradients))), right
+        if accumulator(gradients):
+            loss = ops.depend(loss, update(hyper_map(all_reduce, accumulator.sums)))
+            loss = ops.depend(loss, accumulator.clear())
         return loss, right
 
-    cells = [cell for cell in (scaling, accumulation) if cell is not None]
+    cells = [cell for cell in (scaling, accumulator) if cell is not None]
     return TrainStep(
         step, {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}, scaling
     )
 
 
-def _gradients(
+def _gradient_function(
     network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None
 ) -> Callable[[Tensor, Tensor], tuple[tuple[Tensor, Tensor, Tensor], Gradients]]:
-    """-> (images, labels) -> (what is derived, loss, right answers), its gradients times the loss scale."""
+    """A function (images, labels) -> (scaled objective, loss, right answers), gradients times the loss scale."""
     loss_function = CrossEntropySmooth(config.label_smoothing)
     decay = CustomL2(network) if config.custom_l2 else None
 
@@ -104,30 +105,30 @@ def _gradients(
         logits = ops.cast(network(images), ms.float32)
         right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.float32).sum()
         loss = loss_function(logits, labels)
-        total = loss if decay is None else loss + config.weight_decay / 2 * decay()
-        return total if scaling is None else total * scaling.scale, loss, right
+        objective = loss if decay is None else loss + config.weight_decay / 2 * decay()
+        return objective if scaling is None else objective * scaling.scale, loss, right
 
     return ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)  # type: ignore[no-any-return]
 
 
-def _over_ranks(ranks: int) -> Callable[[Tensor], Tensor]:
-    """-> (tensor) -> its sum over all ranks."""
+def _all_reduce(ranks: int) -> Callable[[Tensor], Tensor]:
+    """A function tensor -> its sum over all ranks."""
     if ranks == 1:
         return lambda tensor: tensor
-    # The attribute is that of nn.DistributedGradReducer: a device may send several tensors together.
+    # As in nn.DistributedGradReducer: lets a device send several tensors in one message.
     all_reduce = ops.AllReduce().add_prim_attr("fusion", 1)
     return lambda tensor: all_reduce(tensor)
 
 
-def _update(
+def _update_function(
     optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, ema: Ema | None, batches: int
 ) -> Callable[[Gradients], Tensor]:
-    """-> (sums of the scaled gradients of `batches`) -> whether they were applied, a bool scalar."""
+    """A function (sums of the scaled gradients of `batches`) -> whether they were applied, a bool scalar."""
     limit = config.clip_global_norm_value
 
     def apply(gradients: Gradients, norm: Tensor) -> Tensor:
         if limit is not None:
-            gradients = multiplied(gradients, limit / ops.maximum(norm, Tensor(limit, ms.float32)))
+            gradients = multiply(gradients, limit / ops.maximum(norm, Tensor(limit, ms.float32)))
         done = optimizer(gradients)
         if ema is not None:
             done = ops.depend(ema(optimizer.global_step), done)
@@ -135,28 +136,28 @@ def _update(
 
     def update(gradients: Gradients) -> Tensor:
         if scaling is not None:
-            gradients = multiplied(gradients, 1 / (scaling.scale * batches))
+            gradients = multiply(gradients, 1 / (scaling.scale * batches))
         elif batches > 1:
-            gradients = multiplied(gradients, 1 / batches)
+            gradients = multiply(gradients, 1 / batches)
         if scaling is None:
             return apply(gradients, global_norm(gradients) if limit is not None else None)
         norm = global_norm(gradients)
         finite = scaling(ops.isfinite(norm))
-        if finite:  # an update whose result is not used is optimised away (MindSpore 2.10)
+        if finite:  # MindSpore 2.10 removes an update whose result is unused
             finite = ops.depend(finite, apply(gradients, norm))
         return finite
 
     return update
 
 
-def multiplied(gradients: Gradients, factor: Tensor | float) -> Gradients:
-    """Each gradient times a number."""
-    return over_all(ops.partial(_multiply, factor), gradients)  # type: ignore[no-any-return]
+def multiply(gradients: Gradients, factor: Tensor | float) -> Gradients:
+    """Multiply each gradient by a number."""
+    return hyper_map(ops.partial(_multiply, factor), gradients)  # type: ignore[no-any-return]
 
 
 def global_norm(gradients: Gradients) -> Tensor:
-    """Euclidean norm of all gradients as one vector; not finite if one of them is not."""
-    return ops.sqrt(ops.addn(over_all(_sum_of_squares, gradients)))
+    """The Euclidean norm of all gradients as one vector; not finite if any gradient is not."""
+    return ops.sqrt(ops.addn(hyper_map(_sum_of_squares, gradients)))
 
 
 def _multiply(factor: Tensor | float, gradient: Tensor) -> Tensor:
@@ -173,17 +174,3 @@ def _clear(total: Tensor) -> Tensor:
 
 def _sum_of_squares(gradient: Tensor) -> Tensor:
     return (gradient * gradient).sum()
-
-
-def evaluate(network: nn.Cell, batches: Iterable[Batch], place: Place = ALONE) -> tuple[int, float, float]:
-    """-> number of images of all ranks, top-1 and top-5 as fractions; top-5 is over min(5, classes)."""
-    network.set_train(False)
-    count, top1, top5 = 0, 0, 0
-    for batch in batches:
-        logits = network(Tensor(batch.images)).asnumpy()[: batch.count]
-        ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5] == batch.labels[: batch.count, None]
-        count += batch.count
-        top1 += int(ranked[:, 0].sum())
-        top5 += int(ranked.any(axis=1).sum())
-    count, top1, top5 = (int(number) for number in total([count, top1, top5], place))
-    return count, top1 / count, top5 / count

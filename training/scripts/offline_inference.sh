@@ -4,15 +4,15 @@
 offline_inference() { # MODEL DATASET_PATH DEVICE_TARGET DEVICE_ID [--KEY VALUE ...]
   local model=$1 dataset=$2 target=$3 device_id=$4 config=()
   local images=${RESULT_PATH:-.}/preprocess_Result results=${RESULT_PATH:-.}/result_Files
-  [[ $target =~ ^(Ascend|GPU|CPU)$ ]] || refuse "DEVICE_TARGET $target is none of Ascend, GPU and CPU"
+  [[ $target =~ ^(Ascend|GPU|CPU)$ ]] || fail "DEVICE_TARGET $target must be Ascend, GPU or CPU"
   if [[ -n ${CONFIG_PATH:-} ]]; then
     need_file CONFIG_PATH "$CONFIG_PATH"
     config=(--config "$CONFIG_PATH")
   fi
   for folder in "$images" "$results"; do
-    [[ ! -e $folder ]] || refuse "$folder exists: remove it or set RESULT_PATH"
+    [[ ! -e $folder ]] || fail "$folder exists: remove it or set RESULT_PATH"
   done
-  # The seed project was given the folder of the classes; here a data set is the folder that holds it as val/.
+  # In the seed project DATASET_PATH was the folder of the classes; here it is the folder that contains them as val/.
   [[ $(basename -- "$dataset") != val || -d $dataset/val ]] || dataset=$(dirname -- "$dataset")
 
   "${python:?}" -m training.preprocess "${config[@]}" --data_url "$dataset" --result_path "$images" "${@:5}"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Accuracy of an ONNX file on ONNX Runtime.
+# Accuracy of an ONNX file in ONNX Runtime.
 set -euo pipefail
 usage='Usage: run_infer_onnx.sh [ONNX_PATH] [DATASET_PATH] [DEVICE_TARGET] [DEVICE_ID] [--KEY VALUE ...]
-DATASET_PATH is the key data_url. Where they are not given, DEVICE_TARGET (Ascend, GPU or CPU) is that of the
-environment or CPU, and DEVICE_ID is 0. Further arguments go to training.preprocess.
-Images and logits stay in RESULT_PATH/preprocess_Result and RESULT_PATH/result_Files.
-Environment: CONFIG_PATH (the recipe of the model: image size, mean, ...; default: that of ImageNet), RESULT_PATH
-(default .), PYTHON (default python)'
+DATASET_PATH is the recipe key data_url. DEVICE_TARGET is Ascend, GPU or CPU; its default is the environment variable of
+that name, or CPU. DEVICE_ID is 0 by default. Further arguments are passed to training.preprocess.
+Images and logits are written to RESULT_PATH/preprocess_Result and RESULT_PATH/result_Files.
+Environment: CONFIG_PATH (the recipe of the model, for image size, mean etc.; default: the values for ImageNet),
+RESULT_PATH (default .), DEVICE_TARGET, PYTHON (default python)'
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/offline_inference.sh"
-(($# >= 2)) || refuse "at least 2 arguments are needed, not $#"
+(($# >= 2)) || fail "expected at least 2 arguments, got $#"
 need_file ONNX_PATH "$1"
 need_folder DATASET_PATH "$2"
 target=${3:-${DEVICE_TARGET:-CPU}}

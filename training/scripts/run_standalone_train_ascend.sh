@@ -2,10 +2,10 @@
 # Train on one device.
 set -euo pipefail
 usage='Usage: run_standalone_train_ascend.sh [DEVICE_ID] [CONFIG_PATH] [--KEY VALUE ...]
-Runs in the foreground; the log is also in ./logs/rank_0.log. Further arguments go to training.train.
+Runs in the foreground and also writes ./logs/rank_0.log. Further arguments are passed to training.train.
 Environment: DEVICE_TARGET (Ascend, GPU or CPU; default Ascend), PYTHON (default python)'
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
-(($# >= 2)) || refuse "2 arguments are needed, not $#"
+(($# >= 2)) || fail "expected at least 2 arguments, got $#"
 need_number DEVICE_ID "$1"
 need_file CONFIG_PATH "$2"
 

@@ -1,1 +1,1 @@
-"""Weight files of others: how they are read, and what their authors call the weights. Only `convert` may enter."""
+"""Weights from other projects: readers of their files, tables of their names. `deploy` and the verbs may import it."""

@@ -1,11 +1,12 @@
-"""Weight files of other frameworks -> name -> array, with numpy alone.
+"""Reads the weight files of other frameworks as name -> array, with numpy alone.
 
-1. nothing in a file is run: its pickle may name tensors and plain containers, anything else is refused by name;
-2. float32, float16, bfloat16 and strided views are read as the framework that wrote them reads them;
-3. a broken file is a CheckpointError that names it, never a part of the weights.
+1. nothing in a file is executed: its pickle may contain tensors and plain containers, and anything else is rejected
+   with an error that names it;
+2. float32, float16, bfloat16 and strided views are read exactly as by the framework that wrote them;
+3. a broken file is a CheckpointError that names it; it never yields only some of the weights.
 
-Formats: `torch.save` since PyTorch 1.6 (a zip of `data.pkl` and one file for each storage) and before (pickles, then
-the storages one after the other), and safetensors (length of the header, JSON header, data).
+Formats: `torch.save` since PyTorch 1.6 (a zip with `data.pkl` and one file per storage), `torch.save` before that
+(pickles, followed by the storages), and safetensors (length of the header, JSON header, data).
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ _SAFETENSORS_DTYPES = {
     "U8": "<u1",
     "BOOL": "?",
 }
-_WRAPPERS = ("state_dict", "model")  # of a training script's checkpoint, around the weights themselves
+_WRAPPERS = ("state_dict", "model")  # keys under which training scripts save the weights in their checkpoints
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Name -> array of a `.safetensors` file or of whatever `torch.save` wrote. Raises CheckpointError."""
+    """Read a `.safetensors` file, or any other as a file of `torch.save`: name -> array. Raises CheckpointError."""
     reader = read_safetensors if path.suffix == ".safetensors" else read_torch
     try:
         with path.open("rb") as file:
@@ -67,7 +68,7 @@ def read(path: Path) -> dict[str, Array]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # broken pickles, zips and headers raise anything: EOFError, KeyError, struct.error, ...
-        raise CheckpointError(f"{path} is broken or no file of weights ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{path} is broken or not a file of weights ({type(error).__name__}: {error})") from error
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, Array]:
@@ -95,14 +96,14 @@ def read_torch(file: BinaryIO) -> dict[str, Array]:
     elif start.startswith(b"\x80"):
         contents, storages = _read_legacy(file)
     else:
-        raise CheckpointError("neither a zip nor a pickle: no file of torch.save")
+        raise CheckpointError("neither a zip nor a pickle, so not a file of torch.save")
     tensors = _unwrap(contents)
     return {name: _strided(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """Numbers that lie together in the file: `count` of them."""
+    """`count` consecutive numbers in the file."""
 
     key: str
     dtype: str
@@ -111,7 +112,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage; offset and strides count numbers, not bytes."""
+    """A view of a storage; offset and strides are in numbers, not bytes."""
 
     storage: _Storage
     offset: int
@@ -124,37 +125,37 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("data.pkl")]
         if len(pickles) != 1:
-            raise CheckpointError("a zip without data.pkl: no file of torch.save")
+            raise CheckpointError("a zip without data.pkl, so not a file of torch.save")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
-            raise CheckpointError("written on a big-endian machine; save it again on a usual one")
+            raise CheckpointError("written on a big-endian machine; save it again on a little-endian one")
         with archive.open(pickles[0]) as stream:
             unpickler = _TensorsOnly(stream)
             contents = unpickler.load()
         storages = unpickler.storages.values()
-        return contents, {each.key: _filled(each, archive.read(f"{folder}data/{each.key}")) for each in storages}
+        return contents, {each.key: _read_storage(each, archive.read(f"{folder}data/{each.key}")) for each in storages}
 
 
 def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
     if _TensorsOnly(file).load() != _LEGACY_MAGIC or _TensorsOnly(file).load() != _LEGACY_PROTOCOL:
-        raise CheckpointError("a pickle, but no file of torch.save")
+        raise CheckpointError("a pickle, but not a file of torch.save")
     if not _TensorsOnly(file).load()["little_endian"]:
-        raise CheckpointError("written on a big-endian machine; save it again on a usual one")
+        raise CheckpointError("written on a big-endian machine; save it again on a little-endian one")
     unpickler = _TensorsOnly(file)
     contents = unpickler.load()
     storages = {}
     for key in _TensorsOnly(file).load():
         storage = unpickler.storages[key]
         if int.from_bytes(file.read(8), "little") != storage.count:
-            raise CheckpointError(f"storage {key} has another length than its tensors say")
-        storages[key] = _filled(storage, file.read(storage.count * _bytes_each(storage.dtype)))
+            raise CheckpointError(f"the length of storage {key} does not match its tensors")
+        storages[key] = _read_storage(storage, file.read(storage.count * _bytes_each(storage.dtype)))
     return contents, storages
 
 
 class _TensorsOnly(pickle.Unpickler):
-    """Unpickles tensors (as _Tensor) in plain containers; `storages` are those that it met.
+    """Unpickles tensors (as _Tensor) in plain containers; `storages` collects the storages they use.
 
-    Raises CheckpointError that names the first global of any other kind, before anything is called.
+    Raises CheckpointError that names the first other global, before anything is called.
     """
 
     def __init__(self, file: Any) -> None:
@@ -169,19 +170,19 @@ class _TensorsOnly(pickle.Unpickler):
         if module == "torch" and name in _TORCH_STORAGES:
             return _TORCH_STORAGES[name]
         raise CheckpointError(
-            f"refused, since loading it would run code: its pickle asks for {module}.{name}. If you trust the file, "
-            "open it with PyTorch and save the bare weights: torch.save(model.state_dict(), ...)"
+            f"rejected because loading it would execute code: its pickle imports {module}.{name}. If you trust the "
+            "file, open it in PyTorch and save only the weights: torch.save(model.state_dict(), ...)"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or dtype not in _TORCH_STORAGES.values() or any(part is not None for part in view):
-            raise CheckpointError(f"its pickle refers to something that is no storage: {pid!r}")
+            raise CheckpointError(f"its pickle refers to something that is not a storage: {pid!r}")
         return self.storages.setdefault(key, _Storage(key, dtype, count))
 
 
 def _tensor_builder() -> Callable[..., _Tensor]:
-    """Made anew for each use: a pickle can set attributes of what it is given."""
+    """A new function for each use, because a pickle can set attributes on the object it gets."""
 
     def build(storage: _Storage, offset: int, shape: Any, strides: Any, *_gradient_and_hooks: object) -> _Tensor:
         return _Tensor(storage, offset, tuple(shape), tuple(strides))
@@ -199,7 +200,7 @@ def _unwrap(contents: Any) -> dict[str, _Tensor]:
     if isinstance(contents, dict):
         tensors = {str(name): value for name, value in contents.items() if isinstance(value, _Tensor)}
     if not tensors:
-        raise CheckpointError(f"holds no tensors, neither at its top nor in {' or '.join(map(repr, _WRAPPERS))}")
+        raise CheckpointError(f"holds no tensors, neither at the top level nor in {' or '.join(map(repr, _WRAPPERS))}")
     return tensors
 
 
@@ -207,26 +208,26 @@ def _bytes_each(dtype: str) -> int:
     return 2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize
 
 
-def _filled(storage: _Storage, content: bytes) -> Array:
+def _read_storage(storage: _Storage, content: bytes) -> Array:
     if len(content) != storage.count * _bytes_each(storage.dtype):
-        raise CheckpointError(f"storage {storage.key} is cut short: copy the file again")
+        raise CheckpointError(f"storage {storage.key} is truncated: copy the file again")
     return _numbers(content, storage.dtype)
 
 
 def _numbers(content: bytes, dtype: str) -> Array:
-    """Little-endian bytes -> (N,) array; bfloat16 becomes the float32 whose upper half it is."""
+    """Little-endian bytes -> (N,) array; bfloat16, the upper half of a float32, becomes float32."""
     if dtype != _BFLOAT16:
         return np.frombuffer(content, dtype)
     return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
 
 
 def _strided(tensor: _Tensor, numbers: Array) -> Array:
-    """The read-only view that `tensor` describes, which must lie inside `numbers`."""
+    """The read-only view that `tensor` describes. Raises CheckpointError if it exceeds `numbers`."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, numbers.dtype)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
     if min(tensor.offset, 0, *tensor.shape, *tensor.strides) < 0 or last >= len(numbers):
-        raise CheckpointError("a tensor reaches out of its storage")
+        raise CheckpointError("a tensor exceeds its storage")
     bytes_each = numbers.dtype.itemsize
     return np.lib.stride_tricks.as_strided(
         numbers[tensor.offset :], tensor.shape, [stride * bytes_each for stride in tensor.strides], writeable=False

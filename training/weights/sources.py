@@ -1,10 +1,11 @@
-"""How others name the weights of a RepVGG, and how they prepared the images for the accuracy that they publish.
+"""How other projects name the weights of a RepVGG, and the preprocessing behind their published accuracy.
 
-1. a name that a source does not give is kept as it is, so that the strict loader lists it as unused;
-2. two names that mean the same weight are an error, not a choice;
-3. the preprocessing is the published one of the source and variant, none is ever guessed.
+1. an unknown name is kept unchanged, so that the strict loader reports it as unused;
+2. two names for the same weight are an error;
+3. the preprocessing is the one published for the source and variant; it is never guessed.
 
-Read in the sources' public code; each table says where. Names of ours: see training.network.repvgg.
+The tables were written from the sources' public code, which each of them cites. Our own names are described in
+training.network.repvgg.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Preprocess
+from training.config.keys import nearest
 from training.errors import CheckpointError, ConfigError
 from training.network.variants import VARIANTS
 
 Array = NDArray[Any]
 Renames = tuple[tuple[str, str], ...]
 
-# PyTorch's words for a batch norm, once the rest of the name is ours. MindSpore's own are like ours already; its newer
-# mint layers use PyTorch's.
+# PyTorch's names in a batch norm, applied after the rest of a name is translated. MindSpore's names are the same as
+# ours, except in its newer mint layers, which use PyTorch's.
 _BATCH_NORM: Renames = (
     (r"(\.bn|\.branch_identity)\.weight$", r"\1.gamma"),
     (r"(\.bn|\.branch_identity)\.bias$", r"\1.beta"),
@@ -34,8 +36,8 @@ _BATCH_NORM: Renames = (
 )
 
 # github.com/DingXiaoH/RepVGG: repvgg.py, se_block.py. mindcv (mindcv/models/repvgg.py, layers/squeeze_excite.py) and
-# the Model Zoo (github.com/mindspore-ai/models: research/cv/repvgg/src/models/repvgg.py) took its names over, but
-# number the two parts of a branch (0 and 1), since MindSpore's SequentialCell does.
+# the Model Zoo (github.com/mindspore-ai/models: research/cv/repvgg/src/models/repvgg.py) use the same names, except
+# that MindSpore's SequentialCell numbers the two parts of a branch 0 and 1.
 _RBR: Renames = (
     (r"^stage0\.", "stages.0.0."),
     (r"^stage(\d+)\.(\d+)\.", r"stages.\1.\2."),
@@ -65,10 +67,10 @@ _TIMM: Renames = (
     *_BATCH_NORM,
 )
 
-# What a training loop wraps around a network: PyTorch's DataParallel and compile, the Model Zoo's NetWithLoss, ...
+# Prefixes from wrappers around a network: PyTorch's DataParallel and compile, the Model Zoo's NetWithLoss, ...
 _WRAPPERS = re.compile(r"^((module|model|network|_backbone|_orig_mod)\.)+")
-# What a checkpoint holds beside the network: PyTorch's counter of batches; MindSpore's optimizers, loss scale, progress
-# and moving average of the weights (that of the Model Zoo is no average: it adds where it should assign).
+# Entries of a checkpoint that are not weights of the network: PyTorch's counter of batches; MindSpore's optimizers,
+# loss scale, progress and moving average (the Model Zoo's is not usable: it adds where it should assign).
 _STATE = re.compile(
     r".*\.num_batches_tracked"
     r"|(moments|accum|stat|moment1|moment2|adam_m|adam_v|lamb_m|lamb_v|_ema_weights)\..*"
@@ -77,7 +79,7 @@ _STATE = re.compile(
 )
 _OWN_STATE = re.compile(r"(?!(stages|classifier)\.).*")
 
-# The Model Zoo's GroupConv2d (src/models/layers/group_conv.py), on Ascend in the place of every convolution.
+# The Model Zoo's GroupConv2d (src/models/layers/group_conv.py), which replaces every convolution on Ascend.
 _PART_OF_GROUPS = re.compile(r"(.*\.conv)\.convs\.(\d+)\.(weight|bias)")
 
 
@@ -99,7 +101,7 @@ def _photo(
 
 
 def _torchvision(arch: str) -> Preprocess:
-    """torchvision's Resize cuts the long side off, its CenterCrop rounds.
+    """torchvision's Resize truncates the long side, and its CenterCrop rounds the offset.
 
     Official: test.py (Resize(256), CenterCrop(224); README.md tests D2se with `-r 320`, which is Resize(320),
     CenterCrop(320)). timm: default_cfgs of byobnet.py (224, crop_pct 0.875, bilinear; D2se 320 and 1.0).
@@ -110,10 +112,10 @@ def _torchvision(arch: str) -> Preprocess:
 
 
 def _mindcv(arch: str) -> Preprocess:
-    """configs/repvgg/*_ascend.yaml: image_resize 224, crop_pct 0.875, one interpolation for each variant.
+    """configs/repvgg/*_ascend.yaml: image_resize 224, crop_pct 0.875, one interpolation per variant.
 
-    MindData's Inter.BICUBIC and Inter.LINEAR do not smooth before they shrink; the bundle's filters, as Pillow's, do.
-    A manifest cannot say the former, so this is the nearest, not the same.
+    MindData's Inter.BICUBIC and Inter.LINEAR do not antialias when they shrink an image, while the filters of a bundle
+    do, like Pillow's. A manifest cannot express the former, so this is the closest match but not identical.
     """
     return _photo("bicubic" if arch in ("RepVGG-A0", "RepVGG-B1g2", "RepVGG-B1g4") else "bilinear")
 
@@ -124,17 +126,17 @@ def _modelzoo(arch: str) -> Preprocess:
 
 
 def _own(arch: str) -> Preprocess:
-    """That of the recipe of this name in training/recipes, with which training.train evaluates."""
+    """The preprocessing of the recipe in training/recipes, with which training.train evaluates."""
     return _photo("bicubic" if arch == "RepVGG-A0" else "bilinear")
 
 
 @dataclass(frozen=True)
 class Source:
-    """`state` matches what a checkpoint holds beside the network."""
+    """`preprocess` maps a variant to its published preprocessing; `state` matches entries that are not weights."""
 
     title: str
     renames: Renames
-    published_preprocess: Callable[[str], Preprocess]
+    preprocess: Callable[[str], Preprocess]
     state: re.Pattern[str] = _STATE
 
 
@@ -147,31 +149,36 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def preprocess_of(source: Source, arch: str) -> Preprocess:
-    """Raises ConfigError for a variant that the source has not, or that has no published preprocessing."""
+def published_preprocess(source: Source, arch: str) -> Preprocess:
+    """Raises ConfigError for an unknown variant, or one for which the source has published no preprocessing."""
+    if arch not in VARIANTS:
+        raise ConfigError(f"unknown arch {arch!r}; did you mean {nearest(arch, list(VARIANTS))!r}?")
     if VARIANTS[arch].block == "qarepvgg" and source is not SOURCES["own"]:
         raise ConfigError(
-            f"{arch} cannot be read from {source.title}: of QARepVGG only the checkpoints of training.train are "
-            "understood (--from own); the files of its authors, github.com/cxxgtxy/QARepVGG, have names of their own"
+            f"cannot read {arch} from {source.title}: for QARepVGG only checkpoints of training.train are supported "
+            "(--from own); its authors, github.com/cxxgtxy/QARepVGG, use different names"
         )
     if VARIANTS[arch].strides != (2, 2, 2, 2, 2):
         raise ConfigError(
-            f"{arch} is no network for ImageNet; only its recipe knows its preprocessing: "
+            f"{arch} is not a network for ImageNet, and only its recipe defines its preprocessing; use "
             "python -m training.export --config RECIPE --pretrained FILE.ckpt --bundle FOLDER"
         )
-    return source.published_preprocess(arch)
+    return source.preprocess(arch)
 
 
 def translate(weights: Mapping[str, Array], source: Source) -> tuple[dict[str, Array], list[str]]:
-    """-> float32 weights by our names, and the names of what is no weight. Raises CheckpointError for a double."""
-    left_out = [name for name in weights if source.state.fullmatch(name)]
+    """-> float32 weights under our names, and the names of other entries.
+
+    Raises CheckpointError if two names mean the same weight.
+    """
+    other_entries = [name for name in weights if source.state.fullmatch(name)]
     origin: dict[str, str] = {}
-    for name in weights.keys() - set(left_out):
+    for name in weights.keys() - set(other_entries):
         ours = _our_name(name, source.renames)
         if ours in origin:
-            raise CheckpointError(f"{origin[ours]} and {name} are both {ours}")
+            raise CheckpointError(f"{origin[ours]} and {name} both mean {ours}")
         origin[ours] = name
-    return _join_groups({ours: weights[name] for ours, name in sorted(origin.items())}), left_out
+    return _join_groups({ours: weights[name] for ours, name in sorted(origin.items())}), other_entries
 
 
 def _our_name(name: str, renames: Renames) -> str:
@@ -182,7 +189,7 @@ def _our_name(name: str, renames: Renames) -> str:
 
 
 def _join_groups(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """One kernel a group -> one kernel; a convolution's output channels are those of its groups in their order."""
+    """Concatenate kernels that are stored per group: output channels are ordered by group."""
     joined: dict[str, Array] = {}
     parts: dict[str, dict[int, Array]] = {}
     for name, array in weights.items():

@@ -15,7 +15,7 @@ ENHANCING = ("Color", "Contrast", "Brightness", "Sharpness")
 
 @pytest.fixture(scope="module")
 def photo():
-    """Smooth colours with some noise: every operation shows on it."""
+    """Smooth colours with some noise, so that every operation has a visible effect."""
     down, across = np.mgrid[0:48, 0:40] / 48
     bands = np.stack([down, across, np.sin(6 * (down + across)) / 2 + 0.5], axis=2)
     noise = np.random.default_rng(0).normal(0, 12, bands.shape)
@@ -59,7 +59,7 @@ def test_the_two_operations_of_an_image_are_independent():
     assert np.mean([first.kind == second.kind for first, second in pairs]) == pytest.approx(1 / 14, abs=0.02)
 
 
-def test_every_option_of_a_string_counts():
+def test_every_option_in_a_policy_string_has_an_effect():
     drawn = draws("rand-m4-n3-p1-inc0", 500)
     assert {len(operations) for operations in drawn} == {3}
     assert set(values(drawn, "color")) == {0.1 + 1.8 * 4 / 10}
@@ -112,12 +112,12 @@ def test_the_same_generator_draws_the_same_operations():
         "-",
     ],
 )
-def test_a_policy_that_is_not_understood_names_what_is(text):
-    with pytest.raises(ConfigError, match=r"understood: rand-m<0\.\.10>.* original, originalr, augmix-m"):
+def test_an_invalid_policy_shows_the_valid_forms(text):
+    with pytest.raises(ConfigError, match=r"valid: rand-m<0\.\.10>.* original, originalr, augmix-m"):
         build({"auto_augment": text}, source="test")
 
 
-def test_no_policy_is_none():
+def test_an_empty_policy_is_off():
     assert build({"auto_augment": "None"}, source="test").auto_augment is None
 
 
@@ -171,7 +171,7 @@ def test_an_operation_does_what_pillow_does(photo, name, level, by_pillow):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_moves_go_as_far_as_they_say_and_are_filled_with_the_mean_colour():
+def test_moves_have_the_given_distance_and_are_filled_with_the_mean_colour():
     image = np.zeros((40, 40, 3), np.uint8)
     shifted = done("TranslateX", 10, image)
     filled = (shifted == FILL).all(axis=2)
@@ -186,14 +186,14 @@ def test_moves_go_as_far_as_they_say_and_are_filled_with_the_mean_colour():
 
 
 def share_inside_when_turned(angle):
-    """Of a square turned around its centre: four right triangles are lost, whose perimeter is the side."""
+    """The area that a square loses when it is rotated: four right triangles whose perimeter is the side."""
     hypotenuse = 1 / (1 + math.sin(angle) + math.cos(angle))
     return 1 - 2 * hypotenuse**2 * math.sin(angle) * math.cos(angle)
 
 
 @pytest.mark.usefixtures("cpu")
 def test_equalize_is_opencvs(photo):
-    """Value v becomes 255 * (cdf(v) - cdf(least)) / (pixels - cdf(least)), each channel by itself."""
+    """Value v becomes 255 * (cdf(v) - cdf(min)) / (pixels - cdf(min)), for each channel separately."""
     changed = done("Equalize", 5, photo)
     for channel in range(3):
         counts = np.bincount(photo[..., channel].ravel(), minlength=256)

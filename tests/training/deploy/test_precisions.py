@@ -1,4 +1,4 @@
-"""Each precision by ONNX's own reference evaluator or by hand, on a small network with known weights."""
+"""Each precision against ONNX's reference evaluator or a calculation by hand, on a small network with known weights."""
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from training.deploy import precisions
 
 @pytest.fixture
 def network():
-    """Conv -> Relu -> mean -> Gemm in opset 11, as MindSpore exports; channels of different reach."""
+    """Conv -> Relu -> mean -> Gemm in opset 11, as MindSpore exports; channels have different ranges."""
     rng = np.random.default_rng(4)
     scale = np.array([0.2, 0.5, 1.0, 1.0])[:, None, None, None]
     weights = {
@@ -57,7 +57,7 @@ def built(kind, network, images):
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.05), ("fp16", 0.002), ("bf16_emulated", 0.02)])
-def test_each_precision_is_near_and_takes_any_batch(network, images, kind, tolerance):
+def test_each_precision_is_close_to_fp32_and_accepts_any_batch_size(network, images, kind, tolerance):
     before = network.SerializeToString()
     model = built(kind, network, images)
     onnx.checker.check_model(model, full_check=True)
@@ -71,7 +71,7 @@ def test_each_precision_is_near_and_takes_any_batch(network, images, kind, toler
     assert network.SerializeToString() == before, "the source must not change"
 
 
-def test_int8_has_a_scale_for_each_output_channel(network, images):
+def test_int8_has_one_scale_per_output_channel(network, images):
     model = precisions.int8(network, [images], "minmax")
     kernel, scales = weight(model, "kernel_quantized"), weight(model, "kernel_scale")
     assert kernel.dtype == np.int8

@@ -4,7 +4,7 @@ from training.deploy.versions import check_new
 from training.errors import ConfigError
 
 
-def test_a_folder_that_is_there_or_cannot_be_a_name_is_refused(tmp_path):
+def test_an_existing_folder_or_an_invalid_name_is_rejected(tmp_path):
     with pytest.raises(ConfigError, match="exists: a published bundle is never changed"):
         check_new(tmp_path)
     with pytest.raises(ConfigError, match="must end in NAME/VERSION"):

@@ -1,4 +1,4 @@
-"""As much of ModelArts' moxing as we use: obs://bucket/key is the path bucket/key below $OBS.
+"""A stand-in for the parts of ModelArts' moxing that we use: obs://bucket/key is the path bucket/key below $OBS.
 
 Copies are noted in $OBS/copies.txt, and one takes long enough for the others to come too early.
 """

@@ -1,4 +1,4 @@
-"""The fused convolution is the sum of the branches; maths in float64, random batch-norm statistics."""
+"""The fused convolution equals the sum of the branches; in float64, with random batch-norm statistics."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def train_form(variant, rng):
 
 
 def block_output(x, block, weights, qa):
-    """What the block adds up and normalises, branch by branch, without its ReLU."""
+    """The output of the block before its ReLU, computed branch by branch."""
 
     def normalised(y, name):
         parts = (weights[f"{block.name}.{name}.{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance"))
@@ -137,7 +137,7 @@ def block_output(x, block, weights, qa):
 @EVERY_GROUPS
 @pytest.mark.parametrize("form", ["repvgg", "qarepvgg"])
 def test_every_block_of_a_network_is_fused_by_its_names(form, groups):
-    """Blocks that keep, widen, or halve and widen; one that keeps its shape begins a stage."""
+    """Blocks that keep their shape, widen, or halve and widen; one that keeps its shape starts a stage."""
     rng = np.random.default_rng(groups)
     variant = Variant((4, 8, 8, 16, 16), (1, 2, 3, 1, 2), groups, strides=(2, 1, 1, 2, 1), block=form)
     weights = train_form(variant, rng)

@@ -1,4 +1,4 @@
-"""Train form and deploy form give the same logits in float32 through MindSpore."""
+"""Train form and deploy form give the same logits in MindSpore, in float32."""
 
 from dataclasses import replace
 
@@ -84,12 +84,12 @@ def test_the_train_form_has_the_published_size_of_a0():
 
 
 @pytest.mark.parametrize(("arch", "batch_norms"), [("RepVGG-Tiny", 1), ("QARepVGG-Tiny", 2)])
-def test_a_started_stem_is_the_given_kernels_once_it_is_fused(arch, batch_norms):
+def test_a_stem_with_given_kernels_fuses_to_these_kernels(arch, batch_norms):
     from training.network import fuse, repvgg
 
     network = repvgg.build(arch, 10)
     kernels = np.random.default_rng(2).normal(size=(20, 3, 3, 3)).astype(np.float32)
-    repvgg.start_stem(network, kernels)
+    repvgg.set_stem_kernels(network, kernels)
     weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(network).items()}
     fused = fuse.fuse_weights(weights, VARIANTS[arch], repvgg.BATCH_NORM_EPS)["stages.0.0.conv.weight"]
     np.testing.assert_allclose(fused[:20], kernels / np.sqrt(1 + repvgg.BATCH_NORM_EPS) ** batch_norms, rtol=1e-6)

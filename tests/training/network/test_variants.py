@@ -1,4 +1,4 @@
-"""The table gives the networks that the paper publishes: counted by hand-written arithmetic, no framework."""
+"""The table describes the networks of the paper: parameters are counted by plain arithmetic, without a framework."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def test_a_variant_has_the_published_number_of_parameters(name):
     assert deploy_parameters(VARIANTS[name], 1000) // 10_000 == round(PUBLISHED[name] * 100)
 
 
-def test_the_whole_family_is_there():
+def test_the_whole_family_is_in_the_table():
     names = [
         "A0",
         "A1",
@@ -62,7 +62,7 @@ def test_the_whole_family_is_there():
     assert set(VARIANTS) == {f"{form}-{name}" for form in ("RepVGG", "QARepVGG") for name in names}
 
 
-def test_a_qarepvgg_differs_from_its_repvgg_in_the_block_alone():
+def test_a_qarepvgg_differs_from_its_repvgg_only_in_the_block():
     for name, variant in VARIANTS.items():
         if variant.block == "qarepvgg":
             assert replace(variant, block="repvgg") == VARIANTS[name.removeprefix("QA")]

@@ -1,4 +1,4 @@
-"""The filters whiten what they were made from: checked on patches of correlated noise, without a framework."""
+"""The filters whiten the patches they were computed from: checked with correlated noise, without a framework."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from training.network.whitening import patch_covariance, whitening_kernels
 
 
 def smooth_images(count=8, size=24):
-    """Noise with neighbouring pixels alike and channels alike, as in photos."""
+    """Noise with correlated neighbours and correlated channels, as in photos."""
     rng = np.random.default_rng(5)
     noise = rng.normal(size=(count, 3, size, size)) + rng.normal(size=(count, 1, size, size))
     return (noise + np.roll(noise, 1, 2) + np.roll(noise, 1, 3)).astype(np.float32)
@@ -20,7 +20,7 @@ def patches_of(images):
     return np.array(cut, np.float64)
 
 
-def test_answers_of_the_filters_are_uncorrelated_and_of_variance_1():
+def test_the_responses_of_the_filters_are_uncorrelated_with_variance_1():
     images = smooth_images()
     kernels = whitening_kernels(patch_covariance(images), 54)
     answers = patches_of(images) @ kernels[:27].reshape(27, 27).T
@@ -35,7 +35,7 @@ def test_each_filter_has_its_negative():
 
 
 @pytest.mark.parametrize(("width", "filters"), [(33, 32), (48, 48), (64, 54)])
-def test_a_stem_of_odd_or_great_width_keeps_some_random_kernels(width, filters):
+def test_a_stem_of_odd_or_large_width_keeps_some_random_kernels(width, filters):
     assert len(whitening_kernels(patch_covariance(smooth_images()), width)) == filters
 
 
@@ -47,7 +47,7 @@ def test_the_strongest_components_come_first():
     assert strength == sorted(strength, reverse=True)
 
 
-def test_a_direction_without_variance_is_not_blown_up():
+def test_a_direction_without_variance_is_not_amplified():
     grey = np.repeat(smooth_images()[:, :1], 3, axis=1)  # colour never varies
     assert np.abs(whitening_kernels(patch_covariance(grey), 54)).max() < 100
 

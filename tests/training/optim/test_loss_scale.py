@@ -5,7 +5,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 
 def scale_after(events, **keys):
-    """(scale, overflows) after a row of updates; `x` is one that overflows."""
+    """(scale, overflows) after a sequence of updates; `x` is one that overflows."""
     import mindspore as ms
 
     from training.optim.loss_scale import LossScale
@@ -30,7 +30,7 @@ def scale_after(events, **keys):
         ("xxxxx", (1, 5)),
     ],
 )
-def test_a_dynamic_scale_halves_at_an_overflow_and_doubles_after_a_row_without(events, expected):
+def test_a_dynamic_scale_halves_at_an_overflow_and_doubles_after_enough_updates_without(events, expected):
     assert scale_after(events) == expected
 
 
@@ -47,14 +47,14 @@ def test_a_scale_is_exhausted_when_it_cannot_get_smaller():
 
 
 def levels(level):
-    """Name of the last part -> what the cells of that name compute in."""
+    """Last part of the name -> the precisions in which cells of that name compute."""
     import mindspore as ms
 
     from training.network import repvgg
     from training.optim import loss_scale
 
     network = repvgg.build("RepVGG-Smoke", 3)
-    loss_scale.use(network, level)
+    loss_scale.set_precision(network, level)
     flags = {ms.float16: "fp16", ms.float32: "fp32"}
     found = {}
     for name, cell in network.cells_and_names():
@@ -74,7 +74,7 @@ def levels(level):
         ("O3", {"conv": "fp16", "bn": "fp16", "relu": "fp16", "classifier": "fp16"}),
     ],
 )
-def test_a_level_says_what_computes_in_half_precision(level, expected):
+def test_an_amp_level_decides_which_cells_compute_in_half_precision(level, expected):
     assert levels(level) == {name: {value} for name, value in expected.items()}
 
 
@@ -91,7 +91,7 @@ def test_the_network_gives_nearly_the_same_logits_in_half_precision(level):
     half = repvgg.build("RepVGG-Smoke", 3).set_train(False)
     for parameter, source in zip(half.get_parameters(), network.get_parameters(), strict=True):
         parameter.set_data(ms.Tensor(source.asnumpy()))
-    loss_scale.use(half, level)
+    loss_scale.set_precision(half, level)
     found = half(images).asnumpy().astype(np.float32)
     scale = np.abs(exact).max()
     assert 0 < np.abs(found - exact).max() < 0.02 * scale

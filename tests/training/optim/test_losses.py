@@ -32,7 +32,7 @@ def test_the_loss_is_the_formula(smoothing, kind):
     assert float(found.asnumpy()) == pytest.approx(cross_entropy(LOGITS, targets, smoothing), rel=1e-6)
 
 
-def test_a_certain_network_has_a_finite_loss():
+def test_a_confident_network_has_a_finite_loss():
     import mindspore as ms
 
     from training.optim.losses import CrossEntropySmooth
@@ -41,7 +41,7 @@ def test_a_certain_network_has_a_finite_loss():
     assert float(CrossEntropySmooth(0.1)(logits, ms.Tensor(np.array([0], np.int32))).asnumpy()) == pytest.approx(1e3)
 
 
-def test_the_true_class_of_a_soft_target_is_its_likeliest():
+def test_the_true_class_of_a_soft_target_is_its_most_likely_one():
     import mindspore as ms
 
     from training.optim.losses import true_classes
@@ -53,7 +53,7 @@ def test_the_true_class_of_a_soft_target_is_its_likeliest():
 
 @pytest.fixture
 def network():
-    """Four blocks with groups, an identity branch and random batch-norm statistics."""
+    """Four blocks, with groups, an identity branch and random batch-norm statistics."""
     import mindspore as ms
 
     from training.network import repvgg
@@ -68,7 +68,7 @@ def network():
 
 
 def blocks_of(network):
-    """The numbers of each block in float64: both kernels and both scales."""
+    """Both kernels and both scales of each block, in float64."""
     from training.network import repvgg
 
     weights = {name: value.asnumpy().astype(np.float64) for name, value in repvgg.weights(network).items()}

@@ -51,12 +51,12 @@ def lion(p, g, rate, decay, state, t):
 
 
 def muon(p, g, rate, decay, state, t):
-    """What is no inner convolution; for those see `turned`."""
+    """For everything except inner convolutions; those are in `orthogonalised`."""
     return nesterov(p, g, rate, decay, state, t)
 
 
-def turned(p, g, rate, state):
-    """By a decomposition: each singular value becomes what five times the iteration's polynomial makes of it."""
+def orthogonalised(p, g, rate, state):
+    """With a decomposition: the polynomial of the iteration is applied five times to each singular value."""
     state["v"] = 0.8 * state.get("v", 0) + g
     u, s, vt = np.linalg.svd((g + 0.8 * state["v"]).reshape(len(p), -1), full_matrices=False)
     s = s / np.linalg.norm(s)
@@ -66,11 +66,13 @@ def turned(p, g, rate, state):
     return np.sqrt(len(s)) * p / np.linalg.norm(p) - rate * (u * s @ vt).reshape(p.shape)
 
 
+# How many arrays each optimizer keeps for a parameter; MindSpore's nn.SGD, which is two of them, always keeps two.
+MOMENTS = {"sgd": 2, "momentum": 1, "nesterov": 2, "adamw": 2, "lamb": 2, "lion": 1, "muon": 1}
 FORMULAS = {f.__name__: f for f in (sgd, momentum, nesterov, adamw, lamb, lion, muon)}
 
 
-def test_every_optimizer_of_the_table_has_its_formula_here():
-    from training.optim.optimizers import OPTIMIZERS
+def test_every_optimizer_in_the_table_has_its_formula_here():
+    from training.config.choices import OPTIMIZERS
 
     assert set(OPTIMIZERS) == set(FORMULAS)
 
@@ -80,46 +82,46 @@ def test_an_optimizer_is_its_formula(name):
     import mindspore as ms
     from mindspore import nn
 
-    from training.optim.optimizers import optimizer
+    from training.optim.optimizers import build_optimizer
 
     rng = np.random.default_rng(1)
     network = nn.Dense(5, 3)
     expected = {"weight": rng.normal(size=(3, 5)), "bias": np.zeros(3)}  # a norm of zero is Lamb's special case
     for key, value in expected.items():
         getattr(network, key).set_data(ms.Tensor(value.astype(np.float32)))
-    updates = optimizer(network, build(KEYS | {"optimizer": name}, source="test"), STEPS)
+    optimizer = build_optimizer(network, build(KEYS | {"optimizer": name}, source="test"), STEPS)
     states = {"weight": {}, "bias": {}}
     for t, rate in enumerate(RATES, start=1):
         gradients = {key: rng.normal(size=value.shape) for key, value in expected.items()}
-        updates(tuple(ms.Tensor(gradients[key].astype(np.float32)) for key in ("weight", "bias")))
+        optimizer(tuple(ms.Tensor(gradients[key].astype(np.float32)) for key in ("weight", "bias")))
         for key, decay in (("weight", 0.05), ("bias", 0.0)):
             expected[key] = FORMULAS[name](expected[key], gradients[key], rate, decay, states[key], t)
     for key, value in expected.items():
         np.testing.assert_allclose(getattr(network, key).asnumpy(), value, atol=2e-6, err_msg=key)
-    assert int(updates.global_step.asnumpy()[0]) == STEPS
+    assert int(optimizer.global_step.asnumpy()[0]) == STEPS
 
 
-def test_muon_turns_the_inner_kernels_and_moves_the_rest():
+def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
     import mindspore as ms
 
     from training.network import repvgg
-    from training.optim.optimizers import groups, optimizer
+    from training.optim.optimizers import build_optimizer, parameter_groups
 
     rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Tiny", 3)
     config = build(KEYS | {"optimizer": "muon"}, source="test")
-    updates = optimizer(network, config, STEPS)
-    expected = {p.name: p.asnumpy().astype(np.float64) for p in updates.parameters}
-    inner = names_of(groups(network, config)[0]["params"], network)
+    optimizer = build_optimizer(network, config, STEPS)
+    expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
+    inner = names_of(parameter_groups(network, config)[0]["params"], network)
     assert inner == {name for name in expected if name.endswith("conv.weight") and not name.startswith("stages.0.")}, (
-        "the stem's kernels are no hidden ones"
+        "the stem is not a hidden layer"
     )
     states = {name: {} for name in expected}
     for t, rate in enumerate(RATES[:2], start=1):
         gradients = {name: rng.normal(size=value.shape) for name, value in expected.items()}
-        updates(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in updates.parameters))
+        optimizer(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in optimizer.parameters))
         for name, p in expected.items():
             if name in inner:
-                expected[name] = turned(p, gradients[name], rate, states[name])
+                expected[name] = orthogonalised(p, gradients[name], rate, states[name])
             else:
                 expected[name] = nesterov(p, gradients[name], rate, 0.05 * (p.ndim > 1), states[name], t)
     for name, value in expected.items():
@@ -129,14 +131,14 @@ def test_muon_turns_the_inner_kernels_and_moves_the_rest():
 
 def test_muon_leaves_kernels_without_a_batch_norm_of_their_own_to_momentum():
     from training.network import repvgg
-    from training.optim.optimizers import groups
+    from training.optim.optimizers import parameter_groups
 
     config = build({"optimizer": "muon"}, source="test")
     for arch, kernels in (("QARepVGG-Tiny", {"branch_3x3"}), ("RepVGG-D2se", {"branch_3x3", "branch_1x1"})):
         network = repvgg.build(arch, 3)
-        turned, decayed, plain = (group["params"] for group in groups(network, config))
-        assert {name.split(".")[3] for name in names_of(turned, network)} == kernels
-        assert len(turned) + len(decayed) + len(plain) == len(network.trainable_params())
+        kernels_of_muon, decayed, plain = (group["params"] for group in parameter_groups(network, config))
+        assert {name.split(".")[3] for name in names_of(kernels_of_muon, network)} == kernels
+        assert len(kernels_of_muon) + len(decayed) + len(plain) == len(network.trainable_params())
 
 
 def names_of(parameters, network):
@@ -146,43 +148,45 @@ def names_of(parameters, network):
 
 def test_batch_norms_and_biases_are_not_decayed():
     from training.network import repvgg
-    from training.optim.optimizers import groups
+    from training.optim.optimizers import parameter_groups
 
     network = repvgg.build("RepVGG-Tiny", 3)
-    decayed, plain = groups(network, build({"weight_decay": 0.5}, source="test"))
+    decayed, plain = parameter_groups(network, build({"weight_decay": 0.5}, source="test"))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
     assert {name.split(".")[-2] for name in names_of(decayed["params"], network)} == {"conv", "classifier"}
     assert {name.split(".")[-1] for name in names_of(plain["params"], network)} == {"gamma", "beta", "bias"}
     assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
 
 
-def test_the_1x1_kernels_of_qarepvgg_are_decayed_as_any_kernel():
+def test_the_1x1_kernels_of_qarepvgg_decay_like_any_kernel():
     from training.network import repvgg
-    from training.optim.optimizers import groups
+    from training.optim.optimizers import parameter_groups
 
     network = repvgg.build("QARepVGG-Tiny", 3)
-    decayed, plain = (names_of(group["params"], network) for group in groups(network, build({}, source="test")))
+    decayed, plain = (
+        names_of(group["params"], network) for group in parameter_groups(network, build({}, source="test"))
+    )
     assert {"stages.0.0.branch_3x3.conv.weight", "stages.0.0.branch_1x1.weight", "classifier.weight"} <= decayed
     assert {name.split(".")[-1] for name in plain} == {"gamma", "beta", "bias"}
 
 
 def test_with_the_custom_l2_no_kernel_decays_twice():
     from training.network import repvgg
-    from training.optim.optimizers import groups
+    from training.optim.optimizers import parameter_groups
 
     network = repvgg.build("RepVGG-Tiny", 3)
-    decayed, plain = groups(network, build({"custom_l2": True}, source="test"))
+    decayed, plain = parameter_groups(network, build({"custom_l2": True}, source="test"))
     assert names_of(decayed["params"], network) == {"classifier.weight"}
     assert len(decayed["params"]) + len(plain["params"]) == len(network.trainable_params())
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_state_has_names_of_its_own_for_every_parameter(name):
+def test_the_optimizer_state_has_distinct_names_for_every_parameter(name):
     from training.network import repvgg
-    from training.optim.optimizers import OPTIMIZERS, optimizer, state
+    from training.optim.optimizers import build_optimizer, optimizer_state
 
     network, config = repvgg.build("RepVGG-Tiny", 3), build({"optimizer": name}, source="test")
-    found = state(optimizer(network, config, 2), config)
-    count = len(OPTIMIZERS[name].moments) * len(network.trainable_params())
+    found = optimizer_state(build_optimizer(network, config, 2))
+    count = MOMENTS[name] * len(network.trainable_params())
     assert len(found) == count + 1
     assert not set(found) & set(repvgg.weights(network))

@@ -4,8 +4,9 @@ import pytest
 from PIL import Image
 
 from training.config import build
+from training.config.choices import SCHEDULES
 from training.errors import TrainingError
-from training.optim.schedules import SCHEDULES, Curve, learning_rates, rates
+from training.optim.schedules import Curve, learning_rates, rates
 from training.schedules import main
 
 
@@ -38,27 +39,27 @@ def test_the_warm_up_rises_linearly_to_the_base_rate(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("warmup_steps", [0, 7, 100])
-def test_there_is_one_rate_an_update(name, warmup_steps):
+def test_there_is_one_rate_per_update(name, warmup_steps):
     found = rates(name, curve(warmup_steps=warmup_steps))
     assert len(found) == 100
     assert all(0 <= rate <= 1 for rate in found)
 
 
-def test_the_cosine_ends_at_the_least_rate():
+def test_the_cosine_ends_at_the_minimum_rate():
     assert rates("cosine_lr", curve(total_steps=10_000, min_lr=0.1))[-1] == pytest.approx(0.1, abs=1e-6)
 
 
-def test_a_least_rate_above_the_base_rate_does_not_raise_an_exponential():
+def test_a_minimum_rate_above_the_base_rate_does_not_raise_exp_lr():
     assert set(rates("exp_lr", curve(base_lr=0.01, min_lr=0.1))) == {0.01}
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
-    with pytest.raises(ValueError, match="does not fit into 5 steps"):
+def test_a_warm_up_longer_than_the_run_is_rejected():
+    with pytest.raises(ValueError, match="is longer than the run of 5 steps"):
         curve(total_steps=5, warmup_steps=6)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_keys_of_the_recipe_make_the_curve(name):
+def test_the_recipe_keys_determine_the_curve(name):
     keys = {"lr_milestones": [2, 3], "lr_gamma": 0.5, "lr_decay": 0.8, "lr_power": 2, "min_lr": 0.01}
     keys |= {"cooldown_length": 2}
     config = build(keys | {"lr_scheduler": name, "epochs": 4, "warmup_length": 1, "warmup_lr": 0.02}, source="test")
@@ -77,7 +78,7 @@ def test_the_keys_of_the_recipe_make_the_curve(name):
     assert learning_rates(config, 10) == rates(name, expected)
 
 
-def test_a_run_that_has_not_cooled_down_yet_can_be_made_longer():
+def test_a_run_can_be_extended_before_its_cool_down():
     keys = {"lr_scheduler": "wsd_lr", "cooldown_length": 2, "warmup_length": 1}
     short, long = (learning_rates(build(keys | {"epochs": epochs}, source="test"), 10) for epochs in (5, 9))
     assert short[:30] == long[:30]
@@ -91,7 +92,7 @@ def test_accumulated_batches_make_one_update():
     assert learning_rates(config, 10) == pytest.approx([0.1] * 5 + [0.01] * 2)
 
 
-def test_a_run_that_would_never_update_the_weights_is_refused():
+def test_a_run_without_a_single_update_is_rejected():
     with pytest.raises(TrainingError, match=r"accumulate_steps \(31\)"):
         learning_rates(build({"epochs": 3, "accumulate_steps": 31}, source="test"), 10)
 

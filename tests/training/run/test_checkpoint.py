@@ -21,7 +21,7 @@ def saved(tmp_path):
     return path
 
 
-def test_a_checkpoint_comes_back_with_its_progress(saved):
+def test_a_checkpoint_is_read_back_with_its_progress(saved):
     from training.run import checkpoint
 
     contents = checkpoint.read(saved)
@@ -49,14 +49,14 @@ def test_every_missing_unused_and_misshapen_parameter_is_named(saved):
     assert (network.classifier.bias.asnumpy() == before).all(), "nothing is half-loaded"
 
 
-def test_a_network_for_other_classes_starts_from_a_checkpoint_only_where_that_is_asked_for(saved):
+def test_a_network_for_other_classes_starts_from_a_checkpoint_only_on_request(saved):
     from training.network import repvgg
     from training.run import checkpoint
 
     weights = checkpoint.network_weights(checkpoint.read(saved))
     parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 4))
     before = {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
-    said = r"net\.ckpt fits but for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
+    said = r"net\.ckpt fits except for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
     with pytest.raises(CheckpointError, match=said):
         checkpoint.start_from(parameters, weights, reset_classifier=False, source=saved)
     assert all((parameters[name].asnumpy() == before[name]).all() for name in before), "nothing is half-loaded"
@@ -66,7 +66,7 @@ def test_a_network_for_other_classes_starts_from_a_checkpoint_only_where_that_is
         assert (parameter.asnumpy() == (before if name in fresh else weights)[name]).all(), name
 
 
-def test_a_new_classifier_excuses_nothing_else(saved):
+def test_resetting_the_classifier_does_not_allow_other_mismatches(saved):
     from training.network import repvgg
     from training.run import checkpoint
 
@@ -78,7 +78,7 @@ def test_a_new_classifier_excuses_nothing_else(saved):
             checkpoint.start_from(parameters, weights, reset_classifier=reset, source=saved)
 
 
-def test_a_fused_network_is_none_to_start_from(tmp_path):
+def test_training_cannot_start_from_a_fused_network(tmp_path):
     from training.network import repvgg
     from training.run import checkpoint
 
@@ -95,16 +95,16 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         checkpoint.read(tmp_path / "gone.ckpt")
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path):
     from training.run import checkpoint
 
     path = tmp_path / "text.ckpt"
     path.write_text("no checkpoint")
-    with pytest.raises(CheckpointError, match=r"text\.ckpt is no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"text\.ckpt is not a readable checkpoint"):
         checkpoint.read(path)
 
 
-def test_a_disk_that_refuses_is_an_error_and_leaves_nothing(tmp_path):
+def test_a_write_error_leaves_no_files(tmp_path):
     from training.network import repvgg
     from training.run import checkpoint
 
@@ -127,14 +127,14 @@ checkpoint.save(Path(sys.argv[1]), {"weight": ms.Parameter(ms.Tensor([0.0] * 50_
 """
 
 
-def test_a_full_disk_is_an_error_and_leaves_the_last_checkpoint_alone(saved):
+def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(saved):
     before = saved.read_bytes()
     done = subprocess.run([sys.executable, "-c", FULL_DISK, saved], cwd=ROOT, capture_output=True, text=True)
     assert f"CheckpointError: {saved} cannot be written" in done.stderr.splitlines()[-1]
     assert [path.read_bytes() for path in saved.parent.iterdir()] == [before]
 
 
-def test_text_in_a_checkpoint_comes_back(tmp_path):
+def test_text_in_a_checkpoint_is_read_back(tmp_path):
     from training.run import checkpoint
 
     path = tmp_path / "net.ckpt"

@@ -1,4 +1,4 @@
-"""A run with everything switched on; the plain one, as a user starts it, is in test_run.py."""
+"""Runs with every option on; the plain run, as a user starts it, is in test_run.py."""
 
 import json
 import signal
@@ -46,9 +46,9 @@ def feed(run, batches):
         run.step(ms.Tensor(images), ms.Tensor(labels))
 
 
-def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_a_run_restored_between_two_updates_continues_as_if_it_had_not_stopped(tmp_path):
     from training.run import checkpoint
-    from training.run.loop import assemble
+    from training.run.assembly import assemble
 
     rng = np.random.default_rng(0)
     batches = [
@@ -72,10 +72,11 @@ def test_a_run_restored_between_two_updates_goes_on_as_if_it_had_not_stopped(tmp
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_path):
+def test_a_run_with_every_option_saves_the_averages_as_its_best(image_folder, tmp_path):
     from training.data.pipeline import open_split
     from training.run import checkpoint
-    from training.run.loop import evaluate_on, train
+    from training.run.evaluation import evaluate_images
+    from training.run.loop import train
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path)}
     config = build(keys | {"loss_scale": 128, "accumulate_steps": 2}, source="test")
@@ -90,10 +91,10 @@ def test_a_run_with_everything_leaves_averages_as_its_best(image_folder, tmp_pat
     assert json.loads(str(last["run"]))["best_top1"] == max(top1)
     assert int(kept["epoch"]) == 1 + int(top1[1] > top1[0])
     network = checkpoint.load_network(best, "RepVGG-Smoke", 2, deploy=False)
-    assert evaluate_on(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
+    assert evaluate_images(network, open_split(config, "val"), config)[1] == pytest.approx(max(top1), abs=1 / 18)
 
 
-def test_a_run_goes_on_from_mixed_to_plain_epochs(image_folder, tmp_path):
+def test_a_run_continues_from_mixed_to_plain_epochs(image_folder, tmp_path):
     from training.run.loop import train
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "plain_epochs": 1}
@@ -119,15 +120,15 @@ def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path)
     np.testing.assert_allclose(kept["stages.0.0.branch_3x3.conv.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_for_other_classes_starts_from_the_other_weights_of_a_checkpoint(image_folder, tmp_path, capsys):
+def test_a_run_for_other_classes_loads_everything_but_the_classifier(image_folder, tmp_path, capsys):
     from training.network import repvgg
     from training.run import checkpoint
-    from training.run.loop import set_up
+    from training.run.start import start
 
     before = repvgg.weights(repvgg.build("RepVGG-Smoke", 10))
     checkpoint.save(tmp_path / "ten.ckpt", before, {})
     keys = {"data_url": str(image_folder), "save_dir": str(tmp_path), "pretrained": tmp_path / "ten.ckpt"}
-    run, *_ = set_up(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
+    run, *_ = start(build(EVERYTHING | keys | {"reset_classifier": True}, source="test"))
     assert f"of {tmp_path}/ten.ckpt; new: classifier.weight, classifier.bias" in capsys.readouterr().out
     for name, array in arrays(repvgg.weights(run.network)).items():
         assert array.shape[0] == 2 if name.startswith("classifier.") else (array == before[name].asnumpy()).all()
@@ -139,7 +140,8 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     from mindspore.graph.api import ms_compile_cache  # the phases of every compiled function
 
     from training.data.pipeline import open_split, train_batches
-    from training.run.loop import assemble, evaluate_on
+    from training.run.assembly import assemble
+    from training.run.evaluation import evaluate_images
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path), "with_ema": False}
     config = build(keys, source="test")
@@ -149,15 +151,15 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
         run.network.set_train(True)
         for batch in train_batches(train_images, config, epoch):
             run.step(batch["image"], batch["label"])
-        assert evaluate_on(run.network, val_images, config)[0] == 18
+        assert evaluate_images(run.network, val_images, config)[0] == 18
         compiled.append((len(ms_compile_cache), len(run.network.compile_cache)))
     assert compiled[0] == compiled[1]
     assert compiled[0][1] == 1
 
 
-def test_the_caller_of_a_step_leaves_the_cores_to_it(tmp_path):
-    """MindSpore's own way is to spin meanwhile: half of all CPU time here."""
-    from training.run.loop import assemble
+def test_the_thread_that_waits_for_a_step_does_not_spin(tmp_path):
+    """By default MindSpore spins in the meantime, which takes half of all CPU time here."""
+    from training.run.assembly import assemble
 
     keys = {"num_classes": 10, "image_size": 32, "save_dir": str(tmp_path), "mix_up": 0.0}
     run = assemble(build(EVERYTHING | keys, source="test"), steps=9)
@@ -172,7 +174,7 @@ def test_the_caller_of_a_step_leaves_the_cores_to_it(tmp_path):
 
 
 class StopsAt(StopRequest):
-    """Requested when it is looked at once more than `looks` times: after a step, or before a batch is evaluated."""
+    """Requests a stop when it is checked more than `looks` times: after a step, or before a batch is evaluated."""
 
     def __init__(self, looks):
         self.looks = looks
@@ -188,8 +190,8 @@ class StopsAt(StopRequest):
         pass
 
 
-def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_had_not_been(image_folder, tmp_path):
-    """Eight steps an epoch, an update every three; 18 images are evaluated in three batches."""
+def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
+    """Eight steps per epoch and an update every three steps; 18 images are evaluated in three batches."""
     from training.run import checkpoint
     from training.run.loop import train
 
@@ -200,7 +202,7 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
     whole = run("whole").parent
     with pytest.raises(Stopped, match=r"SIGTERM after step 4 of epoch 1; .*last\.ckpt is saved, run the same command"):
         run("cut", StopsAt(3))
-    with pytest.raises(Stopped, match=r"SIGTERM while epoch 1 was evaluated; .*last\.ckpt is saved"):
+    with pytest.raises(Stopped, match=r"SIGTERM during the evaluation of epoch 1; .*last\.ckpt is saved"):
         run("cut", StopsAt(4 + 1))
     cut = run("cut").parent
     for name in ("last.ckpt", "best.ckpt"):
@@ -216,21 +218,22 @@ def test_a_run_stopped_inside_an_epoch_and_inside_an_evaluation_ends_as_if_it_ha
     assert logs[0][0]["overflow_steps"] > 0
 
 
-def test_a_run_that_goes_on_in_another_folder_finds_a_best_of_its_own(image_folder, tmp_path):
+def test_a_run_resumed_in_another_folder_finds_its_own_best(image_folder, tmp_path):
     from training.run import resume
-    from training.run.loop import assemble, set_up
+    from training.run.assembly import assemble
+    from training.run.start import start
 
     keys = EVERYTHING | {"data_url": str(image_folder), "save_dir": str(tmp_path / "one")}
     config = build(keys, source="test")
     last, progress = config.run_dir / "last.ckpt", resume.Progress(epoch=1, best_top1=0.9)
     resume.save(last, assemble(config, 8).parameters, progress, config, 8)
     last.with_name("best.ckpt").touch()
-    assert set_up(config)[1] == progress
+    assert start(config)[1] == progress
     elsewhere = build(keys | {"save_dir": str(tmp_path / "two"), "resume": str(last)}, source="test")
-    assert set_up(elsewhere)[1] == resume.Progress(epoch=1)
+    assert start(elsewhere)[1] == resume.Progress(epoch=1)
 
 
-def test_every_so_many_epochs_and_the_last_one_are_evaluated(image_folder, tmp_path):
+def test_epochs_are_evaluated_at_the_interval_and_at_the_end(image_folder, tmp_path):
     from training.run.loop import train
 
     plain = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "crop", "crop_pct", "batch_size")}
@@ -262,7 +265,7 @@ def test_an_epoch_of_nothing_but_overflows_stops_the_run(image_folder, tmp_path)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_path):
+def test_a_qarepvgg_is_trained_and_exported_like_a_repvgg(image_folder, tmp_path):
     import mindspore as ms
     from onnx.reference import ReferenceEvaluator
 
@@ -276,7 +279,7 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     keys |= {"batch_size": 16, "epochs": 2, "data_url": image_folder, "save_dir": tmp_path, "device_target": "CPU"}
     config = build(keys, source="test")
     best = train(config)
-    written = bundle.write(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
+    written = bundle.export_bundle(config, best, tmp_path / "stripes" / "1", golden=None, recipe=None)
     manifest = written.manifest
     log = [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
     assert log[1]["loss"] < log[0]["loss"]
@@ -292,7 +295,7 @@ def test_a_qarepvgg_is_trained_and_exported_as_a_repvgg_is(image_folder, tmp_pat
     np.testing.assert_allclose(model.run(None, {"image": tensors})[0], logits, atol=1e-4, rtol=0)
 
 
-def test_a_checkpoint_of_repvgg_is_none_of_qarepvgg(tmp_path):
+def test_a_repvgg_checkpoint_is_rejected_for_qarepvgg(tmp_path):
     from training.errors import CheckpointError
     from training.network import repvgg
     from training.run import checkpoint

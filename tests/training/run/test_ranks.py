@@ -61,7 +61,7 @@ def drawn_batches():
 
 @contextmanager
 def msrun(logs, *command, environment):
-    """Two workers, whose end is awaited; their output is in logs/worker_<rank>.log."""
+    """Runs two workers and waits for their end; their output is in logs/worker_<rank>.log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -84,7 +84,7 @@ def msrun(logs, *command, environment):
 
 
 def log_of(logs, rank):
-    """What the process itself said, without MindSpore's own lines."""
+    """The output of the process, without MindSpore's own messages."""
     lines = (logs / f"worker_{rank}.log").read_text(errors="replace").splitlines()
     return "\n".join(line for line in lines if not line.startswith("["))
 
@@ -104,7 +104,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def found(batches, tmp_path_factory):
-    """What the two ranks found, rank 0 first."""
+    """The results of the two ranks, rank 0 first."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "cases.json").write_text(json.dumps(CASES))
     np.savez(folder / "batches.npz", **batches)
@@ -117,12 +117,12 @@ def found(batches, tmp_path_factory):
 @pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_make_the_updates_of_one_device_with_the_doubled_batch(name, found, batches, two_ranks):
-    from training.run.device import ALONE
+    from training.run.device import SINGLE_PROCESS
 
     kind, keys = CASES[name]
     inputs, labels = batches[f"{name}/inputs"], batches[f"{name}/labels"]
     doubled = zip(inputs.reshape(STEPS, 2 * BATCH, *inputs.shape[3:]), labels.reshape(STEPS, 2 * BATCH), strict=True)
-    expected = two_ranks.results(name, kind, keys, doubled, ALONE)
+    expected = two_ranks.results(name, kind, keys, doubled, SINGLE_PROCESS)
     assert not np.array_equal(expected[f"{name}/weights"][0], expected[f"{name}/weights"][-1])
     assert set(expected) == {what for what in found[0] if what.startswith(f"{name}/")}
     for what, array in expected.items():
@@ -140,12 +140,12 @@ def test_an_overflow_of_one_rank_skips_the_update_of_all(found, two_ranks):
         assert found[rank]["overflow/overflows"] + found[rank]["overflow/updates"] == STEPS
 
 
-def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(found):
+def test_a_loss_that_is_not_finite_on_one_rank_is_not_finite_on_any(found):
     for rank in (0, 1):
         assert np.isfinite(found[rank]["not_finite/loss"]).tolist() == [True] * (STEPS - 1) + [False]
 
 
-def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
+def test_ranks_save_together_and_all_stop_when_one_is_asked_to(found):
     for rank in (0, 1):
         nothing, due = found[rank]["agreed"].tolist()
         assert (nothing, due) == ([False, False], [False, True]), "only rank 0's time had come"
@@ -153,7 +153,7 @@ def test_ranks_save_together_and_a_wish_of_one_to_stop_is_one_of_all(found):
         assert found[rank]["agreed/signal"] == [signal.SIGTERM, signal.SIGINT][rank]
 
 
-def test_parameters_are_those_of_rank_0_once_shared_and_the_mean_once_averaged(found):
+def test_broadcast_gives_the_parameters_of_rank_0_and_average_gives_their_mean(found):
     for rank in (0, 1):
         mine = found[rank]
         assert mine["total"].tolist() == [3, 20]
@@ -179,7 +179,7 @@ KEYS = {
 
 
 def train(folder, name, **more):
-    """A run by two processes as ModelArts would start them; its logs are in <folder>/<name>-logs."""
+    """A run of two processes as ModelArts would start it; its logs are in <folder>/<name>-logs."""
     keys = KEYS | {"cache_dir": folder / "cache", "save_dir": folder / name} | more
     flags = [f"--{key}={value}" for key, value in keys.items()]
     environment = {"OBS": str(folder / "obs"), "PYTHONPATH": str(FAKE_MOXING)}
@@ -191,7 +191,7 @@ def epochs_in(run_dir):
 
 
 def worker_of(msrun_pid, rank):
-    """The process id of a rank among what msrun has started."""
+    """The process id of a rank among the children of msrun."""
     for pid in Path(f"/proc/{msrun_pid}/task/{msrun_pid}/children").read_text().split():
         if f"MS_NODE_ID={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return int(pid)
@@ -212,11 +212,11 @@ def trained(draw_image_folder, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
+def test_a_run_of_two_ranks_counts_every_image_and_only_rank_0_writes(trained):
     from training.config import build
     from training.data.pipeline import open_split
     from training.run import checkpoint
-    from training.run.loop import evaluate_on
+    from training.run.evaluation import evaluate_images
 
     folder, logs, run_dir = trained
     assert epochs_in(run_dir) == [1, 2]
@@ -226,11 +226,11 @@ def test_a_run_of_two_ranks_counts_every_image_and_rank_0_alone_writes(trained):
     assert [line for line in log_of(logs, 1).splitlines() if line and not line.startswith("copying")] == []
     config = build(KEYS | {"data_url": str(folder / "obs" / "bucket" / "stripes")}, source="test")
     network = checkpoint.load_network(run_dir / "last.ckpt", "RepVGG-Smoke", 2, deploy=False)
-    count, top1, _ = evaluate_on(network, open_split(config, "val"), config)
+    count, top1, _ = evaluate_images(network, open_split(config, "val"), config)
     assert (count, top1) == (17, pytest.approx(read(run_dir / "log.jsonl")[-1]["val_top1"]))
 
 
-def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
+def test_images_at_obs_are_downloaded_once_and_every_save_is_uploaded(trained):
     folder, _, run_dir = trained
     copies = [line.split()[0] for line in (folder / "obs" / "copies.txt").read_text().splitlines()]
     assert copies[0] == "obs://bucket/stripes"
@@ -241,7 +241,7 @@ def test_a_run_at_obs_is_copied_in_once_and_kept_whenever_it_is_saved(trained):
         assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_asked_to(trained):
+def test_a_new_job_resumes_from_the_uploaded_run_and_all_ranks_stop_when_one_is_asked_to(trained):
     folder, _, _ = trained
     logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Smoke", time.monotonic() + GENEROUS_S
     with train(folder, "again", epochs=1000) as process:
@@ -252,7 +252,7 @@ def test_a_new_job_goes_on_from_what_was_kept_and_all_ranks_stop_when_one_is_ask
         os.kill(worker_of(process.pid, 1), signal.SIGTERM)
     assert process.returncode != 0
     assert "last.ckpt after epoch 2" in log_of(logs, 0)
-    assert "going on from" not in log_of(logs, 1)
+    assert "resuming from" not in log_of(logs, 1)
     for rank in (0, 1):
         assert "stopped by SIGTERM after step" in log_of(logs, rank)
         assert "Traceback" not in log_of(logs, rank)

@@ -31,7 +31,7 @@ def progress():
 
 @pytest.fixture
 def last(tmp_path):
-    """last.ckpt of the run that `config(tmp_path)` means."""
+    """last.ckpt of the run described by `config(tmp_path)`."""
     from training.run import resume
 
     path = tmp_path / "RepVGG-Tiny" / "last.ckpt"
@@ -39,7 +39,7 @@ def last(tmp_path):
     return path
 
 
-def test_a_run_comes_back_to_the_last_bit(last, tmp_path):
+def test_a_run_is_restored_bit_for_bit(last, tmp_path):
     from training.run import resume
 
     fresh = parameters(0.0)
@@ -52,13 +52,13 @@ def test_a_run_comes_back_to_the_last_bit(last, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"arch": "RepVGG-A0"}, "of a run with arch RepVGG-Tiny; this one has arch RepVGG-A0"),
-        ({"num_classes": 3, "optimizer": "lion"}, "with num_classes 2, optimizer momentum; this one has num_classes 3"),
-        ({"with_ema": True}, "with_ema False; this one has with_ema True"),
-        ({"accumulate_steps": 4}, "accumulate_steps 1; this one has accumulate_steps 4"),
+        ({"arch": "RepVGG-A0"}, "belongs to a run with arch RepVGG-Tiny, this run has arch RepVGG-A0"),
+        ({"num_classes": 3, "optimizer": "lion"}, "with num_classes 2, optimizer momentum, this run has num_classes 3"),
+        ({"with_ema": True}, "with_ema False, this run has with_ema True"),
+        ({"accumulate_steps": 4}, "accumulate_steps 1, this run has accumulate_steps 4"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused_in_words(last, tmp_path, more, words):
+def test_a_checkpoint_of_another_run_is_rejected_and_the_error_says_what_differs(last, tmp_path, more, words):
     from training.run import resume
 
     fresh = parameters(0.0)
@@ -67,51 +67,53 @@ def test_a_checkpoint_of_another_run_is_refused_in_words(last, tmp_path, more, w
     assert fresh["weight"].asnumpy().tolist() == [0.0, 2.0]
 
 
-def test_other_batches_or_devices_are_refused_because_the_place_in_the_epoch_is_lost(last, tmp_path):
+def test_another_number_of_steps_per_epoch_is_rejected_because_the_position_in_the_epoch_is_lost(last, tmp_path):
     from training.run import resume
 
-    with pytest.raises(CheckpointError, match="with steps_per_epoch 40; this one has steps_per_epoch 80"):
+    with pytest.raises(CheckpointError, match="with steps_per_epoch 40, this run has steps_per_epoch 80"):
         resume.restore(last, parameters(0.0), config(tmp_path), 80)
 
 
-def test_mere_weights_are_no_run_to_go_on_with(tmp_path):
+def test_weights_alone_cannot_be_resumed(tmp_path):
     from training.run import checkpoint, resume
 
     path = tmp_path / "best.ckpt"
     checkpoint.save(path, parameters(1.0), {"epoch": 1})
-    with pytest.raises(CheckpointError, match=r"best\.ckpt holds weights, .*--pretrained .*best\.ckpt"):
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt holds weights but no run to resume.*--pretrained .*best\.ckpt"
+    ):
         resume.restore(path, parameters(0.0), config(tmp_path), STEPS)
 
 
-def test_auto_goes_on_from_the_last_checkpoint_if_there_is_one(last, tmp_path):
-    from training.run.resume import source
+def test_auto_resumes_from_the_last_checkpoint_if_there_is_one(last, tmp_path):
+    from training.run.resume import find_checkpoint
 
-    assert source(config(tmp_path)) == last
-    assert source(config(tmp_path / "elsewhere")) is None
-    assert source(config(tmp_path / "elsewhere", resume="none")) is None
+    assert find_checkpoint(config(tmp_path)) == last
+    assert find_checkpoint(config(tmp_path / "elsewhere")) is None
+    assert find_checkpoint(config(tmp_path / "elsewhere", resume="none")) is None
 
 
-def test_a_file_is_gone_on_from_in_its_own_folder_or_an_empty_one(last, tmp_path):
-    from training.run.resume import source
+def test_a_checkpoint_file_is_resumed_in_its_own_folder_or_an_empty_one(last, tmp_path):
+    from training.run.resume import find_checkpoint
 
-    assert source(config(tmp_path, resume=str(last))) == last
-    assert source(config(tmp_path / "elsewhere", resume=str(last))) == last
+    assert find_checkpoint(config(tmp_path, resume=str(last))) == last
+    assert find_checkpoint(config(tmp_path / "elsewhere", resume=str(last))) == last
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes(last.read_bytes())
     with pytest.raises(ConfigError, match=r"RepVGG-Tiny holds last\.ckpt of another run"):
-        source(config(tmp_path, resume=str(copy)))
+        find_checkpoint(config(tmp_path, resume=str(copy)))
 
 
-def test_a_run_is_never_written_over_by_another_one(last, tmp_path):
-    from training.run.resume import source
+def test_a_run_is_never_overwritten_by_another_one(last, tmp_path):
+    from training.run.resume import find_checkpoint
 
     with pytest.raises(ConfigError, match=r"holds last\.ckpt of .* \(--resume auto\), or choose another --save_dir"):
-        source(config(tmp_path, resume="none"))
+        find_checkpoint(config(tmp_path, resume="none"))
     last.unlink()
-    assert source(config(tmp_path, resume="none")) is None
+    assert find_checkpoint(config(tmp_path, resume="none")) is None
     log = last.with_name("log.jsonl")
     log.write_text("")
-    assert source(config(tmp_path)) is None, "a run that left nothing yet"
+    assert find_checkpoint(config(tmp_path)) is None, "a run that left nothing yet"
     log.write_text(json.dumps({"epoch": 1}) + "\n")
     with pytest.raises(ConfigError, match=r"holds log\.jsonl of another run, .*: choose another --save_dir"):
-        source(config(tmp_path))
+        find_checkpoint(config(tmp_path))

@@ -1,4 +1,4 @@
-"""What a step does, against numpy on a network small enough to derive by hand: logits = weight @ mean of the image."""
+"""The training step against numpy, on a network small enough to derive by hand: logits = weight @ mean of the image."""
 
 import numpy as np
 import pytest
@@ -16,18 +16,18 @@ KEYS = {"lr_scheduler": "constant_lr", "base_lr": RATE, "weight_decay": DECAY, "
 
 
 def made(**keys):
-    """-> the layer, its optimizer, its average and the step of a recipe with these keys."""
+    """-> layer, optimizer, averaged layer and training step of a recipe with these keys."""
     import mindspore as ms
     from mindspore import nn
 
     from training.network.ema import Ema
-    from training.optim.optimizers import optimizer
+    from training.optim.optimizers import build_optimizer
     from training.run.step import train_step
 
     config = build(KEYS | {"optimizer": "sgd"} | keys, source="test")
     layer = nn.Dense(5, CLASSES, has_bias=False, weight_init=ms.Tensor(WEIGHT))
     average = nn.Dense(5, CLASSES, has_bias=False)
-    updates = optimizer(layer, config, 1)
+    updates = build_optimizer(layer, config, 1)
     ema = Ema(layer, average, config.ema_decay) if config.with_ema else None
     return layer, updates, average, train_step(layer.set_train(), updates, config, ema)
 
@@ -65,7 +65,7 @@ def test_a_step_goes_down_the_gradient():
     np.testing.assert_allclose(weights_of(layer), weight, atol=1e-5)
 
 
-def test_soft_targets_are_learnt_and_counted_by_their_likeliest_class():
+def test_soft_targets_are_learnt_and_counted_by_their_most_likely_class():
     import mindspore as ms
 
     hard, soft = made(), made()
@@ -126,7 +126,7 @@ def test_half_precision_follows_float32_within_its_resolution(level, dynamic):
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "sgd", "adamw", "lamb", "lion", "muon"])
-def test_every_optimizer_runs_with_everything_switched_on(name):
+def test_every_optimizer_runs_with_every_option_on(name):
     everything = {"amp_level": "O1", "loss_scale": 64, "with_ema": True, "accumulate_steps": 2}
     keys = {"optimizer": name, "base_lr": 0.01, "clip_global_norm_value": 0.5}
     exact, _, _, exact_step = made(**keys, accumulate_steps=2)
@@ -157,7 +157,7 @@ def test_an_overflow_is_skipped_and_counted_and_halves_a_dynamic_scale():
     np.testing.assert_allclose(weights_of(layer), WEIGHT - RATE * (gradient + DECAY * WEIGHT), atol=0.01)
 
 
-def test_a_static_scale_stays_when_it_overflows():
+def test_a_static_scale_does_not_change_at_an_overflow():
     layer, _, _, step = made(amp_level="O1", is_dynamic_loss_scale=False, loss_scale=2.0**20)
     for batch in BATCHES[:3]:
         run(step, batch)
@@ -167,7 +167,7 @@ def test_a_static_scale_stays_when_it_overflows():
     np.testing.assert_array_equal(weights_of(layer), WEIGHT)
 
 
-def test_one_overflowing_batch_spoils_only_its_own_update():
+def test_an_overflowing_batch_affects_only_its_own_update():
     layer, updates, _, step = made(amp_level="O1", is_dynamic_loss_scale=False, loss_scale=64, accumulate_steps=2)
     inputs, labels = BATCHES[0]
     for batch in ((inputs * 1e4, labels), BATCHES[1], BATCHES[2], BATCHES[3]):
@@ -178,13 +178,13 @@ def test_one_overflowing_batch_spoils_only_its_own_update():
     np.testing.assert_allclose(weights_of(layer), WEIGHT - RATE * (gradient + DECAY * WEIGHT), atol=0.01)
 
 
-def test_float32_knows_no_loss_scale():
+def test_float32_has_no_loss_scale():
     *_, step = made(loss_scale=3.0)
     assert step.loss_scale is None
     assert step.state == {}
 
 
-def test_the_state_of_a_step_names_all_it_must_remember():
+def test_the_state_of_a_step_holds_everything_to_restore():
     *_, step = made(amp_level="O1", accumulate_steps=2)
     assert {name.split(".")[0] for name in step.state} == {"loss_scale", "accumulated"}
     assert len(step.state) == 3 + 2

@@ -11,7 +11,7 @@ from training.run.stopping import StopRequest
 
 @pytest.fixture
 def interrupts():
-    """Signals that came through to the handlers of before, which are put back."""
+    """Signals that reach the previous handlers, which are restored afterwards."""
     came = []
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in former:
@@ -22,16 +22,16 @@ def interrupts():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_the_run_at_once(interrupts, number, capfd):
+def test_a_second_signal_ends_the_run_immediately(interrupts, number, capfd):
     with StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert (stop.requested, interrupts) == (number, [])
-        assert f"{number.name}: finishing this step; a second signal stops at once" in capfd.readouterr().err
+        assert f"{number.name}: finishing the current step; a second signal stops immediately" in capfd.readouterr().err
         os.kill(os.getpid(), number)
         assert interrupts == [number]
 
 
-def test_signals_are_noted_only_while_the_context_is_open(interrupts):
+def test_signals_are_recorded_only_while_the_context_is_open(interrupts):
     with StopRequest() as stop:
         stop.check("nowhere")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -46,7 +46,7 @@ def test_a_signal_that_was_ignored_stays_ignored(interrupts):
     assert stop.requested is None
 
 
-def test_the_exit_status_is_128_and_the_number_of_the_signal(capsys):
+def test_the_exit_status_is_128_plus_the_number_of_the_signal(capsys):
     @reporting_errors
     def verb():
         with StopRequest() as stop:
@@ -58,7 +58,7 @@ def test_the_exit_status_is_128_and_the_number_of_the_signal(capsys):
     assert capsys.readouterr().err == "stopped by SIGTERM after step 3\n"
 
 
-def test_items_pass_until_a_stop_is_requested():
+def test_items_are_yielded_until_a_stop_is_requested():
     stop = StopRequest()
     items = stop.watch(range(10), "here")
     assert [next(items), next(items)] == [0, 1]

@@ -1,4 +1,4 @@
-"""Files of weights, made by hand as their writers make them: read equal, refused, or named as broken."""
+"""Hand-made files of weights: they are read exactly, rejected, or reported as broken."""
 
 import json
 import pickle
@@ -84,7 +84,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("layout", ["zipped", "legacy", "bare"])
-def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_is_run(torch_file, tmp_path, layout):
+def test_a_pickle_that_would_execute_code_is_rejected_and_nothing_is_executed(torch_file, tmp_path, layout):
     evidence = tmp_path / "evidence"
     code = pickle.dumps({"weight": Malicious(evidence)}, 2)
     path = tmp_path / "net.pth"
@@ -92,7 +92,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_is_run(torch_fil
         path.write_bytes(code)
     else:
         getattr(torch_file, layout)(path, code[2:-1])
-    with pytest.raises(CheckpointError, match=r"net\.pth: refused.*posix\.system.*save the bare weights"):
+    with pytest.raises(CheckpointError, match=r"net\.pth: rejected .*posix\.system.*save only the weights"):
         readers.read(path)
     assert not evidence.exists()
     pickle.loads(code)
@@ -103,14 +103,14 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_is_run(torch_fil
     "wanted",
     ["builtins.eval", "torch.load", "torch._utils._rebuild_parameter", "collections.namedtuple", "argparse.Namespace"],
 )
-def test_any_other_global_is_refused_by_name(torch_file, tmp_path, wanted):
+def test_any_other_global_is_rejected_by_name(torch_file, tmp_path, wanted):
     module, name = wanted.rsplit(".", 1)
     path = torch_file.zipped(tmp_path / "net.pth", f"c{module}\n{name}\n".encode())
-    with pytest.raises(CheckpointError, match=f"asks for {wanted.replace('.', '[.]')}"):
+    with pytest.raises(CheckpointError, match=f"its pickle imports {wanted.replace('.', '[.]')}"):
         readers.read(path)
 
 
-def test_a_pickle_cannot_change_what_later_files_are_read_with(torch_file, tmp_path):
+def test_a_pickle_cannot_change_how_later_files_are_read(torch_file, tmp_path):
     tensor = torch_file.tensor(ARRAYS["single"])
     builder = b"ctorch._utils\n_rebuild_tensor_v2\n"
     defaults = b"N}" + torch_file.text("__defaults__") + torch_file.integers([1, 2]) + b"s\x86b0"
@@ -123,7 +123,7 @@ def test_a_pickle_cannot_change_what_later_files_are_read_with(torch_file, tmp_p
     ("offset", "shape", "strides"),
     [(0, (5, 5), (5, 1)), (20, (5,), (1,)), (-1, (2,), (1,)), (5, (3,), (-1,)), (0, (2**40, 2), (1, 0)), (0, (3,), ())],
 )
-def test_a_view_that_reaches_out_of_its_storage_is_refused(torch_file, tmp_path, offset, shape, strides):
+def test_a_view_that_exceeds_its_storage_is_rejected(torch_file, tmp_path, offset, shape, strides):
     piece = torch_file.view("<f4", np.zeros(24, "<f4").tobytes(), 24, offset, shape, strides)
     path = torch_file.zipped(tmp_path / "net.pth", torch_file.dict_of({"a": piece}))
     with pytest.raises(CheckpointError, match=r"net\.pth"):
@@ -131,9 +131,9 @@ def test_a_view_that_reaches_out_of_its_storage_is_refused(torch_file, tmp_path,
 
 
 @pytest.mark.parametrize("layout", ["zipped", "legacy"])
-def test_a_storage_that_is_cut_short_is_named(torch_file, tmp_path, layout):
+def test_a_truncated_storage_is_named(torch_file, tmp_path, layout):
     piece = torch_file.dict_of({"a": torch_file.view("<f4", b"\0" * 80, 24, 0, (4,), (1,))})
-    with pytest.raises(CheckpointError, match=r"storage 0 is cut short"):
+    with pytest.raises(CheckpointError, match=r"storage 0 is truncated"):
         readers.read(getattr(torch_file, layout)(tmp_path / "net.pth", piece))
 
 
@@ -142,13 +142,13 @@ def test_a_storage_that_is_cut_short_is_named(torch_file, tmp_path, layout):
     [
         ("empty.pth", b"", "neither a zip nor a pickle"),
         ("page.pth", b"<html>not found</html>", "neither a zip nor a pickle"),
-        ("number.pth", pickle.dumps(3, 2), "a pickle, but no file of torch.save"),
-        ("half.pth", b"PK\x03\x04 and then nothing", "is broken or no file of weights"),
-        ("empty.safetensors", b"", "is broken or no file of weights"),
-        ("page.safetensors", b"<html>not found</html>", "is broken or no file of weights"),
+        ("number.pth", pickle.dumps(3, 2), "a pickle, but not a file of torch.save"),
+        ("half.pth", b"PK\x03\x04 and then nothing", "is broken or not a file of weights"),
+        ("empty.safetensors", b"", "is broken or not a file of weights"),
+        ("page.safetensors", b"<html>not found</html>", "is broken or not a file of weights"),
     ],
 )
-def test_a_file_that_is_no_file_of_weights_is_named(tmp_path, name, content, words):
+def test_a_file_that_does_not_hold_weights_is_named(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name}.*{words}"):
         readers.read(tmp_path / name)
@@ -160,9 +160,9 @@ def test_a_missing_file_is_named(tmp_path, name):
         readers.read(tmp_path / name)
 
 
-def test_a_file_without_tensors_says_where_they_were_sought(torch_file, tmp_path):
+def test_the_error_for_a_file_without_tensors_says_where_they_were_expected(torch_file, tmp_path):
     path = torch_file.zipped(tmp_path / "net.pth", torch_file.dict_of({"net": torch_file.dict_of({})}))
-    with pytest.raises(CheckpointError, match="no tensors, neither at its top nor in 'state_dict' or 'model'"):
+    with pytest.raises(CheckpointError, match="no tensors, neither at the top level nor in 'state_dict' or 'model'"):
         readers.read(path)
 
 

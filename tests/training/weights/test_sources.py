@@ -1,4 +1,4 @@
-"""Names and preprocessing of the sources; the names themselves are proven in test_convert.py."""
+"""Preprocessing and special cases of the sources; all names are tested in deploy/test_conversion.py."""
 
 import numpy as np
 import pytest
@@ -32,12 +32,12 @@ def ours(name, source):
         ("own", "stages.1.0.bn.moving_mean", "stages.1.0.bn.moving_mean"),  # QARepVGG's
     ],
 )
-def test_a_name_of_a_source_becomes_ours(source, name, expected):
+def test_a_source_name_is_translated_to_ours(source, name, expected):
     assert ours(name, source) == [expected]
 
 
 @pytest.mark.parametrize("source", ["pytorch", "timm", "mindcv", "modelzoo"])
-def test_a_name_that_the_source_does_not_give_is_kept(source):
+def test_an_unknown_source_name_is_kept(source):
     assert ours("stage5.extra.weight", source) == ["stage5.extra.weight"]
 
 
@@ -51,13 +51,13 @@ def test_a_name_that_the_source_does_not_give_is_kept(source):
         "global_step",
     ],
 )
-def test_what_is_no_weight_is_left_out_and_told(name):
+def test_entries_that_are_not_weights_are_ignored_and_listed(name):
     assert sources.translate({name: ONE}, SOURCES["modelzoo"]) == ({}, [name])
 
 
 def test_two_names_of_one_weight_are_an_error():
     weights = {"linear.bias": ONE, "module.linear.bias": 2 * ONE}
-    with pytest.raises(CheckpointError, match=r"linear\.bias and .*linear\.bias are both classifier\.bias"):
+    with pytest.raises(CheckpointError, match=r"linear\.bias and .*linear\.bias both mean classifier\.bias"):
         sources.translate(weights, SOURCES["pytorch"])
 
 
@@ -87,22 +87,22 @@ def test_all_weights_become_float32(dtype):
     ],
 )
 def test_the_preprocessing_is_the_published_one(source, arch, size, resize, interpolation, offset):
-    spec = sources.preprocess_of(SOURCES[source], arch)
+    spec = sources.published_preprocess(SOURCES[source], arch)
     assert (spec.input_size, spec.resize_size, spec.interpolation) == (size, resize, interpolation)
     assert (spec.long_side_rounding, spec.crop_offset_rounding) == ("floor", offset)
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own"}))
-def test_qarepvgg_is_read_from_our_own_checkpoints_alone(source):
-    with pytest.raises(ConfigError, match=r"QARepVGG-A0 cannot be read from .* \(--from own\); .*cxxgtxy/QARepVGG"):
-        sources.preprocess_of(SOURCES[source], "QARepVGG-A0")
+def test_qarepvgg_is_only_read_from_our_own_checkpoints(source):
+    with pytest.raises(ConfigError, match=r"cannot read QARepVGG-A0 from .* \(--from own\); .*cxxgtxy/QARepVGG"):
+        sources.published_preprocess(SOURCES[source], "QARepVGG-A0")
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_no_preprocessing_is_guessed_for_a_variant_that_nobody_published(source):
+def test_no_preprocessing_is_guessed_for_an_unpublished_variant(source):
     small = [name for name, variant in VARIANTS.items() if variant.block == "repvgg" and variant.strides[0] == 1]
     assert small
     for arch in small:
-        with pytest.raises(ConfigError, match=r"only its recipe knows its preprocessing: python -m training\.export"):
-            sources.preprocess_of(SOURCES[source], arch)
+        with pytest.raises(ConfigError, match=r"only its recipe defines its .* use python -m training\.export"):
+            sources.published_preprocess(SOURCES[source], arch)

@@ -1,4 +1,4 @@
-"""A MINDIR file for offline inference: on Ascend by MindSpore Lite where it is installed, else by MindSpore itself."""
+"""Runs a MINDIR file: in MindSpore Lite on Ascend if it is installed, else in MindSpore itself."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.deploy.offline import Engine, batch_and_side
+from training.deploy.offline.engine import Engine, batch_and_side
 from training.errors import DataError
 from training.run import device
 
 
 def open_engine(model: Path, target: str, device_id: int) -> Engine:
-    """Raises DataError for a file that is no such network, DeviceError for a device that is not there."""
+    """Raises DataError if the file cannot be loaded, DeviceError if the device is missing."""
     if target == "Ascend" and find_spec("mindspore_lite"):
-        return _lite(model, device_id)
-    return _mindspore(model, target, device_id)
+        return _open_in_lite(model, device_id)
+    return _open_in_mindspore(model, target, device_id)
 
 
-def _lite(model: Path, device_id: int) -> Engine:
+def _open_in_lite(model: Path, device_id: int) -> Engine:
     import mindspore_lite as lite
 
     context = lite.Context()
@@ -30,7 +30,7 @@ def _lite(model: Path, device_id: int) -> Engine:
     try:
         network.build_from_file(str(model), lite.ModelType.MINDIR, context)
     except RuntimeError as error:
-        raise DataError(f"{model} cannot be loaded by MindSpore Lite {lite.__version__}: {error}") from error
+        raise DataError(f"MindSpore Lite {lite.__version__} cannot load {model}: {error}") from error
 
     def infer(images: NDArray[np.float32]) -> NDArray[np.float32]:
         inputs = network.get_inputs()
@@ -43,7 +43,7 @@ def _lite(model: Path, device_id: int) -> Engine:
     return Engine(f"MindSpore Lite {lite.__version__} on Ascend {device_id}", batch, side, infer)
 
 
-def _mindspore(model: Path, target: str, device_id: int) -> Engine:
+def _open_in_mindspore(model: Path, target: str, device_id: int) -> Engine:
     name = device.prepare(target, device_id)
     import mindspore as ms
     from mindspore.train.mind_ir_pb2 import ModelProto
@@ -51,8 +51,8 @@ def _mindspore(model: Path, target: str, device_id: int) -> Engine:
     try:
         network = ms.nn.GraphCell(ms.load(str(model)))
     except RuntimeError as error:
-        raise DataError(f"{model} is no MINDIR file that MindSpore {ms.__version__} can read") from error
-    # A loaded graph does not tell its input's shape, and convolutions take any side without a word.
+        raise DataError(f"{model} is not a MINDIR file that MindSpore {ms.__version__} can read") from error
+    # A loaded graph has no shape for its input, and its convolutions would silently accept images of any size.
     inputs = ModelProto.FromString(model.read_bytes()).graph.input
     batch, side = batch_and_side(model, [source.tensor[0].dims for source in inputs])
 

@@ -1,0 +1,28 @@
+"""The choices of a recipe whose code lives in a room above this one: name in the recipe -> "module:function".
+
+The function is imported when it is used. To add an optimizer or a learning-rate schedule, write its function and add
+one line here: the recipe key, its --help text and its errors follow from these tables.
+"""
+
+from __future__ import annotations
+
+# Each function takes the groups of parameters, the learning rate of each update and the configuration.
+OPTIMIZERS = {
+    "momentum": "training.optim.optimizers:momentum",
+    "sgd": "training.optim.optimizers:sgd",
+    "nesterov": "training.optim.optimizers:nesterov",
+    "adamw": "training.optim.optimizers:adamw",
+    "lamb": "training.optim.optimizers:lamb",
+    "lion": "training.optim.optimizers:lion",
+    "muon": "training.optim.optimizers:muon",
+}
+
+# Each function takes a Curve and the number of an update, and returns its learning rate.
+SCHEDULES = {
+    "cosine_lr": "training.optim.schedules:cosine_lr",
+    "multistep_lr": "training.optim.schedules:multistep_lr",
+    "exp_lr": "training.optim.schedules:exp_lr",
+    "poly_lr": "training.optim.schedules:poly_lr",
+    "wsd_lr": "training.optim.schedules:wsd_lr",
+    "constant_lr": "training.optim.schedules:constant_lr",
+}

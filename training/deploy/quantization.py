@@ -1,0 +1,193 @@
+"""Bundle -> a new bundle with more precisions: int8 and fp16 as ONNX; bf16 needs no file of its own.
+
+1. each precision is evaluated on every image, with the same pixels as in the service;
+2. a precision that loses too much top-1 is rejected and nothing is written; with `force` it is written, and the
+   manifest records the loss, so that `--precision auto` never selects it;
+3. the old bundle is not changed;
+4. fast pixels are measured on large photos, and rejected in the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from models import golden
+from models.errors import BundleError
+from models.manifest import Accuracy, Artifact, FastPixels, Precision, Preprocess
+from models.preprocess import images_in
+from models.store import Bundle, open_bundle
+from models.versions import write_version
+from training.data.datasets import ImageFolder, scan
+from training.deploy import precisions
+from training.deploy.precision_loss import (
+    BATCH_SIZE,
+    measure_fast_pixels,
+    measure_precisions,
+    precision_table,
+    read_tensor,
+)
+from training.deploy.versions import check_new
+from training.errors import ConfigError, DataError, TrainingError
+
+FILES: dict[Precision, str] = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # bf16 has none
+# Other engines round in other places, so their golden logits may differ by this many times the difference measured here
+# (OpenVINO: 1.2 times in bf16), and in int8 by at least this share of the largest logit (OpenVINO: 3.7 times the
+# measured difference on a network of two layers). Top-1 is what proves that the network is right.
+GOLDEN_MARGIN = 3.0
+GOLDEN_SHARE_INT8 = 0.1
+
+SAME_TOP1 = 0.001  # engines may disagree on one image in a thousand
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of training.quantize, except for its bundles."""
+
+    precisions: Sequence[Precision]
+    calibration: Path
+    calibration_images: int
+    calibration_method: str
+    data: Path
+    fast_pixels: Path | None
+    max_top1_drop: float
+    force: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """top-1 and the largest difference of a golden logit for each precision; fast pixels if they were measured."""
+
+    top1: dict[Precision, float]
+    deltas: dict[Precision, float]
+    fast_pixels: FastPixels | None
+
+
+def quantize(reference: str, out: Path, options: Options, report: Callable[[str], None]) -> Bundle:
+    """Write the new bundle `out` from the bundle `reference`; `report` gets what was measured, as text.
+
+    Raises ConfigError, DataError, and TrainingError for a precision that loses too much.
+    """
+    check_new(out)
+    try:
+        bundle = open_bundle(reference)
+        images = _open_labelled(options.data, bundle)
+        photos = _open_labelled(options.fast_pixels, bundle) if options.fast_pixels else None
+        models = _build_models(bundle, options)
+        measured = _measure(bundle, models, images, photos, report)
+        if not options.force:
+            _reject_losses(measured, options.max_top1_drop)
+        artifacts, files = _artifacts(bundle, models)
+        tolerances, accuracy = _tolerances(bundle, measured.deltas), _accuracy(bundle, measured, options.max_top1_drop)
+        return write_version(bundle, out, artifacts, files, tolerances, accuracy=accuracy)
+    except BundleError as error:
+        raise DataError(str(error)) from error
+
+
+def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
+    images = scan(folder, len(bundle.labels))
+    if images.classes != bundle.labels:
+        raise DataError(
+            f"the subfolders of {folder} must be named after the bundle's labels: {', '.join(bundle.labels[:5])} ..."
+        )
+    return images
+
+
+def _build_models(bundle: Bundle, options: Options) -> dict[Precision, onnx.ModelProto]:
+    """fp32 and the requested precisions as ONNX; bf16 is emulated. Raises BundleError for a bundle without ONNX."""
+    source = onnx.load_model(bundle.path(bundle.artifact(("onnx",), "fp32")))
+    batches = calibration_batches(options.calibration, options.calibration_images, bundle.manifest.preprocess)
+    builders: dict[Precision, Callable[[], onnx.ModelProto]] = {
+        "int8": lambda: precisions.int8(source, batches, options.calibration_method),
+        "bf16": lambda: precisions.bf16_emulated(source),
+        "fp16": lambda: precisions.fp16(source),
+    }
+    models: dict[Precision, onnx.ModelProto] = {"fp32": source}
+    return models | {precision: builders[precision]() for precision in options.precisions}
+
+
+def calibration_batches(folder: Path, count: int, spec: Preprocess) -> Iterator[NDArray[np.float32]]:
+    """About `count` images, evenly spaced over the folder, in batches of equal size, as ONNX Runtime requires.
+
+    Raises DataError, ConfigError.
+    """
+    if count < 1:
+        raise ConfigError(f"--images {count}: calibration needs at least 1 image")
+    paths = sorted(images_in(folder))
+    if not paths:
+        raise DataError(f"--calibration {folder} holds no images")
+    chosen = paths[:: ceil(len(paths) / count)]
+    size = min(BATCH_SIZE, len(chosen))
+    for start in range(0, len(chosen) - size + 1, size):
+        yield np.stack([read_tensor(path, spec) for path in chosen[start : start + size]])
+
+
+def _measure(
+    bundle: Bundle,
+    models: Mapping[Precision, onnx.ModelProto],
+    images: ImageFolder,
+    photos: ImageFolder | None,
+    report: Callable[[str], None],
+) -> Measured:
+    top1, deltas = measure_precisions(models, images, bundle)
+    report(precision_table(top1, deltas, bundle))
+    if (known := bundle.manifest.training.top1) is not None and abs(known - top1["fp32"]) > SAME_TOP1:
+        report(f"note: the manifest says {known:.2%} for fp32; was the bundle evaluated on {images.root}?")
+    fast_pixels = measure_fast_pixels(bundle, photos) if photos else None
+    if fast_pixels:
+        report(f"fast pixels: {fast_pixels}")
+    return Measured(top1, deltas, fast_pixels)
+
+
+def _reject_losses(measured: Measured, max_top1_drop: float) -> None:
+    """Raises TrainingError if a precision or fast pixels lose more than `max_top1_drop`."""
+    if measured.fast_pixels and (doubt := measured.fast_pixels.doubt(max_top1_drop)):
+        raise TrainingError(
+            f"{doubt}: nothing is written; leave out --fast_pixels, or write the bundle anyway with --force"
+        )
+    drops = {precision: measured.top1["fp32"] - top1 for precision, top1 in measured.top1.items()}
+    if too_high := [f"{precision} loses {drop:.2%}" for precision, drop in drops.items() if drop > max_top1_drop]:
+        raise TrainingError(
+            f"{', '.join(too_high)} of top-1, but --max_top1_drop is {max_top1_drop:.2%}: nothing is written; try "
+            "another --calibrate or more --images, train the QARepVGG form, or write the bundle anyway with --force"
+        )
+
+
+def _accuracy(bundle: Bundle, measured: Measured, max_top1_drop: float) -> Accuracy:
+    """Adds earlier measurements to the new ones, if equal top-1 of fp32 shows that they are of the same images."""
+    known = bundle.manifest.accuracy
+    fast_pixels = measured.fast_pixels or (known.fast_pixels if known else None)
+    earlier = known.top1 if known and abs(known.top1["fp32"] - measured.top1["fp32"]) <= SAME_TOP1 else {}
+    return Accuracy(top1={**earlier, **measured.top1}, max_top1_drop=max_top1_drop, fast_pixels=fast_pixels)
+
+
+def _artifacts(
+    bundle: Bundle, models: Mapping[Precision, onnx.ModelProto]
+) -> tuple[list[Artifact], dict[str, bytes | Path]]:
+    """The artifacts of the precisions that have a file, and these files."""
+    source = bundle.artifact(("onnx",), "fp32")
+    artifacts: list[Artifact] = []
+    files: dict[str, bytes | Path] = {}
+    for precision, file in FILES.items():
+        if precision in models:
+            encoded = models[precision].SerializeToString()
+            digest = hashlib.sha256(encoded).hexdigest()
+            artifacts.append(source.model_copy(update={"precision": precision, "file": file, "sha256": digest}))
+            files[file] = encoded
+    return artifacts, files
+
+
+def _tolerances(bundle: Bundle, deltas: Mapping[Precision, float]) -> dict[str, float]:
+    """The golden tolerance of every measured precision except fp32, which keeps its own."""
+    tolerance: dict[str, float] = {name: GOLDEN_MARGIN * delta for name, delta in deltas.items() if name != "fp32"}
+    if "int8" in tolerance:
+        largest_logit = float(np.abs(golden.load(bundle)[1]).max())
+        tolerance["int8"] = max(tolerance["int8"], GOLDEN_SHARE_INT8 * largest_logit)
+    return tolerance

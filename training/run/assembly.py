@@ -1,0 +1,76 @@
+"""Builds a run: the network and its averaged copy, the optimizer, the training step and the learning rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import nn
+
+from training.config import TrainConfig
+from training.network import repvgg
+from training.network.ema import PREFIX, Ema
+from training.optim.optimizers import build_optimizer, optimizer_state
+from training.optim.schedules import learning_rates
+from training.run.device import SINGLE_PROCESS, Process
+from training.run.step import TrainStep, train_step
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that takes part in training.
+
+    `average` is the network of averaged weights, or None. An epoch has `steps` batches; `rates` holds the learning
+    rate of each update of the weights.
+    """
+
+    config: TrainConfig
+    network: nn.Cell
+    average: nn.Cell | None
+    ema: Ema | None
+    optimizer: nn.Optimizer
+    step: TrainStep
+    steps: int
+    rates: list[float]
+    process: Process
+
+    @property
+    def result(self) -> nn.Cell:
+        """The network that is evaluated and saved as the best."""
+        return self.network if self.average is None else self.average
+
+    @property
+    def parameters(self) -> dict[str, ms.Parameter]:
+        """Everything that must be restored to resume the run exactly."""
+        averages = repvgg.weights(self.average) if self.average else {}
+        everything = repvgg.weights(self.network) | optimizer_state(self.optimizer) | self.step.state
+        return everything | {PREFIX + name: parameter for name, parameter in averages.items()}
+
+    @property
+    def updates_done(self) -> int:
+        return int(self.optimizer.global_step.asnumpy()[0])
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next update."""
+        return self.rates[min(self.updates_done, len(self.rates) - 1)]
+
+    @property
+    def images_per_step(self) -> int:
+        """Summed over all ranks."""
+        return self.config.batch_size * self.process.size
+
+    @property
+    def overflows(self) -> int:
+        return int(self.step.loss_scale.overflows.asnumpy()) if self.step.loss_scale else 0
+
+
+def assemble(config: TrainConfig, steps: int, process: Process = SINGLE_PROCESS) -> Run:
+    """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
+    ms.set_seed(config.seed)
+    network = repvgg.build(config.arch, config.num_classes)
+    optimizer = build_optimizer(network, config, steps)
+    average = repvgg.build(config.arch, config.num_classes).set_train(False) if config.with_ema else None
+    ema = Ema(network, average, config.ema_decay) if average else None
+    step = train_step(network, optimizer, config, ema, process)
+    return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process)

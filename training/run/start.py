@@ -1,0 +1,86 @@
+"""How a run starts: it opens its images and takes its first weights from a checkpoint or from the training images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from models.preprocess import to_tensor
+from training.config import TrainConfig
+from training.data.pipeline import Images, evaluation_spec, open_split, steps_per_epoch, verify
+from training.errors import TrainingError
+from training.network import repvgg
+from training.network.variants import VARIANTS
+from training.network.whitening import patch_covariance, whitening_kernels
+from training.run import checkpoint, ranks, resume
+from training.run.assembly import Run, assemble
+from training.run.device import SINGLE_PROCESS, Process
+from training.run.resume import Progress
+
+WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distinct numbers of the covariance
+
+
+def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
+    """The run, new or resumed, how far it is, and its training and validation images. Raises TrainingError."""
+    train_images, val_images = open_split(config, "train"), open_split(config, "val")
+    if train_images.classes != val_images.classes:
+        raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
+    run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process)
+    return run, _agree_on_progress(_load_weights(run), process), train_images, val_images
+
+
+def prepare_first_epoch(run: Run, images: Images) -> None:
+    """Verify the training images, and whiten the stem if the recipe says so. Raises DataError."""
+    config = run.config
+    verify(images, config.verify_images, config.num_parallel_workers, **run.process.image_shard)
+    if config.stem_init == "whitened" and not config.pretrained:
+        _whiten_stem_weights(run, images)
+
+
+def _load_weights(run: Run) -> Progress:
+    """Resume from a checkpoint, or load the `pretrained` weights, or keep the fresh ones."""
+    if source := resume.find_checkpoint(run.config):
+        return _resume(run, source)
+    if run.config.pretrained:
+        _load_pretrained(run, run.config.pretrained)
+    return Progress()
+
+
+def _resume(run: Run, source: Path) -> Progress:
+    config = run.config
+    progress = resume.restore(source, run.parameters, config, run.steps)
+    if run.process.is_main:
+        end = ", the last one" if progress.epoch == config.epochs else ""
+        print(f"resuming from {source} after {progress}{end}")
+    if not (config.run_dir / "best.ckpt").is_file():  # the run is resumed in another folder
+        progress.best_top1 = Progress.best_top1
+    return progress
+
+
+def _load_pretrained(run: Run, source: Path) -> None:
+    saved = checkpoint.network_weights(checkpoint.read(source))
+    weights = repvgg.weights(run.network)
+    fresh = checkpoint.start_from(weights, saved, reset_classifier=run.config.reset_classifier, source=source)
+    if run.process.is_main:
+        new = f"; new: {', '.join(fresh)}" if fresh else ""
+        print(f"starting from {len(weights) - len(fresh)} parameters of {source}{new}")
+    if run.ema:
+        run.ema.restart()
+
+
+def _agree_on_progress(progress: Progress, process: Process) -> Progress:
+    """Rank 0's progress for every rank: another machine may not have the checkpoint."""
+    counts = [progress.epoch, progress.step, progress.updates, progress.overflows]
+    epoch, step, updates, overflows = (int(count) for count in ranks.from_rank_0(counts, process))
+    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows)
+
+
+def _whiten_stem_weights(run: Run, images: Images) -> None:
+    """Use WHITENING_IMAGES images, evenly spaced over the split and preprocessed as in evaluation."""
+    spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENING_IMAGES)
+    pictures = (images.picture(index) for index in range(0, len(images), stride))
+    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    repvgg.set_stem_kernels(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
+    if run.ema:
+        run.ema.restart()
