@@ -72,7 +72,7 @@ def test_an_empty_body(http: httpx.Client) -> None:
 
 def test_a_wrong_content_type(http: httpx.Client, jpeg_bytes: bytes) -> None:
     reply = http.post("/classify", content=jpeg_bytes, headers={"content-type": "text/html"})
-    refused(reply, 415, "unsupported_media_type", "Content-Type text/html is not accepted: send one image as image/*")
+    refused(reply, 415, "unsupported_media_type", "Content-Type text/html is not accepted; accepted: image/*, ")
 
 
 def test_no_content_type(http: httpx.Client, jpeg_bytes: bytes) -> None:
