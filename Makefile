@@ -7,11 +7,11 @@ serve:  ## serve the default model bundle on http://127.0.0.1:8000
 
 test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
-	@$(PYTHON) scripts/setup.py lite || echo "the tests of MindSpore Lite will be skipped"
+	@$(PYTHON) scripts/setup.py lite || echo "MindSpore Lite tests will be skipped"
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 IMAGES ?= tests/images
-test-images:  ## build the images and run them, with podman (scripts/ci_packages.sh installs it on Debian)
+test-images:  ## build and run the container images with podman (scripts/ci_packages.sh installs it on Debian)
 	@$(PYTHON) scripts/setup.py dev
 	@IMAGE_TESTS=1 .venv/bin/python -m pytest $(IMAGES)
 
@@ -19,7 +19,7 @@ check:  ## format, lint, types, layers
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports
 
-format:
+format:  ## apply formatting and lint fixes
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 docs:  ## build the documentation site: build/site/index.html
@@ -27,21 +27,21 @@ docs:  ## build the documentation site: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 PHOTOS ?= models/samples
-bench:  ## our service beside LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER
+bench:  ## compare our service with LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/python -m benchmarks.peers $(PHOTOS)
 
-train-demo:  ## train the small network on CIFAR-10 images in ./data/cifar10 (hours on a laptop)
+train-demo:  ## train the small network on the CIFAR-10 images in ./data/cifar10 (hours on a laptop)
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/python -m training.train --config training/recipes/repvgg_tiny_cifar10.yaml --device_target CPU
 
 ENGINE ?= docker
 IMAGE ?= repvgg-service-cpu:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-sbom:  ## print a CycloneDX list of what is in an image: make sbom IMAGE=repvgg-training-cpu:0.1.0 ENGINE=podman
+sbom:  ## print the CycloneDX bill of materials of an image: make sbom IMAGE=repvgg-training-cpu:0.1.0 ENGINE=podman
 	@$(ENGINE) run --rm --interactive --network none --read-only --entrypoint python $(IMAGE) - < scripts/sbom.py
 
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
-lock:  ## pin all dependencies again; needs uv
+lock:  ## update the lock files; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
 	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock

@@ -1,4 +1,4 @@
-"""What an image's HEALTHCHECK runs: exit code 0 if /readyz says so; else the answer is an exception and 1."""
+"""The image's HEALTHCHECK: exit code 0 if /readyz answers 200; otherwise an exception, exit code 1."""
 
 import os
 import urllib.request

@@ -1,11 +1,11 @@
-# The service on Ascend 310 and 310P: MindSpore Lite, in a process of its own, on top of docker/service.Dockerfile with
-# a BASE_IMAGE of CANN (docker/images.yaml has both steps). MindSpore Lite is in no package index for this Python: put
-# the vendor's wheel into docker/wheels/, and beside it lite.txt, which pins it (docs/deploy.md tells how).
+# The service on Ascend 310 and 310P: MindSpore Lite in its own process, on top of docker/service.Dockerfile with a CANN
+# BASE_IMAGE (docker/images.yaml has both steps). No package index has MindSpore Lite for this Python: put the vendor's
+# wheel into docker/wheels/, together with a lite.txt that pins it (see docs/deploy.md).
 ARG SERVICE_IMAGE=repvgg-service-cann:0.1.0
 FROM ${SERVICE_IMAGE}
 LABEL org.opencontainers.image.title="repvgg service for Ascend 310"
 USER 0
-# A private index or proxy is the secret pip.conf, which stays out of the image; without it pip uses its defaults.
+# The secret pip.conf may name a private index or proxy; it stays out of the image. Without it pip uses its defaults.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=bind,source=docker/wheels,target=/wheels \
     /opt/repvgg/bin/python -m venv /opt/lite \

@@ -1,5 +1,5 @@
-# The service: on CPU as it stands, on NVIDIA cards with LOCK=serve-cuda PROVIDER=cuda (docker/images.yaml has both).
-# The bundle that ships with the repository is inside; another one is a folder mounted anywhere and REPVGG_MODEL.
+# The service: for CPU by default, for NVIDIA cards with LOCK=serve-cuda PROVIDER=cuda (docker/images.yaml has both).
+# The image contains the shipped bundle; to serve another one, mount its folder and set REPVGG_MODEL.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -7,20 +7,20 @@ WORKDIR /build
 ENV PIP_CACHE_DIR=/var/cache/pip
 RUN python -m venv tools && python -m venv --without-pip /opt/repvgg
 COPY requirements/build.lock requirements/
-# A private index or proxy is the secret pip.conf, which stays out of the image; without it pip uses its defaults.
+# The secret pip.conf may name a private index or proxy; it stays out of the image. Without it pip uses its defaults.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip install --require-hashes --requirement requirements/build.lock
 ARG LOCK=serve
 COPY requirements/${LOCK}.lock requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --require-hashes --requirement requirements/${LOCK}.lock
-# Packages bring their own tests along; numpy's are 17 MB.
+# Packages ship their own tests; numpy's are 17 MB.
 RUN find /opt/repvgg -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 COPY training training
-# Apart from what it depends on, so that a new version is a small layer on top of a large one that stays.
+# Installed apart from its dependencies, so that a new version is a small layer on top of a large, unchanged one.
 RUN tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
     && tools/bin/pip --python /opt/repvgg/bin/python install --no-index --no-deps --prefix /own wheels/*.whl
 
@@ -29,7 +29,7 @@ COPY --from=build /opt/repvgg /opt/repvgg
 COPY --from=build /own /opt/repvgg
 COPY docker/healthcheck.py /opt/repvgg/
 ARG PROVIDER=cpu
-# The file system may be read-only: Python's byte code was written by pip above.
+# The file system may be read-only: pip has already compiled the byte code.
 ENV PATH=/opt/repvgg/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
@@ -42,7 +42,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-I", "/opt/repvgg/healthcheck.py"]
 ENTRYPOINT ["repvgg"]
 CMD ["serve"]
-# What changes most comes last, so that all layers above are kept.
+# The values that change most come last, so that the layers above stay cached.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="repvgg service" \

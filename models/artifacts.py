@@ -1,7 +1,7 @@
-"""Which of a bundle's artifacts an engine gets.
+"""Chooses the artifact of a bundle that an engine loads.
 
-Apart from `store`, and in the syntax of Python 3.7, because an engine's own process may run an older interpreter that
-has numpy and the engine's runtime and nothing else.
+Separate from `store`, and in Python 3.7 syntax, because an engine's own process may run an older interpreter with only
+numpy and the engine's runtime.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def choose(artifacts: Sequence[Artifact], formats: Sequence[str], precision: str, folder: Path) -> Artifact:
-    """The artifact of `precision` whose format comes first in `formats`; BundleError lists what there is."""
+    """The artifact of `precision` whose format comes first in `formats`. Raises BundleError with a list."""
     have: dict[tuple[str, str], Artifact] = {(a.format, a.precision): a for a in artifacts}
     for wanted in formats:
         if (wanted, precision) in have:

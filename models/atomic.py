@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all. Standard library only: offline inference uses it on bare machines."""
+"""Folders that appear complete or not at all. Standard library only, for offline inference on bare machines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def drafted(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that becomes it when the block ends without an error, and else vanishes.
+    """A temporary folder next to `folder`: renamed to `folder` when the block succeeds, deleted when it fails.
 
-    Its name begins with a dot, and only its owner may enter. Raises OSError.
+    Its name begins with a dot, and only its owner may enter it. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

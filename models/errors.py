@@ -1,8 +1,8 @@
-"""What can go wrong in the contract, by whose fault.
+"""The errors of the contract, by who is at fault.
 
 ContractError
-├── BundleError   the bundle is missing, corrupt or not understood: the server's fault
-└── ImageError    the bytes are no usable image: the client's fault; its text is safe to show
+├── BundleError   the bundle is missing, corrupt or unsupported: the server's fault
+└── ImageError    the bytes are not a usable image: the client's fault; its text is safe to show
 """
 
 
@@ -11,14 +11,14 @@ class ContractError(Exception):
 
 
 class BundleError(ContractError):
-    """A model bundle cannot be opened or written. The message names the file and the way out."""
+    """A model bundle cannot be opened or written. The message names the file and says what to do."""
 
 
 class ImageError(ContractError):
-    """Bytes that cannot become a tensor.
+    """Bytes that cannot be turned into a tensor.
 
     `code` is one of the public error codes (`undecodable_image`, `too_many_pixels`);
-    `str(error)` tells a client what is wrong and names nothing of the server.
+    `str(error)` tells a client what is wrong and reveals nothing about the server.
     """
 
     def __init__(self, code: str, detail: str) -> None:

@@ -1,11 +1,10 @@
-"""A few images and the logits that the training framework gave for them: the proof that an engine is right.
+"""The golden check: a few images and the logits that the training framework computed for them prove an engine correct.
 
-1. an engine whose logits differ by more than the manifest's tolerance is never ok, nor is one that gives
-   NaN or another shape;
-2. the images have their checksums too: a golden image that changed is a BundleError, not a failed engine;
-3. the images go the same way as a client's: models.preprocess, from the encoded bytes.
+1. an engine fails if its logits differ by more than the manifest's tolerance, are NaN, or have another shape;
+2. the images have checksums too: a golden image that changed is a BundleError, not a failed engine;
+3. the images take the same path as a client's: models.preprocess, from the encoded bytes.
 
-`golden/golden.json` holds `{"images": [{"file", "sha256", "logits"}]}`; the image files lie beside it.
+`golden/golden.json` holds `{"images": [{"file", "sha256", "logits"}]}`; the image files are next to it.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class GoldenSet(Strict):
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """`max_delta`: greatest |logit - expected|; infinite where a logit is missing or not finite. `top1_agreement`: the
-    fraction of the images whose greatest logit is the expected one's."""
+    """`max_delta`: largest |logit - expected|, infinite if a logit is missing or not finite. `top1_agreement`: fraction
+    of the images whose largest logit is the expected class."""
 
     max_delta: float
     tolerance: float
@@ -59,7 +58,7 @@ class GoldenReport:
 def pack(images: Mapping[str, bytes], logits: Sequence[Sequence[float]]) -> dict[str, bytes]:
     """Named encoded images and their logits -> the files of the bundle's golden folder.
 
-    Raises ValueError for a name that leads out of the folder and for logits that are not finite.
+    Raises ValueError for a name outside the folder and for logits that are not finite.
     """
     entries = [
         GoldenImage(file=name, sha256=hashlib.sha256(encoded).hexdigest(), logits=[float(logit) for logit in row])
@@ -90,7 +89,7 @@ def _tensor(path: Path, spec: Preprocess) -> NDArray[np.float32]:
     try:
         return preprocess(read(path), spec)
     except ImageError as error:
-        raise BundleError(f"{path} is no usable golden image: {error}") from error
+        raise BundleError(f"{path} is not a usable golden image: {error}") from error
 
 
 def check(bundle: Bundle, precision: Precision, infer: Infer) -> GoldenReport:

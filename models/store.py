@@ -1,10 +1,10 @@
 """Open and write model bundles, the folders `store/<name>/<version>/`.
 
-1. a bundle is opened whole or not at all: every file of the manifest is there and has its checksum
-   (the images that golden.json names have theirs there, and models.golden looks at them);
+1. a bundle is opened completely or not at all: every file in the manifest exists and has the right checksum
+   (golden.json has the checksums of its images, and models.golden checks them);
 2. nothing outside the folder is read, whatever the manifest says;
-3. a bundle is written to a temporary folder and renamed: a reader never sees half of one;
-4. whatever the disk refuses is a BundleError that names the file.
+3. a bundle is written to a temporary folder and renamed: a reader never sees half a bundle;
+4. a disk error is a BundleError that names the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.manifest import Artifact, Golden, Labels, Manifest, Precision, Slug,
 
 STORE = Path(__file__).parent / "store"
 MANIFEST = "manifest.json"
-# A name with a leading dot is the draft of a writer that is at work or was killed.
+# A leading dot marks the draft of a writer that is still running or was killed.
 _VERSIONS = f"[!.]*/{MANIFEST}"
 
 
@@ -38,7 +38,7 @@ class Bundle:
     labels: tuple[str, ...]
 
     def artifact(self, formats: Sequence[str], precision: Precision) -> Artifact:
-        """The first artifact of `precision` in the order of `formats`; BundleError lists what there is."""
+        """The artifact of `precision` whose format comes first in `formats`. Raises BundleError with a list."""
         return choose(self.manifest.artifacts, formats, precision, self.folder)
 
     def path(self, artifact: Artifact) -> Path:
@@ -54,12 +54,13 @@ def sha256(path: Path) -> str:
 
 
 def find_bundle(model: str | Path, store: Path = STORE) -> Path:
-    """A folder, one of versions (the newest), or `name` (the same) or `name/version` in the store -> the bundle's."""
+    """The folder of a bundle. `model`: that folder, a folder of versions (the newest is taken), or `name` or
+    `name/version` in the store. Raises BundleError."""
     try:
         for place in _places(Path(model), store):
             if (place / MANIFEST).is_file():
                 return place
-    except OSError as error:  # a name too long for the file system, a folder that may not be entered
+    except OSError as error:  # the name is too long for the file system, or the folder is not accessible
         raise BundleError(f"{model} cannot be read: {error.strerror}") from error
     known = ", ".join(sorted(str(path.parent.relative_to(store)) for path in store.glob(f"*/{_VERSIONS}"))) or "none"
     raise BundleError(f"no model bundle at {model}: give a folder with a {MANIFEST}, or one of the store: {known}")
@@ -72,20 +73,20 @@ def _places(model: Path, store: Path) -> Iterator[Path]:
 
 
 def _versions(folder: Path) -> Iterator[Path]:
-    """Itself, then those in it, newest first."""
+    """The folder itself, then the versions in it, newest first."""
     yield folder
     yield from sorted((path.parent for path in folder.glob(_VERSIONS)), key=_version_order, reverse=True)
 
 
 def _version_order(folder: Path) -> tuple[bool, list[str | int]]:
-    """Words before numbers, and the numbers inside by their value: beta < 2 < 10, 1.2 < 1.10."""
-    # Text and digits take turns, so that a list of one name compares with that of any other.
+    """Words come before numbers, and numbers are compared by value: beta < 2 < 10, 1.2 < 1.10."""
+    # Text and digits alternate, so that the lists of any two names are comparable.
     parts = re.split(r"([0-9]+)", folder.name)
     return parts[0] == "", [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def open_bundle(model: str | Path, store: Path = STORE) -> Bundle:
-    """Open and verify a bundle. Raises BundleError that names the file and what is wrong with it."""
+    """Open and verify a bundle. Raises BundleError, which names the file and the fault."""
     folder = find_bundle(model, store)
     text = read(folder / MANIFEST)
     try:
@@ -108,13 +109,13 @@ def _labels(path: Path, classes: int) -> tuple[str, ...]:
 
 
 def verify(folder: Path, file: str, digest: str) -> Path:
-    """The path of `file` in the bundle if it is really inside it and has this sha256; else BundleError."""
+    """The path of `file` in the bundle. Raises BundleError unless it is inside the bundle and has this sha256."""
     path = folder / file
     try:
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the bundle again")
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise BundleError(f"{path} leads out of the bundle")
+            raise BundleError(f"{path} is outside the bundle")
         found = sha256(path)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
@@ -124,7 +125,7 @@ def verify(folder: Path, file: str, digest: str) -> Path:
 
 
 def read(path: Path) -> bytes:
-    """The file's bytes; BundleError if the disk refuses."""
+    """The file's bytes. Raises BundleError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -137,19 +138,19 @@ def _checksums(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def name_and_version(folder: Path) -> tuple[str, str]:
-    """The last two parts of a bundle's folder. Raises BundleError for what cannot be a name."""
+    """The last two parts of a bundle's folder. Raises BundleError if they are not valid names."""
     parts = folder.absolute().parent.name, folder.name
     try:
         return TypeAdapter(tuple[Slug, Slug]).validate_python(parts)
     except ValidationError as error:
-        raise BundleError(f"{folder} must end in NAME/VERSION, of letters, digits, '.', '_' and '-'") from error
+        raise BundleError(f"{folder} must end in NAME/VERSION, made of letters, digits, '.', '_' and '-'") from error
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
     """Write manifest and files (name -> content, or a file to copy), verify, then rename into place.
 
-    Raises BundleError if `folder` exists, a name leads out of it, a file does not match its checksum in the
-    manifest, or the disk refuses.
+    Raises BundleError if `folder` exists, a name is outside it, a file does not match its checksum in the manifest, or
+    the disk fails.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists: a published bundle is never changed; give the next version")
@@ -174,6 +175,6 @@ def _fill(draft: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) ->
         else:
             shutil.copyfile(content, target)
     (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    # The service often runs as another user, and neither mkdtemp nor a careful umask lets that one in.
+    # The service often runs as another user, whom mkdtemp and a strict umask would lock out.
     for path in (draft, *draft.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)

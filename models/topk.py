@@ -1,9 +1,9 @@
-"""Logits -> probabilities -> the k best labels, and how sure they are.
+"""Logits -> probabilities -> the k best labels, and the certainty of the scores.
 
-1. scores sum to 1 over all classes, and a shift of all logits changes none of them;
-2. predictions are sorted by falling score, equal ones by class_id;
-3. logits that are not finite, or not one for each label, never become predictions;
-4. a temperature changes no order, and 1 changes nothing.
+1. scores sum to 1 over all classes, and adding a constant to all logits does not change them;
+2. predictions are sorted by descending score, ties by class_id;
+3. logits that are not finite, or not one per label, never become predictions;
+4. a temperature never changes the order, and a temperature of 1 changes nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 
 def entropy(scores: NDArray[np.float64]) -> float:
-    """(K,) probabilities -> entropy as a part of the greatest possible, 0 (one class is sure) to 1 (all alike)."""
+    """(K,) probabilities -> entropy as a fraction of its maximum: 0 is certain of one class, 1 has all equal."""
     if len(scores) == 1:
         return 0.0
     surprise = -float(scores @ np.log(np.maximum(scores, np.finfo(np.float64).tiny)))
@@ -45,12 +45,12 @@ def entropy(scores: NDArray[np.float64]) -> float:
 
 
 def top_k(scores: NDArray[np.float64], labels: Sequence[str], k: int) -> list[Prediction]:
-    """(K,) probabilities -> the k best. Raises ValueError for a k out of 1..K and for no scores of K labels."""
+    """(K,) probabilities -> the k best. Raises ValueError for k outside 1..K and scores that do not fit the labels."""
     if not 1 <= k <= len(labels):
         raise ValueError(f"k must be in 1..{len(labels)}, not {k}")
     if scores.shape != (len(labels),):
         raise ValueError(f"{len(labels)} labels need as many scores, not {scores.shape}")
     if not math.isclose(scores.sum(), 1.0, abs_tol=1e-9):
-        raise ValueError("these are no probabilities: the softmax makes scores of logits")
+        raise ValueError("these are not probabilities: apply softmax to the logits first")
     best = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(labels[i], int(i), float(scores[i])) for i in best]

@@ -1,4 +1,4 @@
-"""A new version of a bundle: all that the old one has, and more. The old one stays as it is."""
+"""A new version of a bundle: everything in the old one, and more. The old version is not changed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_version(
     tolerance: Mapping[str, float] = _NOTHING,
     **changes: Any,
 ) -> Bundle:
-    """Write `bundle` into `folder` with further artifacts, their files (name -> content, or a file to copy) and golden
-    tolerances, and with other values for keys of the manifest; what is of the same kind as an old one replaces it.
+    """Write `bundle` to `folder` with additional artifacts, their files (name -> content, or a file to copy) and golden
+    tolerances; `changes` are new values of manifest keys. Artifacts replace old ones of the same format and precision.
 
-    Raises BundleError for a folder that is there already or does not end in NAME/VERSION, and as write_bundle does.
+    Raises BundleError if the folder exists or does not end in NAME/VERSION, and as write_bundle does.
     """
     name, version = name_and_version(folder)
     old = bundle.manifest

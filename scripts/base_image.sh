@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A base for the images where no registry can be reached, of Debian's Python 3.11: for --build-arg BASE_IMAGE=...
+# Makes a base image from Debian's Python 3.11 where no registry can be reached; use it as --build-arg BASE_IMAGE=...
 # Needs root, debootstrap and podman; takes a minute.
 set -euo pipefail
 name=localhost/debian-python:bookworm

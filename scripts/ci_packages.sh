@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests use of Debian beside Python, where this is root on a Debian: without it they skip, with the reason.
+# Installs the Debian packages that the tests use, if run as root on Debian. Without them, those tests are skipped.
 set -euo pipefail
 packages=(
   podman runc debootstrap netavark aardvark-dns catatonit iptables uidmap # tests/images
@@ -9,7 +9,7 @@ packages=(
   shellcheck # tests/training/test_scripts.py
 )
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
-  echo "not root on a Debian: the tests that need ${packages[*]} will be skipped"
+  echo "not root on Debian: tests that need ${packages[*]} will be skipped"
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive

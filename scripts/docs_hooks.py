@@ -29,6 +29,7 @@ MIRRORED = {
     "model-card.md": "models/store/README.md",
     "benchmark-log.md": "benchmarks/LOG.md",
     "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
 }
 _LINK = re.compile(r"(!?\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]+)?\)")
 _PICTURE = re.compile(

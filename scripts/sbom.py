@@ -1,8 +1,8 @@
-"""Write a CycloneDX list of what this environment is made of: Python distributions, and Debian packages if any.
+"""Print a CycloneDX bill of materials of this environment: Python distributions and, on Debian, system packages.
 
-It needs nothing but Python, so that it runs inside an image that knows nothing of it, read from stdin:
-`docker run --rm --interactive --entrypoint python IMAGE - < scripts/sbom.py` (that is `make sbom`).
-The same environment gives the same text: there is no time in it, and its serial number is made of the rest.
+Needs only Python, so it can run from stdin inside an image that does not contain it:
+`docker run --rm --interactive --entrypoint python IMAGE - < scripts/sbom.py` (this is `make sbom`).
+The output is deterministic: it has no timestamp, and its serial number is derived from the content.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OS_RELEASE = Path("/etc/os-release")
 
 def python_components(found: Iterable[Distribution]) -> Iterator[dict[str, Any]]:
     for one in found:
-        name = re.sub(r"[-_.]+", "-", one.name).lower()  # PEP 503, as package URLs ask for
+        name = re.sub(r"[-_.]+", "-", one.name).lower()  # PEP 503, as package URLs require
         component = {"type": "library", "name": name, "version": one.version, "purl": f"pkg:pypi/{name}@{one.version}"}
         if licence := one.metadata.get("License-Expression"):
             component["licenses"] = [{"expression": licence}]

@@ -1,7 +1,7 @@
-"""Set up .venv for `make serve` (the service's own dependencies) or `make test` (everything), .venv-lite for `lite`.
+"""Set up .venv for `make serve` (service dependencies only) or `make test` (everything), or .venv-lite for `lite`.
 
-Needs Python >= 3.10 with pip and nothing else, and for MindSpore Lite a Python 3.7 beside it; what is installed comes
-from the hashed lock files. Called again with unchanged lock files it does nothing.
+Needs only Python >= 3.10 with pip, and for MindSpore Lite also a Python 3.7. Installs from the lock files, with hashes.
+Does nothing if the lock files have not changed since the last time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-# The lock files of each set-up; `dev` holds the pins of `serve` and more, so it serves both.
+# The lock files of each set-up. `dev` contains the pins of `serve`, so it works for both.
 LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
-# The package index has MindSpore Lite for CPython 3.7 only, so that it lives apart.
+# The package index has MindSpore Lite only for CPython 3.7, so it gets its own environment.
 LITE_VENV = ROOT / ".venv-lite"
 LITE_LOCK = ROOT / "requirements" / "lite.lock"
 DOWNLOADS = {"serve": "about 55 MB", "dev": "about 0.9 GB"}
@@ -50,8 +50,8 @@ def set_up_lite() -> int:
     python37 = find_python37()
     if python37 is None:
         print(
-            "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7 only, and neither python3.7 "
-            "nor a 3.7 of pyenv is here; get one: pyenv install 3.7",
+            "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7 only, and there is no "
+            "python3.7 in PATH or pyenv; install one: pyenv install 3.7",
             file=sys.stderr,
         )
         return 1
@@ -65,26 +65,26 @@ def set_up_lite() -> int:
 
 
 def find_python37() -> Path | None:
-    """On the PATH, or one of pyenv's, whose own python3.7 on the PATH need not run."""
+    """From PATH, or from pyenv: pyenv's own python3.7 shim in PATH may not work."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = [Path(shutil.which("python3.7") or ""), *sorted(pyenv.glob("versions/3.7.*/bin/python"), reverse=True)]
     return next((python for python in found if version_of(python) == "3.7"), None)
 
 
 def missing(which: str) -> str | None:
-    """What this machine lacks, in words a person can act on."""
+    """What this machine lacks and how to get it; None if nothing."""
     version = ".".join(map(str, sys.version_info[:2]))
-    if sys.version_info < (3, 10):  # noqa: UP036  # says so before pip fails with less
-        return f"Python >= 3.10 is needed, this is {version}; name another one: make PYTHON=python3.11"
+    if sys.version_info < (3, 10):  # noqa: UP036  # pip would fail with a less clear message
+        return f"Python >= 3.10 is needed, this is {version}; use another one: make PYTHON=python3.11"
     if which == "dev" and sys.version_info >= (3, 13):
-        return f"MindSpore needs Python 3.10 to 3.12, this is {version}; name another one: make PYTHON=python3.11 test"
+        return f"MindSpore needs Python 3.10 to 3.12, this is {version}; use another one: make PYTHON=python3.11 test"
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         return "pip is missing; on Debian: apt install python3-pip"
     return None
 
 
 def version_of(python: Path) -> str | None:
-    """`3.11`; None if there is no such interpreter, or it does not run any more."""
+    """For instance `3.11`; None if the interpreter is missing or no longer works."""
     program = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         return subprocess.run([python, "-c", program], capture_output=True, check=True, text=True).stdout.strip()
@@ -93,7 +93,7 @@ def version_of(python: Path) -> str | None:
 
 
 def create_venv() -> None:
-    """With its own pip where Python can give it one: Debian keeps that in python3-venv, and we can do without."""
+    """With its own pip if possible; on Debian that needs python3-venv, and we can do without."""
     whole = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, check=False)
     if whole.returncode:
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], check=True)
@@ -117,7 +117,7 @@ def fingerprint(which: str) -> str:
 
 
 def is_current(which: str) -> bool:
-    """The set-up asked for, or the larger one, was made from the lock files as they are now."""
+    """Whether this set-up, or the larger one, was made from the current lock files."""
     return PYTHON.exists() and any(
         stamp(done).is_file() and stamp(done).read_text() == fingerprint(done) for done in dict.fromkeys((which, "dev"))
     )
@@ -128,6 +128,6 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1]))
     except subprocess.CalledProcessError as error:
         sys.exit(
-            f"the set-up stopped: `{' '.join(error.cmd)}` failed; its words are above; `from versions: none` means "
-            "that no package index answered: is there a network, a proxy (HTTPS_PROXY), another index (PIP_INDEX_URL)?"
+            f"set-up failed: `{' '.join(error.cmd)}` failed, see its output above; `from versions: none` means that no "
+            "package index answered: check the network, the proxy (HTTPS_PROXY) and the index (PIP_INDEX_URL)"
         )

@@ -1,4 +1,4 @@
-"""The set-up script behind `make serve` and `make test`: says what is missing, and does nothing twice."""
+"""The set-up script behind `make serve` and `make test`: it names what is missing, and repeats no work."""
 
 import importlib.util
 import os
@@ -31,13 +31,13 @@ def setup(tmp_path, monkeypatch):
         ("dev", (3, 13, 0), "MindSpore needs Python 3.10 to 3.12, this is 3.13"),
     ],
 )
-def test_it_says_what_is_missing_and_the_way_out(setup, monkeypatch, which, version, words):
+def test_a_missing_requirement_is_named_with_its_fix(setup, monkeypatch, which, version, words):
     monkeypatch.setattr(sys, "version_info", version)
     assert words in setup.missing(which)
     assert "make PYTHON=" in setup.missing(which)
 
 
-def test_nothing_is_missing_here(setup):
+def test_nothing_is_missing_on_this_machine(setup):
     assert setup.missing("dev") is None
 
 
@@ -48,7 +48,7 @@ def test_unchanged_locks_need_no_second_set_up(setup):
     assert not setup.is_current("dev")
 
 
-def test_the_larger_set_up_serves_too(setup):
+def test_the_larger_set_up_also_works_for_serving(setup):
     setup.stamp("dev").write_text(setup.fingerprint("dev"))
     assert setup.is_current("serve")
 
@@ -78,7 +78,7 @@ def test_serving_and_testing_pin_the_same_versions():
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
-def test_what_is_pinned_satisfies_what_is_declared(python):
+def test_the_pins_satisfy_the_declared_dependencies(python):
     linux = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     project = (ROOT / "pyproject.toml").read_text()
     declared = [
@@ -97,7 +97,7 @@ def test_serving_needs_no_training_framework():
     assert "mindspore" not in (ROOT / "requirements" / "serve.lock").read_text()
 
 
-def test_mindspore_lite_without_a_python_37_says_what_is_missing(setup, monkeypatch, tmp_path, capsys):
+def test_mindspore_lite_needs_a_python_37(setup, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(setup, "LITE_VENV", tmp_path / "lite")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
@@ -105,7 +105,7 @@ def test_mindspore_lite_without_a_python_37_says_what_is_missing(setup, monkeypa
     assert "cannot set up .venv-lite: the package index has MindSpore Lite for Python 3.7" in capsys.readouterr().err
 
 
-def test_a_python_of_pyenv_is_found_only_if_it_runs(setup, monkeypatch, tmp_path):
+def test_a_pyenv_python_is_used_only_if_it_works(setup, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     for version, program in (("3.7.16", "echo 3.7"), ("3.7.17", "exit 1")):
@@ -123,18 +123,18 @@ def test_an_unchanged_lock_needs_no_second_set_up_of_mindspore_lite(setup, monke
     assert setup.main("lite") == 0
 
 
-def test_an_environment_of_another_python_or_a_broken_one_is_made_anew(setup, tmp_path):
+def test_the_version_of_an_interpreter_is_found_and_a_broken_one_has_none(setup, tmp_path):
     assert setup.version_of(Path(sys.executable)) == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert setup.version_of(tmp_path / "no" / "python") is None
 
 
-def test_a_stamp_without_its_interpreter_counts_for_nothing(setup, monkeypatch, tmp_path):
+def test_a_stamp_without_its_interpreter_is_ignored(setup, monkeypatch, tmp_path):
     setup.stamp("serve").write_text(setup.fingerprint("serve"))
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "gone")
     assert not setup.is_current("serve")
 
 
-def test_without_a_network_it_says_what_pip_does_not(tmp_path):
+def test_without_a_network_the_error_explains_pips_output(tmp_path):
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -142,4 +142,4 @@ def test_without_a_network_it_says_what_pip_does_not(tmp_path):
     command = [sys.executable, "scripts/setup.py", "serve"]
     ended = subprocess.run(command, cwd=tmp_path, env=os.environ | nowhere, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert "no package index answered: is there a network, a proxy" in ended.stderr.splitlines()[-1]
+    assert "no package index answered: check the network, the proxy" in ended.stderr.splitlines()[-1]

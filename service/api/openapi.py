@@ -1,4 +1,4 @@
-"""What /openapi.json says that the code cannot: the three bodies, the query, the problem documents, with examples."""
+"""The parts of /openapi.json that FastAPI cannot derive: bodies, query, problem documents, and examples."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import PlainTextResponse
 
+from service.api.payloads import READERS
 from service.api.problems import CODES, MEDIA_TYPE
 from service.api.schemas import (
+    BINARY,
+    PIXEL_B64,
+    REFERENCE,
     Answer,
     ClassifyRequest,
     Health,
@@ -20,14 +24,11 @@ from service.api.schemas import (
     ModelMetadata,
     Problem,
     ServerMetadata,
+    reference,
 )
 
-_REFERENCE = "#/components/schemas/{model}"
 _REQUEST_ID = "5f0c1f2e9f0b4b6f8f6b0d3b2b1a4c7d"
 _MODEL = {"name": "repvgg-tiny-cifar10", "version": "1", "engine": "onnxruntime", "precision": "fp32"}
-_BINARY = {"type": "string", "format": "binary"}
-# A PNG of one pixel: the example is a request that works.
-_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 ANSWER_EXAMPLE = {
     "model": _MODEL,
@@ -63,7 +64,9 @@ _EXAMPLES = {
     408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
     409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
-    415: _problem_example("unsupported_media_type", "the request has no Content-Type: send one image as image/* ..."),
+    415: _problem_example(
+        "unsupported_media_type", "the request has no Content-Type; accepted: image/*, application/octet-stream, ..."
+    ),
     422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
     431: _problem_example("headers_too_large", "the request's line and headers are too long"),
     500: _problem_example("internal_error", "the server failed on this request; its log tells why"),
@@ -79,7 +82,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _problem_response(status: int) -> dict[str, Any]:
     codes = ", ".join(code for code, (code_status, _) in CODES.items() if code_status == status)
-    schema = {"$ref": _REFERENCE.format(model="Problem")}
+    schema = reference(Problem)
     response: dict[str, Any] = {
         "description": codes,
         "content": {MEDIA_TYPE: {"schema": schema, "example": _EXAMPLES[status]}},
@@ -119,17 +122,7 @@ CLASSIFY: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "description": "One image raw, or several as form files or base64. JPEG, PNG, WebP, GIF, BMP, TIFF.",
-            "content": {
-                "image/*": {"schema": _BINARY},
-                "application/octet-stream": {"schema": _BINARY},
-                "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {"images": {"type": "array", "items": _BINARY}}}
-                },
-                "application/json": {
-                    "schema": {"$ref": _REFERENCE.format(model="ClassifyRequest")},
-                    "example": {"images": [{"b64": _PIXEL}]},
-                },
-            },
+            "content": {media_type: reader.described() for media_type, reader in READERS.items()},
         },
     },
 }
@@ -187,10 +180,10 @@ INFER_BODY: dict[str, Any] = {
         "description": "JSON; or JSON of `Inference-Header-Content-Length` bytes and the input's bytes behind it.",
         "content": {
             "application/json": {
-                "schema": {"$ref": _REFERENCE.format(model="InferRequest")},
-                "example": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [_PIXEL]}]},
+                "schema": reference(InferRequest),
+                "example": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [PIXEL_B64]}]},
             },
-            "application/octet-stream": {"schema": _BINARY},
+            "application/octet-stream": {"schema": BINARY},
         },
     }
 }
@@ -217,7 +210,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for model in (ClassifyRequest, InferRequest, Problem):
-            schema = model.model_json_schema(ref_template=_REFERENCE)
+            schema = model.model_json_schema(ref_template=REFERENCE)
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         app.openapi_schema = document
     return app.openapi_schema

@@ -1,8 +1,8 @@
-"""The page at / and the documentation at /docs: the files of service/page, and nothing from anywhere else.
+"""The page at / and the API documentation at /docs, served from service/page.
 
-1. nothing loads or runs but these files: a Content-Security-Policy without exceptions;
-2. a browser that has a file already is told so: ETag and 304;
-3. they need no key, since they are only code; what they ask the service for does.
+1. the browser loads and runs only these files: a Content-Security-Policy without exceptions;
+2. a browser that already has a file gets 304, by ETag;
+3. the files need no API key, since they are only code; the requests that they make do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 FOLDER = resources.files("service") / "page"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Everything else in the folder is at /page/NAME. The pages name it relatively, so they also work behind a proxy's path.
+# All other files are served at /page/NAME. The pages refer to them by relative URL and so work behind a proxy's path.
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -25,7 +25,7 @@ HEADERS = {
     "require-trusted-types-for 'script'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # To be kept, but asked for each time: a server that was replaced shows its own page at once.
+    # Cached, but revalidated each time: after an upgrade the new page shows at once.
     "Cache-Control": "no-cache",
 }
 
@@ -49,7 +49,7 @@ def _read() -> dict[str, File]:
     paths = {name: path for path, name in PAGES.items()}
     files = {}
     for entry in FOLDER.iterdir():
-        # What an editor left there is none of them.
+        # Skips an editor's leftovers.
         if media_type := MEDIA_TYPES.get("." + entry.name.rpartition(".")[2]):
             content = entry.read_bytes()
             path = paths.get(entry.name, f"/page/{entry.name}")

@@ -13,6 +13,7 @@ import binascii
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
@@ -20,7 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from service.api.problems import RequestError
-from service.api.schemas import ClassifyRequest
+from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, reference
 from service.settings import Settings
 
 # A form may carry a few ordinary fields beside its files; we skip them, but not without end.
@@ -58,7 +59,7 @@ def too_many_images(max_images: int) -> RequestError:
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """-> at least one Upload, in the order sent. Raises RequestError; starlette's ClientDisconnect."""
     media_type, parameters = parse_options_header(request.headers.get("content-type"))
-    reader = _reader(media_type.decode("latin-1"))
+    read = _reader(media_type.decode("latin-1")).read
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise RequestError(
@@ -67,7 +68,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             headers={"Accept-Encoding": "identity"},
         )
     async with aclosing(_limited(request, settings.max_body_bytes)) as chunks:
-        return await reader(Body(chunks, parameters, settings.max_images_per_request))
+        return await read(Body(chunks, parameters, settings.max_images_per_request))
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -83,8 +84,7 @@ def _reader(media_type: str) -> Reader:
         got = f"Content-Type {media_type} is not accepted" if media_type else "the request has no Content-Type"
         raise RequestError(
             "unsupported_media_type",
-            f"{got}: send one image as image/* or application/octet-stream, files as multipart/form-data, "
-            "or base64 as application/json; with curl: -F image=@FILE",
+            f"{got}; accepted: {', '.join(READERS)}; with curl: -F image=@FILE",
             headers={"Accept-Post": ", ".join(READERS)},
         )
     return reader
@@ -240,11 +240,24 @@ class _Form:
         self.ended = True
 
 
-Reader = Callable[[Body], Awaitable[list[Upload]]]
+@dataclass(frozen=True)
+class Reader:
+    """One way to send images. `schema` and `example` describe the body in /openapi.json."""
 
-READERS: dict[str, Reader] = {
-    "image/*": read_raw,
-    "application/octet-stream": read_raw,
-    "multipart/form-data": read_multipart,
-    "application/json": read_json,
+    read: Callable[[Body], Awaitable[list[Upload]]]
+    schema: dict[str, Any]
+    example: dict[str, Any] | None = None
+
+    def described(self) -> dict[str, Any]:
+        return {"schema": self.schema} | ({"example": self.example} if self.example else {})
+
+
+# The Content-Types that POST /classify accepts.
+READERS = {
+    "image/*": Reader(read_raw, BINARY),
+    "application/octet-stream": Reader(read_raw, BINARY),
+    "multipart/form-data": Reader(
+        read_multipart, {"type": "object", "properties": {"images": {"type": "array", "items": BINARY}}}
+    ),
+    "application/json": Reader(read_json, reference(ClassifyRequest), {"images": [{"b64": PIXEL_B64}]}),
 }

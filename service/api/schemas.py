@@ -6,6 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+REFERENCE = "#/components/schemas/{model}"  # where /openapi.json keeps a model; also pydantic's `ref_template`
+BINARY = {"type": "string", "format": "binary"}
+# A PNG of one pixel: the examples are requests that work.
+PIXEL_B64 = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """The OpenAPI schema that refers to this model."""
+    return {"$ref": REFERENCE.format(model=model.__name__)}
+
 
 class EncodedImage(BaseModel):
     """`b64`: an encoded image (JPEG, PNG, ...) in base64, or a `data:` URI of one."""

@@ -1,4 +1,4 @@
-// Requests to this server: the key that it may ask for, and errors in words.
+// Requests to this server: the API key, and errors as text.
 
 const STORED = "repvgg-api-key";
 
@@ -6,15 +6,15 @@ let key = "";
 try {
   key = sessionStorage.getItem(STORED) ?? "";
 } catch {
-  // A browser that stores nothing: the key lives as long as the page does.
+  // The browser blocks storage: the key lasts as long as the page.
 }
 
-/** `code` as in the problem documents of the server, or of our own: unreachable, unreadable, unexpected. `lasting`: to
- * ask the same again would not help. `retryAfterMs`: 0 if it was not told. */
+/** `code` as in the server's problem documents, or one of ours: unreachable, unreadable, unexpected. `permanent`: the
+ * same request would fail again. `retryAfterMs`: 0 if the server gave none. */
 export class Problem extends Error {
-  constructor(code, title, detail, { lasting = false, retryAfterMs = 0 } = {}) {
+  constructor(code, title, detail, { permanent = false, retryAfterMs = 0 } = {}) {
     super(`${title}: ${detail}`);
-    Object.assign(this, { code, detail, lasting, retryAfterMs });
+    Object.assign(this, { code, detail, permanent, retryAfterMs });
   }
 }
 
@@ -29,7 +29,7 @@ function keep(newKey) {
   }
 }
 
-/** The response, if it is a success. Throws a Problem. */
+/** Returns the response if it succeeded. Throws a Problem. */
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
   if (hasKey()) headers.set("X-API-Key", key);
@@ -37,7 +37,7 @@ export async function ask(path, options = {}) {
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store" });
   } catch {
-    throw new Problem("unreachable", "The server cannot be reached", "is it running, and is this device online?");
+    throw new Problem("unreachable", "The server cannot be reached", "check that it is running and that this device is online");
   }
   if (response.ok) return response;
   throw await problemOf(response);
@@ -45,17 +45,17 @@ export async function ask(path, options = {}) {
 
 async function problemOf(response) {
   if (!response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
-    const said = `The answer was ${response.status} ${response.statusText}`;
-    return new Problem("unexpected", said, "not from the service, but from something before it");
+    const title = `Unexpected response: ${response.status} ${response.statusText}`;
+    return new Problem("unexpected", title, "it comes from a proxy in front of the service, not from the service");
   }
-  const told = await response.json();
-  return new Problem(told.code, told.title, told.detail, {
-    lasting: response.status < 500 && response.status !== 429,
+  const document = await response.json();
+  return new Problem(document.code, document.title, document.detail, {
+    permanent: response.status < 500 && response.status !== 429,
     retryAfterMs: 1000 * Number(response.headers.get("Retry-After")),
   });
 }
 
-/** Wires the form that asks for a key; `retry` is called once there is one. Returns what shows the form. */
+/** Wires the API key form; `retry` runs once a key is entered. Returns a function that shows the form. */
 export function keyForm(form, retry) {
   const input = form.querySelector("input");
   form.addEventListener("submit", (event) => {
@@ -66,7 +66,7 @@ export function keyForm(form, retry) {
     retry();
   });
   return (problem) => {
-    form.querySelector("label").textContent = hasKey() ? `That did not open it: ${problem.detail}` : "This server asks for an API key";
+    form.querySelector("label").textContent = hasKey() ? `The key was rejected: ${problem.detail}` : "This server requires an API key";
     form.hidden = false;
     input.focus();
   };

@@ -1,4 +1,4 @@
-// The page at /docs: /openapi.json, made readable, with a curl command for every way to call an operation.
+// The page at /docs: /openapi.json made readable, with a curl command for every way to call an operation.
 
 import { ask, hasKey, keyForm } from "./ask.js";
 import { element } from "./element.js";
@@ -6,7 +6,7 @@ import { element } from "./element.js";
 const byId = (id) => document.getElementById(id);
 const showKeyForm = keyForm(byId("key"), load);
 const HERE = new URL(".", location.href).href.replace(/\/$/, "");
-// How curl sends a body of each type; JSON is sent as it stands in the example.
+// How curl sends each type of body; JSON bodies are sent as in their example.
 const BODIES = {
   "image/*": "-H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
   "application/octet-stream": "-H 'Content-Type: application/octet-stream' --data-binary @photo.jpg",
@@ -26,7 +26,7 @@ async function load() {
   }
 }
 
-/** `served`: GET /models, whose name and version make the commands work as they are; empty while it has no answer. */
+/** `served`: the body of GET /models, whose name and version complete the commands; empty while it fails. */
 function show({ info, paths, components, tags }, served) {
   schemas = components.schemas;
   byId("note").textContent = `${info.description} Version ${info.version}.`;
@@ -55,11 +55,11 @@ function card(operation, served) {
   made.append(...commands(operation, served).map(command));
   if (parameters.length) made.append(element("h4", "", "Parameters"), table(parameters.map(parameterRow)));
   if (requestBody) made.append(...bodies(requestBody));
-  made.append(element("h4", "", "Answers"), element("div", "", ...Object.entries(responses).map(answer)));
+  made.append(element("h4", "", "Responses"), element("div", "", ...Object.entries(responses).map(answer)));
   return made;
 }
 
-/** `code` in backticks, as the docstrings have it. */
+/** Text with `code` in backticks, as in docstrings. */
 function inline(text) {
   const whole = element("span");
   whole.append(...text.split("`").map((piece, i) => (i % 2 ? element("code", "", piece) : piece)));
@@ -111,7 +111,7 @@ function typeOf(schema) {
   return schema.type ?? "anything";
 }
 
-/** A value that fits the schema, to show its form. */
+/** A sample value that fits the schema. */
 function sample(schema) {
   const { type, properties = {}, items, anyOf } = resolve(schema);
   if (anyOf) return sample(anyOf[0]);
@@ -120,13 +120,13 @@ function sample(schema) {
   return { string: "...", integer: 0, number: 0.5, boolean: true }[type] ?? null;
 }
 
-/** curl makes a POST of what has a body. */
+/** curl sends a request that has a body as POST. */
 function commands({ method, path, requestBody }, served) {
   const url = HERE + path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(served[name] ?? name.toUpperCase()));
   const verb = method === "GET" || requestBody ? "" : `-X ${method}`;
   const key = hasKey() ? "-H 'X-API-Key: KEY'" : "";
   const inputs = Object.entries(requestBody?.content ?? { "": {} });
-  // A tensor's bytes behind JSON are nothing to be typed.
+  // Nobody can type binary tensors after JSON.
   const typed = inputs.filter(([type, { example }]) => !type || example || requestBody.content["image/*"]);
   return typed.map(([type, { example }]) => {
     const body = example ? `-H 'Content-Type: ${type}' -d '${JSON.stringify(example)}'` : BODIES[type] ?? "";
@@ -141,7 +141,7 @@ function command(text) {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   });
-  // A page that did not come over https, nor from this machine, has no clipboard.
+  // Browsers offer the clipboard only over https and on localhost.
   return element("div", "command", element("pre", "", text), ...(navigator.clipboard ? [button] : []));
 }
 

@@ -1,4 +1,4 @@
-// Elements from code, always with text and never with markup, so that no name of a file or a label can become a tag.
+// Builds elements from text, never from markup, so that a file name or a label cannot inject a tag.
 
 /** element("p", "note", "text", child, ...) */
 export function element(tag, className = "", ...children) {

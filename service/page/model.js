@@ -1,10 +1,10 @@
-// The card of the served model, from GET /models.
+// The card of the model being served, from GET /models.
 
 import { element, number, percent } from "./element.js";
 
-const MOST_NAMED = 12; // labels beside the question; any number is in the card
+const MAX_CLASSES_LISTED = 12; // next to the question; the card lists all
 
-/** Fills the card; `served` is the body of GET /models. */
+/** Fills in the card; `served` is the body of GET /models. */
 export function showModel(served) {
   document.getElementById("model-note").hidden = true;
   document.getElementById("model").replaceChildren(
@@ -25,21 +25,22 @@ function facts({ name, version, engine, precision, device, speed, manifest }) {
     ["precision", precision],
     ["trained on", training.dataset],
   ];
-  if (speed.images_per_second) found.push(["speed", `${number(speed.images_per_second)} images/s, the engine alone`]);
+  if (speed.images_per_second) found.push(["speed", `${number(speed.images_per_second)} images/s (engine only)`]);
   if (top1) found.push(["top-1", percent(top1)]);
   return found;
 }
 
 function showLabels(labels) {
-  const few = labels.length <= MOST_NAMED;
-  document.getElementById("knows").textContent = few ? `It knows nothing but: ${labels.join(", ")}.` : "";
+  const few = labels.length <= MAX_CLASSES_LISTED;
+  const list = few ? `: ${labels.join(", ")}` : "";
+  document.getElementById("classes").textContent = `Recognises ${labels.length.toLocaleString("en")} classes${list}.`;
   const box = document.getElementById("labels");
   box.querySelector("summary").textContent = `${labels.length.toLocaleString("en")} labels`;
   box.querySelector("ul").replaceChildren(...labels.map((label) => element("li", "", label)));
   box.hidden = false;
 }
 
-/** Why this engine and precision serve; nothing to say where nothing else was looked at. */
+/** Why this engine and precision were chosen; hidden if there was no alternative. */
 function showChoice({ engine, precision, choice }) {
   const box = document.getElementById("choice");
   box.hidden = !(choice?.candidates.length > 1);

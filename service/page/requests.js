@@ -1,4 +1,4 @@
-// Latency and throughput of this page's own requests, as figures and sparklines.
+// Latency and throughput of this page's requests, as figures and sparklines.
 
 import { number } from "./element.js";
 
@@ -10,7 +10,7 @@ let inFlight = 0;
 let busySince = 0;
 let answered = 0;
 
-/** A request is sent; returns what is called with its milliseconds once it is answered, or with nothing. */
+/** Call when a request is sent. Returns a function to call when it ends: with its milliseconds, or nothing if it failed. */
 export function begin() {
   if (inFlight === 0) [busySince, answered] = [performance.now(), 0];
   inFlight += 1;
@@ -20,7 +20,7 @@ export function begin() {
   };
 }
 
-/** Throughput counts from when the page last began to ask: pauses of its user are not the server's. */
+/** Throughput is counted since the page was last idle, so that the user's pauses do not count. */
 function record(elapsedMs) {
   answered += 1;
   keep(latenciesMs, elapsedMs);

@@ -1,4 +1,4 @@
-// The page at /: images in, labels with bars out. Each image is a request of its own, a few at once.
+// The page at /: images in, labels with bars out. Each image is its own request; a few run at once.
 
 import { ask, keyForm, Problem } from "./ask.js";
 import { element, percent } from "./element.js";
@@ -6,20 +6,20 @@ import { showModel } from "./model.js";
 import { begin } from "./requests.js";
 import { draw } from "./waterfall.js";
 
-const AT_ONCE = 4;
-// Of an image that the server refuses for now; after these it is the user's turn.
-const MOST_TRIES = 5;
+const MAX_CONCURRENT = 4;
+// How often an image is retried automatically; then the user decides.
+const MAX_TRIES = 5;
 const RETRY_MS = 3000;
 
 const byId = (id) => document.getElementById(id);
 const answers = byId("answers");
 const waiting = [];
-let asking = 0;
+let inFlight = 0;
 let done = [];
 let resumeAt = 0;
 let locked = false;
-let onTheCard = "";
-let nextLook = 0;
+let shownModel = "";
+let nextPoll = 0;
 
 const askForKey = keyForm(byId("key"), () => {
   locked = false;
@@ -30,7 +30,7 @@ const askForKey = keyForm(byId("key"), () => {
 function lock(problem) {
   locked = true;
   setState("waiting", "key needed");
-  byId("model-note").textContent = "shown when there is a key";
+  byId("model-note").textContent = "shown once you enter a key";
   askForKey(problem);
 }
 
@@ -45,24 +45,24 @@ async function loadModel() {
   try {
     const served = await (await ask("models")).json();
     showModel(served);
-    onTheCard = identity(served);
+    shownModel = identity(served);
     byId("top-k").max = served.labels.length;
     byId("top-k").value = Math.min(byId("top-k").value, served.labels.length);
     setState("ready", "ready");
   } catch (problem) {
     if (problem.code === "unauthorized") return lock(problem);
-    noteDown(problem);
-    clearTimeout(nextLook);
-    nextLook = setTimeout(loadModel, problem.retryAfterMs || RETRY_MS);
+    showDown(problem);
+    clearTimeout(nextPoll);
+    nextPoll = setTimeout(loadModel, problem.retryAfterMs || RETRY_MS);
   }
 }
 
-function noteDown(problem) {
+function showDown(problem) {
   setState("down", problem.code === "unreachable" ? "not reachable" : "not ready");
   byId("model-note").textContent = problem.message;
 }
 
-/** Newest images first; those of one batch in their order. */
+/** Newest images first; images added together keep their order. */
 function add(files) {
   const cards = [...files].map(newCard);
   answers.prepend(...cards.map((card) => card.item));
@@ -97,7 +97,7 @@ function showThumbnail(image, file) {
   image.src = url;
 }
 
-/** `state`: waiting, asking, error or answered. */
+/** `state`: waiting, sent, error or answered. */
 function say(card, state, text) {
   card.item.dataset.state = state;
   card.find(".words").textContent = text;
@@ -105,13 +105,13 @@ function say(card, state, text) {
 }
 
 function pump() {
-  while (!locked && asking < AT_ONCE && waiting.length && performance.now() >= resumeAt) classify(waiting.shift());
+  while (!locked && inFlight < MAX_CONCURRENT && waiting.length && performance.now() >= resumeAt) classify(waiting.shift());
 }
 
 async function classify(card) {
-  asking += 1;
+  inFlight += 1;
   card.tries += 1;
-  say(card, "asking", "asking");
+  say(card, "sent", "classifying");
   const end = begin();
   try {
     const body = await read(card.file);
@@ -127,21 +127,21 @@ async function classify(card) {
     showAnswer(card, answer.results[0].predictions);
     draw(card.find(".timing"), response.headers.get("Server-Timing") ?? "", elapsedMs);
     setState("ready", "ready");
-    if (identity(answer.model) !== onTheCard) loadModel(); // another one may serve since
+    if (identity(answer.model) !== shownModel) loadModel(); // the server was reloaded
   } catch (problem) {
     end();
     refuse(card, problem);
   }
-  asking -= 1;
+  inFlight -= 1;
   pump();
-  if (asking === 0 && waiting.length === 0) announce();
+  if (inFlight === 0 && waiting.length === 0) announce();
 }
 
 async function read(file) {
   try {
     return await file.arrayBuffer();
   } catch {
-    throw new Problem("unreadable", "This cannot be read", "open a folder first and take its images");
+    throw new Problem("unreadable", "The file cannot be read", "if this is a folder, open it and choose the images in it");
   }
 }
 
@@ -164,25 +164,25 @@ function refuse(card, problem) {
     say(card, "waiting", "waiting for the key");
     return lock(problem);
   }
-  if (problem.retryAfterMs && card.tries < MOST_TRIES) return comeAgain(card, problem);
-  if (problem.code === "unreachable") loadModel(); // and again, until it is back
+  if (problem.retryAfterMs && card.tries < MAX_TRIES) return retryLater(card, problem);
+  if (problem.code === "unreachable") loadModel(); // polls until the server is back
   say(card, "error", problem.message);
-  card.find(".again").hidden = problem.lasting;
+  card.find(".again").hidden = problem.permanent;
   done.push({ text: `${card.file.name}: ${problem.message}`, failed: true });
 }
 
-/** What one image is told holds for all that wait: the server is the same. */
-function comeAgain(card, problem) {
+/** Retry-After applies to every waiting image: they all go to the same server. */
+function retryLater(card, problem) {
   waiting.unshift(card);
   resumeAt = Math.max(resumeAt, performance.now() + problem.retryAfterMs);
-  say(card, "waiting", `${problem.message}. Asked again in ${problem.retryAfterMs / 1000} s.`);
+  say(card, "waiting", `${problem.message}. Retrying in ${problem.retryAfterMs / 1000} s.`);
   setTimeout(pump, resumeAt - performance.now() + 1);
 }
 
-/** To a screen reader: one image's label, or how it went with many. */
+/** For screen readers: the label of one image, or a summary of several. */
 function announce() {
   const failed = done.filter((one) => one.failed).length;
-  byId("announcement").textContent = done.length === 1 ? done[0].text : `${done.length} images are done, ${failed} of them failed`;
+  byId("announcement").textContent = done.length === 1 ? done[0].text : `${done.length} images done, ${failed} failed`;
   done = [];
 }
 

@@ -1,4 +1,4 @@
-// One request's time, stage after stage, as the server measured it (Server-Timing) and as this page did.
+// One request's time by stage, as measured by the server (Server-Timing) and by this page.
 
 import { element, number } from "./element.js";
 
@@ -12,7 +12,7 @@ function parse(serverTiming) {
   });
 }
 
-/** The stages in their order; what the server does not name is `other`, what the page waited beyond that `network`. */
+/** The stages in order; time that the server does not attribute is `other`, time outside the server is `network`. */
 function stages(serverTiming, elapsedMs) {
   const measured = parse(serverTiming);
   const named = measured.filter((stage) => stage.name !== "total");
@@ -21,7 +21,7 @@ function stages(serverTiming, elapsedMs) {
   return [...named, { name: "other", ms: Math.max(0, otherMs) }, { name: "network", ms: Math.max(0, elapsedMs - totalMs) }];
 }
 
-/** Fills the two elements of `box`, `.waterfall` and `.legend`. */
+/** Fills in `.waterfall` and `.legend` of `box`. */
 export function draw(box, serverTiming, elapsedMs) {
   const shown = stages(serverTiming, elapsedMs);
   const sumMs = shown.reduce((sum, stage) => sum + stage.ms, 0);

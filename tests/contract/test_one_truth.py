@@ -1,4 +1,4 @@
-"""What was measured in training is what is served: the same tensors, the same logits, the same answer."""
+"""Training and serving agree: the same tensors, the same logits, the same predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """<folder>/photos/*.jpeg: an image folder of one class, for training to evaluate and for us to post."""
+    """<folder>/photos/*.jpeg: an image folder with one class, which training evaluates and the test posts."""
     if not PHOTOS.is_file():
         pytest.skip("the photos ../shared/data/imagenet_samples.tar are absent")
     folder = tmp_path_factory.mktemp("real") / "photos"
@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mindspore():
-    """Set up for CPU; some versions warn of their own deprecated parts when imported."""
+    """MindSpore set up for CPU; some versions emit deprecation warnings about themselves when imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from training.run import device
@@ -60,7 +60,7 @@ def serving():
             until = time.monotonic() + 60
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < until, client.get("/readyz?verbose").text
-                time.sleep(0.01)  # polls another thread's start-up
+                time.sleep(0.01)  # polls the start-up in another thread
             yield client
 
     return opened
@@ -88,13 +88,13 @@ def test_training_evaluates_and_the_service_infers_bit_identical_tensors(mindspo
 
     engine = FakeEngine(len(shipped.labels), shipped.manifest.preprocess.input_size, answer=remember)
     with serving(Settings(), engine=engine) as client:
-        served.clear()  # the warm-up is no photo
+        served.clear()  # drop the warm-up
         for path, _ in folder.images:
             assert post(client, path).status_code == 200
     np.testing.assert_array_equal(np.stack(served), evaluated)
 
 
-def test_the_same_files_of_a_folder_count_as_images_in_training_and_in_the_service(tmp_path):
+def test_training_and_the_service_take_the_same_files_of_a_folder_as_images(tmp_path):
     from service.evaluation.evaluate import find_classes
     from training.data.pipeline import scan
 
@@ -127,7 +127,7 @@ def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shi
             assert min(scores.values()) >= np.sort(probabilities)[-5] - 1e-4
 
 
-def test_the_golden_logits_are_those_of_the_framework(mindspore, shipped):
+def test_the_golden_logits_are_the_frameworks(mindspore, shipped):
     from models.golden import load
 
     tensors, expected = load(shipped)

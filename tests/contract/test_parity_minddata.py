@@ -1,4 +1,4 @@
-"""What training sees is what is served: our pixels against MindSpore's own C++ operators, on real photos.
+"""Training and serving see the same pixels: ours against MindSpore's C++ operators, on real photos.
 
 MindSpore's pipeline `Decode, Resize(256, Inter.PILCUBIC), CenterCrop(224), Normalize, HWC2CHW` is what a network
 trained elsewhere with MindSpore was measured with; such a network keeps its accuracy here.
@@ -35,18 +35,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def vision() -> Any:
-    """mindspore.dataset.vision; its import takes seconds, so it comes late."""
+    """mindspore.dataset.vision, imported late because that takes seconds."""
     # Must be set before the import: under AVX-512 oneDNN falls back to a convolution a hundred times slower, and
-    # other tests of the same process may train.
+    # other tests in this process may train.
     os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")
     with warnings.catch_warnings():
-        # Some versions warn of their own deprecated parts when imported, and pytest would make errors of that.
+        # Some versions emit deprecation warnings about themselves when imported; pytest would turn them into errors.
         warnings.simplefilter("ignore")
         return pytest.importorskip("mindspore.dataset.vision", reason="mindspore is not installed")
 
 
 class Pair(NamedTuple):
-    """One photo's mode as stored, and the greatest differences of the two crops and of the two tensors."""
+    """A photo's stored mode, and the largest differences between the two crops and between the two tensors."""
 
     mode: str
     decoded_equal: bool
@@ -89,7 +89,7 @@ def test_decoded_pixels_equal_mindspores_in_grey_photos_too(pairs: list[Pair]) -
 
 
 def test_crops_equal_mindspores_bit_for_bit(pairs: list[Pair]) -> None:
-    """On 999 of 1000 photos, as measured once; the set here is a quarter of those."""
+    """Measured once: 999 of 1000 photos. This set is a quarter of those."""
     assert sum(pair.crop_delta == 0 for pair in pairs) >= 249
     assert max(pair.crop_delta for pair in pairs) <= 13
 

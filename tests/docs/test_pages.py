@@ -38,6 +38,7 @@ COPIED = (
     "repvgg_client",
     "scripts",
     "service",
+    "tests",
     "training",
 )
 LANGUAGES = {"sh", "python", "diff", "json", "yaml", "ini", "text"}
@@ -79,7 +80,7 @@ SAYS = {
     "models/samples/ship.jpg": '"label":"ship"',
     "--data @-": '"label":"cat"',
     "readyz": '"ready"',
-    "/metrics": "repvgg_request_duration_seconds_bucket",
+    "curl http://127.0.0.1:8000/metrics": "repvgg_request_duration_seconds_bucket",
     "from repvgg_client": "ship",
     "tritonclient": "ship",
     "classify models/samples": "ship",
@@ -87,6 +88,9 @@ SAYS = {
     "--reset_classifier True": "new: classifier.weight",
     "training.export": "top-1",
     "photo=@": '"predictions"',
+    "grep input_clipped": "repvgg_input_clipped_count 1.0",
+    "application/x-ndjson": '"label":"ship"',
+    "--optimizer adagrad": "images/s",
 }
 SERVES = re.compile(r"repvgg serve|^make serve")
 ADDRESS = re.compile(r"\b127\.0\.0\.1:8\d{3}\b")

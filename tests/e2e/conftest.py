@@ -24,7 +24,7 @@ LIMIT_S = 120.0
 
 
 class Server:
-    """`repvgg serve` in a process of its own; its log lines are collected as they come."""
+    """`repvgg serve` in its own process; its log lines are collected."""
 
     def __init__(self, *flags: object, environ: dict[str, str] | None = None) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -48,7 +48,7 @@ class Server:
         self._arrived.put(None)
 
     def wait_for_line(self, start: str) -> dict[str, Any]:
-        """The next log line whose message begins so."""
+        """The next log line whose message starts with `start`."""
         while True:
             line = self._arrived.get(timeout=LIMIT_S)
             assert line is not None, f"the server ended: {self.lines}"
@@ -65,7 +65,7 @@ class Server:
         self.process.send_signal(number)
 
     def wait(self) -> tuple[int, str]:
-        """Exit code and stderr, once it has ended."""
+        """Waits for the end -> exit code and stderr."""
         assert self.process.stderr is not None
         code = self.process.wait(LIMIT_S)
         self._reader.join(LIMIT_S)
@@ -87,7 +87,7 @@ class Server:
 
 @pytest.fixture
 def start(tiny_bundle: Path) -> Iterator[Callable[..., Server]]:
-    """`start(*flags, environ={...})` -> a Server of the tiny bundle on any free port, unless flags say otherwise."""
+    """`start(*flags, environ={...})` -> a Server with the tiny bundle on a free port, unless flags say otherwise."""
     servers: list[Server] = []
 
     def run(*flags: object, environ: dict[str, str] | None = None) -> Server:
@@ -101,7 +101,7 @@ def start(tiny_bundle: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def server(tiny_bundle: Path) -> Iterator[Server]:
-    """One that serves with the default settings, for all tests that leave it as it is."""
+    """A shared server with default settings, for tests that do not change it."""
     running = Server("--model", tiny_bundle, "--port", 0)
     try:
         yield running.wait_until_serving()

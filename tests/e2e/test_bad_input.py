@@ -1,4 +1,4 @@
-"""What goes wrong in real life, sent to the real server: the status, the code, and a text that helps."""
+"""Common mistakes, sent to the real server: the status, the code, and a helpful text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = f"{NOT_READABLE}; this is text, perhaps the name of a file instead of its
 
 
 def refused(reply: httpx.Response, status: int, code: str, detail: str) -> dict[str, Any]:
-    """The reply is a problem document of this status, code and text."""
+    """Checks that the reply is a problem document with this status, code and text."""
     assert reply.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = reply.json()
     assert (reply.status_code, problem["status"], problem["code"]) == (status, status, code)
@@ -51,7 +51,7 @@ def photo(draw_image: Callable[..., bytes]) -> Image.Image:
 
 
 def one_colour_png(width: int, height: int) -> bytes:
-    """An RGB PNG whose pixels take a thousandth of their size, written without ever holding them."""
+    """An RGB PNG a thousandth of the size of its pixels, written without holding them in memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -72,7 +72,7 @@ def test_an_empty_body(http: httpx.Client) -> None:
 
 def test_a_wrong_content_type(http: httpx.Client, jpeg_bytes: bytes) -> None:
     reply = http.post("/classify", content=jpeg_bytes, headers={"content-type": "text/html"})
-    refused(reply, 415, "unsupported_media_type", "Content-Type text/html is not accepted: send one image as image/*")
+    refused(reply, 415, "unsupported_media_type", "Content-Type text/html is not accepted; accepted: image/*, ")
 
 
 def test_no_content_type(http: httpx.Client, jpeg_bytes: bytes) -> None:
@@ -165,12 +165,12 @@ def test_a_truncated_image(http: httpx.Client, draw_image: Callable[..., bytes],
     refused(reply, 422, "undecodable_image", f"the {image_format} data is broken or truncated")
 
 
-def test_60_megapixels_in_200_kb_are_refused_by_the_header(http: httpx.Client) -> None:
+def test_60_megapixels_in_200_kb_are_rejected_by_the_header(http: httpx.Client) -> None:
     image = one_colour_png(10_000, 6_000)
     assert len(image) < 1_000_000
     reply = http.post("/classify", content=image, headers=PNG)
     refused(reply, 413, "too_many_pixels", "10000 x 6000 = 60000000 pixels, the limit is 50000000")
-    # Cut after the header, the pixels are not there to be decoded: the answer is the same.
+    # Cut after the header, there are no pixels to decode: the answer is the same.
     refused(http.post("/classify", content=image[:50], headers=PNG), 413, "too_many_pixels", "10000 x 6000")
 
 
@@ -198,7 +198,7 @@ def test_only_bad_images(http: httpx.Client) -> None:
     assert [(error["index"], error["filename"]) for error in problem["errors"]] == [(0, "a.txt"), (1, "b.png")]
 
 
-# Unusual, but good
+# Unusual, but valid
 
 
 def predictions_of(http: httpx.Client, image: bytes) -> list[dict[str, Any]]:
@@ -208,7 +208,7 @@ def predictions_of(http: httpx.Client, image: bytes) -> list[dict[str, Any]]:
 
 
 def scores_of(http: httpx.Client, image: bytes) -> list[float]:
-    """By class."""
+    """Scores by class."""
     return [prediction["score"] for prediction in predictions_of(http, image)]
 
 
@@ -238,7 +238,7 @@ def test_a_palette_with_transparency(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "turn"), [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90)])
-def test_a_photo_that_is_rotated_by_exif_equals_the_upright_one(
+def test_a_photo_rotated_by_exif_equals_the_upright_one(
     http: httpx.Client, draw_image: Callable[..., bytes], orientation: int, turn: Image.Transpose
 ) -> None:
     upright = photo(draw_image)
@@ -249,13 +249,13 @@ def test_a_photo_that_is_rotated_by_exif_equals_the_upright_one(
     assert predictions_of(http, encoded(upright.transpose(turn), "PNG")) != predictions_of(http, lying)
 
 
-def test_an_animated_gif_counts_by_its_first_frame(http: httpx.Client) -> None:
+def test_only_the_first_frame_of_an_animated_gif_counts(http: httpx.Client) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
     moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert predictions_of(http, moving) == predictions_of(http, encoded(frames[0], "PNG"))
 
 
-def test_what_is_no_http_is_refused_and_harms_nobody(server: Server, http: httpx.Client) -> None:
+def test_anything_but_http_is_rejected_and_does_no_harm(server: Server, http: httpx.Client) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")

@@ -49,13 +49,13 @@ def test_a_closed_loop_reports_latency_and_the_servers_stages(server, photos):
     assert lines[-1].endswith("images in a batch")
 
 
-def test_on_a_terminal_it_shows_how_it_goes(server, photos):
+def test_on_a_terminal_it_shows_progress(server, photos):
     _, out, err = bench("--url", server.url, "--duration", 0.8, "--warm-up", 0, photos, err=Terminal())
     assert re.search(r"1/1 s \|.*\| \d+ images/s, p50 [\d.]+ ms, 0 refused or failed", err)
     assert "refused" not in out
 
 
-def test_an_open_loop_as_json_with_files_to_keep(server, photos):
+def test_an_open_loop_writes_json_and_files(server, photos):
     saved, picture = photos / "run.json", photos / "latency.png"
     flags = (*QUICK, "--rate", 60, "--timeout-ms", 5000, "--json", "--save", saved, "--histogram", picture)
     code, out, _ = bench("--url", f"{server.url}/classify", *flags, photos / "0.jpg", photos / "1.jpg")
@@ -71,7 +71,7 @@ def test_an_open_loop_as_json_with_files_to_keep(server, photos):
     assert (photos / "latency.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_two_runs_are_compared_by_ratios(server, photos):
+def test_two_runs_are_compared_by_ratio(server, photos):
     for name, clients in (("a", 1), ("b", 2)):
         bench("--url", server.url, *QUICK, "--concurrency", clients, "--save", photos / name, photos / "0.jpg")
     code, out, err = bench("--compare", photos / "a", photos / "b")
@@ -85,7 +85,7 @@ def test_two_runs_are_compared_by_ratios(server, photos):
     assert rows["failed"] == {"a": 0, "b": 0, "ratio": None}
 
 
-def test_the_deadline_is_passed_on_and_what_is_refused_is_counted(server, photos):
+def test_the_deadline_is_sent_and_rejections_are_counted(server, photos):
     code, out, _ = bench("--url", server.url, *QUICK, "--timeout-ms", 1, "--json", photos)
     figures = json.loads(out)
     assert code == (0 if figures["answers"] else 1)
@@ -116,7 +116,7 @@ def test_an_api_key_comes_from_the_environment(start, photos):
         (["--compare", "none", "none"], 2, "--compare none cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said_before_any_load(server, photos, arguments, code, said):
+def test_errors_are_reported_before_any_load(server, photos, arguments, code, said):
     (photos / "notes.txt").write_text("no image")
     places = {"SERVER": server.url, "PHOTOS": str(photos)}
     words = [re.sub("SERVER|PHOTOS", lambda found: places[found[0]], word) for word in arguments]
@@ -145,7 +145,7 @@ def test_wrong_usage(arguments, capsys):
     assert ended.value.code == 2
 
 
-def test_ctrl_c_ends_with_the_figures_so_far(server, http, photos, wait_until):
+def test_ctrl_c_prints_the_results_so_far(server, http, photos, wait_until):
     def answered():
         return float(re.search(r'repvgg_images_total\{format="jpeg"\} (.+)', http.get("/metrics").text)[1])
 
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(server, http, photos, wait_until):
     with subprocess.Popen(
         [*command, photos], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_until(lambda: answered() > before + 5)  # the first one is the check before the load
+        wait_until(lambda: answered() > before + 5)  # the first request is the check before the load
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")

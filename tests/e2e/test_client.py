@@ -54,7 +54,7 @@ def test_many_images_in_order_for_asyncio(server: Server, images: list[bytes], e
     assert predictions(asyncio.run(ask())) == expected
 
 
-def test_whatever_holds_an_image(client: Client, png_bytes: bytes, tmp_path: Path) -> None:
+def test_every_kind_of_image_source_is_accepted(client: Client, png_bytes: bytes, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     file = tmp_path / "folder" / "a.png"
     file.write_bytes(png_bytes)
@@ -65,7 +65,7 @@ def test_whatever_holds_an_image(client: Client, png_bytes: bytes, tmp_path: Pat
     assert len(results[0].predictions) == 2
 
 
-def test_a_broken_image_is_a_result_alone_and_among_others(client: Client, png_bytes: bytes) -> None:
+def test_a_broken_image_is_a_result_alone_or_with_others(client: Client, png_bytes: bytes) -> None:
     for images in ([b"junk"], [b"junk", png_bytes]):
         results = client.classify(images)
         assert results[0].error is not None
@@ -74,7 +74,9 @@ def test_a_broken_image_is_a_result_alone_and_among_others(client: Client, png_b
     assert results[1].error is None
 
 
-def test_a_problem_is_an_exception_that_knows_all_of_it(client: Client, server: Server, png_bytes: bytes) -> None:
+def test_a_problem_document_becomes_an_exception_with_all_its_fields(
+    client: Client, server: Server, png_bytes: bytes
+) -> None:
     with pytest.raises(ProblemError) as caught:
         client.classify(png_bytes, top_k=11)
     problem = caught.value
@@ -96,7 +98,7 @@ def test_the_first_error_ends_the_call(client: Client, server: Server, images: l
         asyncio.run(ask())
 
 
-def test_who_comes_before_the_model_is_open_comes_back_with_its_key(
+def test_a_request_before_the_model_is_open_is_retried_with_its_key(
     start: Callable[..., Server], images: list[bytes]
 ) -> None:
     url = start(environ={"REPVGG_API_KEYS": "secret"}).wait_for_line("listening")["url"]
@@ -106,14 +108,14 @@ def test_who_comes_before_the_model_is_open_comes_back_with_its_key(
         client.classify(images)
 
 
-def test_without_a_server_the_connection_fails_in_time(png_bytes: bytes) -> None:
+def test_without_a_server_the_connection_fails_quickly(png_bytes: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     with Client(url) as client, pytest.raises(ConnectionFailed, match="the connection was lost"):
         client.classify(png_bytes, timeout_s=0.5)
 
 
-def test_cancelling_leaves_nothing_under_way(images: list[bytes]) -> None:
+def test_cancelling_leaves_no_request_running(images: list[bytes]) -> None:
     async def ask(url: str) -> int:
         async with AsyncClient(url, batch_size=1, concurrency=4) as client:
             call = asyncio.create_task(client.classify(images))
@@ -123,5 +125,5 @@ def test_cancelling_leaves_nothing_under_way(images: list[bytes]) -> None:
                 await call
             return len(asyncio.all_tasks())
 
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and never answers
         assert asyncio.run(ask(f"http://127.0.0.1:{silent.getsockname()[1]}")) == 1

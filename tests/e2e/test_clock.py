@@ -1,7 +1,7 @@
-"""The wall clock steps by an hour, forward and back, while the server is asked more than it can do.
+"""The wall clock jumps by an hour, forward and back, while the server is overloaded.
 
-1. no request fails or is late, and who is refused is told a time that makes sense;
-2. the server stays ready, and what it measures stays right.
+1. no request fails or is late, and rejected ones get a plausible Retry-After;
+2. the server stays ready, and its measurements stay right.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 HOUR_S = 3600
 CLIENTS = 6
 TIMEOUT_MS = 10_000
-# Computed, kept from before, refused.
+# Computed, cached, rejected.
 SORTS = {(200, "repvgg; fwd=miss"), (200, "repvgg; hit"), (503, None)}
-# Several asked for the same at once, which need not happen.
+# Shared by concurrent requests, which need not happen.
 COLLAPSED = (200, "repvgg; fwd=miss; collapsed")
 
 
 class Clock:
-    """The server's wall clock, off by as many seconds as `step` says."""
+    """The server's wall clock, offset by the seconds given to `step`."""
 
     def __init__(self, folder: Path) -> None:
         compiler = shutil.which("cc")
@@ -54,7 +54,7 @@ class Clock:
 
 
 class Load:
-    """Clients that ask one after the other until `stop`, on connections that live on; half of it is the same."""
+    """Clients that send requests in sequence on persistent connections until `stop`; half of the images are equal."""
 
     def __init__(self, url: str, image: bytes) -> None:
         self.answers: list[httpx.Response] = []
@@ -69,7 +69,7 @@ class Load:
         headers = {"content-type": "image/jpeg"}
         with httpx.Client(base_url=self._url, timeout=120) as client:
             while not self._stopped.is_set():
-                # What follows a JPEG's end is not looked at, but makes it another file.
+                # Bytes after a JPEG's end are ignored, but make it a different file.
                 for content in (self._image, self._image + str(next(self._numbers)).encode()):
                     try:
                         self.answers.append(client.post("/classify", content=content, headers=headers))
@@ -91,14 +91,14 @@ def hours_ahead(answer: httpx.Response) -> int:
 
 
 def totals(metrics: str) -> dict[str, float]:
-    """The seconds that the histograms of times add up to."""
+    """The sums of the duration histograms, in seconds."""
     return {
         name: float(seconds) for name, seconds in re.findall(r"^(\w+_seconds_sum\S*) (\S+)$", metrics, re.MULTILINE)
     }
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers", 2)], ids=["one process", "workers"])
-def test_no_request_fails_and_every_measure_stays_right(
+def test_no_request_fails_and_every_measurement_stays_right(
     start: Callable[..., Server],
     wait_until: Callable[..., None],
     draw_image: Callable[..., bytes],
@@ -106,7 +106,7 @@ def test_no_request_fails_and_every_measure_stays_right(
     flags: tuple[object, ...],
 ) -> None:
     clock = Clock(tmp_path)
-    # Whoever comes with another image while one is there is refused.
+    # A different image is rejected while another one is being processed.
     limits = ("--max-queue-bytes", 1, "--cache-bytes", 1 << 20, "--timeout-ms", TIMEOUT_MS, "--drain-seconds", 0)
     server = start(*limits, *flags, environ=clock.environ).wait_until_serving()
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, behind the real server: what happens to it happens to nobody else."""
+"""An engine in its own process behind the real server: its failures stay contained."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAX_BATCH = 4
 
 
 def engine_pid(server: Server) -> int:
-    """Of the server's only child."""
+    """The process id of the server's only child."""
     tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
     (pid,) = [int(pid) for task in tasks for pid in task.read_text().split()]
     return pid
 
 
 class Load:
-    """Clients that ask one after the other until `stop`, and one that watches /readyz."""
+    """Clients that send requests in sequence until `stop`, and one that polls /readyz."""
 
     def __init__(self, url: str, image: bytes, clients: int) -> None:
         self.statuses: list[int] = []
@@ -85,7 +85,7 @@ def test_a_killed_engine_costs_at_most_the_batch_in_flight(
     failed = [status for status in load.statuses if status != 200]
     assert len(failed) <= MAX_BATCH
     assert all(status >= 500 for status in failed)
-    # Requests that were already on their way when it was ready again may have been answered after that.
+    # Requests that were already sent when it became ready again may have been answered after that.
     assert set(load.statuses[ready_again + 8 :]) == {200}
     server.signal(signal.SIGTERM)
     assert httpx.get(f"{server.url}/livez").status_code == 200  # it drains
@@ -95,7 +95,7 @@ def test_a_killed_engine_costs_at_most_the_batch_in_flight(
     assert died["level"] == "error"
 
 
-def test_a_signal_to_the_whole_group_lets_the_engine_live_until_all_is_answered(
+def test_a_signal_to_the_process_group_keeps_the_engine_alive_until_all_requests_are_answered(
     start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
     server = start("--engine-python", sys.executable, "--drain-seconds", 3600).wait_until_serving()
@@ -117,7 +117,7 @@ def test_a_signal_to_the_whole_group_lets_the_engine_live_until_all_is_answered(
 @pytest.mark.parametrize(
     ("python", "code", "said"), [("/no/python", 78, "/no/python cannot be run"), ("/bin/true", 69, "it said nothing")]
 )
-def test_an_interpreter_that_will_not_do_ends_the_start(
+def test_an_unusable_interpreter_ends_the_start(
     start: Callable[..., Server], python: str, code: int, said: str
 ) -> None:
     found, err = start("--engine-python", python).wait()
@@ -125,7 +125,7 @@ def test_an_interpreter_that_will_not_do_ends_the_start(
     assert said in err
 
 
-def test_mindspore_lite_answers_as_onnx_runtime_does(
+def test_mindspore_lite_agrees_with_onnx_runtime(
     start: Callable[..., Server], lite_bundle: Path, lite_python: Path, draw_image: DrawImage
 ) -> None:
     flags = ("--model", lite_bundle, "--engine", "mindspore-lite", "--engine-python", lite_python)

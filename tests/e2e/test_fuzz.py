@@ -1,6 +1,6 @@
-"""Spoilt pictures, sent to the real server: whatever they are, nobody but themselves is harmed.
+"""Corrupt images, sent to the real server: each affects only its own result.
 
-FUZZ_IMAGES=100000 makes a long run of it; the seed is their number, so that a failure comes again.
+FUZZ_IMAGES=100000 makes a long run. The seed is that number, so that failures are reproducible.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from conftest import Server
 
-# As in production, where models.preprocess silences Pillow; pytest would make errors of its warnings.
+# As in production, where models.preprocess silences Pillow; pytest would turn its warnings into errors.
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:PIL"), pytest.mark.timeout(0)]
 
 IMAGES = int(os.environ.get("FUZZ_IMAGES", "2000"))
 TOGETHER = 20
-# Few, so that a wrong size costs no second of decoding; over it is refused by the header all the same.
+# Low, so that a corrupt size does not cost a second of decoding; larger images are still rejected by their header.
 MAX_PIXELS = 1_000_000
-# Each thread that decodes may hold a picture of 1 x 30 000 pixels, widened to the network's input: 200 MB at most.
+# Each decoder thread may hold an image of 1 x 30 000 pixels, enlarged to the network's input: at most 200 MB.
 MAX_GROWTH_MB = 200 * len(os.sched_getaffinity(0))
 
 
 def resident_mb(process_id: int) -> float:
-    """The most that the process has had in memory so far."""
+    """The peak memory of the process so far."""
     lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
@@ -46,11 +46,11 @@ def classify(client: httpx.Client, images: list[bytes]) -> list[dict[str, Any]]:
 
 
 def scores(result: dict[str, Any]) -> dict[str, float]:
-    """By label; in another batch the last digits may differ."""
+    """Scores by label; the last digits may differ between batches."""
     return {prediction["label"]: prediction["score"] for prediction in result["predictions"]}
 
 
-def test_spoilt_pictures_never_fail_a_request_nor_harm_a_neighbour_nor_fill_the_memory(
+def test_corrupt_images_never_fail_a_request_affect_a_neighbour_or_fill_memory(
     start: Callable[..., Server],
 ) -> None:
     server = start("--max-image-pixels", MAX_PIXELS).wait_until_serving()

@@ -1,4 +1,4 @@
-"""Clients that do not keep to the rules: the real server answers them or cuts them off, and nobody else notices."""
+"""Misbehaving clients: the real server answers them or disconnects them, and other clients are not affected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def reply_to(connection: socket.socket) -> tuple[int, dict[str, Any]]:
-    """The status and the JSON of the next reply, whose id is in its head, too."""
+    """The status and the JSON of the next reply; checks that its request id is in the header too."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += received(connection, 1)
@@ -50,14 +50,14 @@ def received(connection: socket.socket, size: int) -> bytes:
 
 
 def refused(connection: socket.socket, status: int, code: str) -> str:
-    """The next reply is a problem document; its detail."""
+    """Checks that the next reply is a problem document -> its detail."""
     got, problem = reply_to(connection)
     assert (got, problem["status"], problem["code"]) == (status, status, code)
     return str(problem["detail"])
 
 
 def closed(connection: socket.socket) -> bool:
-    """There is no further reply: waits for the server to close."""
+    """Whether the server closes the connection without a further reply."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -66,25 +66,25 @@ def closed(connection: socket.socket) -> bool:
 
 @pytest.fixture
 def impatient(start: Callable[..., Server]) -> Server:
-    """A server whose requests have 500 ms, head and body."""
+    """A server that allows a request 500 ms, head and body."""
     return start("--timeout-ms", 500).wait_until_serving()
 
 
 def send_without_end(connection: socket.socket, piece: bytes) -> None:
-    """Raises OSError once the server takes no more."""
+    """Raises OSError once the server stops reading."""
     while True:
         connection.sendall(piece)
 
 
 def answers(server: Server, jpeg: bytes) -> bool:
-    """To a new connection."""
+    """Whether the server answers on a new connection."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
     with closing(connection):
         connection.request("POST", "/classify", jpeg, {"Content-Type": "image/jpeg"})
         return connection.getresponse().status == 200
 
 
-# Slowly
+# Slow clients
 
 
 def test_a_head_that_does_not_arrive_in_time_is_answered_408(impatient: Server) -> None:
@@ -94,7 +94,7 @@ def test_a_head_that_does_not_arrive_in_time_is_answered_408(impatient: Server) 
         assert closed(connection)
 
 
-def test_a_dribbling_head_has_no_more_time_than_a_silent_one(impatient: Server) -> None:
+def test_a_slow_head_gets_no_more_time_than_a_silent_one(impatient: Server) -> None:
     with connected(impatient) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n")
         connection.settimeout(0.02)
@@ -108,7 +108,7 @@ def test_a_dribbling_head_has_no_more_time_than_a_silent_one(impatient: Server) 
     pytest.fail("the server waited for a minute")
 
 
-def test_a_second_request_that_dribbles_has_its_own_time(impatient: Server) -> None:
+def test_a_slow_second_request_has_its_own_time_limit(impatient: Server) -> None:
     with connected(impatient) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         assert reply_to(connection) == (200, {"status": "alive"})
@@ -123,17 +123,17 @@ def test_a_body_that_does_not_arrive_is_answered_504_and_the_connection_closed(s
         assert closed(connection)
 
 
-def test_an_expected_continue_that_never_comes_is_a_body_that_does_not_arrive(server: Server) -> None:
+def test_a_body_that_never_follows_100_continue_times_out(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(POST + b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
         assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         refused(connection, 504, "deadline_exceeded")
 
 
-# Without end
+# Endless bodies
 
 
-def test_a_body_without_end_is_refused_over_the_limit_and_not_read_for_ever(server: Server) -> None:
+def test_an_endless_body_is_rejected_over_the_limit_and_not_read_further(server: Server) -> None:
     chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
     with connected(server) as connection:
         connection.sendall(CHUNKED.replace(b"300", b"60000"))
@@ -141,22 +141,22 @@ def test_a_body_without_end_is_refused_over_the_limit_and_not_read_for_ever(serv
             send_without_end(connection, chunk)
 
 
-def test_a_client_that_stops_sending_when_it_is_refused_reads_why(server: Server) -> None:
+def test_a_client_that_stops_sending_when_rejected_can_read_the_reason(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(POST + b"Content-Length: 99999999999\r\n\r\n" + bytes(100_000))
         refused(connection, 413, "body_too_large")
 
 
-def test_a_client_that_is_answered_while_it_is_sending_reads_its_answer(server: Server) -> None:
+def test_a_client_that_is_answered_while_sending_can_read_the_response(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n")
         connection.sendall(bytes(5_000_000))
         refused(connection, 404, "not_found")
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # and the connection lives on
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # and the connection stays open
         assert reply_to(connection)[0] == 200
 
 
-def test_the_next_request_may_come_with_the_rest_of_a_body_that_nobody_read(server: Server, jpeg_bytes: bytes) -> None:
+def test_the_next_request_may_follow_the_rest_of_an_unread_body(server: Server, jpeg_bytes: bytes) -> None:
     head = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     with connected(server) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
@@ -167,7 +167,7 @@ def test_the_next_request_may_come_with_the_rest_of_a_body_that_nobody_read(serv
         assert reply_to(connection)[0] == 200
 
 
-# Nonsense
+# Invalid HTTP
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_next_request_may_come_with_the_rest_of_a_body_that_nobody_read(serv
         (CHUNKED + b"5\r\nabcdefghi\r\n", 400, "malformed_request"),
     ],
 )
-def test_what_is_no_http_is_answered_and_the_connection_closed(
+def test_anything_but_http_is_answered_and_the_connection_closed(
     server: Server, head: bytes, status: int, code: str
 ) -> None:
     with connected(server) as connection:
@@ -196,7 +196,7 @@ def test_what_is_no_http_is_answered_and_the_connection_closed(
         assert closed(connection)
 
 
-def test_what_comes_after_a_body_shorter_than_its_length_says_is_another_request(server: Server) -> None:
+def test_bytes_after_the_content_length_are_another_request(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(POST + b"Content-Length: 3\r\n\r\nabcdef /livez\r\n\r\n")
         refused(connection, 422, "undecodable_image")
@@ -204,11 +204,11 @@ def test_what_comes_after_a_body_shorter_than_its_length_says_is_another_request
         assert closed(connection)
 
 
-# Leaving
+# Disconnecting clients
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, lambda one: one.shutdown(socket.SHUT_WR)])
-def test_a_client_that_leaves_during_the_upload_stops_it(
+def test_a_client_that_disconnects_during_the_upload_stops_it(
     server: Server, http: httpx.Client, wait_until: Callable[..., None], leave: Callable[[socket.socket], None]
 ) -> None:
     def left() -> float:
@@ -223,21 +223,19 @@ def test_a_client_that_leaves_during_the_upload_stops_it(
         wait_until(lambda: left() == before + 1)
 
 
-def test_answers_that_nobody_reads_do_not_pile_up(server: Server, jpeg_bytes: bytes) -> None:
+def test_unread_responses_do_not_pile_up(server: Server, jpeg_bytes: bytes) -> None:
     with connected(server) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(1)
-        with pytest.raises(TimeoutError):  # the server no longer reads
+        with pytest.raises(TimeoutError):  # the server stops reading
             send_without_end(connection, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
         assert answers(server, jpeg_bytes)
 
 
-# In numbers
+# Many clients
 
 
-def test_connections_without_requests_make_room_for_those_with_some(
-    start: Callable[..., Server], jpeg_bytes: bytes
-) -> None:
+def test_idle_connections_make_room_for_active_ones(start: Callable[..., Server], jpeg_bytes: bytes) -> None:
     server = start().wait_until_serving()
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (200, 200))
     with ExitStack() as stack:
@@ -247,7 +245,7 @@ def test_connections_without_requests_make_room_for_those_with_some(
             assert answers(server, jpeg_bytes)
 
 
-def test_busy_connections_make_no_room_and_the_next_one_is_told(start: Callable[..., Server]) -> None:
+def test_busy_connections_are_kept_and_the_next_one_is_rejected(start: Callable[..., Server]) -> None:
     server = start().wait_until_serving()
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (100, 100))
     with ExitStack() as stack:
@@ -265,7 +263,7 @@ def series(client: httpx.Client) -> set[str]:
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
 
-def test_no_client_makes_the_number_of_series_grow(http: httpx.Client, jpeg_bytes: bytes) -> None:
+def test_no_client_can_increase_the_number_of_series(http: httpx.Client, jpeg_bytes: bytes) -> None:
     def visit(name: str) -> None:
         http.request(name.upper(), f"/{name}?{name}=1", headers={"X-Request-ID": name, name: name})
         http.post("/classify", content=jpeg_bytes, headers={"content-type": f"image/{name}"})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conftest import Server
 
 LIMIT_MS = 60_000
-# What the browser itself writes about an answer that is no success.
+# What the browser logs about an error response.
 REFUSED = "Failed to load resource: the server responded with a status of"
 DROP = """([name, type, bytes]) => {
   const transfer = new DataTransfer();
@@ -54,15 +54,15 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """A page of the browser; what it asks for and complains about is kept."""
+    """A browser page that records its requests and its console messages."""
 
     def __init__(self, browser: Browser, **options: Any) -> None:
         self.page: Page = browser.new_context(**options).new_page()
         self.page.set_default_timeout(LIMIT_MS)
-        self.complaints: list[str] = []
+        self.console: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.console.append(message.text))
+        self.page.on("pageerror", lambda error: self.console.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
 
     def cards(self, state: str) -> Locator:
@@ -73,9 +73,9 @@ class Visit:
             "#files", [{"name": name, "mimeType": "", "buffer": content} for name, content in files]
         )
 
-    def leave(self) -> None:
-        """It had nothing to complain about but refusals, and asked nobody else."""
-        assert [text for text in self.complaints if not text.startswith(REFUSED)] == []
+    def close(self) -> None:
+        """Checks that the console shows only error responses and that no other host was contacted."""
+        assert [text for text in self.console if not text.startswith(REFUSED)] == []
         origin = re.match(r"https?://[^/]+", self.page.url)
         assert origin is not None
         assert [url for url in self.requests if not url.startswith((origin[0], "blob:" + origin[0]))] == []
@@ -84,7 +84,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """`visit(url, **options)` -> a Visit with a context of its own."""
+    """`visit(url, **options)` -> a Visit in its own browser context."""
     visits: list[Visit] = []
 
     def open_page(url: str, **options: Any) -> Visit:
@@ -94,7 +94,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     yield open_page
     for each in visits:
-        each.leave()
+        each.close()
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def home(visit: Callable[..., Visit], server: Server) -> Visit:
     return visit(server.url)
 
 
-def test_chosen_images_have_their_labels_their_stages_and_their_figures(home: Visit, jpeg_bytes: bytes) -> None:
+def test_a_chosen_image_shows_labels_stages_and_figures(home: Visit, jpeg_bytes: bytes) -> None:
     home.choose(("cat.jpg", jpeg_bytes))
     card = home.cards("answered")
     expect(card.locator("h3")).to_have_text("cat.jpg")
@@ -118,22 +118,24 @@ def test_chosen_images_have_their_labels_their_stages_and_their_figures(home: Vi
     expect(home.page.locator("#announcement")).to_have_text(re.compile(r"^cat.jpg: \w+, [\d.]+%$"))
     expect(home.page.locator("#latency")).to_have_text(re.compile(r"^[\d.]+ ms, median [\d.]+$"))
     expect(home.page.locator("#throughput")).to_have_text(re.compile(r"^[\d.]+ images/s$"))
-    assert home.complaints == []
+    assert home.console == []
 
 
-def test_the_model_card_says_what_serves(home: Visit) -> None:
+def test_the_model_card_describes_the_served_model(home: Visit) -> None:
     expect(home.page.locator("#state")).to_have_text("ready")
     facts = home.page.locator("#model")
     for text in ("tiny, version 1", "32 \u00d7 32 pixels", "onnxruntime on CPUExecutionProvider", "fp32", "images/s"):
         expect(facts).to_contain_text(text)
-    expect(home.page.locator("#knows")).to_have_text(re.compile("^It knows nothing but: airplane, .*, ship, truck.$"))
+    expect(home.page.locator("#classes")).to_have_text(
+        re.compile("^Recognises 10 classes: airplane, .*, ship, truck.$")
+    )
     expect(home.page.locator("#labels summary")).to_have_text("10 labels")
     home.page.locator("#labels summary").click()
     expect(home.page.locator("#labels li").first).to_have_text("airplane")
     expect(home.page.locator("#top-k")).to_have_attribute("max", "10")
 
 
-def test_the_model_card_follows_a_model_that_takes_its_place(
+def test_the_model_card_updates_after_a_reload(
     visit: Callable[..., Visit], start: Callable[..., Server], write_version: Callable[..., Path], jpeg_bytes: bytes
 ) -> None:
     first = write_version(1)
@@ -146,19 +148,19 @@ def test_the_model_card_follows_a_model_that_takes_its_place(
     expect(home.page.locator("#model")).to_contain_text("tiny, version 2")
 
 
-def test_an_image_is_pasted(visit: Callable[..., Visit], server: Server, png_bytes: bytes) -> None:
+def test_an_image_can_be_pasted(visit: Callable[..., Visit], server: Server, png_bytes: bytes) -> None:
     home = visit(server.url, permissions=["clipboard-read", "clipboard-write"])
     home.page.evaluate(COPY, list(png_bytes))
     home.page.keyboard.press("Control+V")
     expect(home.cards("answered")).to_have_count(1)
 
 
-def test_an_image_is_dropped_and_the_page_stays(home: Visit, jpeg_bytes: bytes) -> None:
+def test_an_image_can_be_dropped_without_leaving_the_page(home: Visit, jpeg_bytes: bytes) -> None:
     home.page.evaluate(DROP, ["dropped.jpg", "image/jpeg", list(jpeg_bytes)])
     expect(home.cards("answered").locator("h3")).to_have_text("dropped.jpg")
 
 
-def test_a_broken_image_says_so_in_words_and_fails_no_other(home: Visit, jpeg_bytes: bytes) -> None:
+def test_a_broken_image_shows_its_error_and_does_not_affect_others(home: Visit, jpeg_bytes: bytes) -> None:
     home.choose(("notes.txt", b"no image"), ("cat.jpg", jpeg_bytes))
     expect(home.cards("answered").locator("h3")).to_have_text("cat.jpg")
     expect(home.cards("error").locator(".words")).to_have_text(
@@ -169,7 +171,7 @@ def test_a_broken_image_says_so_in_words_and_fails_no_other(home: Visit, jpeg_by
     expect(home.cards("error").locator(".thumbnail")).to_have_text("txt")
 
 
-def test_the_name_of_a_file_is_text_and_nothing_else_runs(home: Visit, jpeg_bytes: bytes) -> None:
+def test_a_file_name_is_shown_as_text_and_no_other_script_runs(home: Visit, jpeg_bytes: bytes) -> None:
     name = "<img src=x onerror=alert(1)>.jpg"
     home.choose((name, jpeg_bytes))
     expect(home.cards("answered").locator("h3")).to_have_text(name)
@@ -177,25 +179,27 @@ def test_the_name_of_a_file_is_text_and_nothing_else_runs(home: Visit, jpeg_byte
         home.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<b onclick=alert(1)>')")
     with pytest.raises(Exception, match="Failed to fetch"):
         home.page.evaluate("fetch('http://localhost:1/')")
-    assert any("Content Security Policy" in text for text in home.complaints)
-    home.complaints.clear()
+    assert any("Content Security Policy" in text for text in home.console)
+    home.console.clear()
 
 
-def test_many_images_are_all_answered_in_their_order(home: Visit, draw_image: Callable[..., bytes]) -> None:
+def test_many_images_are_all_answered_in_order(home: Visit, draw_image: Callable[..., bytes]) -> None:
     home.page.locator("#top-k").evaluate("input => { input.value = 1 }")
     home.choose(*[(f"{seed}.jpg", draw_image(seed)) for seed in range(40)])
     expect(home.cards("answered")).to_have_count(40)
     assert home.page.locator("h3").all_text_contents() == [f"{seed}.jpg" for seed in range(40)]
     expect(home.page.locator(".bars li")).to_have_count(40)
-    expect(home.page.locator("#announcement")).to_have_text("40 images are done, 0 of them failed")
+    expect(home.page.locator("#announcement")).to_have_text("40 images done, 0 failed")
     points = home.page.locator("#latency-line polyline").get_attribute("points")
     assert points is not None
     assert len(points.split()) == 40
 
 
-def test_the_keyboard_is_enough(home: Visit, jpeg_bytes: bytes) -> None:
+def test_the_page_works_by_keyboard(home: Visit, jpeg_bytes: bytes) -> None:
     page = home.page
-    page.on("filechooser", lambda _: None)  # from now on no dialog is shown; to say so takes the browser a moment
+    page.on(
+        "filechooser", lambda _: None
+    )  # suppresses the dialog from now on; the browser needs a moment to register it
     expect(page.locator("#state")).to_have_text("ready")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="API")).to_be_focused()
@@ -214,7 +218,7 @@ def test_the_keyboard_is_enough(home: Visit, jpeg_bytes: bytes) -> None:
     expect(page.get_by_label("Choose images")).to_be_focused()
 
 
-def test_overload_is_told_and_asked_again_when_the_server_says_so(
+def test_overload_is_shown_and_retried_after_retry_after(
     visit: Callable[..., Visit], tiny_bundle: Path, draw_image: Callable[..., bytes]
 ) -> None:
     gate = threading.Event()
@@ -231,9 +235,9 @@ def test_overload_is_told_and_asked_again_when_the_server_says_so(
             gate.clear()
             home.choose(*[(f"{seed}.jpg", draw_image(seed)) for seed in range(3)])
             expect(home.cards("waiting").locator(".words").first).to_have_text(
-                re.compile(r"^The server is overloaded: .+ Asked again in \d+ s\.$")
+                re.compile(r"^The server is overloaded: .+ Retrying in \d+ s\.$")
             )
-            expect(home.cards("asking")).to_have_count(1)
+            expect(home.cards("sent")).to_have_count(1)
             gate.set()
             expect(home.cards("answered")).to_have_count(3)
         finally:
@@ -242,7 +246,7 @@ def test_overload_is_told_and_asked_again_when_the_server_says_so(
             thread.join()
 
 
-def test_a_server_that_is_gone_is_told_and_can_be_tried_again(
+def test_an_unreachable_server_is_shown_and_can_be_retried(
     visit: Callable[..., Visit], start: Callable[..., Server], jpeg_bytes: bytes
 ) -> None:
     first = start().wait_until_serving()
@@ -250,16 +254,18 @@ def test_a_server_that_is_gone_is_told_and_can_be_tried_again(
     expect(home.page.locator("#state")).to_have_text("ready")
     first.close()
     home.choose(("cat.jpg", jpeg_bytes))
-    expect(home.cards("error").locator(".words")).to_contain_text("The server cannot be reached: is it running")
+    expect(home.cards("error").locator(".words")).to_contain_text(
+        "The server cannot be reached: check that it is running"
+    )
     expect(home.page.locator("#state")).to_have_text("not reachable")
     start("--port", first.port).wait_until_serving()
     home.page.get_by_role("button", name="Try again").click()
     expect(home.cards("answered")).to_have_count(1)
     expect(home.page.locator("#state")).to_have_text("ready")
-    home.complaints = [text for text in home.complaints if "ERR_CONNECTION_REFUSED" not in text]
+    home.console = [text for text in home.console if "ERR_CONNECTION_REFUSED" not in text]
 
 
-def test_a_key_is_asked_for_and_kept_for_this_tab_only(
+def test_a_key_is_requested_and_kept_for_this_tab_only(
     visit: Callable[..., Visit], start: Callable[..., Server], jpeg_bytes: bytes
 ) -> None:
     guarded = start(environ={"REPVGG_API_KEYS": "secret"}).wait_until_serving()
@@ -270,7 +276,7 @@ def test_a_key_is_asked_for_and_kept_for_this_tab_only(
     expect(home.cards("waiting")).to_have_count(1)
     key.fill("wrong")
     key.press("Enter")
-    expect(page.locator("#key label")).to_have_text("That did not open it: this key is not known")
+    expect(page.locator("#key label")).to_have_text("The key was rejected: this key is not known")
     key.fill("secret")
     key.press("Enter")
     expect(home.cards("answered")).to_have_count(1)
@@ -314,4 +320,4 @@ def test_the_documentation_shows_every_operation_with_commands_that_work(
         words = [*shlex.split(command), "--silent", "--show-error", "--fail-with-body"]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-    assert documentation.complaints == []
+    assert documentation.console == []

@@ -1,4 +1,4 @@
-"""The comparison with other servers runs and says what it promises; its figures are for people, not for tests."""
+"""The comparison with other servers runs and reports what it promises; its figures are not tested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.load.figures import summarise
 from service.load.generator import Plan, Run, Sample, ask_once
 from service.load.wire import Address
 
-FASTAPI = [sys.executable, "-m", "benchmarks.peers.servers.with_fastapi"]  # its packages are here, the others' are not
+FASTAPI = [sys.executable, "-m", "benchmarks.peers.servers.with_fastapi"]  # the only peer whose packages are installed
 SETTINGS = {"WORKERS": 1, "THREADS": 1}
 
 
@@ -35,7 +35,7 @@ def test_it_compares_in_closed_and_open_loop(tiny_bundle, tmp_path, draw_image, 
     assert turn["closed"]["2"]["answers"] > 0
 
 
-def test_a_peers_answers_must_be_ours(tiny_bundle, tmp_path, draw_image):
+def test_a_peers_answers_must_equal_ours(tiny_bundle, tmp_path, draw_image):
     photos = [draw_image(seed, "JPEG") for seed in range(3)]
     truths = expected(open_bundle(str(tiny_bundle)), photos)
     turn, effort = Turn("fastapi", 0, 1.0, 0.0), Effort(0.2, [1], [], 1000)
@@ -48,7 +48,7 @@ def test_a_peers_answers_must_be_ours(tiny_bundle, tmp_path, draw_image):
 
 
 @pytest.mark.parametrize("part", ["", "images"])
-def test_both_kinds_of_bodies_that_servers_ask_for_hold_the_photo(server, tiny_bundle, draw_image, part):
+def test_both_kinds_of_request_bodies_contain_the_photo(server, tiny_bundle, draw_image, part):
     photo = draw_image(0, "JPEG")
     address = Address.of(server.url)
     request = Server("ours", [], {}, part).prepare(address, photo, 10_000)
@@ -56,14 +56,14 @@ def test_both_kinds_of_bodies_that_servers_ask_for_hold_the_photo(server, tiny_b
     assert best(ask_once(address, request, 30.0)) == pytest.approx(truth)
 
 
-def test_a_server_that_does_not_start_is_said(tiny_bundle, tmp_path):
+def test_a_server_that_does_not_start_is_reported(tiny_bundle, tmp_path):
     server = Server("fastapi", FASTAPI, {})  # without its settings
     with Running(server, tiny_bundle, tmp_path / "log") as running, pytest.raises(Unusable, match="ended with 1"):
         running.wait(server.prepare(running.address, b"", 1000))
     assert "KeyError" in (tmp_path / "log").read_text()
 
 
-def test_ratios_are_taken_within_a_round_and_then_their_median():
+def test_ratios_are_computed_per_round_and_then_their_median():
     def turn(server, number, limit, answers):
         samples = [Sample(0.0, 0.0, 0.5, 200, None, "")] * answers
         facts = {"url": "", "model": None, "deadline_ms": 1000, "images": 1, "warm_up_s": 0.0}
@@ -77,7 +77,7 @@ def test_ratios_are_taken_within_a_round_and_then_their_median():
     assert rows["| b"][-2:] == ["0.25", "0.5"]
 
 
-def test_the_servers_inherit_no_limit_of_the_training_framework():
+def test_the_servers_inherit_no_limits_of_the_training_framework():
     program = "import os, benchmarks.peers.__main__; print(os.environ.get('DNNL_MAX_CPU_ISA'))"
     environ = {name: value for name, value in os.environ.items() if name != "DNNL_MAX_CPU_ISA"}
     command = [sys.executable, "-c", program]

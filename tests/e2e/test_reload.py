@@ -1,4 +1,4 @@
-"""Another model takes the place of the serving one, under load, over a real socket."""
+"""Replacing the served model under load, over a real socket."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Expected = dict[str, float]
 
 
 def truth_of(folder: Path) -> Expected:
-    """The scores that the training framework's logits of the first golden image mean."""
+    """The scores that follow from the training framework's logits for the first golden image."""
     bundle = open_bundle(folder)
     _, logits = golden.load(bundle)
     return {prediction.label: prediction.score for prediction in top_k(softmax(logits[0]), bundle.labels, 10)}
 
 
 class Load:
-    """Clients that ask one after the other, on connections that live on, until `stop`; each answer is compared with
-    the truth of the version that it names."""
+    """Clients that send requests in sequence on persistent connections until `stop`; each response is compared with the
+    expected scores of the version that it names."""
 
     def __init__(self, url: str, image: bytes, truths: dict[str, Expected], clients: int) -> None:
         self.versions: list[str] = []
@@ -52,7 +52,7 @@ class Load:
                 else:
                     self._check(reply)
                     if reply.headers.get("connection") == "close":
-                        return  # as a load balancer would: elsewhere
+                        return  # a load balancer would go elsewhere
 
     def _check(self, reply: httpx.Response) -> None:
         if reply.status_code != 200:
@@ -88,7 +88,7 @@ def load(store: Path) -> Callable[..., Load]:
     return lambda server, clients=4: Load(server.url, image, truths, clients)
 
 
-def test_no_request_fails_while_models_take_turns(
+def test_no_request_fails_while_models_are_swapped(
     start: Callable[..., Server], wait_until: Callable[..., None], store: Path, load: Callable[..., Load]
 ) -> None:
     server = start("--model", store / "1").wait_until_serving()
@@ -101,7 +101,7 @@ def test_no_request_fails_while_models_take_turns(
             seen = len(clients.versions)
             wait_until(lambda seen=seen: len(clients.versions) > seen + 20)
             before = [answered for answered in clients.versions[seen:] if answered != version]
-            assert len(before) <= 4  # one of each client may have been on its way
+            assert len(before) <= 4  # each client may have had one request under way
     finally:
         clients.stop()
     assert clients.failures == []
@@ -112,7 +112,7 @@ def test_no_request_fails_while_models_take_turns(
     assert not [line for line in server.lines if line["level"] in ("warning", "error")]
 
 
-def test_sighup_loads_the_newest_version_and_a_bad_one_leaves_the_old_one_serving(
+def test_sighup_loads_the_newest_version_and_a_bad_one_keeps_the_old_one(
     start: Callable[..., Server], store: Path, write_version: Callable[..., Path], load: Callable[..., Load]
 ) -> None:
     server = start("--model", store).wait_until_serving()
@@ -133,13 +133,13 @@ def test_sighup_loads_the_newest_version_and_a_bad_one_leaves_the_old_one_servin
     assert set(clients.versions) <= {"1", "2"}
 
 
-def test_no_request_fails_when_the_server_ends_under_load(
+def test_no_request_fails_when_the_server_stops_under_load(
     start: Callable[..., Server], wait_until: Callable[..., None], store: Path, load: Callable[..., Load]
 ) -> None:
     server = start("--model", store, "--drain-seconds", 1).wait_until_serving()
     clients = load(server, clients=8)
     wait_until(lambda: len(clients.versions) > 50)
     server.signal(signal.SIGTERM)
-    clients.wait()  # each was told to go elsewhere
+    clients.wait()  # each client was sent elsewhere
     assert clients.failures == []
     assert server.wait() == (0, "")

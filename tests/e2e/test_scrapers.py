@@ -1,6 +1,6 @@
-"""Prometheus is away, or ill: the service does not care.
+"""Missing or misbehaving Prometheus servers do not affect the service.
 
-1. scrapers that hang, leave or reset hold up neither requests, nor other scrapers, nor the end, and take no memory;
+1. scrapers that hang, disconnect or reset delay neither requests nor other scrapers nor the exit, and use no memory;
 2. a scrape during the drain is answered.
 """
 
@@ -41,20 +41,20 @@ def memory_bytes(client: httpx.Client) -> float:
     return float(found)
 
 
-def test_scrapers_that_hang_or_reset_hold_up_nobody_and_take_no_memory(
+def test_scrapers_that_hang_or_reset_block_nothing_and_use_no_memory(
     start: Callable[..., Server], jpeg_bytes: bytes
 ) -> None:
     server = start("--drain-seconds", 0).wait_until_serving()
     with contextlib.ExitStack() as hanging, httpx.Client(base_url=server.url, timeout=120) as client:
         memory = []
         for _ in range(100):
-            hanging.enter_context(connect(server, SCRAPE))  # reads nothing of the answer
+            hanging.enter_context(connect(server, SCRAPE))  # reads nothing of the response
             hanging.enter_context(connect(server, SCRAPE[:20]))
             scrape_and_reset(server)
             reply = client.post("/classify", content=jpeg_bytes, headers={"content-type": "image/jpeg"})
             assert reply.status_code == 200
             memory.append(memory_bytes(client))
-        # Less than the answers that nobody reads: the kernel has them.
+        # Less than the unread responses: those are in the kernel's buffers.
         assert memory[-1] < memory[20] + 80 * len(client.get("/metrics").content)
         server.signal(signal.SIGTERM)
         assert server.wait() == (0, "")

@@ -1,4 +1,4 @@
-"""Good requests over a real socket: every body form, connections that live on, many clients at once."""
+"""Valid requests over a real socket: every kind of body, persistent connections, concurrent clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOLDEN_IMAGES = 3
 
 @pytest.fixture(scope="session")
 def truth(tiny_bundle: Path) -> list[tuple[bytes, list[dict[str, Any]]]]:
-    """The golden images and the predictions that the training framework's logits mean."""
+    """The golden images, and the predictions that follow from the training framework's logits."""
     bundle = open_bundle(tiny_bundle)
     _, logits = golden.load(bundle)
     images = [(tiny_bundle / "golden" / f"{number}.png").read_bytes() for number in range(GOLDEN_IMAGES)]
@@ -37,7 +37,7 @@ def truth(tiny_bundle: Path) -> list[tuple[bytes, list[dict[str, Any]]]]:
 
 
 def is_right(predictions: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
-    """The same labels; scores as close as the golden tolerance allows."""
+    """The same labels, and scores within the golden tolerance."""
     same = [p["label"] for p in predictions] == [e["label"] for e in expected]
     return same and [p["score"] for p in predictions] == pytest.approx([e["score"] for e in expected], abs=1e-4)
 
@@ -74,7 +74,7 @@ def test_a_chunked_body(http: httpx.Client, truth: Any) -> None:
     assert is_right(reply.json()["results"][0]["predictions"], expected)
 
 
-def test_a_connection_lives_on_after_answers_and_problems(server: Server, truth: Any) -> None:
+def test_a_connection_stays_open_after_responses_and_problems(server: Server, truth: Any) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.connect()
     sock = connection.sock
@@ -94,7 +94,7 @@ def test_a_connection_lives_on_after_answers_and_problems(server: Server, truth:
     assert statuses == [200, 404, 422, 200]
 
 
-def test_many_clients_at_once_each_get_their_own_answer(server: Server, truth: Any) -> None:
+def test_many_concurrent_clients_each_get_their_own_response(server: Server, truth: Any) -> None:
     def ask(number: int) -> bool:
         image, expected = truth[number % GOLDEN_IMAGES]
         reply = httpx.post(f"{server.url}/classify", content=image, headers={"content-type": "image/png"}, timeout=120)
@@ -115,7 +115,7 @@ def test_probes_metrics_and_models(http: httpx.Client) -> None:
     assert [(one["engine"], one["precision"]) for one in model["choice"]["candidates"]] == [("onnxruntime", "fp32")]
 
 
-def test_fast_pixels_where_the_manifest_vouches_for_them(
+def test_fast_pixels_where_the_manifest_allows_them(
     start: Callable[..., Server], fast_bundle: Path, large_photo: bytes
 ) -> None:
     from onnx.reference import ReferenceEvaluator
@@ -132,7 +132,7 @@ def test_fast_pixels_where_the_manifest_vouches_for_them(
     assert is_right(reply.json()["results"][0]["predictions"], expected)
 
 
-def test_each_request_is_one_json_line(start: Callable[..., Server], truth: Any) -> None:
+def test_each_request_is_one_json_log_line(start: Callable[..., Server], truth: Any) -> None:
     server = start().wait_until_serving()
     httpx.post(
         f"{server.url}/classify", content=truth[0][0], headers={"content-type": "image/png", "x-request-id": "r9"}
@@ -142,7 +142,7 @@ def test_each_request_is_one_json_line(start: Callable[..., Server], truth: Any)
     assert json.dumps(line).count("\n") == 0
 
 
-def test_a_client_that_leaves_while_sending_is_counted(
+def test_a_client_that_disconnects_while_sending_is_counted(
     server: Server, http: httpx.Client, wait_until: Callable[..., None]
 ) -> None:
     def left() -> float:
@@ -165,7 +165,7 @@ def http_client_with_half_a_body(server: Server) -> http.client.HTTPConnection:
     return connection
 
 
-def test_a_slow_upload_is_over_at_its_deadline(server: Server) -> None:
+def test_a_slow_upload_ends_at_its_deadline(server: Server) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.putrequest("POST", "/classify?timeout_ms=50")
     connection.putheader("Content-Type", "image/png")

@@ -1,4 +1,4 @@
-"""How the process starts, fails to start, and ends."""
+"""How the process starts, fails to start, and exits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSIFY = (
 
 
 def request_in_flight(server: Server, image: bytes) -> socket.socket:
-    """A connection whose request the application has begun to read: the server said to go on."""
+    """A connection whose request the application has begun to read: the server sent 100 Continue."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=120)
     connection.sendall(CLASSIFY % len(image))
     assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
@@ -52,7 +52,7 @@ def refuses_connections(server: Server) -> bool:
     return False
 
 
-def test_sigterm_answers_what_is_in_flight_and_ends_with_0(
+def test_sigterm_answers_requests_in_flight_and_exits_with_0(
     start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
     server = start("--drain-seconds", 0).wait_until_serving()
@@ -74,7 +74,7 @@ def measured_lags(client: httpx.Client) -> int:
     return int(float(line.removeprefix(name)))
 
 
-def test_sigterm_is_announced_while_requests_are_still_answered_and_a_second_one_skips_the_waiting(
+def test_after_sigterm_readyz_fails_while_requests_are_answered_and_a_second_one_skips_the_drain(
     start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
     server = start("--drain-seconds", 3600).wait_until_serving()
@@ -84,7 +84,7 @@ def test_sigterm_is_announced_while_requests_are_still_answered_and_a_second_one
         assert client.get("/readyz").json()["code"] == "draining"
         assert client.get("/livez").status_code == 200
         lag_was_measured = measured_lags(client)
-        wait_until(lambda: measured_lags(client) >= lag_was_measured + 2)  # the loop lives on, twice a second
+        wait_until(lambda: measured_lags(client) >= lag_was_measured + 2)  # the loop keeps running, twice a second
         headers = {"content-type": "image/jpeg"}
         reply = httpx.post(f"{server.url}/classify", content=jpeg_bytes, headers=headers, timeout=120)
         assert reply.status_code == 200
@@ -92,7 +92,7 @@ def test_sigterm_is_announced_while_requests_are_still_answered_and_a_second_one
         assert server.wait() == (0, "")
 
 
-def test_a_second_sigterm_forces_the_end_and_the_log_says_what_was_lost(
+def test_a_further_sigterm_forces_the_exit_and_the_log_names_what_was_lost(
     start: Callable[..., Server], wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
     server = start("--drain-seconds", 3600).wait_until_serving()
@@ -107,10 +107,10 @@ def test_a_second_sigterm_forces_the_end_and_the_log_says_what_was_lost(
         connection.close()
 
 
-def test_a_client_that_does_not_read_its_answers_cannot_hold_up_the_end(start: Callable[..., Server]) -> None:
+def test_a_client_that_reads_no_responses_cannot_delay_the_exit(start: Callable[..., Server]) -> None:
     server = start("--timeout-ms", 100, "--drain-seconds", 0).wait_until_serving()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=1)
-    with contextlib.suppress(TimeoutError):  # once the server does not read on, as nobody reads what it writes
+    with contextlib.suppress(TimeoutError):  # once the server stops reading because its responses are not read
         while True:
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
     server.signal(signal.SIGTERM)
@@ -169,13 +169,13 @@ def one_line(said: str, text: str) -> bool:
     return said in text and text.startswith("repvgg serve: ") and text.count("\n") == 1
 
 
-def test_a_port_in_use_ends_with_69(start: Callable[..., Server], server: Server) -> None:
+def test_a_port_in_use_exits_with_69(start: Callable[..., Server], server: Server) -> None:
     code, err = start("--port", server.port).wait()
     assert code == 69
     assert one_line(f"port {server.port}: the port is in use", err)
 
 
-def test_a_corrupt_bundle_ends_with_66(start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_corrupt_bundle_exits_with_66(start: Callable[..., Server], tiny_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corrupt"
     shutil.copytree(tiny_bundle, folder)
     (folder / "labels.txt").write_text("something else\n")
@@ -184,19 +184,19 @@ def test_a_corrupt_bundle_ends_with_66(start: Callable[..., Server], tiny_bundle
     assert one_line(f"{folder / 'labels.txt'} is corrupt", err)
 
 
-def test_a_missing_bundle_ends_with_66(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_a_missing_bundle_exits_with_66(start: Callable[..., Server], tmp_path: Path) -> None:
     code, err = start("--model", tmp_path).wait()
     assert code == 66
     assert one_line(f"no model bundle at {tmp_path}", err)
 
 
-def test_logits_that_are_not_the_golden_ones_end_with_70(start: Callable[..., Server], wrong_bundle: Path) -> None:
+def test_logits_that_differ_from_the_golden_ones_exit_with_70(start: Callable[..., Server], wrong_bundle: Path) -> None:
     code, err = start("--model", wrong_bundle).wait()
     assert code == 70
     assert one_line("off the golden logits", err)
 
 
-def test_an_engine_that_is_not_installed_ends_with_69(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_an_engine_that_is_not_installed_exits_with_69(start: Callable[..., Server], tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not installed')")
     code, err = start(environ={"PYTHONPATH": str(tmp_path)}).wait()
     assert code == 69
@@ -211,7 +211,7 @@ def test_an_engine_that_is_not_installed_ends_with_69(start: Callable[..., Serve
         ([], {"REPVGG_TIMEOUT": "1"}, "REPVGG_TIMEOUT is no setting; the nearest one is REPVGG_TIMEOUT_MS"),
     ],
 )
-def test_a_bad_configuration_ends_with_78(
+def test_a_bad_configuration_exits_with_78(
     start: Callable[..., Server], flags: list[str], environ: dict[str, str], said: str
 ) -> None:
     code, err = start(*flags, environ=environ).wait()
@@ -219,7 +219,7 @@ def test_a_bad_configuration_ends_with_78(
     assert one_line(said, err)
 
 
-def test_what_kubernetes_injects_is_ignored_with_one_warning(start: Callable[..., Server]) -> None:
+def test_variables_injected_by_kubernetes_are_ignored_with_one_warning(start: Callable[..., Server]) -> None:
     injected = {"REPVGG_SERVICE_HOST": "10.0.0.1", "REPVGG_PORT": "tcp://10.0.0.1:80"}
     server = start(environ=injected).wait_until_serving()
     (warning,) = [line for line in server.lines if line["level"] == "warning"]
@@ -235,7 +235,7 @@ from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 
 def stick(images):
-    if images.any():  # the warm-up's are black
+    if images.any():  # warm-up images are black
         threading.Event().wait()
 
 logs.configure("json", sys.stdout)
@@ -244,7 +244,7 @@ serve(settings, listen("127.0.0.1", 0), FakeEngine(10, 32, fail=stick))
 """
 
 
-def test_an_engine_that_is_stuck_keeps_nobody_waiting(tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+def test_a_stuck_engine_delays_nobody(tiny_bundle: Path, jpeg_bytes: bytes) -> None:
     command = [sys.executable, "-c", STUCK, str(tiny_bundle)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         lines = (json.loads(line) for line in process.stdout)

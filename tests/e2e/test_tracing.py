@@ -1,4 +1,4 @@
-"""The standard variables, a real server, and a collector of a few lines that speaks OTLP over HTTP."""
+"""The standard variables, a real server, and a small collector that speaks OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps what is sent to /v1/traces."""
+    """Stores what is sent to /v1/traces."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
@@ -53,7 +53,7 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def test_spans_reach_a_collector_the_last_ones_when_the_server_ends(
+def test_spans_reach_a_collector_and_the_last_ones_when_the_server_exits(
     start: Callable[..., Server], collector: Collector, jpeg_bytes: bytes
 ) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}

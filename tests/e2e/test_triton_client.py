@@ -14,7 +14,7 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # those of gevent and of the client itself
+    warnings.simplefilter("ignore")  # warnings of gevent and of the client itself
     from tritonclient import http as triton
     from tritonclient.utils import InferenceServerException
 
@@ -37,7 +37,7 @@ def images(draw_image: Callable[..., bytes]) -> list[bytes]:
 
 @pytest.fixture
 def expected(http: Any, images: list[bytes]) -> list[list[dict[str, Any]]]:
-    """What /classify says of them, the three best of each."""
+    """The top three of each, from /classify."""
     files = [("image", (str(index), image)) for index, image in enumerate(images)]
     results = http.post("/classify?top_k=3", files=files).json()["results"]
     return [result["predictions"] for result in results]
@@ -156,12 +156,12 @@ def test_classification(client: Any, images: Any, expected: Any) -> None:
     assert found == [[(p["class_id"], p["label"]) for p in row[:2]] for row in expected]
 
 
-def test_the_request_s_id_comes_back(client: Any, images: Any) -> None:
+def test_the_request_id_is_returned(client: Any, images: Any) -> None:
     assert client.infer("tiny", [encoded(images)], request_id="mine-1").get_response()["id"] == "mine-1"
     assert "id" not in client.infer("tiny", [encoded(images)]).get_response()
 
 
-def test_several_at_once(server: Server, images: Any, expected: Any) -> None:
+def test_concurrent_requests(server: Server, images: Any, expected: Any) -> None:
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=4) as client:
         pending = [client.async_infer("tiny", [encoded(images)], parameters={"top_k": 3}) for _ in range(8)]
         assert all(is_right(request.get_result(timeout=120), expected) for request in pending)
@@ -172,7 +172,7 @@ def test_a_timeout_that_cannot_be_met(client: Any, images: Any) -> None:
 
 
 def shortened(tensor: triton.InferInput) -> triton.InferInput:
-    """Its data shorter than its shape says."""
+    """The tensor with less data than its shape requires."""
     tensor._raw_data = tensor._raw_data[:-1]
     tensor._parameters["binary_data_size"] -= 1
     return tensor
@@ -206,7 +206,7 @@ def in_shared_memory(tensor: triton.InferInput) -> triton.InferInput:
         (lambda images, pixels: [encoded([images[0], b"junk"])], "422", "image 1: not a readable image"),
     ],
 )
-def test_a_wrong_input_is_told_what_is_right(
+def test_a_wrong_input_gets_an_error_that_names_the_right_one(
     client: Any, images: Any, pixels: Any, inputs: Callable[[Any, Any], list[Any]], status: str, message: str
 ) -> None:
     told = refusal(lambda: client.infer("tiny", inputs(images, pixels)))

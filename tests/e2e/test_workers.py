@@ -1,4 +1,4 @@
-"""Several processes on one port: whoever answers, it is one service."""
+"""Several processes on one port behave like one service."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def workers_of(supervisor: subprocess.Popen[str]) -> list[int]:
 
 @pytest.fixture
 def crew(start: Callable[..., Server], write_version: Callable[..., Path]) -> Server:
-    """Two workers that serve the newest of some versions."""
+    """Two workers that serve the newest of several versions."""
     store = write_version(1).parent
     return wait_until_all_serve(start("--model", store, "--workers", WORKERS, "--drain-seconds", 0))
 
 
 def ask(server: Server, image: bytes) -> dict[str, Any]:
-    """On a connection of its own, so that any worker may answer."""
+    """On a new connection, so that any worker may answer."""
     reply = httpx.post(f"{server.url}/classify", content=image, headers=JPEG, timeout=120)
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
@@ -61,7 +61,7 @@ def metric(server: Server, sample: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
-def test_metrics_are_those_of_all_and_never_go_back_when_a_worker_dies(
+def test_metrics_cover_all_workers_and_never_decrease_when_one_dies(
     crew: Server, wait_until: Callable[..., None], jpeg_bytes: bytes
 ) -> None:
     for _ in range(20):
@@ -78,7 +78,7 @@ def test_metrics_are_those_of_all_and_never_go_back_when_a_worker_dies(
     os.kill(killed, signal.SIGKILL)
     died = crew.wait_for_line("worker ")
     assert "ended (exit code -9), another one starts in 0.1 s" in died["msg"]
-    assert metric(crew, COUNT) == 20  # the other one answers meanwhile
+    assert metric(crew, COUNT) == 20  # the other worker answers meanwhile
     again = crew.wait_for_line("serving ")
     assert f"worker {again['worker']} ended" in died["msg"]
     wait_until(lambda: "2 of 2 serve" in httpx.get(f"{crew.url}/readyz?verbose", timeout=120).text)
@@ -92,7 +92,7 @@ def test_metrics_are_those_of_all_and_never_go_back_when_a_worker_dies(
     assert answered <= {1, 2}
 
 
-def test_a_reload_reaches_all_workers_and_a_bad_one_none(
+def test_a_reload_reaches_all_workers_and_a_bad_one_reaches_none(
     crew: Server, write_version: Callable[..., Path], jpeg_bytes: bytes
 ) -> None:
     def versions() -> set[str]:
@@ -114,7 +114,7 @@ def test_a_reload_reaches_all_workers_and_a_bad_one_none(
     assert versions() == {"1"}
     os.kill(workers_of(crew.process)[0], signal.SIGKILL)
     crew.wait_for_line("worker ")
-    assert crew.wait_for_line("serving ")["model_version"] == "1"  # what was named, not what is newest
+    assert crew.wait_for_line("serving ")["model_version"] == "1"  # the version that was named, not the newest
     crew.signal(signal.SIGHUP)
     for _ in range(WORKERS):
         crew.wait_for_line("tiny 2 serves, in the place of tiny 1")
@@ -135,7 +135,7 @@ def test_a_signal_to_the_whole_group_counts_once(crew: Server) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids[1:])
 
 
-def test_workers_end_when_the_supervisor_is_killed(crew: Server, wait_until: Callable[..., None]) -> None:
+def test_workers_exit_when_the_supervisor_is_killed(crew: Server, wait_until: Callable[..., None]) -> None:
     pids = workers_of(crew.process)
     crew.signal(signal.SIGKILL)
     wait_until(lambda: not any(Path(f"/proc/{pid}/fd").exists() for pid in pids))
@@ -150,7 +150,7 @@ sys.exit(main(["serve", "--engine", "onnxruntime", "--workers", "2", "--port", "
 """
 
 
-def test_a_worker_that_is_stuck_is_replaced(tiny_bundle: Path) -> None:
+def test_a_stuck_worker_is_replaced(tiny_bundle: Path) -> None:
     command = [sys.executable, "-c", IMPATIENT, "--model", str(tiny_bundle), "--drain-seconds", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         lines = (json.loads(line) for line in process.stdout)
@@ -163,7 +163,7 @@ def test_a_worker_that_is_stuck_is_replaced(tiny_bundle: Path) -> None:
         assert process.wait(120) == 0
 
 
-def test_a_worker_that_cannot_start_ends_the_whole_with_its_exit_code(
+def test_a_worker_that_cannot_start_ends_the_service_with_its_exit_code(
     start: Callable[..., Server], wrong_bundle: Path
 ) -> None:
     code, err = start("--model", wrong_bundle, "--workers", WORKERS).wait()

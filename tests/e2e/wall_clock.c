@@ -1,5 +1,5 @@
-/* With LD_PRELOAD the wall clock of a program is off by the seconds in the file that WALL_CLOCK_OFFSET names, which may
-   change while it runs. The monotonic clock, and whatever waits by it, stays. */
+/* Loaded with LD_PRELOAD, shifts a program's wall clock by the seconds in the file named by WALL_CLOCK_OFFSET, which may
+   change at run time. The monotonic clock, and waits based on it, are not affected. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

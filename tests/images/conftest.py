@@ -1,7 +1,7 @@
-"""Real containers: podman builds the images and runs them, with neither a daemon nor a registry.
+"""Real containers: podman builds and runs the images, without a daemon or a registry.
 
-`make test-images` asks for them; where podman is missing the tests say so and are skipped. Images and volumes are named
-`...:test` and `test-...` in the storage that podman has anyway, so that the next run builds from its layers.
+`make test-images` runs these tests; without podman they are skipped with that reason. Images and volumes are named
+`...:test` and `test-...` in podman's usual storage, so that the next run reuses their layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIMIT_S = 120.0
 BUILD_LIMIT_S = 1500.0
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
-# What lets podman 4.3 run inside most machines: runc, no systemd, the host's network, limits below the machine's.
+# Lets podman 4.3 run on most machines: runc, no systemd, the host's network, limits below the machine's.
 CONTAINERS_CONF = """
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
@@ -62,7 +62,7 @@ class Podman:
             )
 
     def build(self, dockerfile: str, tag: str, **arguments: str) -> str:
-        """Build with the network and the pip.conf of this machine -> the tag."""
+        """Build with this machine's network and pip.conf -> the tag."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         if Path("/etc/pip.conf").is_file():
             options.append("--secret=id=pip.conf,src=/etc/pip.conf")
@@ -71,7 +71,7 @@ class Podman:
                 make_base = ["bash", "scripts/base_image.sh"]
                 subprocess.run(make_base, cwd=ROOT, env=self._environ, capture_output=True, check=True)
             options.append(f"--build-arg=BASE_IMAGE={BASE}")
-        # `docker` is the only format that has a HEALTHCHECK.
+        # Only the `docker` format supports HEALTHCHECK.
         options += ["--format=docker", "--network=host", "--volume=/etc/ssl/certs:/etc/ssl/certs:ro"]
         self("build", *options, f"--file=docker/{dockerfile}", f"--tag={tag}", ".", limit_s=BUILD_LIMIT_S)
         return tag
@@ -82,7 +82,7 @@ class Podman:
 
 
 class Container:
-    """One that runs in the background on a free port of this machine."""
+    """A container that runs in the background on a free port of this machine."""
 
     def __init__(self, podman: Podman, image: str, options: tuple[object, ...]) -> None:
         self.podman = podman
@@ -104,7 +104,7 @@ class Container:
         return self.podman.run("exec", self.name, *command)
 
     def healthy(self) -> bool:
-        """What HEALTHCHECK says now; it is asked inside the container, whatever its network."""
+        """The current result of HEALTHCHECK, which runs inside the container and needs no network."""
         return self.podman.run("healthcheck", "run", self.name).returncode == 0
 
     def wait_until_healthy(self) -> Container:
@@ -116,7 +116,7 @@ class Container:
         return self
 
     def wait(self) -> int:
-        """Exit code, once it has ended."""
+        """Waits for the end -> exit code."""
         return int(self.podman("wait", self.name))
 
     def get(self, path: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What can be said of the images' files without building them."""
+"""Checks of the image files that need no build."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def instructions(dockerfile: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
+def test_hadolint_finds_nothing(dockerfile: Path) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, dockerfile], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_an_image_ends_as_a_numbered_user_and_installs_by_hash_alone(dockerfile: Path) -> None:
+def test_an_image_runs_as_a_numeric_user_and_installs_by_hash_only(dockerfile: Path) -> None:
     lines = instructions(dockerfile)
     assert [line for line in lines if line.startswith("USER ")][-1] == "USER 1000:1000"
     installs = re.findall(r"pip (?:--python \S+ )?install [^&]*", "\n".join(lines))
@@ -48,7 +48,7 @@ def test_an_image_ends_as_a_numbered_user_and_installs_by_hash_alone(dockerfile:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_what_an_image_is_built_from_exists(name: str) -> None:
+def test_everything_an_image_is_built_from_exists(name: str) -> None:
     build = IMAGES[name]["build"]
     dockerfile = ROOT / build["dockerfile"]
     arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", dockerfile.read_text(), re.MULTILINE)) | build.get("args", {})
@@ -65,7 +65,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("lock", ["serve-cuda", "train"])
-def test_a_lock_file_pins_what_the_development_pins_with_hashes_and_names_no_index(lock: str) -> None:
+def test_a_lock_file_has_the_development_pins_with_hashes_and_no_index(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     development = (ROOT / "requirements" / "dev.lock").read_text()
     pins = re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
@@ -76,7 +76,7 @@ def test_a_lock_file_pins_what_the_development_pins_with_hashes_and_names_no_ind
 
 
 @pytest.mark.parametrize("name", COMPOSE)
-def test_composed_services_run_read_only_without_privileges_for_this_machine_only(name: str) -> None:
+def test_composed_services_are_read_only_unprivileged_and_local(name: str) -> None:
     service = COMPOSE[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -84,7 +84,7 @@ def test_composed_services_run_read_only_without_privileges_for_this_machine_onl
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-def test_a_composed_service_has_the_time_to_drain_and_the_memory_to_decode() -> None:
+def test_a_composed_service_has_time_to_drain_and_memory_to_decode() -> None:
     settings = Settings()
     service = COMPOSE["service"]
     needed_s = settings.drain_seconds + settings.timeout_ms / 1000 + LINGER_S
@@ -122,7 +122,7 @@ def bill(*command: str) -> dict[str, Any]:
     return listed
 
 
-def test_the_bill_of_materials_is_the_same_for_the_same_environment_and_each_component_has_its_url() -> None:
+def test_the_bill_of_materials_is_deterministic_and_each_component_has_its_url() -> None:
     listed = bill(sys.executable)
     assert listed == bill(sys.executable)
     assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.6")

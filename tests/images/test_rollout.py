@@ -1,6 +1,6 @@
-"""The rendered manifest with real containers: podman starts each pod from its YAML, tests/cluster.py plays the cluster.
+"""The rendered manifest with real containers: podman starts the pods from YAML, tests/cluster.py simulates the cluster.
 
-1. a pod may do nothing but listen: the kernel enforces what the manifest says;
+1. a pod can only listen: the kernel enforces what the manifest says;
 2. while every pod is replaced, no request fails;
 3. without preStop and draining some do, so that the second test can fail.
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from conftest import Podman
 
 SHIP = (ROOT / "models" / "samples" / "ship.jpg").read_bytes()
-# The first one builds the image.
+# The first test builds the image.
 pytestmark = pytest.mark.timeout(1200)
 
 
 class PodmanPod:
-    """A pod by `podman play kube`; its container, as tests.cluster has it."""
+    """A pod started by `podman play kube`; acts as the container in tests.cluster."""
 
     def __init__(self, podman: Podman, name: str, spec: dict[str, Any], settings: dict[str, str], file: Path) -> None:
         self.podman = podman
@@ -37,7 +37,7 @@ class PodmanPod:
         self.name = f"{name}-{container['name']}"
         (source,) = container["envFrom"]
         source["configMapRef"]["name"] = name
-        # No network of its own, as podman has none in most machines; and no probes, as the player of the cluster asks.
+        # The host's network, because podman often has no other; no probes, because the simulated cluster probes.
         spec["hostNetwork"] = True
         for left_out in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
             del container[left_out]
@@ -62,7 +62,7 @@ def documents() -> Documents:
 
 @pytest.fixture
 def cluster(documents: Documents, podman: Podman, service_image: str, tmp_path: Path) -> Iterator[Cluster]:
-    """Of pods of the image under test."""
+    """A cluster whose pods run the image under test."""
     names: list[str] = []
 
     def start(spec: dict[str, Any], settings: dict[str, str]) -> PodmanPod:
@@ -77,14 +77,14 @@ def cluster(documents: Documents, podman: Podman, service_image: str, tmp_path: 
 
 
 async def seen_in_a_pod(cluster: Cluster, *commands: list[str]) -> list[str]:
-    """What each command says inside a pod that serves."""
+    """The output of each command inside a pod that serves."""
     async with cluster.running(1):
         container = cluster.pods[0].container
         assert isinstance(container, PodmanPod)
         return [container.podman("exec", container.name, *command) for command in commands]
 
 
-def test_a_pod_may_do_nothing_but_listen(cluster: Cluster) -> None:
+def test_a_pod_can_only_listen(cluster: Cluster) -> None:
     ask_service = [
         "python",
         "-c",

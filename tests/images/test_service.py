@@ -1,4 +1,4 @@
-"""The image of the service, built and run: read-only, without privileges or network, within its quota, to its end."""
+"""The service image, built and run: read-only, without privileges or network, within its quota, until it stops."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHIP = ROOT / "models" / "samples" / "ship.jpg"
 SHIPPED = find_bundle("repvgg-tiny-cifar10")
 SBOM = ROOT / "scripts" / "sbom.py"
 MEGABYTE = 1_000_000
-# The first one builds the image.
+# The first test builds the image.
 pytestmark = pytest.mark.timeout(1200)
-# POST, from inside the container: one without a network can be reached in no other way.
+# A POST from inside the container: without a network it cannot be reached otherwise.
 ASK_INSIDE = """
 import os, sys, urllib.request
 url = f"http://127.0.0.1:{os.environ['REPVGG_PORT']}/classify"
@@ -33,7 +33,7 @@ print(urllib.request.urlopen(request).read().decode())
 """
 
 
-def test_the_image_is_small_and_says_what_it_is_and_how_it_runs(podman: Podman, service_image: str) -> None:
+def test_the_image_is_small_and_labelled(podman: Podman, service_image: str) -> None:
     image = podman.inspect(service_image, "image")
     config = image["Config"]
     assert image["Size"] < 350 * MEGABYTE
@@ -47,7 +47,7 @@ def test_the_image_is_small_and_says_what_it_is_and_how_it_runs(podman: Podman, 
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
-def test_it_classifies_read_only_without_capabilities_as_nobody_in_particular(start: Callable[..., Container]) -> None:
+def test_it_classifies_read_only_without_capabilities_as_user_1000(start: Callable[..., Container]) -> None:
     container = start("--cpus=1", "--memory=1g").wait_until_healthy()
     assert container.classify(SHIP) == "ship"
     assert container.get("/readyz").json() == {"status": "ready"}
@@ -59,7 +59,7 @@ def test_it_classifies_read_only_without_capabilities_as_nobody_in_particular(st
     assert container.run("python", "-c", "from service.machine.limits import *; print(usable_cpus())").stdout == "1\n"
 
 
-def test_sigterm_drains_and_the_container_ends_with_0(start: Callable[..., Container]) -> None:
+def test_sigterm_drains_and_the_container_exits_with_0(start: Callable[..., Container]) -> None:
     container = start("--env=REPVGG_DRAIN_SECONDS=3600").wait_until_healthy()
     container.podman("kill", f"--signal={signal.SIGTERM}", container.name)
     while container.get("/readyz").status_code == 200:
@@ -72,7 +72,7 @@ def test_sigterm_drains_and_the_container_ends_with_0(start: Callable[..., Conta
     assert "draining" in container.log()
 
 
-def test_without_any_network_everything_works(start: Callable[..., Container]) -> None:
+def test_it_works_without_any_network(start: Callable[..., Container]) -> None:
     container = start("--network=none").wait_until_healthy()
     answer = container.podman("exec", "--interactive", container.name, "python", "-c", ASK_INSIDE, stdin=SHIP)
     assert json.loads(answer)["results"][0]["predictions"][0]["label"] == "ship"
@@ -85,17 +85,17 @@ def volume(folder: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A folder for a volume, with the shipped bundle as mine/1."""
+    """A folder to mount, with the shipped bundle as mine/1."""
     shutil.copytree(SHIPPED, tmp_path / "mine" / "1")
-    tmp_path.chmod(0o755)  # as pytest makes it, only its owner may enter
+    tmp_path.chmod(0o755)  # pytest lets only the owner enter
     return tmp_path
 
 
-def test_a_bundle_of_a_read_only_volume_is_served(start: Callable[..., Container], models: Path) -> None:
+def test_a_bundle_on_a_read_only_volume_is_served(start: Callable[..., Container], models: Path) -> None:
     assert start(*volume(models)).wait_until_healthy().classify(SHIP) == "ship"
 
 
-def test_a_bundle_that_is_missing_or_corrupt_is_exit_code_66_and_one_clear_line(
+def test_a_missing_or_corrupt_bundle_is_exit_code_66_and_one_clear_line(
     start: Callable[..., Container], models: Path
 ) -> None:
     network = models / "mine" / "1" / "model.onnx"
@@ -109,7 +109,7 @@ def test_a_bundle_that_is_missing_or_corrupt_is_exit_code_66_and_one_clear_line(
     assert "no model bundle at /models/gone/1" in missing.log().splitlines()[-1]
 
 
-def test_a_memory_limit_that_is_too_low_is_told_before_the_kernel_acts(start: Callable[..., Container]) -> None:
+def test_a_memory_limit_that_is_too_low_is_logged_before_the_kernel_acts(start: Callable[..., Container]) -> None:
     container = start("--memory=256m", "--cpus=1").wait_until_healthy()
     warning = json.loads(container.log().splitlines()[0])
     assert warning["level"] == "warning"
@@ -117,9 +117,7 @@ def test_a_memory_limit_that_is_too_low_is_told_before_the_kernel_acts(start: Ca
     assert container.classify(SHIP) == "ship"
 
 
-def test_the_bill_of_materials_names_what_the_lock_file_pins_and_what_debian_brings(
-    podman: Podman, service_image: str
-) -> None:
+def test_the_bill_of_materials_lists_the_pinned_and_the_debian_packages(podman: Podman, service_image: str) -> None:
     run = ("run", "--rm", "--interactive", "--network=none", "--entrypoint=python", service_image, "-")
     listed = {(one["name"], one["version"]) for one in json.loads(podman(*run, stdin=SBOM))["components"]}
     pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements" / "serve.lock").read_text(), re.MULTILINE)

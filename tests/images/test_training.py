@@ -1,4 +1,4 @@
-"""The image of the training and the Job for it: from images on a volume to a bundle that the service serves."""
+"""The training image and its Job: from images on a volume to a bundle that the service serves."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "k8s" / "jobs" / "train-cpu.yaml"
 CLASSES = open_bundle(find_bundle("repvgg-tiny-cifar10")).labels
-# The Job's claims; the tests have volumes of their own, and never touch those of the person whose podman this is.
+# The Job's claims. The tests use their own volumes and never touch those of the user.
 VOLUMES = {name: f"test-{name}" for name in ("repvgg-images", "repvgg-runs", "repvgg-models")}
 IMAGES_PER_CLASS = {"train": 13, "val": 2}
 TRAIN_LIMIT_S = 280.0
 
 
 def draw(folder: Path) -> None:
-    """Noise whose brightness is the class."""
+    """Noise whose brightness encodes the class."""
     rng = np.random.default_rng(0)
     for split, count in IMAGES_PER_CLASS.items():
         for class_id, name in enumerate(CLASSES):
@@ -37,7 +37,7 @@ def draw(folder: Path) -> None:
 
 
 def pod_of(job: dict[str, object], image: str) -> dict[str, object]:
-    """The pod that the Job would start, of the image and volumes under test, for two epochs: podman knows no Jobs."""
+    """The pod that the Job would start, with the image and volumes under test, for two epochs: podman has no Jobs."""
     spec = job["spec"]["template"]["spec"]
     for volume in spec["volumes"]:
         if claim := volume.get("persistentVolumeClaim"):
@@ -50,9 +50,9 @@ def pod_of(job: dict[str, object], image: str) -> dict[str, object]:
 
 @pytest.fixture
 def volumes(podman: Podman) -> Iterator[dict[str, Path]]:
-    """The volumes for what the Job claims, images drawn -> their folders by the names in the Job."""
+    """Volumes for the Job's claims, with drawn images -> their folders by the names in the Job."""
     names = VOLUMES.values()
-    podman.run("volume", "rm", "--force", *names)  # of a run that was killed
+    podman.run("volume", "rm", "--force", *names)  # left over from a killed run
     folders = {}
     for claim, name in VOLUMES.items():
         podman("volume", "create", name)
@@ -74,7 +74,7 @@ def test_the_job_trains_and_exports_a_bundle_that_the_service_serves_read_only(
     manifest = tmp_path / "pod.yaml"
     manifest.write_text(yaml.safe_dump(pod))
     try:
-        # Comes back when the init container, the training, has ended.
+        # Returns when the init container, the training, has ended.
         podman("play", "kube", "--replace", manifest, limit_s=TRAIN_LIMIT_S)
         export = "repvgg-train-cpu-export"
         told = podman.run("logs", "--follow", export, limit_s=TRAIN_LIMIT_S)

@@ -1,5 +1,5 @@
-"""Rendered manifests; and two real services of two versions under load, with a real Prometheus that scrapes them as the
-pods repvgg-0 and repvgg-1."""
+"""Rendered manifests, and two real services with two versions under load, scraped by a real Prometheus as the pods
+repvgg-0 and repvgg-1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRAPE_S = 1
 
 
 def need(program: str, package: str) -> str:
-    """The path of a program; the test is skipped where it is absent."""
+    """The path of a program; skips the test if it is missing."""
     found = shutil.which(program)
     if found is None:
         pytest.skip(f"{program} is absent; it comes with {package}")
@@ -43,13 +43,13 @@ def need_fixture() -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def render() -> Callable[[Path | str], Documents]:
-    """`render("overlays/cpu")` -> the documents that `kubectl kustomize` makes of this folder of k8s/."""
+    """`render("overlays/cpu")` -> the documents that `kubectl kustomize` renders from this folder of k8s/."""
     return lambda folder: kustomize(ROOT / "k8s" / folder)
 
 
 @contextmanager
 def running(*command: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """The process; it is ended on leaving."""
+    """A process that is ended when the block is left."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
     with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environ, text=True, **options) as process:
         try:
@@ -60,13 +60,13 @@ def running(*command: object, **options: Any) -> Iterator[subprocess.Popen[str]]
 
 @dataclass(frozen=True)
 class Prometheus:
-    """`rate_interval`: what Grafana makes of $__rate_interval, at least four scrapes."""
+    """`rate_interval`: Grafana's value for $__rate_interval, at least four scrapes."""
 
     url: str
     rate_interval: str = f"{4 * SCRAPE_S}s"
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series of an instant query that have a value."""
+        """The series of an instant query, without those that are NaN."""
         reply = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=LIMIT_S).json()
         assert reply["status"] == "success", (expression, reply)
         return [series for series in reply["data"]["result"] if series["value"][1] != "NaN"]
@@ -80,7 +80,7 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], object]) -> None:
     give_up_at = time.monotonic() + LIMIT_S
     while not condition():
-        assert time.monotonic() < give_up_at, "waited in vain"
+        assert time.monotonic() < give_up_at, "timed out"
         time.sleep(0.05)
 
 
@@ -92,8 +92,8 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def asked_service(model: Path, bodies: list[bytes]) -> Iterator[str]:
-    """The URL of a service that is asked all the time."""
+def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
+    """The URL of a service under constant load."""
     flags = ["--engine=onnxruntime", f"--model={model}", "--port=0", "--drain-seconds=0"]
     with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -109,7 +109,7 @@ def asked_service(model: Path, bodies: list[bytes]) -> Iterator[str]:
 
         client = threading.Thread(target=ask)
         client.start()
-        reader = threading.Thread(target=list, args=(lines,))  # else the pipe fills and the service waits
+        reader = threading.Thread(target=list, args=(lines,))  # otherwise the pipe fills and the service blocks
         reader.start()
         try:
             yield url
@@ -122,22 +122,22 @@ def asked_service(model: Path, bodies: list[bytes]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def service_urls(tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[list[str]]:
-    """Two pods of two versions, as during a rollout; good images of several formats, and some that are none."""
+    """Two pods with two versions, as during a rollout; valid images of several formats, and some invalid ones."""
     bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
-    with asked_service(tiny_bundle, bodies) as old, asked_service(fast_bundle, bodies) as new:
+    with service_under_load(tiny_bundle, bodies) as old, service_under_load(fast_bundle, bodies) as new:
         yield [old, new]
 
 
 @pytest.fixture(scope="session")
 def exposed(service_urls: list[str]) -> set[str]:
-    """The names of all samples in a live /metrics."""
+    """The names of all samples in a live /metrics response."""
     lines = httpx.get(f"{service_urls[0]}/metrics").text.splitlines()
     return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
 
 
 @pytest.fixture(scope="session")
 def prometheus(service_urls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrapes the services and evaluates our rules, each second; has seen enough for every rate."""
+    """Scrapes the services and evaluates our rules every second; has enough samples for every rate."""
     program = need("prometheus", "Debian's package prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     targets = [
@@ -165,7 +165,7 @@ def prometheus(service_urls: list[str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def metrics_in() -> Callable[[str], set[str]]:
-    """The metrics that a PromQL expression reads. Fails on what is no PromQL."""
+    """The metrics that a PromQL expression reads. Fails on invalid PromQL."""
 
     def names_in(expression: str) -> set[str]:
         names: set[str] = set()
@@ -182,6 +182,6 @@ def metrics_in() -> Callable[[str], set[str]]:
 
 @pytest.fixture(scope="session")
 def known(exposed: set[str]) -> set[str]:
-    """What a query may read: the service's samples, our recorded series, and Prometheus' own `up`."""
+    """What a query may read: the service's samples, our recorded series, and Prometheus's own `up`."""
     groups = yaml.safe_load((ROOT / "docker/prometheus/rules.yaml").read_text())["groups"]
     return exposed | {rule["record"] for group in groups for rule in group["rules"] if "record" in rule} | {"up"}

@@ -1,5 +1,5 @@
-"""1. each query is PromQL and reads only what a live service has; 2. with a real Prometheus each panel has data, while
-two versions serve side by side."""
+"""1. each query is valid PromQL and reads only what a live service exposes; 2. on a real Prometheus each panel has
+data, while two versions serve side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY_PANEL = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["
 
 
 def queries(panel: dict[str, Any], rate_interval: str) -> list[str]:
-    """With the variables put in: everything is selected."""
+    """With the variables filled in to select everything."""
     values = {"$__rate_interval": rate_interval, "$job": ".+", "$instance": ".+"}
     expressions = [target["expr"] for target in panel["targets"]]
     for variable, value in values.items():
@@ -32,7 +32,7 @@ def queries(panel: dict[str, Any], rate_interval: str) -> list[str]:
 
 
 @EVERY_PANEL
-def test_each_query_reads_only_metrics_that_a_live_service_has(
+def test_each_query_reads_only_metrics_that_a_live_service_exposes(
     panel: dict[str, Any], known: set[str], metrics_in: Callable[[str], set[str]]
 ) -> None:
     for query in queries(panel, "1m"):
@@ -45,7 +45,7 @@ def test_with_a_real_prometheus_each_panel_has_data(panel: dict[str, Any], prome
         assert prometheus.query(query), query
 
 
-def test_the_panel_of_models_tells_the_versions_apart(prometheus: Prometheus) -> None:
+def test_the_models_panel_distinguishes_versions(prometheus: Prometheus) -> None:
     (panel,) = [panel for panel in PANELS if panel["title"] == "Served models"]
     (query,) = queries(panel, prometheus.rate_interval)
     assert {series["metric"]["version"]: series["value"][1] for series in prometheus.query(query)} == {
@@ -54,7 +54,7 @@ def test_the_panel_of_models_tells_the_versions_apart(prometheus: Prometheus) ->
     }
 
 
-def test_panels_are_told_apart_explained_and_none_covers_another() -> None:
+def test_panels_have_unique_ids_and_descriptions_and_do_not_overlap() -> None:
     everything = DASHBOARD["panels"]
     assert len({panel["id"] for panel in everything}) == len(everything)
     assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in PANELS)
@@ -66,7 +66,7 @@ def test_panels_are_told_apart_explained_and_none_covers_another() -> None:
         cells |= covered
 
 
-def test_every_series_can_be_narrowed_by_datasource_job_instance_and_model() -> None:
+def test_every_series_can_be_filtered_by_datasource_job_instance_and_model() -> None:
     assert {"datasource", "job", "model", "instance"} == VARIABLES
     for panel in PANELS:
         for target in panel["targets"]:

@@ -1,5 +1,5 @@
-"""1. the pods of the evaluation share the images, and their logs make one result; 2. the training Jobs say what
-training.train understands, and both of them the same."""
+"""1. the evaluation's pods split the images, and their logs merge into one result; 2. both training Jobs run the same
+valid command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pod(name: str) -> tuple[Any, Any]:
 
 @pytest.fixture
 def repvgg() -> Iterator[Callable[..., str]]:
-    """`repvgg("evaluate", ...)` in this process -> what it printed; it configures the root logger."""
+    """`repvgg("evaluate", ...)` in this process -> its output; it configures the root logger."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
 
@@ -43,7 +43,7 @@ def repvgg() -> Iterator[Callable[..., str]]:
     root.handlers[:], root.level = before
 
 
-def test_the_pods_of_the_evaluation_share_the_images_and_their_logs_make_one_result(
+def test_evaluation_pods_split_the_images_and_their_logs_merge_into_one_result(
     repvgg: Callable[..., str], tiny_bundle: Path, tmp_path: Path, draw_image: Callable[..., bytes]
 ) -> None:
     for number in range(9):
@@ -67,12 +67,12 @@ def test_the_pods_of_the_evaluation_share_the_images_and_their_logs_make_one_res
     assert merged["images"] == 9
 
 
-def test_the_training_jobs_say_what_training_understands_and_both_the_same() -> None:
+def test_both_training_jobs_run_the_same_valid_command() -> None:
     _, ours = pod("train-ascend910.yaml")
     spec, theirs = pod("train-ascend910-ascendjob.yaml")
     for name in ("image", "command", "resources", "securityContext", "volumeMounts"):
         assert theirs[name] == ours[name], name
-    # What the Ascend operator looks for.
+    # The Ascend operator requires these names.
     assert (theirs["name"], theirs["ports"]) == ("ascend", [{"name": "ascendjob-port", "containerPort": 2222}])
     assert spec["runPolicy"]["schedulingPolicy"]["minAvailable"] == spec["replicaSpecs"]["Worker"]["replicas"]
     words = [word.replace("/app/", f"{ROOT}/") for word in ours["command"]]

@@ -1,7 +1,7 @@
-"""1. what kustomize makes is valid for every Kubernetes from 1.30 on, strictly;
-2. the numbers of a pod fit each other and the service;
-3. nothing points nowhere: selectors, probes, settings, volumes, metrics;
-4. the pods are restricted ones, and another bundle than the pinned one never starts.
+"""1. the output of kustomize is strictly valid for every Kubernetes version from 1.30 on;
+2. the numbers of a pod are consistent with each other and with the service;
+3. every reference resolves: selectors, probes, settings, volumes, metrics;
+4. the pods meet the restricted standard, and only the pinned bundle starts.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ K8S = ROOT / "k8s"
 OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 EVERY_OVERLAY = pytest.mark.parametrize("overlay", OVERLAYS)
 BUILDS = [*(f"overlays/{name}" for name in OVERLAYS), "kserve"]
-# Custom resources, whose schemas do not come with Kubernetes.
+# Custom resources: Kubernetes does not ship their schemas.
 CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject", "ServingRuntime", "InferenceService", "AscendJob"}
-# For what may go on after the last request was answered.
+# Margin for work after the last response.
 MARGIN_S = 5
 
 Render = Callable[[str], "Documents"]
@@ -50,7 +50,7 @@ def pod_of(documents: Documents) -> Any:
 
 
 def settings_of(documents: Documents) -> Settings:
-    """As the pod would read them."""
+    """The settings as the pod would read them."""
     (data,) = [one["data"] for one in documents if one["metadata"]["name"].startswith("repvgg-settings-")]
     return load_settings({}, data)[0]
 
@@ -71,8 +71,8 @@ def containers(pod: Any) -> list[Any]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
-def test_every_resource_is_valid_strictly_from_1_30_to_the_newest_kubernetes(render: Render) -> None:
-    """In the first and the last version: what both know, those between know too."""
+def test_every_resource_is_strictly_valid_from_1_30_to_the_newest_kubernetes(render: Render) -> None:
+    """In the oldest and the newest version: what both accept, those in between accept too."""
     documents = [*jobs(), *(document for build in BUILDS for document in render(build))]
     different = {json.dumps(document): document for document in documents if document["kind"] not in CUSTOM}
     versions = [version for version in all_versions() if int(version.split(".")[1]) >= 30]
@@ -83,7 +83,7 @@ def test_every_resource_is_valid_strictly_from_1_30_to_the_newest_kubernetes(ren
 
 
 @EVERY_OVERLAY
-def test_cpus_are_whole_and_what_is_asked_for_is_the_limit(overlay: str, render: Render) -> None:
+def test_cpus_are_whole_and_requests_equal_limits(overlay: str, render: Render) -> None:
     for container in containers(pod_of(render(f"overlays/{overlay}"))):
         resources = container["resources"]
         assert resources["requests"] == resources["limits"]
@@ -91,7 +91,7 @@ def test_cpus_are_whole_and_what_is_asked_for_is_the_limit(overlay: str, render:
 
 
 @EVERY_OVERLAY
-def test_the_grace_period_covers_everything_that_ending_takes(overlay: str, render: Render) -> None:
+def test_the_grace_period_covers_the_whole_shutdown(overlay: str, render: Render) -> None:
     documents = render(f"overlays/{overlay}")
     pod, settings = pod_of(documents), settings_of(documents)
     waiting_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -100,7 +100,7 @@ def test_the_grace_period_covers_everything_that_ending_takes(overlay: str, rend
 
 
 @EVERY_OVERLAY
-def test_a_disruption_is_allowed_and_a_rollout_never_serves_with_fewer(overlay: str, render: Render) -> None:
+def test_a_disruption_is_allowed_and_a_rollout_never_reduces_capacity(overlay: str, render: Render) -> None:
     documents = render(f"overlays/{overlay}")
     assert one(documents, "PodDisruptionBudget")["spec"]["maxUnavailable"] >= 1
     rolling = one(documents, "Deployment")["spec"]["strategy"]["rollingUpdate"]
@@ -137,7 +137,7 @@ def test_every_selector_selects_the_pods(overlay: str, render: Render) -> None:
 
 
 @EVERY_OVERLAY
-def test_probes_ask_for_paths_that_the_service_has_on_the_port_that_it_listens_on(overlay: str, render: Render) -> None:
+def test_probes_use_existing_paths_on_the_listening_port(overlay: str, render: Render) -> None:
     documents = render(f"overlays/{overlay}")
     (container,) = pod_of(documents)["containers"]
     settings = settings_of(documents)
@@ -154,7 +154,7 @@ def test_probes_ask_for_paths_that_the_service_has_on_the_port_that_it_listens_o
 
 
 @EVERY_OVERLAY
-def test_every_setting_is_one_of_the_service_and_so_is_the_command(overlay: str, render: Render) -> None:
+def test_every_setting_and_the_command_are_valid(overlay: str, render: Render) -> None:
     documents = render(f"overlays/{overlay}")
     settings_of(documents)  # raises ConfigError
     (container,) = pod_of(documents)["containers"]
@@ -163,23 +163,21 @@ def test_every_setting_is_one_of_the_service_and_so_is_the_command(overlay: str,
 
 
 @EVERY_OVERLAY
-def test_volumes_and_config_maps_are_there_and_their_names_change_with_their_content(
-    overlay: str, render: Render
-) -> None:
+def test_volumes_and_config_maps_exist_and_their_names_hash_their_content(overlay: str, render: Render) -> None:
     documents = render(f"overlays/{overlay}")
     pod = pod_of(documents)
     made = {document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"}
     used = {source["configMapRef"]["name"] for source in pod["containers"][0]["envFrom"]}
     used |= {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
     assert used <= made
-    assert all(name.count("-") == 2 for name in used), "no hash of the content in the name"
+    assert all(name.count("-") == 2 for name in used), "the name has no hash of the content"
     volumes = {volume["name"] for volume in pod["volumes"]}
     mounted = {mount["name"] for container in containers(pod) for mount in container["volumeMounts"]}
     assert mounted == volumes
 
 
-def test_every_pod_is_a_restricted_one(render: Render) -> None:
-    """The Pod Security Standards' level `restricted`, and what is good beyond it."""
+def test_every_pod_meets_the_restricted_standard(render: Render) -> None:
+    """The Pod Security Standards' level `restricted`, and some hardening beyond it."""
     for name, pod in pods(render):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True, name
@@ -199,7 +197,7 @@ def test_every_pod_is_a_restricted_one(render: Render) -> None:
 
 
 @EVERY_OVERLAY
-def test_nothing_is_let_out_and_only_the_http_port_in(overlay: str, render: Render) -> None:
+def test_no_egress_is_allowed_and_only_the_http_port_in(overlay: str, render: Render) -> None:
     policy = one(render(f"overlays/{overlay}"), "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     assert "egress" not in policy
@@ -207,7 +205,7 @@ def test_nothing_is_let_out_and_only_the_http_port_in(overlay: str, render: Rend
 
 
 def pinned(overlay: str, store: Path, render: Render, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What the init container does, its paths led elsewhere."""
+    """Runs the init container's command with its paths redirected."""
     documents = render(f"overlays/{overlay}")
     (init,) = pod_of(documents)["initContainers"]
     (config,) = [one for one in documents if one["metadata"]["name"].startswith("repvgg-bundle-")]
@@ -217,7 +215,7 @@ def pinned(overlay: str, store: Path, render: Render, folder: Path) -> subproces
     return subprocess.run(command, cwd=store, capture_output=True, text=True, check=False)
 
 
-def test_the_pinned_bundle_starts_and_another_one_never_does(render: Render, tmp_path: Path) -> None:
+def test_only_the_pinned_bundle_starts(render: Render, tmp_path: Path) -> None:
     model = Path(settings_of(render("overlays/gpu")).model).relative_to("/models")
     store = tmp_path / "store"
     shutil.copytree(ROOT / "models/store" / model, store / model)
@@ -238,12 +236,12 @@ def test_an_overlay_without_a_pin_never_starts(render: Render, tmp_path: Path) -
 
 
 def adapter_rules() -> dict[str, dict[str, Any]]:
-    """By the name that the autoscaler sees."""
+    """By the metric name that the autoscaler sees."""
     rules = yaml.safe_load((K8S / "prometheus-adapter/values.yaml").read_text())["rules"]["custom"]
     return {rule.get("name", {}).get("as", rule["seriesQuery"].partition("{")[0]): rule for rule in rules}
 
 
-def test_the_autoscaler_asks_for_metrics_that_the_adapter_gives_from_a_live_service(
+def test_the_autoscaler_uses_metrics_that_the_adapter_gets_from_a_live_service(
     render: Render, prometheus: Prometheus
 ) -> None:
     scaler = one(render("overlays/cpu"), "HorizontalPodAutoscaler")["spec"]
@@ -257,7 +255,7 @@ def test_the_autoscaler_asks_for_metrics_that_the_adapter_gives_from_a_live_serv
         assert series["metric"] == {"pod": "repvgg-0"}
 
 
-def test_keda_asks_for_metrics_of_a_live_service_and_takes_no_answer_for_an_error(
+def test_keda_queries_metrics_of_a_live_service_and_treats_no_answer_as_an_error(
     render: Render, prometheus: Prometheus
 ) -> None:
     documents = render("overlays/cpu-keda")
@@ -271,7 +269,7 @@ def test_keda_asks_for_metrics_of_a_live_service_and_takes_no_answer_for_an_erro
         assert series["metric"] == {}
 
 
-def test_both_autoscalers_aim_at_the_same(render: Render) -> None:
+def test_both_autoscalers_have_the_same_targets(render: Render) -> None:
     metrics = one(render("overlays/cpu"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     triggers = one(render("overlays/cpu-keda"), "ScaledObject")["spec"]["triggers"]
     aims = [metric["pods"]["target"]["averageValue"] for metric in metrics]

@@ -1,10 +1,10 @@
-"""A rollout and the drain of a node on the rendered manifest, with processes for containers (tests/cluster.py);
-tests/images/test_rollout.py does it with containers.
+"""A rollout and a node drain on the rendered manifest, with processes as containers (tests/cluster.py);
+tests/images/test_rollout.py uses real containers.
 
 1. while every pod is replaced, no request fails;
 2. without preStop and draining some do, so that the first test can fail;
-3. while two versions serve side by side, each answer names the one that made it, and our client copes;
-4. the drain of a node waits for replacements: never fewer pods than the budget wants, and no request fails;
+3. while two versions serve side by side, each answer names its version, and our client copes;
+4. draining a node waits for replacements: never fewer pods than the budget allows, and no request fails;
 5. without the budget some do.
 """
 
@@ -58,8 +58,8 @@ def test_without_pre_stop_and_draining_some_requests_fail(cluster: Cluster, jpeg
 
 
 async def two_versions(cluster: Cluster, new_model: Path, image: bytes) -> tuple[list[Any], list[Result]]:
-    """-> the answers in the order of the questions: one before the rollout, those during it, one after it; and what our
-    client got meanwhile, one batch after the other, on connections that live as long as their pod."""
+    """-> the responses in request order: one before the rollout, those during it, one after it; and the results that
+    our client got meanwhile, batch after batch, on connections that live as long as their pod."""
     async with cluster.running(2), httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
 
         async def ask() -> Any:
@@ -81,14 +81,14 @@ async def two_versions(cluster: Cluster, new_model: Path, image: bytes) -> tuple
         return [before, *during, await ask()], results
 
 
-def test_while_two_versions_serve_each_answer_names_the_one_that_made_it_and_our_client_copes(
+def test_while_two_versions_serve_each_answer_names_its_version_and_our_client_copes(
     documents: Documents, write_version: Callable[..., Path], jpeg_bytes: bytes
 ) -> None:
     cluster = Cluster(documents, partial(Process, model=write_version(1)))
     answers, results = asyncio.run(two_versions(cluster, write_version(2), jpeg_bytes))
     versions = [answer["model"]["version"] for answer in answers]
     assert (versions[0], versions[-1]) == ("1", "2")
-    assert "1" in versions[versions.index("2") :], "they never served side by side"
+    assert "1" in versions[versions.index("2") :], "the versions never served side by side"
     scores = [{one["label"]: one["score"] for one in answer["results"][0]["predictions"]} for answer in answers]
     truths = {"1": scores[0], "2": scores[-1]}
     assert truths["1"] != pytest.approx(truths["2"], abs=1e-3)
@@ -101,20 +101,20 @@ def test_while_two_versions_serve_each_answer_names_the_one_that_made_it_and_our
 
 
 async def drain_under_load(cluster: Cluster, replicas: int, drained: int, image: bytes) -> list[object]:
-    """The node of some of the pods is drained -> what became of each request."""
+    """Drains the node of some of the pods -> the outcome of each request."""
     async with cluster.running(replicas), new_connections(cluster.url, image) as ask:
         _, replies = await ask_during(cluster.drain(cluster.pods[:drained]), ask)
         return replies
 
 
-def test_the_drain_of_a_node_waits_for_replacements_and_no_request_fails(cluster: Cluster, jpeg_bytes: bytes) -> None:
+def test_draining_a_node_waits_for_replacements_and_no_request_fails(cluster: Cluster, jpeg_bytes: bytes) -> None:
     replies = asyncio.run(drain_under_load(cluster, 3, 2, jpeg_bytes))
     assert [pod.exit_code for pod in cluster.pods] == [0, 0, None, None, None]
     assert min(cluster.counts) == 2
     assert set(replies) == {200}
 
 
-def test_without_the_budget_the_drain_of_a_node_leaves_nobody_and_requests_fail(
+def test_without_the_budget_draining_a_node_leaves_no_pod_and_requests_fail(
     cluster: Cluster, jpeg_bytes: bytes
 ) -> None:
     only(cluster.documents, "PodDisruptionBudget")["maxUnavailable"] = 2

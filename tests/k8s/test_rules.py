@@ -1,5 +1,5 @@
-"""1. the rules are what promtool accepts, and fire when they should; 2. they read only metrics that a live service has;
-3. the Prometheus operator gets the same rules; 4. each alert tells where the runbook says what to do."""
+"""1. promtool accepts the rules, and they fire when they should; 2. they read only metrics that a live service exposes;
+3. the Prometheus operator gets the same rules; 4. each alert links to its runbook section."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def test_promtool_accepts_the_rules_and_each_alert_fires_when_it_should(need: Ca
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_is_seen_firing_in_the_tests() -> None:
+def test_each_alert_fires_in_some_test() -> None:
     tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
     fired = {case["alertname"] for test in tests for case in test.get("alert_rule_test", []) if case["exp_alerts"]}
     assert fired == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
-def test_the_rules_read_only_metrics_that_a_live_service_has(
+def test_the_rules_read_only_metrics_that_a_live_service_exposes(
     known: set[str], metrics_in: Callable[[str], set[str]]
 ) -> None:
     for rule in rules():
         assert metrics_in(rule["expr"]) <= known, rule
 
 
-def test_all_objectives_are_about_the_routes_that_classify() -> None:
+def test_all_objectives_cover_the_routes_that_classify() -> None:
     (routes,) = {route for rule in rules() for route in re.findall(r'route=~"([^"]+)"', rule["expr"])}
     paths = {route.path for route in create_app(Settings()).routes if re.fullmatch(routes, route.path)}
     infer = {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"}
@@ -70,7 +70,7 @@ def test_the_operator_gets_the_same_rules() -> None:
     assert script["RESOURCE"].read_text() == expected, "run: python scripts/prometheus_rule.py"
 
 
-def test_each_alert_tells_where_the_runbook_says_what_to_do() -> None:
+def test_each_alert_links_to_its_runbook_section() -> None:
     sections = {heading.lower() for heading in re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)}
     alerts = {rule["alert"] for rule in rules() if "alert" in rule}
     assert {alert.lower() for alert in alerts} <= sections

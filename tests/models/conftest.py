@@ -1,4 +1,4 @@
-"""One small right bundle in pieces, for every test to spoil in its own way."""
+"""The parts of a small valid bundle, for tests to corrupt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.store import Bundle, write_bundle
 
 Files = dict[str, bytes]
 
-# The same examples in every run, and none judged by how long it took: the machine may be busy.
+# The same examples in every run, without a deadline, because the machine may be busy.
 settings.register_profile("calm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
 
@@ -36,7 +36,7 @@ def _png(seed: int) -> bytes:
 
 @pytest.fixture
 def files() -> Files:
-    """Every file of the bundle but manifest.json; the golden logits of image i are (i, 1, 0)."""
+    """All files of the bundle except manifest.json; the golden logits of image i are (i, 1, 0)."""
     images = {"one.png": _png(1), "more/two.png": _png(2)}
     packed = golden.pack(images, [[index, 1.0, 0.0] for index in range(len(images))])
     return {"labels.txt": b"cat\ndog\nship\n", "model.onnx": b"weights" * 1000, **packed}
@@ -44,7 +44,7 @@ def files() -> Files:
 
 @pytest.fixture
 def values(files: Files) -> dict[str, Any]:
-    """The right manifest of `files`, as the JSON values that a test may spoil."""
+    """The valid manifest for `files`, as JSON values that a test may corrupt."""
 
     def entry(name: str) -> dict[str, str]:
         return {"file": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
@@ -79,7 +79,7 @@ def values(files: Files) -> dict[str, Any]:
 
 @pytest.fixture
 def write(values: dict[str, Any], files: Files) -> Callable[[Path], Bundle]:
-    """Write `files` with the manifest of `values`, both as the test has left them."""
+    """Write `files` and the manifest `values`, as modified by the test."""
     return lambda folder: write_bundle(folder, Manifest.from_json(json.dumps(values)), files)
 
 

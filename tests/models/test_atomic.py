@@ -7,7 +7,7 @@ import pytest
 from models.atomic import drafted
 
 
-def test_the_folder_appears_whole_at_the_end(tmp_path: Path) -> None:
+def test_the_folder_appears_complete_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder"
     with drafted(target) as draft:
         (draft / "file").write_text("content")

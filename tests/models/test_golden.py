@@ -21,7 +21,7 @@ Tensor = NDArray[np.float32]
 
 
 def engine(bundle: Bundle, change: Callable[[Tensor], Tensor] = lambda logits: logits) -> golden.Infer:
-    """An engine that is right about the golden images, in any order, up to `change` of its logits."""
+    """An engine with the expected logits for the golden images in any order, modified by `change`."""
     tensors, logits = golden.load(bundle)
     answers = {tensor.tobytes(): row for tensor, row in zip(tensors, logits, strict=True)}
 
@@ -33,7 +33,7 @@ def engine(bundle: Bundle, change: Callable[[Tensor], Tensor] = lambda logits: l
 
 
 def spoil(bundle: Bundle, content: str) -> Bundle:
-    """Other content for golden.json, written after the bundle was opened (its checksum would show it before)."""
+    """Replace golden.json after the bundle is opened; before, its checksum would reveal it."""
     (bundle.folder / golden.FILE).write_text(content, encoding="utf-8")
     return bundle
 
@@ -44,7 +44,7 @@ def refusal(bundle: Bundle) -> str:
     return str(caught.value)
 
 
-def test_a_right_engine_is_ok(bundle: Bundle) -> None:
+def test_a_correct_engine_passes(bundle: Bundle) -> None:
     report = golden.check(bundle, "fp32", engine(bundle))
     assert report == golden.GoldenReport(max_delta=0.0, tolerance=0.001, top1_agreement=1.0)
     assert report.ok
@@ -54,7 +54,7 @@ def test_a_right_engine_is_ok(bundle: Bundle) -> None:
     ("precision", "offset", "ok"),
     [("fp32", 0.0009, True), ("fp32", 0.0011, False), ("int8", 0.4, True), ("int8", 0.6, False)],
 )
-def test_an_engine_whose_logits_differ_by_more_than_the_tolerance_is_never_ok(
+def test_an_engine_fails_if_its_logits_differ_by_more_than_the_tolerance(
     bundle: Bundle, precision: Any, offset: float, ok: bool
 ) -> None:
     def last_one_off(logits: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def test_an_engine_whose_logits_differ_by_more_than_the_tolerance_is_never_ok(
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_an_engine_that_gives_nan_is_never_ok(bundle: Bundle, wrong: float) -> None:
+def test_an_engine_fails_if_its_logits_are_nan(bundle: Bundle, wrong: float) -> None:
     def one_wrong(logits: Tensor) -> Tensor:
         spoiled = logits.copy()
         spoiled[0, 1] = wrong
@@ -83,8 +83,8 @@ def test_an_engine_that_gives_nan_is_never_ok(bundle: Bundle, wrong: float) -> N
     [lambda logits: logits[:, :1], lambda logits: logits[0], lambda logits: logits[:0], lambda logits: logits[0, 0]],
     ids=["(1, 1)", "(K,)", "(0, K)", "()"],
 )
-def test_an_engine_that_gives_another_shape_is_never_ok(bundle: Bundle, cut: Callable[[Tensor], Tensor]) -> None:
-    """Some of these shapes would be broadcast, and a lucky engine waved through."""
+def test_an_engine_fails_if_its_logits_have_another_shape(bundle: Bundle, cut: Callable[[Tensor], Tensor]) -> None:
+    """Some of these shapes would broadcast and might pass by chance."""
     report = golden.check(bundle, "int8", engine(bundle, cut))
     assert (report.max_delta, report.ok) == (math.inf, False)
 
@@ -111,14 +111,14 @@ def test_a_golden_image_that_is_missing_is_a_bundle_error(bundle: Bundle) -> Non
     assert refusal(bundle) == f"{bundle.folder / 'golden/one.png'} is missing; copy the bundle again"
 
 
-def test_a_golden_image_that_leads_out_is_a_bundle_error(bundle: Bundle) -> None:
+def test_a_golden_image_outside_the_bundle_is_a_bundle_error(bundle: Bundle) -> None:
     image = bundle.folder / "golden/one.png"
     image.rename(bundle.folder.parent / "one.png")
     image.symlink_to("../../one.png")
-    assert refusal(bundle) == f"{image} leads out of the bundle"
+    assert refusal(bundle) == f"{image} is outside the bundle"
 
 
-def test_the_images_go_the_same_way_as_a_clients(bundle: Bundle) -> None:
+def test_the_images_take_the_same_path_as_a_clients(bundle: Bundle) -> None:
     tensors, logits = golden.load(bundle)
     encoded = (bundle.folder / "golden/one.png").read_bytes()
     assert tensors.shape == (2, 3, 8, 8)
@@ -127,11 +127,11 @@ def test_the_images_go_the_same_way_as_a_clients(bundle: Bundle) -> None:
     assert (tensors.dtype, logits.dtype) == (np.float32, np.float32)
 
 
-def test_bytes_that_are_no_image_are_a_bundle_error(bundle: Bundle) -> None:
+def test_bytes_that_are_not_an_image_are_a_bundle_error(bundle: Bundle) -> None:
     (bundle.folder / "golden/one.png").write_bytes(b"text")
     entry = {"file": "one.png", "sha256": hashlib.sha256(b"text").hexdigest(), "logits": [0, 0, 0]}
     spoiled = spoil(bundle, json.dumps({"images": [entry]}))
-    assert "golden/one.png is no usable golden image: not a readable image" in refusal(spoiled)
+    assert "golden/one.png is not a usable golden image: not a readable image" in refusal(spoiled)
 
 
 SHA = "0" * 64
@@ -160,7 +160,7 @@ def test_a_golden_file_that_is_not_valid_names_the_key(bundle: Bundle, content: 
     assert message in refusal(spoiled)
 
 
-def test_pack_keeps_every_bit_of_the_logits() -> None:
+def test_pack_preserves_every_bit_of_the_logits() -> None:
     """float32 logits survive the decimal digits of JSON exactly."""
     logits = np.random.default_rng(7).normal(0, 9, (1, 3)).astype(np.float32)
     packed = golden.pack({"a.png": b"bytes"}, logits)  # type: ignore[arg-type]  # rows of numpy floats
@@ -174,6 +174,6 @@ def test_pack_keeps_every_bit_of_the_logits() -> None:
     [({"../a": b""}, [[0.0]]), ({"a": b""}, [[math.nan]]), ({"a": b""}, [[math.inf]]), ({"a": b""}, [])],
     ids=["a name that leads out", "NaN", "infinity", "fewer rows than images"],
 )
-def test_what_could_not_be_loaded_is_not_packed(images: dict[str, bytes], logits: list[list[float]]) -> None:
+def test_pack_rejects_what_load_would_reject(images: dict[str, bytes], logits: list[list[float]]) -> None:
     with pytest.raises(ValueError, match=r"is not a file inside|finite number|shorter than"):
         golden.pack(images, logits)

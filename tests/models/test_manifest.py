@@ -1,4 +1,4 @@
-"""The promises of models.manifest, and what a stranger may find in a manifest.json."""
+"""The promises of models.manifest, and malformed manifests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None, [1]])
-def test_an_unknown_schema_version_is_refused_before_anything_else_is_looked_at(version: object) -> None:
+def test_an_unknown_schema_version_is_rejected_before_anything_else(version: object) -> None:
     message = refusal(json.dumps({"schema_version": version, "name": 7, "surprise": {}}))
     assert f"schema_version {version!r}" in message
     assert "this program reads 1" in message
@@ -40,7 +40,7 @@ def test_an_unknown_schema_version_is_refused_before_anything_else_is_looked_at(
     assert "surprise" not in message
 
 
-def test_a_manifest_without_a_schema_version_says_so(values: Values) -> None:
+def test_a_missing_schema_version_is_reported(values: Values) -> None:
     del values["schema_version"]
     assert "schema_version None" in refusal(json.dumps(values))
 
@@ -145,12 +145,12 @@ def test_a_value_out_of_range_names_the_key(values: Values, key: str, value: obj
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_a_mean_or_std_over_1_is_recognised_as_one_of_0_to_255(values: Values, key: str) -> None:
+def test_a_mean_or_std_over_1_is_recognised_as_0_to_255(values: Values, key: str) -> None:
     message = refusal(spoil(values, f"preprocess.{key}", [123.7, 116.3, 103.5]))
     assert f"{key} is in 0..1, not 0..255: (123.7, 116.3, 103.5)" in message
 
 
-def test_a_std_of_0_is_refused_since_it_divides(values: Values) -> None:
+def test_a_std_of_0_is_rejected(values: Values) -> None:
     assert "std" in refusal(spoil(values, "preprocess.std", [0.2, 0.0, 0.2]))
 
 
@@ -164,7 +164,7 @@ def test_a_missing_key_is_named(values: Values, key: str) -> None:
     assert f"{key}: Field required" in refusal(json.dumps(values))
 
 
-def test_every_problem_is_named_at_once(values: Values) -> None:
+def test_all_problems_are_named_at_once(values: Values) -> None:
     values["network"]["num_classes"] = 0
     values["extra"] = 1
     message = refusal(json.dumps(values))
@@ -196,7 +196,7 @@ def test_no_file_name_may_leave_the_bundles_folder(values: Values, place: str, n
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "golden/golden.json", "a/b/c", "..labels", "a..b", "étiquettes.txt"])
-def test_a_name_inside_the_bundle_is_taken_as_it_is(name: str) -> None:
+def test_a_name_inside_the_bundle_is_accepted(name: str) -> None:
     assert inside(name) == name
 
 
@@ -216,23 +216,23 @@ def test_a_name_inside_the_bundle_is_taken_as_it_is(name: str) -> None:
     ],
     ids=["empty", "cut", "null", "array", "string", "no UTF-8", "bad UTF-8", "half a surrogate", "deep", "deeper"],
 )
-def test_what_is_no_json_object_is_a_bundle_error(text: str | bytes) -> None:
+def test_anything_but_a_json_object_is_a_bundle_error(text: str | bytes) -> None:
     assert refusal(text).startswith("manifest.json is not valid: ")
 
 
-def test_two_artifacts_of_one_format_and_precision_are_refused(values: Values) -> None:
+def test_two_artifacts_of_one_format_and_precision_are_rejected(values: Values) -> None:
     values["artifacts"].append(values["artifacts"][0] | {"file": "other.onnx"})
     assert "two of the same format and precision" in refusal(json.dumps(values))
 
 
-def test_what_was_written_is_read_back_equal(values: Values) -> None:
+def test_a_written_manifest_is_read_back_equal(values: Values) -> None:
     manifest = Manifest.from_json(json.dumps(values))
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json().encode()) == manifest
 
 
 def test_the_written_manifest_has_the_promised_keys(values: Values) -> None:
-    """The words of the public interface: a renamed key breaks every bundle there is."""
+    """These keys are the public interface: renaming one breaks every existing bundle."""
     written = json.loads(Manifest.from_json(json.dumps(values)).to_json())
     assert {key: sorted(value) for key, value in written.items() if isinstance(value, dict)} == {
         "network": ["num_classes", "parameters", "variant"],

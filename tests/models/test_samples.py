@@ -1,4 +1,4 @@
-"""The sample pictures: they decode in the ways they are meant to, and the program draws them again."""
+"""The sample pictures decode as intended, and the program that draws them reproduces them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_sample_decodes_and_is_small(path: Path) -> None:
     assert np.asarray(image).std() > 30
 
 
-def test_the_samples_take_the_ways_that_clients_pictures_take() -> None:
+def test_the_samples_cover_the_formats_that_clients_send() -> None:
     modes = {path.stem: open_image(path.read_bytes()).mode for path in SAMPLES}
     assert {name: mode for name, mode in modes.items() if mode != "RGB"} == {"airplane": "P", "automobile": "RGBA"}
     turned = {path.stem for path in SAMPLES if open_image(path.read_bytes()).getexif().get(0x0112) == 6}
@@ -54,8 +54,8 @@ def test_the_samples_take_the_ways_that_clients_pictures_take() -> None:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=CIFAR_10)
-def test_the_program_draws_the_samples_again(drawn: Path, path: Path) -> None:
-    """PNG to the bit; JPEG as near as another release of its encoder may come."""
+def test_the_program_reproduces_the_samples(drawn: Path, path: Path) -> None:
+    """PNG bit for bit; JPEG within the difference between encoder releases."""
     assert [other.name for other in sorted(drawn.iterdir())] == [sample.name for sample in SAMPLES]
     delta = np.abs(stored(path) - stored(drawn / path.name))
     if path.suffix == ".png":

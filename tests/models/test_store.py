@@ -1,4 +1,4 @@
-"""The promises of models.store, and what may happen to a bundle on its way."""
+"""The promises of models.store, and bundles that were damaged in transit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rewrite_manifest(bundle: Bundle, values: Values) -> None:
     (bundle.folder / MANIFEST).write_text(json.dumps(values), encoding="utf-8")
 
 
-def test_a_right_bundle_opens_with_its_labels_and_artifacts(bundle: Bundle, files: Files) -> None:
+def test_a_valid_bundle_opens_with_its_labels_and_artifacts(bundle: Bundle, files: Files) -> None:
     opened = open_bundle(bundle.folder)
     assert opened == bundle
     assert opened.labels == ("cat", "dog", "ship")
@@ -47,19 +47,19 @@ def test_a_right_bundle_opens_with_its_labels_and_artifacts(bundle: Bundle, file
     assert opened.path(artifact).read_bytes() == files["model.onnx"]
 
 
-def test_a_missing_artifact_lists_what_there_is(bundle: Bundle) -> None:
+def test_a_missing_artifact_lists_the_existing_ones(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="no onnx or mindir artifact of precision int8; it has: onnx fp32"):
         bundle.artifact(("onnx", "mindir"), "int8")
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_bundle_is_opened_whole_or_not_at_all_when_a_file_is_missing(bundle: Bundle, name: str) -> None:
+def test_a_bundle_with_a_missing_file_is_not_opened(bundle: Bundle, name: str) -> None:
     (bundle.folder / name).unlink()
     assert refusal(bundle.folder) == f"{bundle.folder / name} is missing; copy the bundle again"
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_folder_in_the_place_of_a_file_is_a_missing_file(bundle: Bundle, name: str) -> None:
+def test_a_folder_in_place_of_a_file_is_a_missing_file(bundle: Bundle, name: str) -> None:
     (bundle.folder / name).unlink()
     (bundle.folder / name).mkdir()
     assert f"{bundle.folder / name} is missing" in refusal(bundle.folder)
@@ -67,7 +67,7 @@ def test_a_folder_in_the_place_of_a_file_is_a_missing_file(bundle: Bundle, name:
 
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("place", [0, -1])
-def test_a_bundle_is_opened_whole_or_not_at_all_when_one_byte_flipped(bundle: Bundle, name: str, place: int) -> None:
+def test_a_bundle_with_one_flipped_byte_is_not_opened(bundle: Bundle, name: str, place: int) -> None:
     path = bundle.folder / name
     content = bytearray(path.read_bytes())
     content[place] ^= 1
@@ -83,7 +83,7 @@ def test_a_file_cut_short_is_corrupt(bundle: Bundle, name: str) -> None:
 
 
 def test_one_flipped_byte_of_the_manifest_never_opens_another_bundle(bundle: Bundle) -> None:
-    """The manifest has no checksum over itself: a flip shows, or it changes a value that nothing can check."""
+    """The manifest has no checksum of its own: a flip is detected, or it changes a value that nothing can check."""
     path = bundle.folder / MANIFEST
     right = path.read_bytes()
     opened = 0
@@ -92,7 +92,7 @@ def test_one_flipped_byte_of_the_manifest_never_opens_another_bundle(bundle: Bun
         try:
             other = open_bundle(bundle.folder)
         except BundleError as error:
-            assert str(bundle.folder) in str(error)  # noqa: PT017  # both outcomes are right
+            assert str(bundle.folder) in str(error)  # noqa: PT017  # both outcomes are valid
         else:
             opened += 1
             assert other.labels == bundle.labels
@@ -107,13 +107,13 @@ def test_a_manifest_that_is_not_valid_is_named_with_its_folder(bundle: Bundle, v
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_wrong_label_count_is_refused(bundle: Bundle, values: Values, classes: int) -> None:
+def test_a_wrong_label_count_is_rejected(bundle: Bundle, values: Values, classes: int) -> None:
     values["network"]["num_classes"] = classes
     rewrite_manifest(bundle, values)
     assert refusal(bundle.folder).endswith(f"labels.txt has 3 labels, the network has {classes} classes")
 
 
-def test_labels_that_are_no_text_are_refused(files: Files, values: Values, write: Write, tmp_path: Path) -> None:
+def test_labels_that_are_not_text_are_rejected(files: Files, values: Values, write: Write, tmp_path: Path) -> None:
     files["labels.txt"] = b"cat\n\xff\xfe\nship\n"
     values["labels"]["sha256"] = hashlib.sha256(files["labels.txt"]).hexdigest()
     with pytest.raises(BundleError, match=r"labels\.txt is not UTF-8 text"):
@@ -131,20 +131,20 @@ def test_nothing_outside_the_folder_is_read_whatever_the_manifest_says(
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_symlink_that_leads_out_of_the_bundle_is_refused(bundle: Bundle, name: str) -> None:
+def test_a_symlink_out_of_the_bundle_is_rejected(bundle: Bundle, name: str) -> None:
     outside = bundle.folder.parent / "outside"
     shutil.move(bundle.folder / name, outside)
     (bundle.folder / name).symlink_to(outside)
-    assert refusal(bundle.folder) == f"{bundle.folder / name} leads out of the bundle"
+    assert refusal(bundle.folder) == f"{bundle.folder / name} is outside the bundle"
 
 
-def test_a_folder_that_leads_out_of_the_bundle_is_refused(bundle: Bundle) -> None:
+def test_a_linked_folder_outside_the_bundle_is_rejected(bundle: Bundle) -> None:
     shutil.move(bundle.folder / "golden", bundle.folder.parent / "golden")
     (bundle.folder / "golden").symlink_to("../golden")
-    assert refusal(bundle.folder) == f"{bundle.folder / 'golden/golden.json'} leads out of the bundle"
+    assert refusal(bundle.folder) == f"{bundle.folder / 'golden/golden.json'} is outside the bundle"
 
 
-def test_symlinks_inside_the_bundle_are_fine_as_volumes_make_them(bundle: Bundle) -> None:
+def test_symlinks_inside_the_bundle_are_accepted_as_volumes_make_them(bundle: Bundle) -> None:
     (bundle.folder / "..data").mkdir()
     shutil.move(bundle.folder / "labels.txt", bundle.folder / "..data/labels.txt")
     (bundle.folder / "labels.txt").symlink_to("..data/labels.txt")
@@ -153,21 +153,21 @@ def test_symlinks_inside_the_bundle_are_fine_as_volumes_make_them(bundle: Bundle
     assert open_bundle(latest).labels == bundle.labels
 
 
-def test_symlinks_in_a_circle_are_a_missing_file(bundle: Bundle) -> None:
+def test_circular_symlinks_are_a_missing_file(bundle: Bundle) -> None:
     (bundle.folder / "labels.txt").unlink()
     (bundle.folder / "labels.txt").symlink_to("labels.txt")
     assert "labels.txt is missing" in refusal(bundle.folder)
 
 
-def test_a_name_too_long_for_the_file_system_is_refused(bundle: Bundle, values: Values) -> None:
+def test_a_name_too_long_for_the_file_system_is_rejected(bundle: Bundle, values: Values) -> None:
     values["labels"]["file"] = "a" * 3000
     rewrite_manifest(bundle, values)
     assert "aaa cannot be read: File name too long" in refusal(bundle.folder)
     assert "aaa cannot be read: File name too long" in refusal("a" * 3000)
 
 
-def test_whatever_the_disk_refuses_is_a_bundle_error_that_names_the_file() -> None:
-    # Reading a process's memory at address 0 fails with an input/output error, for root too.
+def test_a_disk_error_is_a_bundle_error_that_names_the_file() -> None:
+    # Reading a process's memory at address 0 fails with an I/O error, even for root.
     with pytest.raises(BundleError, match=r"^/proc/self/mem cannot be read: Input/output error$"):
         read(Path("/proc/self/mem"))
     with pytest.raises(BundleError, match=r"^/proc/self/mem cannot be read: Input/output error$"):
@@ -208,18 +208,18 @@ def test_a_name_means_its_newest_version_by_number(store: Callable[..., Path], v
     assert find_bundle(folder / "tiny", STORE) == folder / "tiny" / newest
 
 
-def test_a_strange_digit_in_a_version_is_text(store: Callable[..., Path]) -> None:
+def test_a_non_ascii_digit_in_a_version_is_text(store: Callable[..., Path]) -> None:
     folder = store("tiny/²", "tiny/1")
     assert find_bundle("tiny", folder) == folder / "tiny" / "1"
 
 
-def test_a_name_with_version_means_just_that(store: Callable[..., Path]) -> None:
+def test_a_name_with_a_version_means_exactly_that_version(store: Callable[..., Path]) -> None:
     folder = store("tiny/2", "tiny/10", "other/3")
     assert find_bundle("tiny/2", folder) == folder / "tiny/2"
     assert open_bundle("other", folder).folder == folder / "other/3"
 
 
-def test_a_folder_is_found_before_the_store_is_asked(store: Callable[..., Path]) -> None:
+def test_a_folder_takes_precedence_over_the_store(store: Callable[..., Path]) -> None:
     folder = store("tiny/2")
     assert find_bundle(folder / "tiny/2", STORE) == folder / "tiny/2"
     assert find_bundle(str(folder / "tiny/2"), STORE) == folder / "tiny/2"
@@ -234,14 +234,14 @@ def test_an_unknown_model_lists_the_known_ones(store: Callable[..., Path], model
     )
 
 
-def test_an_empty_store_knows_none(tmp_path: Path) -> None:
+def test_an_empty_store_lists_none(tmp_path: Path) -> None:
     assert refusal("tiny", store=tmp_path / "nowhere").endswith("or one of the store: none")
 
 
 # --- writing
 
 
-def test_what_is_written_is_readable_by_another_user(write: Write, tmp_path: Path) -> None:
+def test_a_written_bundle_is_readable_by_another_user(write: Write, tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         folder = write(tmp_path / "1").folder
@@ -267,7 +267,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_published_bundle_is_never_written_over(bundle: Bundle, files: Files, write: Write) -> None:
+def test_a_published_bundle_is_never_overwritten(bundle: Bundle, files: Files, write: Write) -> None:
     before = contents(bundle.folder)
     files["labels.txt"] = b"other"
     with pytest.raises(BundleError, match="exists: a published bundle is never changed; give the next version"):
@@ -287,7 +287,7 @@ def test_a_file_that_does_not_match_its_checksum_is_not_written(
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a\\b", "", "."])
-def test_a_name_that_leads_out_is_not_written(write: Write, files: Files, name: str, tmp_path: Path) -> None:
+def test_a_name_outside_the_bundle_is_not_written(write: Write, files: Files, name: str, tmp_path: Path) -> None:
     files[name] = b"outside"
     with pytest.raises(BundleError, match="is not a file inside the bundle"):
         write(tmp_path / "tiny/1")
@@ -311,7 +311,7 @@ def test_a_source_that_cannot_be_read_is_a_bundle_error_that_names_it(
     assert list((tmp_path / "tiny").iterdir()) == []
 
 
-# A writer in a process of its own; `{before}` is what happens to it before it writes.
+# A writer in its own process; `{before}` runs before it writes.
 WRITER = """
 import json, os, resource, signal, sys
 from pathlib import Path
@@ -331,7 +331,7 @@ class Files(dict):
 
 files = Files(files)
 """
-# No file of the process may grow over 1000 bytes, root's neither (Python ignores the signal: an OSError).
+# Files of this process may not exceed 1000 bytes, even for root (Python ignores the signal and raises OSError).
 SMALL_DISK = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))"
 
 
@@ -352,7 +352,7 @@ def test_a_full_disk_is_a_bundle_error_and_leaves_nothing(values: Values, files:
 
 
 @pytest.mark.parametrize("written", [0, 2])
-def test_a_killed_writer_leaves_no_half_bundle_visible(
+def test_a_killed_writer_leaves_no_partial_bundle_visible(
     write: Write, values: Values, files: Files, tmp_path: Path, written: int
 ) -> None:
     folder = tmp_path / "store/tiny/1"
@@ -372,8 +372,8 @@ def test_a_finished_draft_is_not_visible_before_it_is_renamed(bundle: Bundle) ->
     assert "or one of the store: none" in refusal("tiny", store=store)
 
 
-def test_a_reader_never_sees_half_of_a_bundle(write: Write, tmp_path: Path) -> None:
-    """A reader that looks all the time finds nothing or a whole bundle."""
+def test_a_reader_never_sees_half_a_bundle(write: Write, tmp_path: Path) -> None:
+    """A reader that polls constantly finds either nothing or a complete bundle."""
     store = tmp_path / "store"
     started, done = threading.Event(), threading.Event()
     seen: list[str] = []
@@ -399,7 +399,7 @@ def test_a_reader_never_sees_half_of_a_bundle(write: Write, tmp_path: Path) -> N
     assert {sight for sight in seen if not sight.startswith(nothing)} <= {"3"}
 
 
-def test_of_two_writers_of_one_version_one_wins(write: Write, tmp_path: Path) -> None:
+def test_one_of_two_concurrent_writers_wins(write: Write, tmp_path: Path) -> None:
     folder = tmp_path / "tiny/1"
     barrier = threading.Barrier(4)
     outcomes: list[str] = []
@@ -422,10 +422,10 @@ def test_of_two_writers_of_one_version_one_wins(write: Write, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("folder", ["/", "store/a name/1", "store/name/.1"])
-def test_a_folder_that_cannot_name_a_bundle_is_refused(folder: str) -> None:
+def test_a_folder_that_cannot_name_a_bundle_is_rejected(folder: str) -> None:
     with pytest.raises(BundleError, match="must end in NAME/VERSION"):
         name_and_version(Path(folder))
 
 
-def test_a_bundle_is_named_by_the_last_two_parts_of_its_folder() -> None:
+def test_a_bundle_is_named_after_the_last_two_parts_of_its_folder() -> None:
     assert name_and_version(Path("/store/repvgg-a0/1.2")) == ("repvgg-a0", "1.2")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.topk import Prediction, entropy, softmax, top_k
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
-# Whole numbers tie often, wide ones make all scores but one vanish.
+# Integers often tie; large values make all scores but one vanish.
 Row = st.lists(st.integers(-3, 3).map(float) | finite, min_size=1, max_size=40)
 
 
@@ -26,7 +26,7 @@ def test_softmax_by_hand() -> None:
     assert softmax(array([0.0, math.log(2), math.log(5)])) == pytest.approx([1 / 8, 2 / 8, 5 / 8], rel=1e-7)
 
 
-def test_softmax_of_a_batch_is_that_of_its_rows() -> None:
+def test_softmax_of_a_batch_is_the_softmax_of_each_row() -> None:
     batch = np.random.default_rng(3).normal(0, 5, (2, 4, 7)).astype(np.float32)
     rows = [softmax(row) for row in batch.reshape(8, 7)]
     assert np.array_equal(softmax(batch), np.reshape(rows, (2, 4, 7)))
@@ -40,13 +40,13 @@ def test_scores_sum_to_1_over_all_classes(logits: list[float]) -> None:
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=40), st.integers(-100_000, 100_000))
-def test_a_shift_of_all_logits_changes_none_of_them(logits: list[int], shift: int) -> None:
-    """Whole numbers, since float32 would round the shifted logits themselves."""
+def test_adding_a_constant_to_all_logits_does_not_change_the_scores(logits: list[int], shift: int) -> None:
+    """Integers, because float32 would round the shifted logits themselves."""
     assert np.array_equal(softmax(array(logits)), softmax(array(logits) + np.float32(shift)))
 
 
 @given(Row, st.floats(0.01, 100))
-def test_a_temperature_changes_no_order_and_1_changes_nothing(logits: list[float], temperature: float) -> None:
+def test_a_temperature_never_changes_the_order_and_1_changes_nothing(logits: list[float], temperature: float) -> None:
     scores, at_temperature = softmax(array(logits)), softmax(array(logits), temperature)
     assert np.array_equal(softmax(array(logits), 1.0), scores)
     order = np.argsort(array(logits), kind="stable")
@@ -61,13 +61,13 @@ def test_a_temperature_divides_the_logits() -> None:
 
 
 def test_entropy_by_hand() -> None:
-    """Of (1/2, 1/2, 0, 0) one bit, where two are possible."""
+    """(1/2, 1/2, 0, 0) has one bit of two possible."""
     assert entropy(np.array([0.5, 0.5, 0.0, 0.0])) == pytest.approx(0.5)
     assert entropy(np.array([1.0])) == 0.0
 
 
 @given(Row)
-def test_entropy_is_0_for_a_sure_class_and_1_for_all_alike(logits: list[float]) -> None:
+def test_entropy_is_0_for_one_certain_class_and_1_for_equal_scores(logits: list[float]) -> None:
     assert 0.0 <= entropy(softmax(array(logits))) <= 1.0
     if len(logits) > 1:
         assert entropy(np.eye(len(logits))[0]) == 0.0
@@ -75,9 +75,7 @@ def test_entropy_is_0_for_a_sure_class_and_1_for_all_alike(logits: list[float]) 
 
 
 @given(Row, st.data())
-def test_predictions_are_sorted_by_falling_score_equal_ones_by_class_id(
-    logits: list[float], data: st.DataObject
-) -> None:
+def test_predictions_are_sorted_by_descending_score_ties_by_class_id(logits: list[float], data: st.DataObject) -> None:
     labels = [f"class {index}" for index in range(len(logits))]
     k = data.draw(st.integers(1, len(logits)))
     best = top_k(softmax(array(logits)), labels, k)
@@ -91,32 +89,32 @@ def test_predictions_are_sorted_by_falling_score_equal_ones_by_class_id(
 
 
 @given(Row)
-def test_fewer_predictions_are_the_first_of_more(logits: list[float]) -> None:
+def test_fewer_predictions_are_a_prefix_of_more(logits: list[float]) -> None:
     labels = [str(index) for index in range(len(logits))]
     everything = top_k(softmax(array(logits)), labels, len(logits))
     assert all(top_k(softmax(array(logits)), labels, k) == everything[:k] for k in range(1, len(logits)))
 
 
-def test_equal_scores_by_class_id() -> None:
+def test_ties_are_sorted_by_class_id() -> None:
     best = top_k(softmax(array([1.0, 2.0, 1.0, 2.0])), ["a", "b", "c", "d"], 4)
     assert [prediction.label for prediction in best] == ["b", "d", "a", "c"]
 
 
-def test_predictions_hold_plain_python_values() -> None:
+def test_predictions_contain_plain_python_values() -> None:
     """So that any JSON encoder can write them."""
     (prediction,) = top_k(softmax(array([0.0])), ["only"], 1)
     assert prediction == Prediction("only", 0, 1.0)
     assert (type(prediction.class_id), type(prediction.score)) == (int, float)
 
 
-def test_two_classes_may_bear_one_label() -> None:
+def test_two_classes_may_have_the_same_label() -> None:
     """ImageNet has two cranes and two maillots."""
     best = top_k(softmax(array([0.0, 1.0])), ["crane", "crane"], 2)
     assert [(prediction.label, prediction.class_id) for prediction in best] == [("crane", 1), ("crane", 0)]
 
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
-def test_a_k_out_of_range_is_refused(k: int) -> None:
+def test_a_k_out_of_range_is_rejected(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k must be in 1..3, not {k}"):
         top_k(softmax(array([1.0, 2.0, 3.0])), ["a", "b", "c"], k)
 
@@ -127,12 +125,12 @@ def test_logits_that_are_not_finite_never_become_predictions(wrong: float) -> No
         top_k(softmax(array([1.0, wrong, 3.0])), ["a", "b", "c"], 1)
 
 
-def test_logits_are_not_taken_for_scores() -> None:
-    with pytest.raises(ValueError, match="the softmax makes scores of logits"):
+def test_logits_are_not_accepted_as_scores() -> None:
+    with pytest.raises(ValueError, match="apply softmax to the logits first"):
         top_k(np.array([1.0, 2.0, 3.0]), ["a", "b", "c"], 1)
 
 
 @pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0])
-def test_logits_that_are_not_one_for_each_label_never_become_predictions(logits: object) -> None:
+def test_logits_that_are_not_one_per_label_never_become_predictions(logits: object) -> None:
     with pytest.raises(ValueError, match="3 labels need as many scores"):
         top_k(softmax(array(logits)), ["a", "b", "c"], 1)

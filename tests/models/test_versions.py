@@ -10,7 +10,7 @@ from models.store import open_bundle
 from models.versions import write_version
 
 
-def test_the_new_version_has_all_of_the_old_and_what_is_new(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_new_version_has_everything_of_the_old_one_and_the_additions(tiny_bundle: Path, tmp_path: Path) -> None:
     old = open_bundle(tiny_bundle)
     before = {path: path.read_bytes() for path in old.folder.rglob("*") if path.is_file()}
     digest = hashlib.sha256(b"net").hexdigest()
@@ -24,7 +24,7 @@ def test_the_new_version_has_all_of_the_old_and_what_is_new(tiny_bundle: Path, t
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_an_artifact_of_the_same_kind_is_replaced_and_its_file_left_out(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_artifact_of_the_same_kind_is_replaced_with_its_file(tiny_bundle: Path, tmp_path: Path) -> None:
     old = open_bundle(tiny_bundle)
     digest = hashlib.sha256(b"net").hexdigest()
     better = old.manifest.artifacts[0].model_copy(update={"file": "better.onnx", "sha256": digest})
@@ -33,11 +33,11 @@ def test_an_artifact_of_the_same_kind_is_replaced_and_its_file_left_out(tiny_bun
     assert not (new.folder / "tiny.onnx").exists()
 
 
-def test_values_of_the_manifest_can_be_changed_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_manifest_values_can_be_changed_alone(tiny_bundle: Path, tmp_path: Path) -> None:
     new = write_version(open_bundle(tiny_bundle), tmp_path / "tiny" / "2", temperature=1.5)
     assert open_bundle(new.folder).manifest.temperature == 1.5
 
 
-def test_a_version_that_is_there_is_never_changed(tiny_bundle: Path) -> None:
+def test_an_existing_version_is_never_changed(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="a published bundle is never changed"):
         write_version(open_bundle(tiny_bundle), tiny_bundle)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 MOST_BYTES = 60_000
-# WCAG 2.2, 1.4.3: text; 1.4.11: what else must be seen.
+# WCAG 2.2, 1.4.3 for text and 1.4.11 for graphics.
 TEXT, GRAPHICS = 4.5, 3.0
 
 
@@ -30,14 +30,14 @@ def test_every_file_is_served_under_a_policy_without_exceptions(client: TestClie
     assert client.head(path).status_code == 200
 
 
-def test_the_pages_and_their_parts_have_their_media_types(client: TestClient) -> None:
+def test_each_file_has_its_media_type(client: TestClient) -> None:
     paths = [*PAGES, "/page/style.css", "/page/try.js", "/page/icon.svg"]
     assert [client.get(path).headers["content-type"].partition(";")[0] for path in paths] == [
         *("text/html", "text/html", "text/css", "text/javascript", "image/svg+xml")
     ]
 
 
-def test_a_browser_that_has_a_file_already_is_told_so(client: TestClient) -> None:
+def test_a_browser_that_already_has_a_file_gets_304(client: TestClient) -> None:
     etag = client.get("/").headers["etag"]
     for known in (etag, f'W/{etag}, "other"'):
         reply = client.get("/", headers={"If-None-Match": known})
@@ -47,19 +47,19 @@ def test_a_browser_that_has_a_file_already_is_told_so(client: TestClient) -> Non
 
 
 @pytest.mark.parametrize("path", ["/page/other.js", "/page/index.html", "/page/..%2fapp.py", "/page/", "/redoc"])
-def test_what_is_no_file_of_the_page_is_not_found(client: TestClient, path: str) -> None:
+def test_other_paths_are_not_found(client: TestClient, path: str) -> None:
     reply = client.get(path)
     assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
 
 
-def test_the_files_need_no_key_and_what_they_ask_for_does(serve: Callable[..., TestClient]) -> None:
+def test_the_files_need_no_key_but_their_requests_do(serve: Callable[..., TestClient]) -> None:
     guarded = serve(api_keys=("secret",))
     assert {guarded.get(path).status_code for path in FILES} == {200}
     assert {guarded.get(path).status_code for path in ("/models", "/openapi.json", "/page/other.js")} == {401}
     assert guarded.post("/").status_code == 401
 
 
-def test_all_of_it_is_small_and_names_no_other_host() -> None:
+def test_the_page_is_small_and_names_no_other_host() -> None:
     assert sum(len(file.content) for file in FILES.values()) < MOST_BYTES
     names = re.findall(r"https?://[^\s\"'<>]+", "".join(file.content.decode() for file in FILES.values()))
     assert set(names) == {"http://www.w3.org/2000/svg"}
@@ -79,7 +79,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_text_can_be_read_in_light_and_dark(scheme: int) -> None:
+def test_text_has_enough_contrast_in_light_and_dark(scheme: int) -> None:
     blocks = re.findall(r":root {([^}]*)}", FILES["/page/style.css"].content.decode())
     colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+);", blocks[scheme]))
     for ground in ("ground", "surface", "sunken"):
