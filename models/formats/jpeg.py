@@ -16,12 +16,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from models.bounds import check_reads, check_scans
 from models.formats import exif
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
+    SILENT,
     HeaderError,
     LateImage,
     Statements,
@@ -37,16 +38,18 @@ _MARKER_BEHIND_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Pillow reads four times a segment.
 _READS_A_SEGMENT = 4
 _SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
-_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+# Baseline and extended Huffman-coded pictures of one scan; Huffman-coded or arithmetic-coded pictures of many.
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), frozenset({0xC2, 0xCA})
+# libjpeg reads these only if it is given all data at once.
+_ARITHMETIC = frozenset({0xC9, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # libjpeg looks at no shorter ones of these.
 _JFIF, _ADOBE = (b"JFIF\0", 14), (b"Adobe", 12)
 _UNSUPPORTED = {
-    0xC3: "a lossless JPEG",
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "a hierarchical JPEG"),
-    **dict.fromkeys((0xC9, 0xCA, 0xCB), "an arithmetic-coded JPEG"),
+    0xCB: "an arithmetic-coded lossless JPEG",
     0xF7: "a JPEG-LS picture",
 }
 # Entropy-coded bytes of ones only, which no Huffman code begins with. libjpeg asks for up to 8 bytes ahead of what it
@@ -54,7 +57,7 @@ _UNSUPPORTED = {
 # an end marker it then waits for more, which Pillow calls truncated.
 _AHEAD = b"\xff\0" * 8
 # What a decoder that lacks blocks takes for some, so that they differ from the zeros behind an end marker.
-_FILLING = bytes(range(1, 0xFF)) * 4
+_FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
 
 class _Frame(NamedTuple):
@@ -87,7 +90,7 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
     """May raise anything, ImageError for what is not supported."""
     header = _read_header(encoded)
     scan, data = _read_scan(encoded, header.scan)
-    if header.frame.marker != _PROGRESSIVE and len(scan.components) == len(header.frame.components):
+    if header.frame.marker in _SEQUENTIAL and len(scan.components) == len(header.frame.components):
         end = encoded.find(_END, data)
         blocks = memoryview(encoded)[header.scan : len(encoded) if end < 0 else end]
         return open_with_pillow(b"".join([*header.kept, blocks, _AHEAD]), "JPEG", header.stated)
@@ -169,7 +172,7 @@ def _read_scan(encoded: bytes, place: int) -> tuple[_Scan, int]:
 
 
 def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
-    """A picture of several scans: libjpeg decodes them all before it shows any.
+    """A picture of several scans, which libjpeg decodes all before it shows any; arithmetic-coded or lossless ones too.
 
     A last scan that refines others only adds a last bit; where it is followed by an end marker it is taken for whole.
     Any other is decoded a second time with other bytes behind it: that must make no difference.
@@ -177,10 +180,17 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     scans, end, ended = _read_scans(encoded, header.scan)
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
-    image = open_with_pillow(picture + _END, "JPEG", header.stated)
-    if ended and scans[-1].high > 0:
+    image = _open_at_once(picture, header.stated)
+    if ended and scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC:
         return image
     return LateImage("JPEG", image.mode, image.size, partial(_read_if_complete, picture, image), header.stated)
+
+
+def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
+    image = open_with_pillow(picture + _END, "JPEG", stated)
+    assert isinstance(image, ImageFile.ImageFile)
+    image.decodermaxblock = len(picture) + len(_END)
+    return image
 
 
 def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
@@ -206,7 +216,7 @@ def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
     """Raises ImageError unless each coefficient of each component comes, in a progressive picture to its last bit."""
     missing = {(component, coefficient) for component in frame.components for coefficient in range(64)}
     for scan in scans:
-        progressive = frame.marker == _PROGRESSIVE
+        progressive = frame.marker in _PROGRESSIVE
         span = range(scan.first, scan.last + 1) if progressive else range(64)
         if scan.low == 0 or not progressive:
             missing -= {(component, coefficient) for component in scan.components for coefficient in span}
@@ -215,7 +225,7 @@ def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
 
 
 def _read_if_complete(picture: bytes, image: Image.Image) -> Image.Image:
-    filled = open_with_pillow(picture + _FILLING + _END, "JPEG")
+    filled = _open_at_once(picture + _FILLING)
     if not np.array_equal(np.asarray(image), np.asarray(filled)):
         raise damaged("JPEG")
     return image

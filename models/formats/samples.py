@@ -128,7 +128,7 @@ class Layout:
 
 def picture_mode(layout: Layout) -> str:
     """Of what `read_samples` gives."""
-    if layout.photometric == _CMYK:
+    if layout.photometric == _CMYK and layout.alpha is None:
         return "CMYK"
     mode = "L" if layout.colours == 1 and layout.photometric != _PALETTE else "RGB"
     return mode + "A" if layout.alpha is not None and not layout.premultiplied else mode
@@ -258,12 +258,15 @@ def _to_8_bits(band: Array, layout: Layout, white: float) -> Array:
         colours = ((table * 255 + 32767) // 65535).astype(np.uint8)[band[:, :, 0]]
     elif layout.photometric == _WHITE_IS_0:
         colours = 255 - colours
-    if layout.alpha is None or layout.photometric == _CMYK:
+    if layout.alpha is None:
         return colours
+    if layout.photometric == _CMYK:
+        ink, black = 255 - colours[:, :, :3].astype(np.uint32), 255 - colours[:, :, 3:].astype(np.uint32)
+        colours = ((ink * black + 127) // 255).astype(np.uint8)
     alpha = _scale(band[:, :, layout.alpha :][:, :, :1], white)
     if not layout.premultiplied:
         return np.concatenate([colours, alpha], axis=2)
-    if layout.photometric == _WHITE_IS_0:
+    if layout.photometric in (_WHITE_IS_0, _CMYK):
         return colours  # ink that was multiplied by alpha: what it leaves of white is there already
     return np.minimum(colours.astype(np.uint16) + (255 - alpha), 255).astype(np.uint8)
 

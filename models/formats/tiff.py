@@ -178,6 +178,8 @@ def _check_supported(layout: Layout, numbers: Mapping[int, tuple[int, ...]]) -> 
     if layout.photometric not in _COLOURS:
         kind = _UNSUPPORTED_COLOURS.get(layout.photometric, f"a TIFF of colours {layout.photometric}")
         raise unsupported(kind)
+    if layout.photometric == _LAB and layout.compression not in _LOSSLESS:
+        raise unsupported("a TIFF of Lab colours under JPEG")
     if layout.format in _COMPLEX:
         raise unsupported("a TIFF of complex numbers")
     if layout.photometric == _CMYK and numbers.get(_INK_SET, (1,))[:1] == (2,):
@@ -204,6 +206,8 @@ def _pillow_reads(layout: Layout) -> bool:
         return False
     if layout.photometric in (_GREY_WHITE_IS_0, _GREY, _PALETTE):
         return layout.samples == 1 and layout.bits in (1, 2, 4, 8)
+    if layout.fill_order != 1 and (layout.photometric, layout.samples) != (_RGB, 3):
+        return False
     alpha = layout.photometric == _RGB and layout.samples == 4
     return layout.bits == 8 and (layout.samples == layout.colours or alpha)
 
@@ -242,6 +246,8 @@ def _open(
         tags[_COLOUR_MAP] = shorts(order, *layout.colour_map)
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
+    if layout.compression in (_OLD_JPEG, _JPEG):
+        tags.pop(_FILL_ORDER, None)  # JPEG has its own order, and libtiff heeds no other
     image = open_with_pillow(under_directory(order, memoryview(encoded)[8:], tags), "TIFF", stated)
     if layout.photometric == _YCBCR and layout.compression == _UNCOMPRESSED:
         _read_with_libtiff(image)
