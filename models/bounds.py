@@ -38,7 +38,7 @@ _TILE_SIDES = frozenset({322, 323})
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _TIFF_ORDERS = {b"II": "<", b"MM": ">"}
 # Where the directory's offset is, and the layouts of that offset, of the count of entries, and of one entry: its tag,
-# type, number of values, and value if that is short. As Pillow reads them, a "+" makes a BigTIFF.
+# type, number of values, and value if that is short. The number 43, a "+", makes a BigTIFF.
 _TIFF = (4, "I", "H", "HHI4s")
 _BIG_TIFF = (8, "Q", "Q", "HHQ8s")
 
@@ -57,13 +57,29 @@ class BoundedFile(BytesIO):
         content = super().read(size)
         self._reads_left -= 1
         if self._reads_left < 0:
-            raise ImageError("undecodable_image", "the image has more segments, chunks or blocks than a picture needs")
+            raise too_many_pieces()
         if self._scans_left is not None:
             # Counted as they are read: what follows the picture, such as a film, is not looked at.
             self._scans_left -= content.count(_START_OF_SCAN)
             if self._scans_left < 0:
                 raise ImageError("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
         return content
+
+
+def too_many_pieces() -> ImageError:
+    return ImageError("undecodable_image", "the image has more segments, chunks or blocks than a picture needs")
+
+
+def check_reads(reads: int, encoded: bytes) -> None:
+    """Raises ImageError where a walk over `encoded` has taken more reads than its decoder may take."""
+    if reads > MAX_READS + len(encoded) // BYTES_PER_FURTHER_READ:
+        raise too_many_pieces()
+
+
+def check_scans(scans: int) -> None:
+    """Raises ImageError over MAX_SCANS scans of a JPEG."""
+    if scans > MAX_SCANS:
+        raise ImageError("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
 
 
 def check_tiff(encoded: bytes, max_pixels: int) -> None:
@@ -73,7 +89,7 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
     more than `max_pixels`: it is decoded whole, however small the picture is.
     """
     sides: dict[int, int] = {}
-    for tag, kind, values, value, order in _tiff_entries(encoded):
+    for tag, kind, values, value, order in tiff_entries(encoded):
         if tag in _STRIPS and values > MAX_STRIPS:
             raise ImageError("undecodable_image", f"the image has more than {MAX_STRIPS} strips or tiles, the limit")
         if tag in _TILE_SIDES:
@@ -86,12 +102,12 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
         raise ImageError("too_many_pixels", f"the image has tiles of {tile} pixels, the limit is {max_pixels}")
 
 
-def _tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
+def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     """(tag, type, number of values, value, byte order); nothing if there is no whole directory."""
     order = _TIFF_ORDERS.get(encoded[:2])
     if order is None:
         return
-    place, offset, entries, entry = _BIG_TIFF if encoded[2:3] == b"+" else _TIFF
+    place, offset, entries, entry = _BIG_TIFF if b"+" in encoded[2:4] else _TIFF
     try:
         (directory,) = struct.unpack_from(order + offset, encoded, place)
         (count,) = struct.unpack_from(order + entries, encoded, directory)

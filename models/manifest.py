@@ -14,7 +14,16 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from models.errors import BundleError
 
@@ -28,6 +37,7 @@ MIN_LARGE_PHOTOS = 150
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Pixels = Literal["exact", "fast"]
 Rounding = Literal["floor", "round"]
+Icc = Literal["ignore", "srgb"]
 
 
 def inside(name: str) -> str:
@@ -91,7 +101,8 @@ class Preprocess(Strict):
 
     The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
     proportion and rounded as `long_side_rounding` says; a centred square of `input_size` is cut with
-    its offset rounded as `crop_offset_rounding` says; then `(pixel / 255 - mean) / std`.
+    its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or ignored, as `icc`
+    says; then `(pixel / 255 - mean) / std`. Bundles written before `icc` existed ignore profiles.
     """
 
     input_size: Annotated[int, Field(gt=0, le=MAX_SIDE)]
@@ -102,6 +113,7 @@ class Preprocess(Strict):
     long_side_rounding: Rounding = "floor"
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)]
     crop_offset_rounding: Rounding = "floor"
+    icc: Icc = "ignore"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layout: Literal["NCHW"] = "NCHW"
@@ -117,6 +129,14 @@ class Preprocess(Strict):
                 f"crop_pct {self.crop_pct} of input_size {self.input_size} asks for over {MAX_SIDE} pixels"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_ignored_profiles(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What bundles have always left out is left out, so that older releases read those that do not need `icc`."""
+        written: dict[str, Any] = write(self)
+        if self.icc == "ignore":
+            del written["icc"]
+        return written
 
     @property
     def resize_size(self) -> int:

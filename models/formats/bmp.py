@@ -1,0 +1,135 @@
+"""BMP: every header as the one that Pillow reads best, and colours under masks, which it reads only in part.
+
+The file's size as the header states it decides nothing. (Microsoft, "Bitmap Storage"; the OS/2 1 and 2 headers.)
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.formats.opening import SILENT, LateImage, damaged, open_with_pillow, unsupported
+
+_FILE_HEADER_BYTES = 14
+_OS2_1, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 64, 40, 52, 56, 108, 124
+_RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
+_COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG"}
+_BITS = frozenset({1, 4, 8, 16, 24, 32})
+# Red, green, blue, alpha; where the header gives none.
+_NO_MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
+
+
+class _Header(NamedTuple):
+    """`place`: where the pixels begin; `palette`: four bytes an entry."""
+
+    width: int
+    height: int
+    top_down: bool
+    bits: int
+    compression: int
+    masks: tuple[int, ...]
+    palette: bytes
+    place: int
+
+
+def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
+    """May raise anything, ImageError for what is not supported."""
+    header = _read_header(encoded)
+    size = header.width, header.height
+    if header.bits in _NO_MASKS and header.compression in (_MASKS, _ALPHA_MASKS):
+        mode = "RGBA" if header.masks[3] else "RGB"
+        return LateImage("BMP", mode, size, partial(_read_masked, encoded, header), SILENT)
+    return open_with_pillow(_rewritten(encoded, header), "BMP")
+
+
+def _read_header(encoded: bytes) -> _Header:
+    (place, length) = struct.unpack_from("<II", encoded, 10)
+    start = _FILE_HEADER_BYTES
+    if length == _OS2_1:
+        width, height, _, bits = struct.unpack_from("<HHHH", encoded, start + 4)
+        compression, colours = _RGB, 0
+    elif length in (_INFO, _V2, _V3, _OS2_2, _V4, _V5):
+        width, height, _, bits, compression, _, _, _, colours = struct.unpack_from("<iiHHIIiiI", encoded, start + 4)
+    else:
+        raise unsupported(f"a BMP with a header of {length} bytes")
+    if length == _OS2_2 and compression > _RLE4:
+        raise unsupported("an OS/2 BMP with its own compression")
+    if compression in _COMPRESSIONS or compression > _ALPHA_MASKS:
+        raise unsupported(_COMPRESSIONS.get(compression, f"a BMP of compression {compression}"))
+    if bits not in _BITS:
+        raise unsupported(f"a BMP of {bits} bits a pixel")
+    masks, behind = _read_masks(encoded, length, bits, compression)
+    palette, behind = _read_palette(encoded, behind, bits, colours, 3 if length == _OS2_1 else 4)
+    place = place if start + length <= place < len(encoded) else behind
+    return _Header(width, abs(height), height < 0, bits, compression, masks, palette, place)
+
+
+def _read_masks(encoded: bytes, length: int, bits: int, compression: int) -> tuple[tuple[int, ...], int]:
+    """Red, green, blue and alpha; and where the header has ended. A short header has its masks behind it."""
+    start, behind = _FILE_HEADER_BYTES + _INFO, _FILE_HEADER_BYTES + length
+    if compression not in (_MASKS, _ALPHA_MASKS):
+        return _NO_MASKS.get(bits, (0, 0, 0, 0)), behind
+    count = 4 if compression == _ALPHA_MASKS or length >= _V3 else 3
+    masks = struct.unpack_from(f"<{count}I", encoded, start)
+    if not any(masks):
+        masks = _NO_MASKS.get(bits, masks)
+    if bits == 24 and masks[:3] != _NO_MASKS[32][:3]:
+        raise unsupported("a 24-bit BMP with masks of its own")
+    return (*masks, 0)[:4], max(behind, start + 4 * count)
+
+
+def _read_palette(encoded: bytes, place: int, bits: int, colours: int, entry: int) -> tuple[bytes, int]:
+    """Four bytes for each colour that a pixel can name, black for those that the file lacks; and where it has ended."""
+    if bits > 8:
+        return b"", place
+    count = colours if 0 < colours <= 1 << bits else 1 << bits
+    found = encoded[place : place + entry * count]
+    if entry == 3:
+        found = b"".join(found[at : at + 3] + b"\0" for at in range(0, len(found), 3))
+    # Pillow takes a palette of greys in order for 8-bit grey, whatever the bits are; one entry more and it does not.
+    return found.ljust(4 << bits, b"\0") + (b"\0" * 4 if bits < 8 else b""), place + entry * count
+
+
+def _rewritten(encoded: bytes, header: _Header) -> bytes:
+    """With the 40-byte header."""
+    place = _FILE_HEADER_BYTES + _INFO + len(header.palette)
+    height = -header.height if header.top_down else header.height
+    pixels = memoryview(encoded)[header.place :]
+    compression = _RGB if header.bits == 24 else header.compression
+    size, colours = place + len(pixels), len(header.palette) // 4
+    start = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, place)
+    start += struct.pack("<IiiHHIIiiII", _INFO, header.width, height, 1, header.bits, compression, 0, 0, 0, colours, 0)
+    return b"".join([start, header.palette, pixels])
+
+
+def _read_masked(encoded: bytes, header: _Header) -> Image.Image:
+    """Pixels of 16 or 32 bits -> RGB or RGBA."""
+    width, height = header.width, header.height
+    masks = header.masks if header.masks[3] else header.masks[:3]
+    stride = (width * header.bits + 31) // 32 * 4
+    if header.place + stride * (height - 1) + width * header.bits // 8 > len(encoded):
+        raise damaged("BMP")
+    picture = np.empty((height, width, len(masks)), np.uint8)
+    for row in range(height):
+        samples = np.frombuffer(encoded, f"<u{header.bits // 8}", width, header.place + row * stride)
+        for channel, mask in enumerate(masks):
+            picture[row, :, channel] = _channel(samples, mask)
+    return Image.fromarray(picture if header.top_down else picture[::-1])
+
+
+def _channel(samples: NDArray[Any], mask: int) -> NDArray[np.uint8]:
+    """What lies under the mask, as 0..255. Raises ImageError for a mask with holes."""
+    if mask == 0:
+        return np.zeros(len(samples), np.uint8)
+    shift = (mask & -mask).bit_length() - 1
+    most = mask >> shift
+    if most & (most + 1):
+        raise unsupported("a BMP with masks of separate bits")
+    values = (samples & samples.dtype.type(mask)) >> samples.dtype.type(shift)
+    levels: NDArray[np.uint64] = (values.astype(np.uint64) * 510 + most) // (2 * most)
+    return levels.astype(np.uint8)

@@ -1,0 +1,45 @@
+"""The orientation of a picture, as EXIF or XMP states it: the only metadata beside colour that changes what is seen.
+
+Pillow's reader takes all of EXIF or nothing. This one reads a directory's entries up to the one it looks for, so that
+what else is broken does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+UPRIGHT = 1
+_ORIENTATION = 0x0112
+_ORDERS = {b"II": "<", b"MM": ">"}
+# TIFF 6.0: BYTE, SHORT, LONG and their signed forms. The standard says SHORT, some cameras do not.
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+_PREFIX = re.compile(rb"(Exif\0[\0\xff])*")
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+
+
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """1 to 8, EXIF 2.32; UPRIGHT where nothing readable states it. XMP counts where EXIF is silent."""
+    try:
+        stated = _of_exif(exif)
+    except struct.error:
+        stated = None
+    if stated is None and (found := _XMP.search(xmp)):
+        stated = int(found[1])
+    return stated if stated is not None and 1 <= stated <= 8 else UPRIGHT
+
+
+def _of_exif(exif: bytes) -> int | None:
+    """Raises struct.error where the directory ends too soon."""
+    prefix = _PREFIX.match(exif)
+    start = prefix.end() if prefix else 0
+    order = _ORDERS.get(exif[start : start + 2])
+    if order is None:
+        return None
+    (directory,) = struct.unpack_from(order + "I", exif, start + 4)
+    (count,) = struct.unpack_from(order + "H", exif, start + directory)
+    for place in range(start + directory + 2, start + directory + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", exif, place)
+        if tag == _ORIENTATION and values == 1 and kind in _INTEGERS:
+            return int(struct.unpack_from(order + _INTEGERS[kind], exif, place + 8)[0])
+    return None

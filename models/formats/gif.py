@@ -1,0 +1,52 @@
+"""GIF: the first frame, without the extensions that say nothing about its pixels.
+
+1. comments, applications' and unknown extensions decide nothing, however odd they are;
+2. what follows the first frame, the trailer included, may be missing or odd.
+
+The canvas outside the frame is transparent: `models.preprocess` lays it over white.
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from models.bounds import check_reads
+from models.formats.opening import HeaderError, open_with_pillow
+
+_HEADER_BYTES = 13
+_EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
+_GRAPHIC_CONTROL_BYTES = 4
+# Pillow reads twice a block.
+_READS_A_BLOCK = 2
+
+
+def open_gif(encoded: bytes, max_pixels: int) -> Image.Image:
+    """May raise anything."""
+    place = _HEADER_BYTES + _palette_bytes(encoded[10])
+    kept, control, reads = encoded[:place], b"", 0
+    while encoded[place] != _IMAGE:
+        if encoded[place] == _TRAILER:
+            raise HeaderError
+        extension = encoded[place] == _EXTENSION
+        place += 2 if extension else 1
+        if not extension:
+            check_reads(reads := reads + _READS_A_BLOCK, encoded)
+            continue
+        start, place, blocks = _skip_blocks(encoded, place)
+        check_reads(reads := reads + _READS_A_BLOCK * blocks, encoded)
+        if encoded[start - 1] == _GRAPHIC_CONTROL and encoded[start] >= _GRAPHIC_CONTROL_BYTES:
+            control = b"\x21\xf9\4" + encoded[start + 1 : start + 5] + b"\0"
+    return open_with_pillow(b"".join([kept, control, memoryview(encoded)[place:]]), "GIF")
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+
+
+def _skip_blocks(encoded: bytes, place: int) -> tuple[int, int, int]:
+    """(where the blocks begin, where they have ended, how many there are)"""
+    start, blocks = place, 1
+    while length := encoded[place]:
+        place += 1 + length
+        blocks += 1
+    return start, place + 1, blocks

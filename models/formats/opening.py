@@ -1,0 +1,79 @@
+"""What the formats share: a file given to Pillow, and images whose pixels Pillow alone would get wrong."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from models.bounds import BoundedFile
+from models.errors import ImageError
+
+# Of a colour profile: the largest ones in use, for presses, have two to three.
+MAX_PROFILE_BYTES = 4 << 20
+
+
+class Statements(NamedTuple):
+    """What metadata states about a picture: its EXIF orientation (1 to 8) and its ICC profile."""
+
+    orientation: int = 1
+    profile: bytes | None = None
+
+
+SILENT = Statements()
+
+
+def open_with_pillow(encoded: bytes, image_format: str, stated: Statements = SILENT) -> Image.Image:
+    """The header only. May raise anything."""
+    return with_statements(Image.open(BoundedFile(encoded), formats=(image_format,)), stated)
+
+
+def with_statements(image: Image.Image, stated: Statements) -> Image.Image:
+    """Only these statements are left in `info`, and what belongs to the pixels."""
+    kept: dict[str, Any] = {key: image.info[key] for key in ("transparency", "interlace") if key in image.info}
+    image.info.clear()  # in place: the PNG plugin keeps a second reference
+    image.info.update(kept | {"orientation": stated.orientation})
+    if stated.profile:
+        image.info["icc_profile"] = stated.profile
+    return image
+
+
+class LateImage(Image.Image):
+    """An image of known size whose pixels `read` gives when they are first needed."""
+
+    def __init__(
+        self, image_format: str, mode: str, size: tuple[int, int], read: Callable[[], Image.Image], stated: Statements
+    ) -> None:
+        super().__init__()
+        self.format, self._mode, self._size, self._read = image_format, mode, size, read
+        with_statements(self, stated)
+
+    def load(self) -> Any:
+        if self._im is None:
+            self.im = self._read().im
+        return super().load()
+
+
+def inflate(compressed: bytes, most: int) -> bytes | None:
+    """At most `most` bytes; None for more, and for what is no whole zlib stream."""
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(compressed, most)
+    except zlib.error:
+        return None
+    return content if stream.eof else None
+
+
+class HeaderError(Exception):
+    """What begins like a picture states no picture. `models.preprocess` words it for whoever sent it."""
+
+
+def damaged(image_format: str) -> ImageError:
+    return ImageError("undecodable_image", f"the {image_format} data is broken or truncated")
+
+
+def unsupported(kind: str, instead: str = "save it as an ordinary JPEG or PNG") -> ImageError:
+    """`kind` with its article, as in "a 12-bit JPEG"."""
+    return ImageError("undecodable_image", f"this is {kind}, which is not supported: {instead}")

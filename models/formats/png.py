@@ -1,0 +1,188 @@
+"""PNG: the chunks that decide about pixels, in the order that Pillow needs.
+
+1. a chunk that says nothing about pixels decides nothing, however odd, damaged, large or misplaced it is;
+2. IHDR, PLTE, tRNS and IDAT must be right: a wrong checksum there means damaged pixels;
+3. what follows the image data, IEND included, may be missing;
+4. tRNS names the same grey or colour as the pixels do, at every bit depth.
+
+ISO 15948 (PNG, third edition), sections 5 and 11.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from models.bounds import check_reads
+from models.formats import exif
+from models.formats.opening import (
+    MAX_PROFILE_BYTES,
+    HeaderError,
+    LateImage,
+    Statements,
+    damaged,
+    inflate,
+    open_with_pillow,
+    unsupported,
+)
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Pillow reads a chunk's head, content and checksum.
+_READS_A_CHUNK = 3
+_MAX_TEXT_BYTES = 1 << 20
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_CHECKED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
+# Samples of fewer than 8 bits are spread over 0..255 when they are read, so their transparent value must be too.
+_SPREAD = {1: 1, 2: 85, 4: 17, 8: 1, 16: 1}
+_EXIF_TEXTS = (b"Raw profile type exif", b"Raw profile type APP1")
+_XMP_TEXT = b"XML:com.adobe.xmp"
+
+Chunk = tuple[bytes, memoryview, bool]
+
+
+def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
+    """May raise anything, ImageError for what is not supported."""
+    chunks: dict[bytes, list[memoryview]] = {}
+    for kind, content, right in _chunks(encoded):
+        if kind == b"IEND":
+            break
+        if kind in _CHECKED and not right:
+            raise damaged("PNG")
+        if kind[0] & 0x20 == 0 and kind not in _CHECKED:
+            raise unsupported(f"a PNG with the critical chunk {kind.decode('latin-1')!r}")
+        # What must come before the image data says nothing behind it; EXIF and texts may stand anywhere.
+        late = b"IDAT" in chunks and kind in (b"PLTE", b"tRNS", b"iCCP")
+        if right and not late:
+            chunks.setdefault(kind, []).append(content)
+    return _open(chunks)
+
+
+def _chunks(encoded: bytes) -> Iterator[Chunk]:
+    """(type, content, is its checksum right?); a last IDAT that is cut short counts as right, so far as it goes."""
+    view, place, reads = memoryview(encoded), len(SIGNATURE), 0
+    while place + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        if not kind.isalpha():
+            return
+        reads += _READS_A_CHUNK
+        check_reads(reads, encoded)
+        content = view[place + 8 : place + 8 + length]
+        stored = encoded[place + 8 + length : place + 12 + length]
+        if len(stored) == 4:
+            yield kind, content, zlib.crc32(content, zlib.crc32(kind)) == struct.unpack(">I", stored)[0]
+        else:
+            yield kind, content, kind == b"IDAT"
+        place += 12 + length
+
+
+def _open(chunks: dict[bytes, list[memoryview]]) -> Image.Image:
+    header, data = chunks.get(b"IHDR", []), chunks.get(b"IDAT", [])
+    if len(header) != 1 or len(header[0]) != 13 or not data:
+        raise HeaderError
+    width, height, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", header[0])
+    if interlace > 1:
+        raise HeaderError
+    palette = _palette(chunks.get(b"PLTE", []), bits) if colour == _PALETTE else b""
+    key = _transparent(chunks.get(b"tRNS", []), bits, colour, len(palette) // 3)
+    clean = _file(header[0], palette.ljust(768, b"\0") if palette else b"", key, data)
+    stated = _statements(chunks)
+    if (bits, colour) == (16, _RGB) and key:
+        return LateImage("PNG", "RGBA", (width, height), partial(_read_16_bits, clean, key), stated)
+    return open_with_pillow(clean, "PNG", stated)
+
+
+def _file(header: memoryview, palette: bytes, key: bytes, data: list[memoryview]) -> bytes:
+    """All image data in one chunk, which takes Pillow fewer reads. It compares no checksum there; `_chunks` has."""
+    length = sum(map(len, data))
+    parts = ((b"IHDR", header), (b"PLTE", palette), (b"tRNS", key))
+    before = [_chunk(kind, content) for kind, content in parts if content]
+    return b"".join([SIGNATURE, *before, struct.pack(">I4s", length, b"IDAT"), *data, bytes(4), _chunk(b"IEND", b"")])
+
+
+def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return b"".join([struct.pack(">I4s", len(content), kind), content, struct.pack(">I", checksum)])
+
+
+def _palette(found: list[memoryview], bits: int) -> bytes:
+    """RGB entries, not more than the samples can name. Raises ImageError where there is not one palette."""
+    if len(found) != 1 or len(found[0]) % 3 or not found[0]:
+        raise damaged("PNG")
+    return bytes(found[0][: 3 << bits])
+
+
+def _transparent(found: list[memoryview], bits: int, colour: int, colours: int) -> bytes:
+    """tRNS as Pillow reads it rightly, empty for none. One of another length than fits is ignored, as libpng does."""
+    key = bytes(found[0]) if found else b""
+    if colour == _PALETTE:
+        return key if len(key) <= colours else b""
+    if colour not in (_GREY, _RGB) or len(key) != (2 if colour == _GREY else 6):
+        return b""
+    values = struct.unpack(f">{len(key) // 2}H", key)
+    most = (1 << bits) - 1
+    return struct.pack(f">{len(values)}H", *((value & most) * _SPREAD.get(bits, 1) for value in values))
+
+
+def _read_16_bits(encoded: bytes, key: bytes) -> Image.Image:
+    """RGB of 16 bits with a transparent colour -> RGBA of 8.
+
+    Pillow keeps the upper bytes, in which other colours may look like the transparent one: the lower bytes are read by
+    telling it that they come first.
+    """
+    upper = open_with_pillow(encoded, "PNG")
+    lower = open_with_pillow(encoded, "PNG")
+    assert isinstance(lower, ImageFile.ImageFile)
+    lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+    pixels = np.asarray(upper)
+    same = (pixels == np.frombuffer(key[0::2], np.uint8)) & (np.asarray(lower) == np.frombuffer(key[1::2], np.uint8))
+    alpha = np.where(same.all(axis=2), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([pixels, alpha]))
+
+
+def _statements(chunks: dict[bytes, list[memoryview]]) -> Statements:
+    profile = next((profile for content in chunks.get(b"iCCP", []) if (profile := _profile(bytes(content)))), None)
+    stated = next((bytes(content) for content in chunks.get(b"eXIf", [])), b"")
+    texts = _texts(chunks)
+    stated = stated or next((_of_hex(texts[name]) for name in _EXIF_TEXTS if name in texts), b"")
+    return Statements(exif.orientation(stated, texts.get(_XMP_TEXT, b"")), profile)
+
+
+def _profile(content: bytes) -> bytes | None:
+    """Name, zero, method 0, compressed profile."""
+    name_end = content.find(b"\0")
+    if name_end < 0 or content[name_end + 1 : name_end + 2] != b"\0":
+        return None
+    return inflate(content[name_end + 2 :], MAX_PROFILE_BYTES)
+
+
+def _texts(chunks: dict[bytes, list[memoryview]]) -> dict[bytes, bytes]:
+    """Those that may state an orientation."""
+    texts: dict[bytes, bytes] = {}
+    for kind in (b"tEXt", b"zTXt", b"iTXt"):
+        for content in chunks.get(kind, []):
+            key = bytes(content[:80]).partition(b"\0")[0]
+            if (key in _EXIF_TEXTS or key == _XMP_TEXT) and key not in texts:
+                texts[key] = _text(kind, bytes(content[len(key) + 1 :])) or b""
+    return texts
+
+
+def _text(kind: bytes, content: bytes) -> bytes | None:
+    if kind == b"tEXt":
+        return content[:_MAX_TEXT_BYTES]
+    if kind == b"zTXt":
+        return inflate(content[1:], _MAX_TEXT_BYTES)
+    text = content[2:].split(b"\0", 2)[-1]
+    return inflate(text, _MAX_TEXT_BYTES) if content[:1] == b"\1" else text[:_MAX_TEXT_BYTES]
+
+
+def _of_hex(text: bytes) -> bytes:
+    """ImageMagick's: an empty line, a name, a length, then the content in hexadecimal digits."""
+    try:
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
+    except ValueError:
+        return b""
