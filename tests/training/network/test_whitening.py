@@ -53,5 +53,5 @@ def test_a_direction_without_variance_is_not_amplified():
 
 
 def test_no_image_is_an_error():
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="needs at least one image"):
         patch_covariance([])
