@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.manifest import Preprocess
+from training.data.datasets import ImageFolder, scan
+from training.data.images import Kept
+from training.errors import DataError
+
+SPEC = Preprocess(input_size=8, interpolation="bicubic", crop_pct=1.0, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+def test_pixels_are_kept_as_long_as_they_fit():
+    kept, made = Kept(most_bytes=10), []
+
+    def make():
+        made.append(1)
+        return np.zeros(4, np.uint8)
+
+    for index in (0, 1, 2, 0, 1, 2):
+        kept.get(index, None, make)
+    assert len(made) == 4  # the third one never fits
+
+
+def test_pixels_of_another_spec_are_not_confused():
+    kept = Kept()
+    kept.get(0, None, lambda: np.zeros(1, np.uint8))
+    assert kept.get(0, SPEC, lambda: np.ones(1, np.uint8)) == 1
+    assert kept.get(0, SPEC, lambda: np.zeros(1, np.uint8)) == 1
+
+
+def test_a_file_is_decoded_once_a_run(image_folder):
+    images = scan(image_folder / "train", 2)
+    first = images.pixels(5, SPEC)
+    images.images[5][0].unlink()
+    np.testing.assert_array_equal(images.pixels(5, SPEC), first)
+    with pytest.raises(DataError, match="cannot be read"):
+        images.pixels(5, None)
+
+
+def test_a_picture_that_cannot_be_resized_is_named(tmp_path):
+    Image.new("RGB", (1, 60_000)).save(tmp_path / "thin.png")
+    images = ImageFolder(tmp_path, ("a", "b"), ((tmp_path / "thin.png", 0),))
+    with pytest.raises(DataError, match=r"thin\.png: an image of 1 x 60000 pixels is too long and thin"):
+        images.pixels(0, SPEC.model_copy(update={"input_size": 32}))
