@@ -29,8 +29,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, epoch: int) -> NDArray[np.uint8]:
     """uint8 RGB (S, S, 3) of the epoch numbered from 0. Raises DataError."""
     if config.crop == "padded":
-        return images.pixels(index, spec)
-    picture = Image.fromarray(images.pixels(index, None))
+        return images.kept_square(index, spec)
+    picture = images.kept_picture(index)
     box = random_box(*picture.size, np.random.default_rng((config.seed, epoch, index)))
     side = config.image_size
     resized = picture.crop(box).resize((side, side), Image.Resampling[config.interpolation.upper()])

@@ -20,7 +20,7 @@ from models.manifest import Preprocess
 from models.preprocess import SUFFIXES, decode, images_in
 from training.config import TrainConfig
 from training.data import modelarts
-from training.data.images import Images, Kept, pixels_of
+from training.data.images import Images, Kept, square_of
 from training.data.names import check_same_classes, class_folders, printable
 from training.data.published import Split, cifar10, cifar100, fashion_mnist
 from training.errors import DataError
@@ -54,8 +54,11 @@ class ImageFolder:
         except ImageError as error:
             raise DataError(f"{self.name(index)}: {error.detail}") from error
 
-    def pixels(self, index: int, spec: Preprocess | None) -> NDArray[np.uint8]:
-        return self.kept.get(index, spec, lambda: pixels_of(self, index, spec))
+    def kept_picture(self, index: int) -> Image.Image:
+        return self.kept.get(index, lambda: self.picture(index))
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        return self.kept.get((index, spec), lambda: square_of(self, index, spec))
 
 
 def open_splits(config: TrainConfig) -> tuple[Images, Images]:

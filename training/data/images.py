@@ -1,16 +1,16 @@
 """What a set of images is to the rest of training, whatever its layout, and how its pixels are made.
 
 1. every pixel comes from models.preprocess, the code that serves;
-2. pixels are made once a run where they fit in memory;
+2. a file is decoded once a run where its pixels fit in memory;
 3. a broken image is a DataError that names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from models.manifest import Preprocess
 from models.preprocess import resize_and_crop, to_tensor
 from training.errors import DataError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=NDArray[Any] | Image.Image)
 KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all of CIFAR-10 takes 150 MiB
 
 
@@ -45,13 +45,16 @@ class Images(Protocol):
     def picture(self, index: int) -> Image.Image:
         """The upright RGB image. Raises DataError."""
 
-    def pixels(self, index: int, spec: Preprocess | None) -> NDArray[np.uint8]:
-        """RGB: the whole picture (H, W, 3), or the square (S, S, 3) that `spec` cuts from it. Raises DataError."""
+    def kept_picture(self, index: int) -> Image.Image:
+        """The same, from memory where it is kept."""
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        """RGB (S, S, 3): what `spec` cuts from the picture, from memory where it is kept. Raises DataError."""
 
 
-def pixels_of(images: Images, index: int, spec: Preprocess | None) -> NDArray[np.uint8]:
-    """As `Images.pixels`, made anew."""
-    return _of_picture(images, index, lambda picture: np.asarray(resize_and_crop(picture, spec) if spec else picture))
+def square_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+    """RGB (S, S, 3). Raises DataError."""
+    return _of_picture(images, index, lambda picture: np.asarray(resize_and_crop(picture, spec)))
 
 
 def tensor_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.float32]:
@@ -68,21 +71,27 @@ def _of_picture(images: Images, index: int, make: Callable[[Image.Image], T]) ->
 
 
 class Kept:
-    """Pixels of images, kept in memory as long as all of them together have at most `most_bytes`."""
+    """Pictures and squares in memory, as long as all of them together take at most `most_bytes`."""
 
     def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
-        self._arrays: dict[tuple[int, Preprocess | None], NDArray[np.uint8]] = {}
+        self._values: dict[Hashable, Any] = {}
         self._bytes_left = most_bytes
         self._lock = Lock()
 
-    def get(self, index: int, spec: Preprocess | None, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """What is kept for this image and spec, else what `make` returns."""
-        key = (index, spec)
-        array = self._arrays.get(key)
-        if array is None:
-            array = make()
-            with self._lock:
-                if key not in self._arrays and array.nbytes <= self._bytes_left:
-                    self._arrays[key] = array
-                    self._bytes_left -= array.nbytes
-        return array
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under this key, else what `make` returns."""
+        if key in self._values:
+            kept: T = self._values[key]
+            return kept
+        value = make()
+        size = _bytes(value)
+        with self._lock:
+            if key not in self._values and size <= self._bytes_left:
+                self._values[key] = value
+                self._bytes_left -= size
+        return value
+
+
+def _bytes(value: NDArray[Any] | Image.Image) -> int:
+    """In memory; Pillow stores four bytes for an RGB pixel."""
+    return 4 * value.width * value.height if isinstance(value, Image.Image) else value.nbytes

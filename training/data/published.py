@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.manifest import Preprocess
-from training.data.images import pixels_of
+from training.data.images import square_of
 from training.errors import DataError
 from training.files import read_whole
 
@@ -56,8 +56,11 @@ class ImageArrays:
         image = self.arrays[index]
         return Image.fromarray(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
 
-    def pixels(self, index: int, spec: Preprocess | None) -> NDArray[np.uint8]:
-        return pixels_of(self, index, spec)
+    def kept_picture(self, index: int) -> Image.Image:
+        return self.picture(index)
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        return square_of(self, index, spec)
 
 
 def cifar10(data_url: Path, split: Split) -> ImageArrays:

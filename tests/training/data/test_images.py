@@ -17,29 +17,31 @@ def test_pixels_are_kept_as_long_as_they_fit():
         made.append(1)
         return np.zeros(4, np.uint8)
 
-    for index in (0, 1, 2, 0, 1, 2):
-        kept.get(index, None, make)
+    for key in (0, 1, 2, 0, 1, 2):
+        kept.get(key, make)
     assert len(made) == 4  # the third one never fits
 
 
-def test_pixels_of_another_spec_are_not_confused():
-    kept = Kept()
-    kept.get(0, None, lambda: np.zeros(1, np.uint8))
-    assert kept.get(0, SPEC, lambda: np.ones(1, np.uint8)) == 1
-    assert kept.get(0, SPEC, lambda: np.zeros(1, np.uint8)) == 1
+def test_a_picture_counts_with_the_bytes_that_pillow_needs():
+    kept = Kept(most_bytes=4 * 5 * 6)
+    first = kept.get(0, lambda: Image.new("RGB", (5, 6)))
+    assert kept.get(0, lambda: Image.new("RGB", (5, 6))) is first
+    second = kept.get(1, lambda: Image.new("RGB", (1, 1)))
+    assert kept.get(1, lambda: Image.new("RGB", (1, 1))) is not second
 
 
 def test_a_file_is_decoded_once_a_run(image_folder):
     images = scan(image_folder / "train", 2)
-    first = images.pixels(5, SPEC)
+    square, picture = images.kept_square(5, SPEC), images.kept_picture(5)
     images.images[5][0].unlink()
-    np.testing.assert_array_equal(images.pixels(5, SPEC), first)
+    np.testing.assert_array_equal(images.kept_square(5, SPEC), square)
+    assert images.kept_picture(5) is picture
     with pytest.raises(DataError, match="cannot be read"):
-        images.pixels(5, None)
+        images.kept_square(5, SPEC.model_copy(update={"crop_pct": 0.5}))
 
 
 def test_a_picture_that_cannot_be_resized_is_named(tmp_path):
     Image.new("RGB", (1, 60_000)).save(tmp_path / "thin.png")
     images = ImageFolder(tmp_path, ("a", "b"), ((tmp_path / "thin.png", 0),))
     with pytest.raises(DataError, match=r"thin\.png: an image of 1 x 60000 pixels is too long and thin"):
-        images.pixels(0, SPEC.model_copy(update={"input_size": 32}))
+        images.kept_square(0, SPEC.model_copy(update={"input_size": 32}))

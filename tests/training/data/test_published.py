@@ -60,14 +60,14 @@ def test_cifar100_takes_the_fine_label(tmp_path):
     expected = cifar_file(tmp_path / "train.bin", [[7, 99], [1, 0]])
     images = cifar100(tmp_path, "train")
     assert (images.labels.tolist(), len(images.classes)) == ([99, 0], 100)
-    np.testing.assert_array_equal(images.pixels(0, None), expected[0])
+    np.testing.assert_array_equal(np.asarray(images.picture(0)), expected[0])
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 5), ("val", 3)])
 def test_fashion_mnist_is_read_gzipped_or_not(fashion_folder, split, count):
     images = fashion_mnist(fashion_folder, split)
     assert images.labels.tolist() == list(range(count))
-    assert images.pixels(0, None).shape == (28, 28, 3)
+    assert images.kept_picture(0).size == (28, 28)
     assert images.picture(0).mode == "RGB"
     np.testing.assert_array_equal(np.asarray(images.picture(1))[..., 2], images.arrays[1])
     assert images.classes[-1] == "Ankle boot"
