@@ -17,7 +17,7 @@ from PIL import Image
 
 from models.manifest import Preprocess
 from training.config import TrainConfig
-from training.data.images import Images
+from training.data.images import Images, in_colours
 
 AREA = (0.08, 1.0)  # share of the picture
 ASPECT = (3 / 4, 4 / 3)  # width / height
@@ -30,11 +30,11 @@ def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, ep
     """uint8 RGB (S, S, 3) of the epoch numbered from 0. Raises DataError."""
     if config.crop == "padded":
         return images.kept_square(index, spec)
-    picture = images.kept_picture(index)
+    picture = images.kept_picture(index, spec.icc)
     box = random_box(*picture.size, np.random.default_rng((config.seed, epoch, index)))
     side = config.image_size
     resized = picture.crop(box).resize((side, side), Image.Resampling[config.interpolation.upper()])
-    return np.asarray(resized)
+    return in_colours(resized, spec.icc)
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:

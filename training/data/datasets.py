@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ImageError
-from models.manifest import Preprocess
-from models.preprocess import SUFFIXES, decode, images_in
+from models.manifest import Icc, Preprocess
+from models.preprocess import SUFFIXES, images_in, open_image, read_pixels
 from training.config import TrainConfig
 from training.data import modelarts
 from training.data.images import Images, Kept, square_of
@@ -48,14 +48,14 @@ class ImageFolder:
     def name(self, index: int) -> str:
         return printable(self.images[index][0])
 
-    def picture(self, index: int) -> Image.Image:
+    def picture(self, index: int, icc: Icc) -> Image.Image:
         try:
-            return decode(read_whole(self.images[index][0]))
+            return read_pixels(open_image(read_whole(self.images[index][0])), icc=icc)
         except ImageError as error:
             raise DataError(f"{self.name(index)}: {error.detail}") from error
 
-    def kept_picture(self, index: int) -> Image.Image:
-        return self.kept.get(index, lambda: self.picture(index))
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        return self.kept.get((index, icc), lambda: self.picture(index, icc))
 
     def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
         return self.kept.get((index, spec), lambda: square_of(self, index, spec))

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.color import to_srgb
 from models.errors import ImageError
-from models.manifest import Preprocess
+from models.manifest import Icc, Preprocess
 from models.preprocess import resize_and_crop, to_tensor
 from training.errors import DataError
 
@@ -42,10 +43,10 @@ class Images(Protocol):
     def name(self, index: int) -> str:
         """What messages call the image."""
 
-    def picture(self, index: int) -> Image.Image:
-        """The upright RGB image. Raises DataError."""
+    def picture(self, index: int, icc: Icc) -> Image.Image:
+        """The upright RGB image, in the colours of the file: see `in_colours`. Raises DataError."""
 
-    def kept_picture(self, index: int) -> Image.Image:
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
         """The same, from memory where it is kept."""
 
     def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
@@ -54,16 +55,21 @@ class Images(Protocol):
 
 def square_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.uint8]:
     """RGB (S, S, 3). Raises DataError."""
-    return _of_picture(images, index, lambda picture: np.asarray(resize_and_crop(picture, spec)))
+    return _of_picture(images, index, spec, lambda picture: in_colours(resize_and_crop(picture, spec), spec.icc))
+
+
+def in_colours(image: Image.Image, icc: Icc) -> NDArray[np.uint8]:
+    """A resized picture -> RGB (H, W, 3), its colour profile applied or ignored; after the resize, as to_tensor."""
+    return np.asarray(to_srgb(image) if icc == "srgb" else image)
 
 
 def tensor_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.float32]:
     """float32 (3, S, S), as the service makes it. Raises DataError."""
-    return _of_picture(images, index, lambda picture: to_tensor(picture, spec))
+    return _of_picture(images, index, spec, lambda picture: to_tensor(picture, spec))
 
 
-def _of_picture(images: Images, index: int, make: Callable[[Image.Image], T]) -> T:
-    picture = images.picture(index)
+def _of_picture(images: Images, index: int, spec: Preprocess, make: Callable[[Image.Image], T]) -> T:
+    picture = images.picture(index, spec.icc)
     try:
         return make(picture)
     except ImageError as error:  # too long and thin to be resized

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.manifest import Preprocess
+from models.manifest import Icc, Preprocess
 from training.data.images import square_of
 from training.errors import DataError
 from training.files import read_whole
@@ -52,12 +52,12 @@ class ImageArrays:
     def name(self, index: int) -> str:
         return f"image {index} of {self.root}"
 
-    def picture(self, index: int) -> Image.Image:
+    def picture(self, index: int, icc: Icc) -> Image.Image:
         image = self.arrays[index]
         return Image.fromarray(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
 
-    def kept_picture(self, index: int) -> Image.Image:
-        return self.picture(index)
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        return self.picture(index, icc)
 
     def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
         return square_of(self, index, spec)

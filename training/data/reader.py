@@ -24,7 +24,7 @@ def problem(path: Path, depth: str, spec: Preprocess) -> str | None:
         image = open_image(path.read_bytes())
         resized_size(image.size, spec)
         if depth == "pixels":
-            read_pixels(image)
+            read_pixels(image, icc=spec.icc)
     except ImageError as error:
         return error.detail
     except OSError as error:

@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from models.preprocess import to_tensor
 from training.config import TrainConfig
+from training.data.images import tensor_of
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.network import repvgg
 from training.network.variants import VARIANTS
@@ -78,8 +78,7 @@ def _agree_on_progress(progress: Progress, process: Process) -> Progress:
 def _whiten_stem_weights(run: Run, images: Images) -> None:
     """Use WHITENING_IMAGES images, evenly spaced over the split and preprocessed as in evaluation."""
     spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENING_IMAGES)
-    pictures = (images.picture(index) for index in range(0, len(images), stride))
-    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    covariance = patch_covariance(tensor_of(images, index, spec) for index in range(0, len(images), stride))
     repvgg.set_stem_kernels(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
     if run.ema:
         run.ema.restart()

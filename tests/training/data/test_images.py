@@ -32,10 +32,10 @@ def test_a_picture_counts_with_the_bytes_that_pillow_needs():
 
 def test_a_file_is_decoded_once_a_run(image_folder):
     images = scan(image_folder / "train", 2)
-    square, picture = images.kept_square(5, SPEC), images.kept_picture(5)
+    square, picture = images.kept_square(5, SPEC), images.kept_picture(5, "srgb")
     images.images[5][0].unlink()
     np.testing.assert_array_equal(images.kept_square(5, SPEC), square)
-    assert images.kept_picture(5) is picture
+    assert images.kept_picture(5, "srgb") is picture
     with pytest.raises(DataError, match="cannot be read"):
         images.kept_square(5, SPEC.model_copy(update={"crop_pct": 0.5}))
 

@@ -6,7 +6,7 @@ and pixel mode that the service reads. Where the crop is random, the pixels that
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from models.preprocess import decode, preprocess
 from training.config import build
@@ -15,12 +15,24 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 ORIENTATION = 0x112
 MODES = {
-    "JPEG": ("L", "RGB", "CMYK"),
-    "PNG": ("1", "L", "LA", "P", "P with tRNS", "L with tRNS", "RGB", "RGB with tRNS", "RGBA", "I;16"),
-    "WEBP": ("RGB", "RGBA"),
+    "JPEG": ("L", "RGB", "RGB with profile", "CMYK"),
+    "PNG": (
+        "1",
+        "L",
+        "LA",
+        "P",
+        "P with tRNS",
+        "L with tRNS",
+        "RGB",
+        "RGB with tRNS",
+        "RGB with profile",
+        "RGBA",
+        "I;16",
+    ),
+    "WEBP": ("RGB", "RGB with profile", "RGBA"),
     "GIF": ("L", "P", "P with tRNS"),
     "BMP": ("1", "L", "P", "RGB"),
-    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGB with profile", "RGBA", "CMYK", "I;16", "F"),
 }
 WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
 OFF = {"crop": "padded", "crop_padding": 0, "hflip": 0, "color_jitter": 0}
@@ -44,13 +56,21 @@ def picture(mode, size=(64, 48)):
         return Image.fromarray((across * 1000 + down).astype(np.uint16))
     if mode == "F":
         return Image.fromarray((across / width).astype(np.float32))
-    return image.quantize(64) if mode.startswith("P") else image.convert(mode.removesuffix(" with tRNS"))
+    return image.quantize(64) if mode.startswith("P") else image.convert(mode.partition(" with ")[0])
+
+
+def swapped_profile():
+    """sRGB with red and blue exchanged: nobody can mistake the colours that it makes for those of the file."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
 
 
 def save(path, format_, mode, **options):
     image = picture(mode)
     if mode.endswith("with tRNS"):
         options["transparency"] = image.getpixel((3, 3))
+    if mode.endswith("with profile"):
+        options["icc_profile"] = swapped_profile()
     image.save(path, format_, **options)
 
 
@@ -111,12 +131,20 @@ def test_evaluation_sees_the_services_tensors(files):
         np.testing.assert_array_equal(tensor, preprocess(path.read_bytes(), spec), err_msg=str(path))
 
 
+def test_a_colour_profile_is_applied(tmp_path):
+    save(tmp_path / "a.png", "PNG", "RGB with profile")
+    plain, converted = (np.asarray(picture("RGB")), np.asarray(decode((tmp_path / "a.png").read_bytes())))
+    assert np.abs(plain[..., ::-1].astype(int) - converted).mean() < 3 < np.abs(plain.astype(int) - converted).mean()
+
+
 def test_random_crops_are_taken_from_the_services_pixels(files):
+    from training.data.images import in_colours
     from training.data.pipeline import open_split
 
     images = open_split(config(files), "train")
     for index, (path, _) in enumerate(images.images):
-        np.testing.assert_array_equal(np.asarray(images.kept_picture(index)), np.asarray(decode(path.read_bytes())))
+        pixels = in_colours(images.kept_picture(index, "srgb"), "srgb")
+        np.testing.assert_array_equal(pixels, np.asarray(decode(path.read_bytes())), err_msg=str(path))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 64), (64, 301)])

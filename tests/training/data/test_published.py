@@ -51,7 +51,7 @@ def test_cifar10_is_read_from_its_binary_files(cifar10_folder):
     assert train.classes == tuple(TEN)
     assert train.labels.tolist() == [1, 9, 2, 9, 3, 9, 4, 9, 5, 9]
     np.testing.assert_array_equal(train.arrays[-2:], expected)
-    np.testing.assert_array_equal(np.asarray(train.picture(9)), expected[1])
+    np.testing.assert_array_equal(np.asarray(train.picture(9, "srgb")), expected[1])
     assert (len(val), val.labels.tolist()) == (1, [3])
 
 
@@ -60,16 +60,16 @@ def test_cifar100_takes_the_fine_label(tmp_path):
     expected = cifar_file(tmp_path / "train.bin", [[7, 99], [1, 0]])
     images = cifar100(tmp_path, "train")
     assert (images.labels.tolist(), len(images.classes)) == ([99, 0], 100)
-    np.testing.assert_array_equal(np.asarray(images.picture(0)), expected[0])
+    np.testing.assert_array_equal(np.asarray(images.picture(0, "srgb")), expected[0])
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 5), ("val", 3)])
 def test_fashion_mnist_is_read_gzipped_or_not(fashion_folder, split, count):
     images = fashion_mnist(fashion_folder, split)
     assert images.labels.tolist() == list(range(count))
-    assert images.kept_picture(0).size == (28, 28)
-    assert images.picture(0).mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(images.picture(1))[..., 2], images.arrays[1])
+    assert images.kept_picture(0, "srgb").size == (28, 28)
+    assert images.picture(0, "srgb").mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(images.picture(1, "srgb"))[..., 2], images.arrays[1])
     assert images.classes[-1] == "Ankle boot"
 
 
