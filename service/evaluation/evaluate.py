@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -52,13 +53,15 @@ def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
     """Image -> the label that its folder names. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no folder")
+    in_nfc = {unicodedata.normalize("NFC", label): label for label in labels}  # macOS may decompose a folder's name
     images: dict[Path, str] = {}
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         name = class_folder.name
-        if name not in labels:
+        label = in_nfc.get(unicodedata.normalize("NFC", name))
+        if label is None:
             nearest = difflib.get_close_matches(name, labels, n=1, cutoff=0.0)[0]
             raise UsageError(f"{class_folder} is none of the bundle's {len(labels)} classes; the nearest is {nearest}")
-        images |= dict.fromkeys(sorted(images_in(class_folder)), name)
+        images |= dict.fromkeys(sorted(images_in(class_folder)), label)
     if not images:
         raise UsageError(f"--data {folder} holds no images: they belong into one folder a class, FOLDER/<class>/*.jpg")
     return images

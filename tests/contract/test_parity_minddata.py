@@ -69,7 +69,7 @@ def pairs(vision: Any) -> list[Pair]:
     to_chw = vision.HWC2CHW()
 
     def compare(encoded: bytes) -> Pair:
-        ours = decode(encoded)
+        ours = decode(encoded, icc=SPEC.icc)  # MindSpore ignores colour profiles
         theirs = vision.Decode()(np.frombuffer(encoded, np.uint8))
         crop = centre(resize(theirs))
         return Pair(

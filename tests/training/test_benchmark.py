@@ -16,6 +16,8 @@ def test_it_measures_the_step_the_pipeline_and_both(image_folder, capsys):
     assert [line.split(":")[0].strip() for line in said.splitlines() if "images/s (from" in line] == [
         "step",
         "pipeline",
+        "kept",
         "both",
     ]
+    assert "of a step) where images are read and decoded" in said
     assert "feeding costs" in said

@@ -1,4 +1,4 @@
-"""python -m training.data --config RECIPE: show what training sees, or how fast it comes."""
+"""python -m training.data --config RECIPE: draw the images that training sees, or measure how fast they arrive."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from pathlib import Path
 
 from training.config import TrainConfig, parse
 from training.data.contact_sheet import caption, draw
-from training.data.datasets import open_split
-from training.data.pipeline import train_batches, worker_threads
+from training.data.datasets import open_splits
+from training.data.images import Images
+from training.data.pipeline import evaluation_spec, train_batches, worker_threads
+from training.data.verification import verify
 from training.errors import ConfigError, TrainingError, reporting_errors
 
 MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
-def save_grid(config: TrainConfig, path: Path, count: int) -> str:
-    """Draw the first `count` images of the first epoch into `path`, and say so. Raises TrainingError."""
-    images = open_split(config, "train")
+def verified_images(config: TrainConfig) -> Images:
+    """The training images, after all files of train and val were read. Raises TrainingError."""
+    train, val = open_splits(config)
+    verify((train, val), evaluation_spec(config), config.verify_images, config.num_parallel_workers)
+    return train
+
+
+def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> str:
+    """Draw the first `count` images of the first epoch into `path` -> a line that says so. Raises TrainingError."""
     count = min(count, len(images))
     batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
     captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
     sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std)
     try:
         sheet.save(path)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
+    except (OSError, ValueError) as error:  # ValueError: the suffix names no image format
         raise TrainingError(f"{path} cannot be written: {error}") from error
     return f"{path}: {count} of {len(images)} images"
 
 
-def measure(config: TrainConfig) -> str:
-    """Time one epoch, at most MEASURED_S of it, with its start. Raises DataError."""
+def measure(images: Images, config: TrainConfig) -> str:
+    """Time the first epoch, at most MEASURED_S of it, including its start. Raises DataError."""
     import mindspore.dataset  # noqa: F401  # not to be measured
 
-    images = open_split(config, "train")
     began, began_cpu, count = time.perf_counter(), time.process_time(), 0
     for _ in train_batches(images, config, 0):
         count += config.batch_size
@@ -53,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, _, flags = parse(
         argv,
         prog="python -m training.data",
-        description="Show what training sees: a contact sheet of augmented images, or how fast they come.",
+        description="Read all image files of train and val, then draw a contact sheet of augmented images, or measure "
+        "how fast they arrive.",
         **{
             "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
             "images": {"type": int, "default": 64, "metavar": "N", "help": "how many [default: 64]"},
@@ -64,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("nothing to do: give --save-grid FILE.png or --measure")
     if flags.images < 1:
         raise ConfigError(f"--images {flags.images}: draw at least 1")
+    images = verified_images(config)
     if flags.save_grid:
-        print(save_grid(config, flags.save_grid, flags.images))
+        print(save_grid(images, config, flags.save_grid, flags.images))
     if flags.measure:
-        print(measure(config))
+        print(measure(images, config))
     return 0
 
 

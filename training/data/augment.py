@@ -1,8 +1,8 @@
-"""What happens to a training image, as MindData's C++ operators.
+"""The augmentation of a training image, by MindData's C++ operators.
 
 1. a policy's operations keep size and type, and do what Pillow's of the same names do (Equalize: what OpenCV's does);
-2. nothing that is not asked for is done;
-3. what a move leaves empty is filled with the mean colour.
+2. an augmentation that the recipe does not ask for changes no pixel: with all of them off, the tensor is evaluation's;
+3. pixels that a shift, shear or rotation leaves empty get the mean colour.
 """
 
 from __future__ import annotations
@@ -17,28 +17,15 @@ from mindspore.dataset import vision
 from training.config import TrainConfig
 from training.config.policies import Operation, Policy
 
-_INTERPOLATION = {
-    "nearest": vision.Inter.NEAREST,
-    "bilinear": vision.Inter.LINEAR,
-    "bicubic": vision.Inter.PILCUBIC,  # Inter.BICUBIC is another filter than the one evaluation uses
-}
 Fill = tuple[int, int, int]
 CHOICES = 1024  # sequences of operations that an epoch's images choose from; other ones in each epoch
 
 
-def crop_and_flip(config: TrainConfig, *, encoded: bool) -> list[Any]:
-    """uint8 image, encoded (bytes,) or RGB (H, W, 3) -> uint8 (S, S, 3)."""
-    return [*_crop(config, encoded=encoded), vision.RandomHorizontalFlip(config.hflip)]
-
-
-def _crop(config: TrainConfig, *, encoded: bool) -> list[Any]:
-    size, filter_ = config.image_size, _INTERPOLATION[config.interpolation]
-    if config.crop == "padded":
-        decoding = [vision.Decode()] if encoded else []
-        return [*decoding, vision.Resize((size, size), filter_), vision.RandomCrop(size, config.crop_padding)]
-    # decodes no more of a JPEG than the crop needs
-    operation = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
-    return [operation(size, scale=(0.08, 1.0), interpolation=filter_)]
+def shift_and_flip(config: TrainConfig) -> list[Any]:
+    """uint8 (S, S, 3) -> the same. `crop: padded` pads the square and cuts one of its size anywhere in that."""
+    moves = config.crop == "padded" and config.crop_padding > 0
+    shift = [vision.RandomCrop(config.image_size, config.crop_padding)] if moves else []
+    return [*shift, vision.RandomHorizontalFlip(config.hflip)]
 
 
 def jitter(config: TrainConfig) -> list[Any]:
@@ -49,8 +36,8 @@ def jitter(config: TrainConfig) -> list[Any]:
 
 
 def normalise(config: TrainConfig) -> list[Any]:
-    """uint8 (S, S, 3) -> float32 (3, S, S)."""
-    mean, std = ([255.0 * value for value in values] for values in (config.mean, config.std))
+    """uint8 (S, S, 3) -> float32 (3, S, S), bit for bit as models.preprocess: with the same float32 constants."""
+    mean, std = ((np.asarray(values, np.float32) * np.float32(255)).tolist() for values in (config.mean, config.std))
     return [vision.Normalize(mean, std), vision.HWC2CHW()]
 
 

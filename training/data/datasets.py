@@ -1,51 +1,32 @@
 """The images of a split, in the layouts in which they are published.
 
 1. `set` names the layout: image folders `<split>/<class>/<image>`, or the files of training.data.published;
-2. classes are checked against num_classes, and every image file is read before a run;
+2. classes are checked against num_classes, and those of val against those of train;
 3. a missing folder, an empty class and a broken image are DataErrors that name the path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from models.errors import ImageError
-from models.preprocess import SUFFIXES, decode, images_in, open_image
+from models.manifest import Icc, Preprocess
+from models.preprocess import SUFFIXES, images_in, open_image, read_pixels
 from training.config import TrainConfig
 from training.data import modelarts
+from training.data.images import Images, Kept, square_of
+from training.data.names import check_same_classes, class_folders, printable
 from training.data.published import Split, cifar10, cifar100, fashion_mnist
 from training.errors import DataError
 from training.files import read_whole
 
-
-class Images(Protocol):
-    """`root` is for messages; class ids count `classes`; `labels` is int32 (N,)."""
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> NDArray[np.int32]: ...
-
-    def __len__(self) -> int: ...
-
-    def stored(self, index: int) -> NDArray[np.uint8]:
-        """What training reads: an encoded image (bytes,), or decoded RGB (H, W, 3). Raises DataError."""
-
-    def picture(self, index: int) -> Image.Image:
-        """What evaluation reads: an upright RGB image. Raises DataError."""
+__all__ = ["ImageFolder", "Images", "open_split", "open_splits", "scan"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +36,7 @@ class ImageFolder:
     root: Path
     classes: tuple[str, ...]
     images: tuple[tuple[Path, int], ...]
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -63,30 +45,47 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.images)
 
-    def stored(self, index: int) -> NDArray[np.uint8]:
-        return np.frombuffer(read_whole(self.images[index][0]), np.uint8)
+    def name(self, index: int) -> str:
+        return printable(self.images[index][0])
 
-    def picture(self, index: int) -> Image.Image:
-        path = self.images[index][0]
+    def picture(self, index: int, icc: Icc) -> Image.Image:
         try:
-            return decode(read_whole(path))
+            return read_pixels(open_image(read_whole(self.images[index][0])), icc=icc)
         except ImageError as error:
-            raise DataError(f"{path}: {error.detail}") from error
+            raise DataError(f"{self.name(index)}: {error.detail}") from error
+
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        return self.kept.get((index, icc), lambda: self.picture(index, icc))
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        return self.kept.get((index, spec), lambda: square_of(self, index, spec))
+
+
+def open_splits(config: TrainConfig) -> tuple[Images, Images]:
+    """The images of train and of val, which have the same classes. Raises TrainingError."""
+    train = open_split(config, "train")
+    val = _open(config, "val")
+    check_same_classes(train.classes, val.classes, val.root)
+    return train, val
 
 
 def open_split(config: TrainConfig, split: Split) -> Images:
     """The images of `data_url` in the layout that the key `set` names. Raises TrainingError."""
-    images = _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
+    images = _open(config, split)
     found = len(images.classes)
     if found == 1:
         raise DataError(
             f"{images.root} has one class only, {images.classes[0]}: a network learns to tell two or more apart"
         )
     if found != config.num_classes:
-        raise DataError(
-            f"{images.root} has {found} classes, num_classes is {config.num_classes}: give num_classes {found}"
-        )
+        # Of val alone it is not known which of the two is wrong.
+        advice = f": give num_classes {found}" if split == "train" else ""
+        raise DataError(f"{images.root} has {found} classes, num_classes is {config.num_classes}{advice}")
     return images
+
+
+def _open(config: TrainConfig, split: Split) -> Images:
+    return _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
 
 
 def scan(root: Path, num_classes: int) -> ImageFolder:
@@ -100,48 +99,16 @@ def scan(root: Path, num_classes: int) -> ImageFolder:
 def _scan(root: Path) -> ImageFolder:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: --data_url must hold train/<class>/* and val/<class>/*")
-    classes = tuple(
-        sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    )
+    folders = class_folders(root)
+    if not folders:
+        raise DataError(f"{root} holds no class folders: the images of each class belong in {root}/<class>/")
     images = []
-    for class_id, name in enumerate(classes):
-        files = sorted(images_in(root / name))
+    for class_id, folder in enumerate(folders.values()):
+        files = sorted(images_in(folder))
         if not files:
-            raise DataError(f"{root / name} holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
         images += [(path, class_id) for path in files]
-    return ImageFolder(root, classes, tuple(images))
-
-
-def verify(
-    images: Images, how: Literal["headers", "pixels"], workers: int, *, num_shards: int = 1, shard_id: int = 0
-) -> None:
-    """Read every image file of a shard before the run starts. Raises DataError that lists the broken ones.
-
-    MindData's decoder fills a truncated image with grey and dies of SIGFPE on a truncated header (MindSpore 2.10).
-    Decoded arrays have nothing that could be broken.
-    """
-    if not isinstance(images, ImageFolder):
-        return
-    read: Callable[[bytes], object] = open_image if how == "headers" else decode
-
-    def problem(item: tuple[Path, int]) -> str | None:
-        try:
-            read(read_whole(item[0]))
-        except ImageError as error:
-            return f"{item[0]}: {error.detail}"
-        except DataError as error:
-            return str(error)
-        return None
-
-    mine = images.images[shard_id::num_shards]
-    with ThreadPoolExecutor(workers) as pool:
-        results = tqdm(
-            pool.map(problem, mine), "verify images", len(mine), leave=False, disable=True if shard_id else None
-        )
-        broken = [text for text in results if text]
-    if broken:
-        listed = "\n  ".join(broken[:10]) + ("" if len(broken) <= 10 else f"\n  and {len(broken) - 10} more")
-        raise DataError(f"{len(broken)} broken images in {images.root}; remove or replace them:\n  {listed}")
+    return ImageFolder(root, tuple(folders), tuple(images))
 
 
 def _image_folder(data_url: Path, split: Split) -> Images:

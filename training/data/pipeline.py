@@ -1,10 +1,12 @@
 """Images -> batches, for training and for evaluation.
 
-1. training reads through MindData's C++ operators, shuffled and augmented anew each epoch from (seed, epoch), and an
-   epoch that is entered at a later step goes on with the same batches;
-2. shards of an epoch neither overlap nor lose an image of a whole step, and all have the same number of steps;
-3. evaluation goes through models.preprocess, the code that serves, and counts every image, the last batch too;
-4. a missing folder, an empty class and a broken image are errors that name the path.
+1. training and evaluation see the same pixels: models.preprocess, the code that serves, makes them for both, and with
+   all augmentation off (`crop: padded`, `crop_padding: 0`, `hflip: 0`) their tensors are equal bit for bit;
+2. training shuffles and augments anew each epoch from (seed, epoch); an epoch entered at a later step continues with
+   the same batches;
+3. shards of an epoch neither overlap nor lose an image of a whole step, and all have the same number of steps;
+4. evaluation counts every image, the last batch too;
+5. an image that breaks during the epoch is an error that names it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Preprocess
-from models.preprocess import to_tensor
 from training.config import TrainConfig, policies
 from training.config.policies import AugMix, Policy
-from training.data.datasets import ImageFolder, Images, open_split, scan, verify
+from training.data.crops import square
+from training.data.datasets import ImageFolder, open_split, open_splits, scan
+from training.data.images import Images, tensor_of
 from training.data.mixing import BatchChanges
+from training.data.verification import verify
 from training.errors import DataError
 
 __all__ = [
@@ -37,13 +41,14 @@ __all__ = [
     "evaluation_batches",
     "evaluation_spec",
     "open_split",
+    "open_splits",
     "scan",
     "steps_per_epoch",
     "train_batches",
     "verify",
 ]
 
-Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # an image as it is stored, and its class id
+Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # pixels (S, S, 3), and the class id
 CHUNK = 64  # images that a thread reads at once
 PART = 1000  # steps that share a stream of random numbers: what a resumed run repeats at most, to draw alike
 
@@ -53,9 +58,10 @@ def steps_per_epoch(images: Images, config: TrainConfig, *, num_shards: int = 1)
     steps = len(images) // (config.batch_size * num_shards)
     if steps == 0:
         shards = "" if num_shards == 1 else f" on each of {num_shards} devices"
+        most = len(images) // num_shards
+        advice = f"give batch_size {most} or less" if most else "use fewer devices"
         raise DataError(
-            f"{images.root} has {len(images)} images, fewer than one batch of {config.batch_size}{shards}: "
-            "give a smaller batch_size"
+            f"{images.root} has {len(images)} images, fewer than one batch of {config.batch_size}{shards}: {advice}"
         )
     return steps
 
@@ -86,17 +92,15 @@ def train_batches(
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
     parts = np.split(order, range(PART * config.batch_size, len(order), PART * config.batch_size))
     for number, part in enumerate(parts[first // PART :], first // PART):
-        batches = _batches(images, config, part, (config.seed, epoch, shard_id, number))
+        source = _Source(images, part, config, epoch)
+        batches = _batches(source, config, (config.seed, epoch, shard_id, number))
         yield from islice(batches, max(0, first - number * PART), None)
 
 
-def _batches(
-    images: Images, config: TrainConfig, order: NDArray[np.int64], seed: tuple[int, ...]
-) -> Iterator[dict[str, Any]]:
-    """A pipeline over the images of `order`, as `train_batches`."""
+def _batches(source: _Source, config: TrainConfig, seed: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """The batches of `source`, augmented; as `train_batches`."""
     import mindspore.dataset as ds  # takes seconds: not for --help
 
-    source = _Source(images, order, worker_threads(config))
     ds.config.set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     policy = policies.parse(config.auto_augment) if config.auto_augment else None
     dataset = _augmented(source, config, policy, seed)
@@ -110,9 +114,10 @@ def _batches(
     try:
         yield from dataset.create_dict_iterator(num_epochs=1)
     except RuntimeError as error:
-        source.explain()
         cause = re.search(r"\[ERROR\] (.*)", str(error))
         raise DataError(f"MindData: {cause[1] if cause else error}") from error
+    if source.failure:
+        raise source.failure
 
 
 def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed: tuple[int, ...]) -> Any:
@@ -123,7 +128,7 @@ def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed
 
     workers = worker_threads(config)
     dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=1)
-    first = augment.crop_and_flip(config, encoded=source.encoded) + augment.jitter(config)
+    first = augment.shift_and_flip(config) + augment.jitter(config)
     last, fill, rng = augment.normalise(config), augment.mean_colour(config), np.random.default_rng(seed)
     chains = [f"chain{number}" for number in range(policy.width if policy else 0)]
     if policy is None or not chains:
@@ -143,22 +148,28 @@ def worker_threads(config: TrainConfig) -> int:
 
 
 class _Source:
-    """An epoch's images in their order, for MindData; remembers what it read last, to explain a failure.
+    """The squares of an epoch's images in their order, for MindData; it ends at a broken image and keeps the `failure`.
 
-    Reads chunks ahead in threads of its own: with MindData's (`num_parallel_workers` of GeneratorDataset) the
+    Makes chunks ahead in threads of its own: with MindData's (`num_parallel_workers` of GeneratorDataset) the
     pipeline was 7 to 15 times slower with two workers than with one (MindSpore 2.10, CIFAR-10).
     """
 
-    def __init__(self, images: Images, order: NDArray[np.int64], workers: int) -> None:
-        self._images, self._labels, self._workers = images, images.labels, workers
+    def __init__(self, images: Images, order: NDArray[np.int64], config: TrainConfig, epoch: int) -> None:
+        self._images, self._labels, self._workers = images, images.labels, worker_threads(config)
+        self._config, self._spec, self._epoch = config, evaluation_spec(config), epoch
         self._chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-        self._recent: deque[NDArray[np.int64]] = deque(maxlen=64)  # more than MindData reads ahead
-        self.encoded = isinstance(images, ImageFolder)
+        self.failure: DataError | None = None
 
     def __deepcopy__(self, _: object) -> _Source:
         return self  # MindData copies what it reads from, which here may be all pixels of a data set
 
     def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self._rows()
+        except DataError as error:  # raised here, it would reach the log as MindData's own, with a stack trace
+            self.failure = error
+
+    def _rows(self) -> Iterator[Row]:
         with ThreadPoolExecutor(self._workers) as pool:
             reading: deque[Future[list[Row]]] = deque()
             for chunk in self._chunks:
@@ -169,14 +180,10 @@ class _Source:
                 yield from reading.popleft().result()
 
     def _read(self, chunk: NDArray[np.int64]) -> list[Row]:
-        self._recent.append(chunk)
-        return [(self._images.stored(int(index)), np.array(self._labels[index])) for index in chunk]
+        return [(self._square(int(index)), np.array(self._labels[index])) for index in chunk]
 
-    def explain(self) -> None:
-        """Raises DataError that names the broken images among the last ones read, if there are any."""
-        if isinstance(self._images, ImageFolder):
-            recent = tuple(self._images.images[index] for chunk in self._recent for index in chunk)
-            verify(ImageFolder(self._images.root, self._images.classes, recent), "pixels", 1)
+    def _square(self, index: int) -> NDArray[np.uint8]:
+        return square(self._images, index, self._config, self._spec, self._epoch)
 
 
 def evaluation_spec(config: TrainConfig) -> Preprocess:
@@ -185,6 +192,7 @@ def evaluation_spec(config: TrainConfig) -> Preprocess:
         input_size=config.image_size,
         interpolation=config.interpolation,
         crop_pct=config.crop_pct,
+        icc="srgb",
         mean=config.mean,
         std=config.std,
     )
@@ -216,6 +224,6 @@ def evaluation_batches(
                 len(chunk),
             )
             batch.labels[: len(chunk)] = labels[chunk]
-            for row, tensor in enumerate(pool.map(lambda index: to_tensor(images.picture(index), spec), chunk)):
+            for row, tensor in enumerate(pool.map(lambda index: tensor_of(images, index, spec), chunk)):
                 batch.images[row] = tensor
             yield batch

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.manifest import Icc, Preprocess
+from training.data.images import square_of
 from training.errors import DataError
 from training.files import read_whole
 
@@ -37,22 +39,28 @@ FASHION_MNIST_CLASSES = (
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """`pixels` is uint8 (N, H, W, 3), or (N, H, W) for grey images."""
+    """`arrays` is uint8 (N, H, W, 3), or (N, H, W) for grey images."""
 
     root: Path
     classes: tuple[str, ...]
-    pixels: NDArray[np.uint8]
+    arrays: NDArray[np.uint8]
     labels: NDArray[np.int32]
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.arrays)
 
-    def stored(self, index: int) -> NDArray[np.uint8]:
-        image = self.pixels[index]
-        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    def name(self, index: int) -> str:
+        return f"image {index} of {self.root}"
 
-    def picture(self, index: int) -> Image.Image:
-        return Image.fromarray(self.stored(index))
+    def picture(self, index: int, icc: Icc) -> Image.Image:
+        image = self.arrays[index]
+        return Image.fromarray(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
+
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        return self.picture(index, icc)
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        return square_of(self, index, spec)
 
 
 def cifar10(data_url: Path, split: Split) -> ImageArrays:
@@ -72,7 +80,7 @@ def cifar100(data_url: Path, split: Split) -> ImageArrays:
 def _cifar(folder: Path, files: list[str], *, label_bytes: int, names: str) -> ImageArrays:
     classes = tuple(read_whole(folder / names).decode(errors="replace").split())
     if not classes:
-        raise DataError(f"{folder / names} names no class")
+        raise DataError(f"{folder / names} contains no class name")
     parts = [_cifar_records(folder / file, label_bytes, len(classes)) for file in files]
     records = np.concatenate(parts)
     pixels = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -83,7 +91,7 @@ def _cifar_records(path: Path, label_bytes: int, num_classes: int) -> NDArray[np
     """-> uint8 (N, label_bytes + 3072)."""
     found, size = read_whole(path), label_bytes + 3 * 32 * 32
     if not found or len(found) % size:
-        raise DataError(f"{path} has {len(found)} bytes, which is no whole number of records of {size} bytes")
+        raise DataError(f"{path} has {len(found)} bytes, which is not a multiple of the record size of {size} bytes")
     records = np.frombuffer(found, np.uint8).reshape(-1, size)
     _check_labels(path, records[:, label_bytes - 1], num_classes)
     return records
@@ -108,11 +116,11 @@ def _idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
     found = _gunzip(path, read_whole(path)) if path.suffix == ".gz" else read_whole(path)
     magic, header = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
     if found[:4] != magic or len(found) < header:
-        raise DataError(f"{path} does not begin as an idx file: magic {found[:4].hex()} instead of {magic.hex()}")
+        raise DataError(f"{path} does not start as an idx file does: magic {found[:4].hex()} instead of {magic.hex()}")
     shape = tuple(int(size) for size in np.frombuffer(found, ">u4", dimensions, 4))
     expected = header + int(np.prod(shape, dtype=np.int64))
     if len(found) != expected:
-        raise DataError(f"{path} has {len(found)} bytes, its header announces {expected} (shape {shape})")
+        raise DataError(f"{path} has {len(found)} bytes, its header promises {expected} (shape {shape})")
     return np.frombuffer(found, np.uint8, offset=header).reshape(shape)
 
 
@@ -120,7 +128,7 @@ def _gunzip(path: Path, compressed: bytes) -> bytes:
     try:
         return gzip.decompress(compressed)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}") from error
+        raise DataError(f"{path} is not a complete gzip file: {error}") from error
 
 
 def _check_labels(path: Path, labels: NDArray[np.uint8], num_classes: int) -> None:

@@ -6,10 +6,9 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from models.preprocess import to_tensor
 from training.config import TrainConfig
-from training.data.pipeline import Images, evaluation_spec, open_split, steps_per_epoch, verify
-from training.errors import TrainingError
+from training.data.images import tensor_of
+from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.network import repvgg
 from training.network.variants import VARIANTS
 from training.network.whitening import patch_covariance, whitening_kernels
@@ -23,19 +22,19 @@ WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distin
 
 def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
     """The run, new or resumed, how far it is, and its training and validation images. Raises TrainingError."""
-    train_images, val_images = open_split(config, "train"), open_split(config, "val")
-    if train_images.classes != val_images.classes:
-        raise TrainingError(f"{train_images.root} and {val_images.root} have different classes")
+    train_images, val_images = open_splits(config)
     run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process)
     return run, _agree_on_progress(_load_weights(run), process), train_images, val_images
 
 
-def prepare_first_epoch(run: Run, images: Images) -> None:
-    """Verify the training images, and whiten the stem if the recipe says so. Raises DataError."""
-    config = run.config
-    verify(images, config.verify_images, config.num_parallel_workers, **run.process.image_shard)
+def prepare_first_epoch(run: Run, train_images: Images, val_images: Images) -> None:
+    """Verify all images, and whiten the stem if the recipe says so. Raises DataError."""
+    config, splits = run.config, (train_images, val_images)
+    verify(
+        splits, evaluation_spec(config), config.verify_images, config.num_parallel_workers, **run.process.image_shard
+    )
     if config.stem_init == "whitened" and not config.pretrained:
-        _whiten_stem_weights(run, images)
+        _whiten_stem_weights(run, train_images)
 
 
 def _load_weights(run: Run) -> Progress:
@@ -79,8 +78,7 @@ def _agree_on_progress(progress: Progress, process: Process) -> Progress:
 def _whiten_stem_weights(run: Run, images: Images) -> None:
     """Use WHITENING_IMAGES images, evenly spaced over the split and preprocessed as in evaluation."""
     spec, stride = evaluation_spec(run.config), math.ceil(len(images) / WHITENING_IMAGES)
-    pictures = (images.picture(index) for index in range(0, len(images), stride))
-    covariance = patch_covariance(to_tensor(picture, spec) for picture in pictures)
+    covariance = patch_covariance(tensor_of(images, index, spec) for index in range(0, len(images), stride))
     repvgg.set_stem_kernels(run.network, whitening_kernels(covariance, VARIANTS[run.config.arch].widths[0]))
     if run.ema:
         run.ema.restart()

@@ -127,7 +127,7 @@ def _modelzoo(arch: str) -> Preprocess:
 
 def _own(arch: str) -> Preprocess:
     """The preprocessing of the recipe in training/recipes, with which training.train evaluates."""
-    return _photo("bicubic" if arch == "RepVGG-A0" else "bilinear")
+    return _photo("bicubic" if arch == "RepVGG-A0" else "bilinear").model_copy(update={"icc": "srgb"})
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def test_cifar10_is_read_from_its_binary_files(cifar10_folder):
     train, val = cifar10(cifar10_folder, "train"), cifar10(cifar10_folder.parent, "val")
     assert train.classes == tuple(TEN)
     assert train.labels.tolist() == [1, 9, 2, 9, 3, 9, 4, 9, 5, 9]
-    np.testing.assert_array_equal(train.pixels[-2:], expected)
-    np.testing.assert_array_equal(np.asarray(train.picture(9)), expected[1])
+    np.testing.assert_array_equal(train.arrays[-2:], expected)
+    np.testing.assert_array_equal(np.asarray(train.picture(9, "srgb")), expected[1])
     assert (len(val), val.labels.tolist()) == (1, [3])
 
 
@@ -60,16 +60,16 @@ def test_cifar100_takes_the_fine_label(tmp_path):
     expected = cifar_file(tmp_path / "train.bin", [[7, 99], [1, 0]])
     images = cifar100(tmp_path, "train")
     assert (images.labels.tolist(), len(images.classes)) == ([99, 0], 100)
-    np.testing.assert_array_equal(images.stored(0), expected[0])
+    np.testing.assert_array_equal(np.asarray(images.picture(0, "srgb")), expected[0])
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 5), ("val", 3)])
 def test_fashion_mnist_is_read_gzipped_or_not(fashion_folder, split, count):
     images = fashion_mnist(fashion_folder, split)
     assert images.labels.tolist() == list(range(count))
-    assert images.stored(0).shape == (28, 28, 3)
-    assert images.picture(0).mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(images.picture(1))[..., 2], images.pixels[1])
+    assert images.kept_picture(0, "srgb").size == (28, 28)
+    assert images.picture(0, "srgb").mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(images.picture(1, "srgb"))[..., 2], images.arrays[1])
     assert images.classes[-1] == "Ankle boot"
 
 
@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(cifar10_folder, tmp_path):
 def test_a_short_file_is_named(cifar10_folder):
     path = cifar10_folder / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"test_batch\.bin has 3072 bytes, .* records of 3073 bytes"):
+    with pytest.raises(DataError, match=r"test_batch\.bin has 3072 bytes, .* record size of 3073 bytes"):
         cifar10(cifar10_folder, "val")
 
 
@@ -105,8 +105,8 @@ def spoil(change):
     ("file", "change", "words"),
     [
         ("t10k-images-idx3-ubyte", lambda b: b"\0\0\x09\x03" + b[4:], r"magic 00000903 instead of 00000803"),
-        ("t10k-labels-idx1-ubyte", lambda b: b"", r"labels-idx1-ubyte does not begin as an idx file"),
-        ("t10k-images-idx3-ubyte", lambda b: b[:-5], r"has 2363 bytes, its header announces 2368 \(shape \(3, 28, 28"),
+        ("t10k-labels-idx1-ubyte", lambda b: b"", r"labels-idx1-ubyte does not start as an idx file does"),
+        ("t10k-images-idx3-ubyte", lambda b: b[:-5], r"has 2363 bytes, its header promises 2368 \(shape \(3, 28, 28"),
         ("t10k-labels-idx1-ubyte", lambda b: b"\0\0\x08\x01\0\0\0\x02\1\1", "3 t10k images but 2 labels"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0b", "has the label 11, but there are 10 classes"),
     ],
@@ -119,5 +119,5 @@ def test_a_foreign_idx_file_is_named(fashion_folder, file, change, words):
 
 def test_a_truncated_gzip_file_is_named(fashion_folder):
     spoil(lambda content: content[:-9])(fashion_folder / "train-images-idx3-ubyte.gz")
-    with pytest.raises(DataError, match=r"idx3-ubyte\.gz is no whole gzip file"):
+    with pytest.raises(DataError, match=r"idx3-ubyte\.gz is not a complete gzip file"):
         fashion_mnist(fashion_folder, "train")

@@ -1,0 +1,103 @@
+"""What a set of images is to the rest of training, whatever its layout, and how its pixels are made.
+
+1. every pixel comes from models.preprocess, the code that serves;
+2. a file is decoded once a run where its pixels fit in memory;
+3. a broken image is a DataError that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.color import to_srgb
+from models.errors import ImageError
+from models.manifest import Icc, Preprocess
+from models.preprocess import resize_and_crop, to_tensor
+from training.errors import DataError
+
+T = TypeVar("T", bound=NDArray[Any] | Image.Image)
+KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all of CIFAR-10 takes 150 MiB
+
+
+class Images(Protocol):
+    """`root` is for messages; class ids count `classes`; `labels` is int32 (N,)."""
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int32]: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What messages call the image."""
+
+    def picture(self, index: int, icc: Icc) -> Image.Image:
+        """The upright RGB image, in the colours of the file: see `in_colours`. Raises DataError."""
+
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        """The same, from memory where it is kept."""
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        """RGB (S, S, 3): what `spec` cuts from the picture, from memory where it is kept. Raises DataError."""
+
+
+def square_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+    """RGB (S, S, 3). Raises DataError."""
+    return _of_picture(images, index, spec, lambda picture: in_colours(resize_and_crop(picture, spec), spec.icc))
+
+
+def in_colours(image: Image.Image, icc: Icc) -> NDArray[np.uint8]:
+    """A resized picture -> RGB (H, W, 3), its colour profile applied or ignored; after the resize, as to_tensor."""
+    return np.asarray(to_srgb(image) if icc == "srgb" else image)
+
+
+def tensor_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.float32]:
+    """float32 (3, S, S), as the service makes it. Raises DataError."""
+    return _of_picture(images, index, spec, lambda picture: to_tensor(picture, spec))
+
+
+def _of_picture(images: Images, index: int, spec: Preprocess, make: Callable[[Image.Image], T]) -> T:
+    picture = images.picture(index, spec.icc)
+    try:
+        return make(picture)
+    except ImageError as error:  # too long and thin to be resized
+        raise DataError(f"{images.name(index)}: {error.detail}") from error
+
+
+class Kept:
+    """Pictures and squares in memory, as long as all of them together take at most `most_bytes`."""
+
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
+        self._values: dict[Hashable, Any] = {}
+        self._bytes_left = most_bytes
+        self._lock = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under this key, else what `make` returns."""
+        if key in self._values:
+            kept: T = self._values[key]
+            return kept
+        value = make()
+        size = _bytes(value)
+        with self._lock:
+            if key not in self._values and size <= self._bytes_left:
+                self._values[key] = value
+                self._bytes_left -= size
+        return value
+
+
+def _bytes(value: NDArray[Any] | Image.Image) -> int:
+    """In memory; Pillow stores four bytes for an RGB pixel."""
+    return 4 * value.width * value.height if isinstance(value, Image.Image) else value.nbytes

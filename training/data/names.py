@@ -1,0 +1,68 @@
+"""Names of classes and files: one normal form for comparing, one printable form for messages.
+
+1. a class is named alike on every system: names are compared, and written as labels, in Unicode's NFC;
+2. a name that cannot be a label, with a line break, a control character or bytes that are not UTF-8, is rejected;
+3. whatever a name holds, a message prints it on one line.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from training.errors import DataError
+
+LISTED = 20  # names that a message lists before it counts the others
+# Control characters, halves of surrogate pairs (bytes that are not UTF-8), line and paragraph separators: labels are
+# the lines of a UTF-8 text file.
+_NOT_IN_LABELS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def normal_form(name: str) -> str:
+    """macOS may store `é` as two code points where Linux has one; NFC has one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printable(name: object) -> str:
+    """The name with an escape sequence for each character that is not printable."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(name)
+    )
+
+
+def listed(names: Iterable[str], separator: str = ", ", most: int = LISTED) -> str:
+    """The first `most` names, then how many more there are."""
+    names = [printable(name) for name in names]
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return separator.join([*names[:most], *more])
+
+
+def class_folders(root: Path) -> dict[str, Path]:
+    """Class -> its folder, sorted by class; hidden folders are passed over.
+
+    Raises DataError for a name that cannot be a label, and for two folders of one class.
+    """
+    found: dict[str, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if any(unicodedata.category(letter) in _NOT_IN_LABELS for letter in folder.name):
+            raise DataError(
+                f"{printable(folder)}: the folder's name cannot be a label, because it holds a line break, a control "
+                "character or bytes that are not UTF-8: rename the folder in train and val"
+            )
+        name = normal_form(folder.name)
+        if name in found:
+            raise DataError(
+                f"{root} has two folders named {name}, which differ only in how Unicode composes the name: "
+                "move their images into one"
+            )
+        found[name] = folder
+    return {name: found[name] for name in sorted(found)}
+
+
+def check_same_classes(train: tuple[str, ...], val: tuple[str, ...], val_root: Path) -> None:
+    """Raises DataError that names the classes which only one of the splits has."""
+    missing, unknown = sorted({*train} - {*val}), sorted({*val} - {*train})
+    parts = [f"{word} {listed(names)}" for word, names in (("it lacks", missing), ("it alone has", unknown)) if names]
+    if parts:
+        raise DataError(f"{val_root} must have the classes of train: {'; '.join(parts)}")

@@ -1,0 +1,45 @@
+"""The program that training.data.verification starts: `python -m training.data.reader DEPTH SPEC`.
+
+It writes `ready`, then reads one path a line (JSON) and answers each with a line: what is wrong with the file, or null.
+It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+from models.errors import ImageError
+from models.manifest import Preprocess
+from models.preprocess import open_image, read_pixels, resized_size
+
+
+def problem(path: Path, depth: str, spec: Preprocess) -> str | None:
+    """What keeps the file from being trained on: `headers` are read only, or `pixels` decoded as in training."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "not a regular file"
+        image = open_image(path.read_bytes())
+        resized_size(image.size, spec)
+        if depth == "pixels":
+            read_pixels(image, icc=spec.icc)
+    except ImageError as error:
+        return error.detail
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except MemoryError:
+        return "needs more memory than there is"
+    return None
+
+
+def main(depth: str, spec: str) -> None:
+    checked = Preprocess.model_validate_json(spec)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(problem(Path(json.loads(line)), depth, checked)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
