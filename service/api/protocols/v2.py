@@ -47,6 +47,7 @@ from service.api.protocols.tensors import (
     read_images,
     refuse_shared_memory,
 )
+from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange, read_in_time
 from service.api.routes import read_top_k
 from service.api.schemas import (
@@ -213,7 +214,7 @@ def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
             "body_too_large", f"{end} bytes of JSON are more than {MAX_JSON_BYTES}, the limit; send binary tensors"
         )
     try:
-        return InferRequest.model_validate_json(body[:end]), body[end:]
+        return InferRequest.model_validate_json(json_as_utf8(body[:end])), body[end:]
     except ValidationError as error:
         raise malformed(explain(error, _FORM)) from error
 

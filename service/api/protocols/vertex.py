@@ -15,8 +15,9 @@ from starlette.responses import Response
 from service.api.answers import answer_as, classify_images
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
-from service.api.payloads import Upload, decode_base64, explain, read_body, refuse_countless, too_many_images
+from service.api.payloads import Upload, explain, read_body, refuse_countless, too_many_images
 from service.api.problems import RequestError
+from service.api.reading.transfer import decode_base64, json_as_utf8
 from service.api.requests import Exchange, read_in_time
 from service.api.routes import read_timeout_ms, read_top_k
 from service.api.schemas import VertexAnswer, VertexRequest
@@ -50,7 +51,7 @@ class Vertex:
         return answer_as(exchange, classifier, uploads, fates, lambda results: VertexAnswer(predictions=results))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
-        content = await read_body(request, self._settings.max_body_bytes)
+        content = json_as_utf8(await read_body(request, self._settings.max_body_bytes))
         refuse_countless(content, self._settings.max_images_per_request)
         try:
             asked = VertexRequest.model_validate_json(content)
