@@ -95,13 +95,13 @@ class Uploads:
         if client_timeout_s is not None and elapsed_s >= client_timeout_s:
             return DeadlineExceeded(f"the body did not arrive within the deadline of {client_timeout_s * 1000:g} ms")
         if elapsed_s >= self._upload_timeout_s:
-            return upload_timeout(f"the body did not arrive within {self._upload_timeout_s:g} s, the limit")
+            return _timeout(f"the body did not arrive within {self._upload_timeout_s:g} s, the limit")
         if time.monotonic() >= self._drained_at(exchange):
             return Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
-        return upload_timeout(
+        return _timeout(
             f"the body arrives too slowly: over {self._grace_s:g} s, at least {self._min_rate} bytes/s are expected"
         )
 
 
-def upload_timeout(detail: str) -> RequestError:
-    return RequestError("upload_timeout", detail, headers={"Connection": "close"})
+def _timeout(detail: str) -> RequestError:
+    return RequestError("upload_timeout", detail)
