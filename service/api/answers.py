@@ -44,10 +44,16 @@ def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
         exchange.batch_size = max(timing.batch_size for timing in timings)
 
 
-def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]) -> Response:
+def answer(
+    exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]
+) -> Response:
     model = served_model(classifier)
     return answer_as(
-        exchange, classifier, uploads, outcomes, lambda r: Answer(model=model, results=r, request_id=exchange.request_id)
+        exchange,
+        classifier,
+        uploads,
+        outcomes,
+        lambda r: Answer(model=model, results=r, request_id=exchange.request_id),
     )
 
 
@@ -63,7 +69,8 @@ def answer_as(
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
     results = [
-        result_of(index, upload.filename, outcome) for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
+        result_of(index, upload.filename, outcome)
+        for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
     ]
     headers = cache_status(outcomes, keeps=classifier.keeps_answers)
     return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)

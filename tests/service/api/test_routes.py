@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
-from service.api.reading.parameters import read_top_k
 from service.app import create_app
 from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
@@ -95,10 +94,6 @@ def test_a_wrong_timeout_names_itself_and_its_range(client: TestClient, jpeg_byt
 
 def test_a_longer_timeout_counts_as_the_server_s(client: TestClient, jpeg_bytes: bytes) -> None:
     assert classify(client, jpeg_bytes, "?timeout_ms=999999999")
-
-
-def test_five_labels_unless_there_are_fewer_classes() -> None:
-    assert (read_top_k({}, 1000), read_top_k({}, 3), read_top_k({"top_k": "3"}, 3)) == (5, 3, 3)
 
 
 def test_parameters_that_we_do_not_know_are_ignored(client: TestClient, jpeg_bytes: bytes) -> None:
