@@ -8,6 +8,7 @@ serve:  ## serve the default model bundle on http://127.0.0.1:8000
 test:  ## run the whole test suite
 	@$(PYTHON) scripts/setup.py dev
 	@$(PYTHON) scripts/setup.py lite || echo "MindSpore Lite tests will be skipped"
+	@$(PYTHON) scripts/setup.py kserve || echo "KServe client tests will be skipped"
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 IMAGES ?= tests/images
@@ -48,4 +49,5 @@ lock:  ## update the lock files; needs uv
 	$(UV_COMPILE) --extra cuda --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-cuda.lock
 	$(UV_COMPILE) --extra train --constraint requirements/dev.lock pyproject.toml --output-file requirements/train.lock
 	echo 'mindspore-lite==2.0.0' | uv pip compile --quiet --python-version 3.7 --python-platform linux --generate-hashes --custom-compile-command "make lock" - --output-file requirements/lite.lock
+	echo 'kserve' | $(UV_COMPILE) - --output-file requirements/kserve.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

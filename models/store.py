@@ -100,7 +100,7 @@ def open_bundle(model: str | Path, store: Path = STORE) -> Bundle:
 
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        labels = tuple(read(path).decode("utf-8").splitlines())
+        labels = tuple(read(path).decode("utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise BundleError(f"{path} is not UTF-8 text: {error}") from error
     if len(labels) != classes:

@@ -1,4 +1,5 @@
-"""Set up .venv for `make serve` (service dependencies only) or `make test` (everything), or .venv-lite for `lite`.
+"""Set up .venv for `make serve` (service dependencies only) or `make test` (everything), .venv-lite for `lite`, or
+.venv-kserve for `kserve`.
 
 Needs only Python >= 3.10 with pip, and for MindSpore Lite also a Python 3.7. Installs from the lock files, with hashes.
 Does nothing if the lock files have not changed since the last time.
@@ -21,12 +22,17 @@ LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
 # The package index has MindSpore Lite only for CPython 3.7, so it gets its own environment.
 LITE_VENV = ROOT / ".venv-lite"
 LITE_LOCK = ROOT / "requirements" / "lite.lock"
+# The KServe client needs other versions of packages that .venv has.
+KSERVE_VENV = ROOT / ".venv-kserve"
+KSERVE_LOCK = ROOT / "requirements" / "kserve.lock"
 DOWNLOADS = {"serve": "about 55 MB", "dev": "about 0.9 GB"}
 
 
 def main(which: str) -> int:
     if which == "lite":
         return set_up_lite()
+    if which == "kserve":
+        return set_up_kserve()
     refusal = missing(which)
     if refusal:
         print(f"cannot set up .venv: {refusal}", file=sys.stderr)
@@ -44,8 +50,7 @@ def main(which: str) -> int:
 
 
 def set_up_lite() -> int:
-    lock, done = LITE_LOCK.read_text(), LITE_VENV / ".set-up"
-    if done.is_file() and done.read_text() == lock:
+    if is_set_up(LITE_VENV, LITE_LOCK):
         return 0
     python37 = find_python37()
     if python37 is None:
@@ -57,11 +62,31 @@ def set_up_lite() -> int:
         return 1
     print("setting up .venv-lite: downloads about 185 MB the first time", flush=True)
     subprocess.run([str(python37), "-m", "venv", "--clear", str(LITE_VENV)], check=True)
-    install = ["install", "--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
-    hashed = ["--require-hashes", "--requirement", str(LITE_LOCK)]
-    subprocess.run([str(LITE_VENV / "bin" / "python"), "-m", "pip", *install, *hashed], check=True)
-    done.write_text(lock)
+    install_apart([str(LITE_VENV / "bin" / "python"), "-m", "pip"], LITE_VENV, LITE_LOCK)
     return 0
+
+
+def set_up_kserve() -> int:
+    if is_set_up(KSERVE_VENV, KSERVE_LOCK):
+        return 0
+    print("setting up .venv-kserve: downloads about 75 MB the first time", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(KSERVE_VENV)], check=True)
+    install_apart(
+        [sys.executable, "-m", "pip", "--python", str(KSERVE_VENV / "bin" / "python")], KSERVE_VENV, KSERVE_LOCK
+    )
+    return 0
+
+
+def is_set_up(venv: Path, lock: Path) -> bool:
+    done = venv / ".set-up"
+    return done.is_file() and done.read_text() == lock.read_text()
+
+
+def install_apart(pip_command: list[str], venv: Path, lock: Path) -> None:
+    """Into an environment of its own, as `is_set_up` then finds it."""
+    install = ["install", "--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
+    subprocess.run([*pip_command, *install, "--require-hashes", "--requirement", str(lock)], check=True)
+    (venv / ".set-up").write_text(lock.read_text())
 
 
 def find_python37() -> Path | None:

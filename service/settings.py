@@ -93,7 +93,15 @@ class Settings(BaseModel):
     cache_bytes: int = Field(
         0, ge=0, le=65536 * MEBIBYTE, description="memory for the answers to the latest images; 0 keeps none"
     )
-    timeout_ms: int = Field(10_000, ge=1, le=600_000, description="deadline of a request, milliseconds")
+    timeout_ms: int = Field(
+        10_000, ge=1, le=600_000, description="deadline of a request from the last byte of its body on, milliseconds"
+    )
+    upload_timeout_ms: int = Field(
+        120_000, ge=1, le=3_600_000, description="most time that a body may take to arrive, milliseconds"
+    )
+    upload_min_bytes_per_second: int = Field(
+        500, ge=1, le=1_000_000_000, description="a body that arrives more slowly is given up after 10 s"
+    )
     decode_threads: int | None = Field(None, ge=1, le=256, description="threads that decode images, of each worker")
     engine_threads: int | None = Field(None, ge=1, le=256, description="threads of the engine, of each worker")
     engine_slots: int | None = Field(

@@ -1,4 +1,4 @@
-"""The fates of a request's images -> its answer.
+"""The outcomes of a request's images -> its answer.
 
 1. 200 as long as one image has an answer; a problem document when none has, with the status of the first failure;
 2. one bad image never fails its neighbours: each has its predictions, or its own error.
@@ -21,24 +21,22 @@ from service.engines import selection
 
 
 async def classify_images(
-    request: Request, classifier: Classifier, images: Sequence[Image], *, top_k: int, timeout_s: float
+    request: Request, classifier: Classifier, images: Sequence[Image], *, top_k: int, deadline: float
 ) -> list[Outcome]:
-    """The fate of each, within `timeout_s` of the request's arrival. Raises ClientDisconnect once the client has left.
-
-    Only after the body is read.
-    """
+    """The outcome of each image. Call it after the body is read. Raises ClientDisconnect once the client has
+    disconnected."""
     exchange = Exchange.of(request)
     exchange.images = len(images)
-    work = classifier.classify(images, top_k=top_k, deadline=exchange.arrived + timeout_s, trace=exchange.trace)
-    fates = await while_connected(request.receive, work)
+    work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace)
+    outcomes = await while_connected(request.receive, work)
     exchange.answered = exchange.clock()
-    note_timings(exchange, fates)
-    return fates
+    note_timings(exchange, outcomes)
+    return outcomes
 
 
-def note_timings(exchange: Exchange, fates: Sequence[Outcome]) -> None:
+def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
     """Of several images, each stage's maximum: what the slowest one waited for."""
-    timings = [fate.timings for fate in fates if isinstance(fate, Classified)]
+    timings = [outcome.timings for outcome in outcomes if isinstance(outcome, Classified)]
     if timings:
         exchange.stages["decode"] = max(timing.decode_s for timing in timings)
         exchange.stages["queue"] = max(timing.queue_s for timing in timings)
@@ -46,10 +44,16 @@ def note_timings(exchange: Exchange, fates: Sequence[Outcome]) -> None:
         exchange.batch_size = max(timing.batch_size for timing in timings)
 
 
-def answer(exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], fates: Sequence[Outcome]) -> Response:
+def answer(
+    exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]
+) -> Response:
     model = served_model(classifier)
     return answer_as(
-        exchange, classifier, uploads, fates, lambda r: Answer(model=model, results=r, request_id=exchange.request_id)
+        exchange,
+        classifier,
+        uploads,
+        outcomes,
+        lambda r: Answer(model=model, results=r, request_id=exchange.request_id),
     )
 
 
@@ -57,24 +61,25 @@ def answer_as(
     exchange: Exchange,
     classifier: Classifier,
     uploads: Sequence[Upload],
-    fates: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
     body: Callable[[list[Result]], BaseModel],
 ) -> Response:
     """`body` makes the answer's JSON of the results; a problem document when there is none."""
-    faults = [fault_of(fate) for fate in fates if not isinstance(fate, Classified)]
-    if len(faults) == len(fates):
+    faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
+    if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
     results = [
-        result_of(index, upload.filename, fate) for index, (upload, fate) in enumerate(zip(uploads, fates, strict=True))
+        result_of(index, upload.filename, outcome)
+        for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
     ]
-    headers = cache_status(fates, keeps=classifier.keeps_answers)
+    headers = cache_status(outcomes, keeps=classifier.keeps_answers)
     return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
 
 
-def cache_status(fates: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:
+def cache_status(outcomes: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:
     """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
     nothing is kept and nothing was shared."""
-    sources = {fate.source for fate in fates if isinstance(fate, Classified)}
+    sources = {outcome.source for outcome in outcomes if isinstance(outcome, Classified)}
     if "miss" in sources:
         return {"Cache-Status": "repvgg; fwd=miss"} if keeps else {}
     return {"Cache-Status": "repvgg; fwd=miss; collapsed" if "collapsed" in sources else "repvgg; hit"}
@@ -90,11 +95,11 @@ def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Se
     return exchange.problem(Fault(first.code, detail, first.retry_after_s, index=0), errors=errors)
 
 
-def result_of(index: int, filename: str | None, fate: Outcome) -> Result:
-    if isinstance(fate, Classified):
-        labels = [ScoredLabel(**prediction._asdict()) for prediction in fate.predictions]
+def result_of(index: int, filename: str | None, outcome: Outcome) -> Result:
+    if isinstance(outcome, Classified):
+        labels = [ScoredLabel(**prediction._asdict()) for prediction in outcome.predictions]
         return Result(index=index, filename=filename, predictions=labels)
-    fault = fault_of(fate)
+    fault = fault_of(outcome)
     return Result(index=index, filename=filename, error=ImageFault(code=fault.code, detail=fault.detail))
 
 

@@ -2,33 +2,35 @@
 
 None of them needs a key or touches the model.
 
-1. /livez fails only when a restart would help: the event loop answers it, and the engine must be neither stuck nor
-   away for long;
-2. /readyz says yes once checksums, golden check and warm-up are done, and no while draining or while the engine is
-   started again;
-3. /startupz says whether start-up is over.
+1. /livez fails only when a restart would help: when the event loop does not answer, or the engine is stuck or has
+   been unavailable for long;
+2. /readyz succeeds once checksums, golden check and warm-up are done, and fails while draining and while the engine
+   restarts;
+3. /startupz succeeds once start-up is over;
+4. under /v2 the bodies are those of the Open Inference Protocol: `{"live": true}`, `{"ready": true}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.lifecycle import RETRY_WHILE_DRAINING_S, Lifecycle
-from service.api.openapi import HEALTH, operation_id
+from service.api.lifecycle import Lifecycle
+from service.api.openapi import HEALTH, V2_HEALTH, operation_id
 from service.api.problems import Fault, fault_of
 from service.api.processes import Processes
+from service.api.reading.parameters import read_flag, read_query
+from service.api.reading.uploads import RETRY_WHILE_DRAINING_S
 from service.api.requests import Exchange
 from service.errors import Draining, NotReady, ServiceError
 from service.settings import Settings
 
-# A batch that takes longer than both of these will not come back.
+# A batch that takes longer than both of these never ends.
 STUCK_AFTER_S = 30.0
 STUCK_AFTER_DEADLINES = 3
-RETRY_WHILE_AWAY_S = 1.0
+RETRY_WHILE_UNAVAILABLE_S = 1.0
 
 
 class Probes:
@@ -44,45 +46,57 @@ class Probes:
             "/readyz": self.readyz,
             "/startupz": self.startupz,
             "/ping": self.readyz,  # Amazon SageMaker
-            "/v2/health/live": self.livez,  # Open Inference Protocol
-            "/v2/health/ready": self.readyz,
+            "/v2/health/live": self.live,
+            "/v2/health/ready": self.ready,
         }
         for path, probe in probes.items():
-            self._add(router, path, probe)
+            description = V2_HEALTH if path.startswith("/v2/") else HEALTH
+            router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **description)
 
     def add_ready_to(self, router: APIRouter, path: str) -> None:
         """/readyz by another name."""
-        self._add(router, path, self.readyz)
-
-    def _add(self, router: APIRouter, path: str, probe: Callable[..., Any]) -> None:
-        router.add_api_route(path, probe, methods=["GET"], operation_id=operation_id(path), **HEALTH)
-        # Load balancers like to ask with HEAD.
-        router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
+        router.add_api_route(path, self.readyz, methods=["GET"], operation_id=operation_id(path), **HEALTH)
 
     async def livez(self, request: Request) -> Response:
         """Is the process alive: do the event loop and the engine make progress?"""
+        return await self._liveness(request, {"status": "alive"})
+
+    async def live(self, request: Request) -> Response:
+        """Is the process alive: do the event loop and the engine make progress?"""
+        return await self._liveness(request, {"live": True})
+
+    async def _liveness(self, request: Request, body: dict[str, Any]) -> Response:
         if detail := await self.why_not_alive():
             return Exchange.of(request).problem(Fault("internal_error", detail))
-        return JSONResponse({"status": "alive"})
+        return JSONResponse(body)
 
     async def why_not_alive(self) -> str:
-        """Empty if it is."""
+        """Empty if it is alive."""
         if self._engine_age_s() > self._stuck_after_s:
             return f"the engine has been busy with one batch for {self._engine_age_s():.0f} s"
-        if self._engine_away_s() > self._stuck_after_s:
-            return f"the engine could not be started again for {self._engine_away_s():.0f} s"
+        if self._engine_unavailable_s() > self._stuck_after_s:
+            return f"the engine has failed to restart for {self._engine_unavailable_s():.0f} s"
         return ""
 
     async def readyz(self, request: Request) -> Response:
-        """May requests come? `?verbose` lists the checks."""
-        checks = self._checks() | await self._processes.checks() if "verbose" in request.query_params else None
+        """Does the server accept requests? `?verbose` lists the checks."""
+        return await self.readiness(request, {"status": "ready"})
+
+    async def ready(self, request: Request) -> Response:
+        """Does the server accept requests? `?verbose` lists the checks."""
+        return await self.readiness(request, {"ready": True})
+
+    async def readiness(self, request: Request, body: dict[str, Any]) -> Response:
+        """`body` if the server is ready, else a problem document."""
+        verbose = read_flag(read_query(request, ("verbose",)), "verbose")
+        checks = self._checks() | await self._processes.checks() if verbose else None
         try:
             self._lifecycle.serving()
             self._refuse_while_draining()
-            self._refuse_while_engine_is_away()
+            self._refuse_while_engine_is_unavailable()
         except ServiceError as error:
             return Exchange.of(request).problem(fault_of(error), checks=checks)
-        return JSONResponse({"status": "ready"} | ({"checks": checks} if checks else {}))
+        return JSONResponse(body | ({"checks": checks} if checks else {}))
 
     async def startupz(self, request: Request) -> Response:
         """Is start-up over?"""
@@ -96,23 +110,23 @@ class Probes:
         if self._lifecycle.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
 
-    def _refuse_while_engine_is_away(self) -> None:
-        if away_s := self._engine_away_s():
-            detail = f"the engine failed {away_s:.1f} s ago and is being started again"
-            raise NotReady(detail, RETRY_WHILE_AWAY_S)
+    def _refuse_while_engine_is_unavailable(self) -> None:
+        if unavailable_s := self._engine_unavailable_s():
+            detail = f"the engine failed {unavailable_s:.1f} s ago and is restarting"
+            raise NotReady(detail, RETRY_WHILE_UNAVAILABLE_S)
 
-    def _engine_away_s(self) -> float:
-        """0 while it is there."""
+    def _engine_unavailable_s(self) -> float:
+        """Seconds since it failed; 0 while it works."""
         classifier = self._lifecycle.classifier
         return 0.0 if classifier is None else classifier.batcher.engine_unavailable_s
 
     def _engine_age_s(self) -> float:
-        """How long the batch in the engine has been there, seconds."""
+        """Age of the oldest batch in the engine, seconds."""
         classifier = self._lifecycle.classifier
         return 0.0 if classifier is None else classifier.batcher.longest_running_s
 
     def _state_of_engine(self) -> str:
-        if self._engine_away_s():
+        if self._engine_unavailable_s():
             return "starting again"
         return "ok" if self._engine_age_s() <= self._stuck_after_s else "stuck"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import ContractError
+from service.api.reading.uploads import RETRY_WHILE_DRAINING_S, Uploads
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
@@ -31,7 +33,6 @@ from service.observe.metrics import Metrics
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0
-RETRY_WHILE_DRAINING_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Lifecycle:
         self.classifier: Classifier | None = None
         self.failure: Exception | None = None
         self.draining = False
+        self.uploads = Uploads(settings)
         self.opened = asyncio.Event()
         self._settings = settings
         self._grace_s = settings.timeout_ms / 1000  # every request is over by then
@@ -53,6 +55,7 @@ class Lifecycle:
         self._retiring: asyncio.Task[None] | None = None
         self._reloading = False
         self._left_at_work: list[Classifier] = []
+        self._closed: weakref.WeakSet[Classifier] = weakref.WeakSet()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -124,6 +127,7 @@ class Lifecycle:
         log.info("%s is closed", _name_of(old))
 
     async def _close(self, classifier: Classifier) -> None:
+        self._closed.add(classifier)
         await classifier.close(self._grace_s)
         if not classifier.batcher.idle:
             self._left_at_work.append(classifier)
@@ -154,6 +158,7 @@ class Lifecycle:
     def drain(self) -> None:
         """From now on `/readyz` says no; requests are still answered, but no other model is opened."""
         self.draining = True
+        self.uploads.drain()
         if self._opening is not None:
             self._opening.cancel()
 
@@ -166,7 +171,18 @@ class Lifecycle:
         try:
             yield
         finally:
-            requests.discard(task)
+            for requests in self._requests.values():
+                requests.discard(task)
+
+    def still_open(self, classifier: Classifier) -> Classifier:
+        """After a body that took long: that classifier, or if it was replaced and closed meanwhile, the one that
+        serves now."""
+        if classifier not in self._closed:
+            return classifier
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.setdefault(self.classifier, set()).add(task)
+        return self.serving()
 
     def serving(self) -> Classifier:
         """Raises NotReady before the model serves."""

@@ -22,8 +22,10 @@ from service.api.schemas import (
     InferRequest,
     ModelDescription,
     ModelMetadata,
+    ModelReady,
     Problem,
     ServerMetadata,
+    V2Health,
     reference,
 )
 
@@ -149,6 +151,7 @@ RELOAD: dict[str, Any] = {
     },
 }
 HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
+V2_HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": V2Health, "responses": problem_responses(500, 503)}
 METRICS: dict[str, Any] = {
     "tags": ["health"],
     "operation_id": "metrics",
@@ -168,7 +171,7 @@ MODEL_METADATA: dict[str, Any] = {
     "responses": problem_responses(401, 404, 503),
 }
 MODEL_CONFIG: dict[str, Any] = {**_PROTOCOL, "responses": problem_responses(401, 404, 503)}
-MODEL_READY: dict[str, Any] = {**HEALTH, **_PROTOCOL, "responses": problem_responses(404, 503)}
+MODEL_READY: dict[str, Any] = {**_PROTOCOL, "response_model": ModelReady, "responses": problem_responses(404, 503)}
 INFER: dict[str, Any] = {
     **_PROTOCOL,
     "response_model": InferAnswer,

@@ -62,7 +62,7 @@ FILES = _read()
 
 def add_to(router: APIRouter) -> None:
     for path in (*PAGES, "/page/{name}"):
-        router.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
+        router.add_api_route(path, page, methods=["GET"], include_in_schema=False)
 
 
 async def page(request: Request) -> Response:

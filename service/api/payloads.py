@@ -1,32 +1,32 @@
-"""Request bodies -> encoded images, by content type.
+"""Request bodies -> encoded images, by content type: `READERS`.
 
-1. a body over the limit is refused as soon as that is known: from Content-Length, or when the bytes pass it;
-2. too many images are refused at the first one too many;
+1. a body over the limit is rejected as soon as that is known: by its Content-Length, or when the bytes exceed it;
+2. too many images are rejected at the first one over the limit;
 3. everything stays in memory, nothing touches the disk;
-4. what is wrong with one image's bytes is that image's business, not found out here.
+4. whether an image can be decoded is not checked here: one bad image must not fail the others.
+
+A new format is one function, `Body` -> list of `Upload`, and one line in `READERS`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from service.api.problems import RequestError
+from service.api.reading.multipart import FormParser, MalformedForm, read_filename, read_options
+from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
 from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, reference
 from service.settings import Settings
 
-# A form may carry a few ordinary fields beside its files; we skip them, but not without end.
+# A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
 MAX_PLAIN_FIELDS = 100
-# Between what JSON may hold beside its images.
+# JSON may have a few commas that do not belong to an image.
 OTHER_COMMAS = 10
 
 
@@ -40,10 +40,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Body:
-    """A body on its way in. `parameters` are those of the content type; `chunks` raises RequestError over the limit."""
+    """A body that is arriving. `parameters` are those of the content type; `chunks` raises RequestError over the
+    limit."""
 
     chunks: AsyncIterator[bytes]
-    parameters: Mapping[bytes, bytes]
+    parameters: Mapping[str, str]
     max_images: int
 
     async def read(self) -> bytes:
@@ -58,13 +59,13 @@ def too_many_images(max_images: int) -> RequestError:
 
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """-> at least one Upload, in the order sent. Raises RequestError; starlette's ClientDisconnect."""
-    media_type, parameters = parse_options_header(request.headers.get("content-type"))
-    read = _reader(media_type.decode("latin-1")).read
+    media_type, parameters = read_options(request.headers.get("content-type", ""))
+    read = _reader(media_type).read
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise RequestError(
             "unsupported_media_type",
-            f"Content-Encoding {encoding} is not accepted: send the body as it is (images are compressed already)",
+            f"Content-Encoding {encoding} is not accepted: send the body uncompressed (images are compressed already)",
             headers={"Accept-Encoding": "identity"},
         )
     async with aclosing(_limited(request, settings.max_body_bytes)) as chunks:
@@ -78,8 +79,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _reader(media_type: str) -> Reader:
-    kind, slash, _ = media_type.partition("/")
-    reader = READERS.get(media_type) or READERS.get(f"{kind}{slash}*")
+    reader = find_reader(media_type)
     if reader is None:
         got = f"Content-Type {media_type} is not accepted" if media_type else "the request has no Content-Type"
         raise RequestError(
@@ -88,6 +88,20 @@ def _reader(media_type: str) -> Reader:
             headers={"Accept-Post": ", ".join(READERS)},
         )
     return reader
+
+
+def find_reader(media_type: str) -> Reader | None:
+    """By the type, by its kind (`image/*`), or by its structured suffix: `application/vnd.api+json` is JSON."""
+    kind, slash, subtype = media_type.partition("/")
+    _, plus, suffix = subtype.rpartition("+")
+    return (
+        READERS.get(media_type) or READERS.get(f"{kind}{slash}*") or (READERS.get(f"{kind}/{suffix}") if plus else None)
+    )
+
+
+def _is_one_image(media_type: str) -> bool:
+    reader = find_reader(media_type)
+    return reader is not None and reader.read is read_raw
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -112,9 +126,10 @@ async def read_raw(body: Body) -> list[Upload]:
 
 
 def refuse_countless(json: bytes, max_images: int) -> None:
-    """Before it is parsed: a megabyte of `0,0,...` would take 600 in memory and three seconds of the event loop.
+    """Before it is parsed: a megabyte of `0,0,...` would take 600 MB of memory and block the event loop for three
+    seconds.
 
-    A comma is between any two things in JSON, and an image has two at most, with that of a `data:` URI. Raises
+    JSON has a comma between any two values, and an image needs two at most, with that of a `data:` URI. Raises
     RequestError `too_many_images`.
     """
     if json.count(b",") > 2 * max_images + OTHER_COMMAS:
@@ -122,7 +137,7 @@ def refuse_countless(json: bytes, max_images: int) -> None:
 
 
 async def read_json(body: Body) -> list[Upload]:
-    content = await body.read()
+    content = json_as_utf8(await body.read())
     refuse_countless(content, body.max_images)
     try:
         images = ClassifyRequest.model_validate_json(content).images
@@ -142,102 +157,71 @@ def explain(error: ValidationError, wanted: str) -> str:
     return f"{place or 'body'}: {first['msg']}; the body is {wanted}"
 
 
-def decode_base64(text: str, place: str, index: int) -> bytes:
-    """Base64, or a `data:` URI of it (RFC 2397). Raises RequestError, which says the `place` in the body."""
-    if text.startswith("data:"):
-        head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            raise _bad_base64(place, index, "a data: URI must read data:image/...;base64,...")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad_base64(place, index, f"not valid base64 ({error})") from error
-
-
-def _bad_base64(place: str, index: int, why: str) -> RequestError:
-    return RequestError("malformed_request", f"{place}: {why}", index=index)
-
-
 async def read_multipart(body: Body) -> list[Upload]:
-    boundary = body.parameters.get(b"boundary")
+    boundary = body.parameters.get("boundary")
     if not boundary:
         raise RequestError("malformed_request", "the Content-Type multipart/form-data has no boundary")
     try:
-        form = _Form(body, boundary)
+        form = _Form(boundary.encode("latin-1"), body.max_images)
         async for chunk in body.chunks:
-            form.feed(chunk)
-    except FormParserError as error:
+            form.parser.feed(chunk)
+    except MalformedForm as error:
         raise RequestError("malformed_request", f"the multipart body is broken: {error}") from error
-    if not form.ended:
-        raise RequestError("malformed_request", "the multipart body ends before its closing boundary")
-    if not form.uploads:
-        raise RequestError(
-            "malformed_request", "no part of the form has a filename, so there is no image; with curl: -F image=@FILE"
-        )
+    form.check_whole()
     return form.uploads
 
 
 class _Form:
-    """Collects the parts that have a filename while the body streams through the parser."""
+    """Collects the parts that are images while the body streams through the parser: those with a file name, and those
+    whose Content-Type is an image's."""
 
-    def __init__(self, body: Body, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, max_images: int) -> None:
+        """Raises MalformedForm."""
         self.uploads: list[Upload] = []
-        self.ended = False
-        self._body = body
+        self.parser = FormParser(boundary, self._begin_part, self._end_part)
+        self._max_images = max_images
         self._plain_fields = 0
         self._filename: str | None = None
-        self._header = (bytearray(), bytearray())
-        self._content: list[memoryview] = []
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_begin": self._begin_header,
-                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._check_count,
-                "on_part_data": self._take,
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-        )
+        self._encoding = ""
 
-    def feed(self, chunk: bytes) -> None:
-        self._parser.write(chunk)
-
-    def _begin_part(self) -> None:
-        self._filename = None
-        self._content = []
-
-    def _begin_header(self) -> None:
-        self._header = (bytearray(), bytearray())
-
-    def _end_header(self) -> None:
-        name, value = self._header
-        if name.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(value))
-            # Browsers send an empty name for a file field that was left empty.
-            self._filename = options.get(b"filename", b"").decode("utf-8", "replace") or None
-
-    def _check_count(self) -> None:
-        if self._filename is None:
+    def _begin_part(self, headers: Mapping[str, str]) -> bool:
+        """Is it an image?"""
+        self._filename = read_filename(headers.get("content-disposition", ""))
+        self._encoding = headers.get("content-transfer-encoding", "").lower()
+        is_image = bool(self._filename) or _is_one_image(read_options(headers.get("content-type", ""))[0])
+        if not is_image:
             self._plain_fields += 1
             if self._plain_fields > MAX_PLAIN_FIELDS:
-                raise RequestError("malformed_request", f"the form has more than {MAX_PLAIN_FIELDS} parts without file")
-        elif len(self.uploads) == self._body.max_images:
-            raise too_many_images(self._body.max_images)
+                raise RequestError(
+                    "malformed_request", f"the form has more than {MAX_PLAIN_FIELDS} parts that are not files"
+                )
+        elif self._filename != "" and len(self.uploads) == self._max_images:
+            raise too_many_images(self._max_images)
+        return is_image
 
-    def _take(self, data: bytes, start: int, end: int) -> None:
-        if self._filename is not None:
-            self._content.append(memoryview(data)[start:end])  # copied once, when the part is whole
+    def _end_part(self, content: bytes) -> None:
+        if self._filename == "" and not content:
+            return  # browsers send this for a file field that was left empty
+        if len(self.uploads) == self._max_images:
+            raise too_many_images(self._max_images)
+        index = len(self.uploads)
+        decoded = decode_part(content, self._encoding, f"part {index}", index)
+        self.uploads.append(Upload(self._filename or None, decoded))
 
-    def _end_part(self) -> None:
-        if self._filename is not None:
-            self.uploads.append(Upload(self._filename, b"".join(self._content)))
-
-    def _end(self) -> None:
-        self.ended = True
+    def check_whole(self) -> None:
+        """Once the body is read. Raises RequestError."""
+        if not self.parser.has_begun:
+            raise RequestError(
+                "malformed_request", "the multipart body is broken: the boundary of its Content-Type is not in it"
+            )
+        if not self.parser.has_ended:
+            raise RequestError("malformed_request", "the multipart body ends before its closing boundary")
+        if not self.uploads:
+            raise RequestError(
+                "malformed_request",
+                "no part of the form has a filename or the Content-Type of an image, so there is no image; "
+                "with curl: -F image=@FILE",
+            )
 
 
 @dataclass(frozen=True)
@@ -252,10 +236,12 @@ class Reader:
         return {"schema": self.schema} | ({"example": self.example} if self.example else {})
 
 
-# The Content-Types that POST /classify accepts.
+# The Content-Types that POST /classify accepts. A type that is not here is looked up by its kind (image/*) and by its
+# suffix (+json): `find_reader`.
 READERS = {
     "image/*": Reader(read_raw, BINARY),
     "application/octet-stream": Reader(read_raw, BINARY),
+    "application/x-image": Reader(read_raw, BINARY),
     "multipart/form-data": Reader(
         read_multipart, {"type": "object", "properties": {"images": {"type": "array", "items": BINARY}}}
     ),

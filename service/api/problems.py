@@ -39,6 +39,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, "Not Found"),
     "method_not_allowed": (405, "Method Not Allowed"),
     "request_timeout": (408, "The request did not arrive in time"),
+    "upload_timeout": (408, "The body did not arrive in time"),
     "reload_running": (409, "A reload is running already"),
     "body_too_large": (413, "The body is too large"),
     "too_many_pixels": (413, "The image has too many pixels"),
@@ -122,7 +123,8 @@ def _fault_of_framework(error: HTTPException) -> Fault:
             headers=headers,
         )
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return Fault("method_not_allowed", f"this path takes {headers.get('Allow', 'another method')}", headers=headers)
+        allowed = headers.get("Allow", "").replace("GET", "GET, HEAD")  # RequestMiddleware answers HEAD like GET
+        return Fault("method_not_allowed", f"this path takes {allowed}", headers={**headers, "Allow": allowed})
     if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Fault("malformed_request", str(error.detail), headers=headers)
     return Fault("internal_error", INTERNAL)

@@ -1,9 +1,10 @@
-"""What every request gets, whoever answers it: an id, stage timings, a log line, metrics.
+"""What every request gets, on every route: an id, stage timings, a log line, metrics.
 
 1. every reply carries `X-Request-ID` and `Server-Timing`;
-2. an exception that nobody foresaw answers 500 and is logged once, with its traceback and the request's id;
-3. a client that leaves stops its work: nothing is sent, and the log says 499;
-4. with tracing, a request's trace id stands in its log lines, in the exemplar of its duration and in its reply.
+2. an unexpected exception is answered 500 and logged once, with its traceback and the request's id;
+3. a client that disconnects stops its work: nothing is sent, and the log says 499;
+4. HEAD is answered wherever GET is, with the same headers; the server sends no body;
+5. with tracing, a request's trace id is in its log lines, in the exemplar of its duration and in its reply.
 """
 
 from __future__ import annotations
@@ -26,33 +27,33 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import Fault, fault_of, problem_response
-from service.errors import DeadlineExceeded
 from service.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.observe.tracing import RequestTrace, Tracing
 
-Outcome = TypeVar("Outcome")
+T = TypeVar("T")
 
-# As nginx has it: the client closed the connection before there was an answer.
+# As in nginx: the client closed the connection before there was an answer.
 CLIENT_LEFT = 499
-# Probes and scrapes come every few seconds; they are logged only when they fail, or on debug.
+# Probes and scrapes come every few seconds; they are logged only when they fail, or at level debug.
 QUIET_ROUTES = frozenset(
     {"/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
 )
-# Of a path as of a route's template.
+# Matches a path as well as a route's template.
 _MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
-# problem code -> reason, as repvgg_requests_rejected_total counts them
+# problem code -> reason in repvgg_requests_rejected_total
 REJECTIONS = {
     "overloaded": "overload",
     "deadline_exceeded": "deadline",
     "draining": "draining",
+    "upload_timeout": "limit",
     "body_too_large": "limit",
     "too_many_images": "limit",
     "too_many_pixels": "limit",
 }
 
-# An exemplar, which carries the id, must not be longer than 128 characters with its name.
+# An exemplar, which carries the id, may have 128 characters with its name.
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ access_log = logging.getLogger("service.access")
 
 @dataclass
 class Exchange:
-    """One request and its reply. `stages` holds what happened so far, seconds; `arrived` is the clock's reading."""
+    """One request and its reply. `stages`: what happened so far, seconds; `arrived`: the clock at its arrival."""
 
     request_id: str
     path: str
@@ -93,11 +94,17 @@ class Exchange:
 
     @property
     def exemplar(self) -> dict[str, str]:
-        """One id, as the two may be longer together than an exemplar; the log has both."""
+        """One id only, because both together may be too long for an exemplar; the log has both."""
         return {"trace_id": self.trace.trace_id} if self.trace else {"request_id": self.request_id}
 
     def elapsed_s(self) -> float:
         return self.clock() - self.arrived
+
+    def note_read(self) -> None:
+        """The body is read."""
+        self.stages["read"] = self.elapsed_s()
+        if self.trace:
+            self.trace.stage("read", self.arrived, self.stages["read"])
 
     def server_timing(self) -> str:
         """`read;dur=0.4, decode;dur=2.1, queue;dur=0.1, infer;dur=9.8;desc="batch=4", total;dur=12.6` (milliseconds)"""
@@ -111,30 +118,18 @@ class Exchange:
 
 
 def is_quiet(path: str, vertex_health_route: str = "") -> bool:
-    """Whether it is a probe or a scrape, by its path or its route's template."""
+    """Is it a probe or a scrape, by its path or its route's template?"""
     return path in QUIET_ROUTES or path == vertex_health_route or _MODEL_READY.fullmatch(path) is not None
 
 
 async def answer_framework_error(request: Request, error: Exception) -> Response:
-    """For the errors that the framework would otherwise answer in its own way: 404, 405, its validation."""
+    """For the errors that the framework would otherwise answer in its own format: 404, 405, its validation."""
     return Exchange.of(request).problem(fault_of(error))
 
 
-async def read_in_time(exchange: Exchange, reading: Coroutine[Any, Any, Outcome], timeout_ms: int) -> Outcome:
-    """Await the reading of the body. Raises DeadlineExceeded, which counts from the request's arrival."""
-    try:
-        with anyio.fail_after(timeout_ms / 1000 - exchange.elapsed_s()):
-            outcome = await reading
-    except TimeoutError:
-        raise DeadlineExceeded(f"the body did not arrive within the deadline of {timeout_ms} ms") from None
-    exchange.stages["read"] = exchange.elapsed_s()
-    if exchange.trace:
-        exchange.trace.stage("read", exchange.arrived, exchange.stages["read"])
-    return outcome
-
-
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Await `work`; cancel it and raise ClientDisconnect once the client has left. Only after the body is read."""
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; cancel it and raise ClientDisconnect once the client has disconnected. Call it after the body is
+    read."""
     with anyio.CancelScope() as scope:
         watch = asyncio.create_task(_cancel_at_disconnect(receive, scope))
         try:
@@ -151,7 +146,7 @@ async def _cancel_at_disconnect(receive: Receive, scope: anyio.CancelScope) -> N
 
 
 class RequestMiddleware:
-    """Pure ASGI: the framework's BaseHTTPMiddleware would hide the client's leaving."""
+    """Pure ASGI: the framework's BaseHTTPMiddleware would hide that a client has disconnected."""
 
     def __init__(
         self,
@@ -173,6 +168,9 @@ class RequestMiddleware:
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
         scope.setdefault("state", {})["exchange"] = exchange
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
 
         async def stamp(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -187,7 +185,7 @@ class RequestMiddleware:
         try:
             await self._answer(exchange, scope, receive, stamp)
         finally:
-            self._record(exchange, scope)
+            self._record(exchange, method, scope)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -199,24 +197,24 @@ class RequestMiddleware:
             if fault.code == "internal_error":
                 log.exception("%s failed", exchange.path, extra=exchange.ids)
             if exchange.status is not None:
-                raise  # half an answer is out: the server can only close the connection
+                raise  # part of the answer is sent: all that is left is to close the connection
             await exchange.problem(fault)(scope, receive, send)
 
-    def _record(self, exchange: Exchange, scope: Scope) -> None:
+    def _record(self, exchange: Exchange, method: str, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        status = exchange.status or CLIENT_LEFT  # no status: cancelled from outside, so nobody got an answer
+        status = exchange.status or CLIENT_LEFT  # no status: it was cancelled from outside, and nothing was sent
         seconds = exchange.elapsed_s()
         self._count(exchange, route, status, seconds)
         if exchange.trace:
-            exchange.trace.end(scope["method"], route, status, request_id=exchange.request_id, code=exchange.code)
+            exchange.trace.end(method, route, status, request_id=exchange.request_id, code=exchange.code)
         quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
         access_log.log(
             logging.DEBUG if quiet else logging.INFO,
             "%s %s %d",
-            scope["method"],
+            method,
             exchange.path,
             status,
-            extra=_log_fields(exchange, scope, status, seconds),
+            extra=_log_fields(exchange, method, scope, status, seconds),
         )
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
@@ -231,10 +229,10 @@ class RequestMiddleware:
             self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
 
 
-def _log_fields(exchange: Exchange, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
     client = scope.get("client")
     fields = {
-        "method": scope["method"],
+        "method": method,
         "path": exchange.path,
         "status": status,
         "code": exchange.code,

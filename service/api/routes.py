@@ -1,37 +1,33 @@
 """POST /classify, GET /models, POST /models/reload, GET /metrics.
 
-1. the deadline counts from the arrival of the request, its upload included;
-2. what would not be answered in time is refused before its body is read;
-3. a client that leaves cancels its images.
+1. the client's deadline counts from the arrival of the request, the server's from the last byte of its body;
+2. a request that cannot be answered in time is rejected before its body is read;
+3. a client that disconnects cancels its images.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
-from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
-from models.manifest import Slug
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
-from service.api.payloads import read_uploads
-from service.api.problems import RequestError
+from service.api.payloads import Upload, read_uploads
 from service.api.processes import Processes
-from service.api.requests import Exchange, read_in_time
+from service.api.reading.parameters import read_query, read_timeout_s, read_top_k, read_version
+from service.api.requests import Exchange
 from service.api.schemas import ModelDescription, Speed
 from service.classify.classifier import Classifier
 from service.settings import Settings
 
-DEFAULT_TOP_K = 5
-
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+# What the query of /classify may have.
+CLASSIFY_PARAMETERS = ("top_k", "timeout_ms")
 
 
 class PlainRoute(APIRoute):
@@ -60,14 +56,24 @@ class Endpoints:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
         classifier = self._lifecycle.serving()
-        top_k = read_top_k(request.query_params, len(classifier.bundle.labels))
-        timeout_ms = read_timeout_ms(request.query_params, self._settings.timeout_ms)
-        # Uvicorn drops what still comes of the body; the connection stays usable.
-        classifier.admit(1, 0, exchange.arrived + timeout_ms / 1000)
-        uploads = await read_in_time(exchange, read_uploads(request, self._settings), timeout_ms)
-        images = [upload.content for upload in uploads]
-        fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_ms / 1000)
+        parameters = read_query(request, CLASSIFY_PARAMETERS)
+        read_top_k(parameters, len(classifier.bundle.labels))
+        timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        # After a rejection uvicorn drops the rest of the body, and the connection stays usable.
+        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
+        uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
+        classifier = self._lifecycle.still_open(classifier)
+        fates = await classify_images(
+            request,
+            classifier,
+            [upload.content for upload in uploads],
+            top_k=read_top_k(parameters, len(classifier.bundle.labels)),
+            deadline=self._lifecycle.uploads.deadline(exchange, timeout_s),
+        )
         return answer(exchange, classifier, uploads, fates)
+
+    async def _read(self, request: Request) -> list[Upload]:
+        return await read_uploads(request, self._settings)
 
     async def models(self, request: Request) -> Response:
         """The served bundle, and how fast it was measured to be here."""
@@ -75,7 +81,7 @@ class Endpoints:
 
     async def reload(self, request: Request) -> Response:
         """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
-        version = read_version(request.query_params)
+        version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
 
@@ -96,35 +102,3 @@ class Endpoints:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(await self._processes.collector()), headers={"Content-Type": media_type})
-
-
-def read_top_k(query: Mapping[str, str], classes: int) -> int:
-    """Raises RequestError `invalid_parameter`."""
-    text = query.get("top_k")
-    if text is None:
-        return min(DEFAULT_TOP_K, classes)
-    if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
-        raise RequestError("invalid_parameter", f"top_k={text} is not a whole number in 1..{classes}")
-    return int(text)
-
-
-def read_version(query: Mapping[str, str]) -> str | None:
-    """Raises RequestError `invalid_parameter`; what is a version may still not be there."""
-    text = query.get("version")
-    try:
-        return None if text is None else TypeAdapter(Slug).validate_python(text)
-    except ValidationError:
-        raise RequestError("invalid_parameter", f"version={text} cannot be the version of a bundle") from None
-
-
-def read_timeout_ms(query: Mapping[str, str], most_ms: int) -> int:
-    """The client's deadline, but at most the server's. Raises RequestError `invalid_parameter`."""
-    text = query.get("timeout_ms")
-    if text is None:
-        return most_ms
-    if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
-        raise RequestError(
-            "invalid_parameter",
-            f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})",
-        )
-    return min(int(text), most_ms)

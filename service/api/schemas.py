@@ -139,6 +139,20 @@ class Health(BaseModel):
     checks: dict[str, str] | None = None
 
 
+class V2Health(BaseModel):
+    """Of the Open Inference Protocol: `live` or `ready`."""
+
+    live: bool | None = None
+    ready: bool | None = None
+    checks: dict[str, str] | None = None
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+    checks: dict[str, str] | None = None
+
+
 class VertexRequest(BaseModel):
     """As Google Vertex AI sends it. `parameters`: `top_k` and `timeout_ms`, as in the query of /classify."""
 

@@ -114,13 +114,14 @@ def test_a_form_without_a_file(http: httpx.Client) -> None:
         reply,
         400,
         "malformed_request",
-        "no part of the form has a filename, so there is no image; with curl: -F image=@FILE",
+        "no part of the form has a filename or the Content-Type of an image, so there is no image; "
+        "with curl: -F image=@FILE",
     )
 
 
 def test_base64_with_junk(http: httpx.Client, jpeg_bytes: bytes) -> None:
     text = base64.b64encode(jpeg_bytes).decode()
-    body = {"images": [{"b64": text}, {"b64": text[:50] + "\n" + text[50:]}]}
+    body = {"images": [{"b64": text}, {"b64": text[:50] + "%" + text[50:]}]}
     problem = refused(http.post("/classify", json=body), 400, "malformed_request", "images[1].b64: not valid base64")
     assert problem["index"] == 1
 

@@ -6,6 +6,7 @@ import email
 import json
 import re
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,39 @@ def test_a_body_that_never_follows_100_continue_times_out(server: Server) -> Non
         connection.sendall(POST + b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
         assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         refused(connection, 504, "deadline_exceeded")
+
+
+def send_slowly(connection: socket.socket, content: bytes, seconds: float) -> None:
+    size = max(1, len(content) // 20)
+    for start in range(0, len(content), size):
+        connection.sendall(content[start : start + size])
+        time.sleep(seconds / 20)
+
+
+def test_a_slow_client_that_keeps_sending_is_answered(impatient: Server, jpeg_bytes: bytes) -> None:
+    head = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    with connected(impatient) as connection:
+        connection.sendall(head % len(jpeg_bytes))
+        send_slowly(connection, jpeg_bytes, 2.0)  # four times the deadline of the work
+        assert reply_to(connection)[0] == 200
+
+
+def test_an_upload_over_its_own_limit_is_answered_408_and_the_connection_closed(start: Callable[..., Server]) -> None:
+    server = start("--upload-timeout-ms", 500).wait_until_serving()
+    with connected(server) as connection:
+        connection.sendall(CHUNKED.replace(b"?timeout_ms=300", b"") + b"1\r\n\xff\r\n")
+        assert "did not arrive within 0.5 s" in refused(connection, 408, "upload_timeout")
+        assert closed(connection)
+
+
+def test_a_slow_upload_does_not_keep_the_server_from_ending(start: Callable[..., Server]) -> None:
+    server = start("--timeout-ms", 1000, "--drain-seconds", 0).wait_until_serving()
+    with connected(server) as connection:
+        connection.sendall(CHUNKED.replace(b"?timeout_ms=300", b"") + b"1\r\n\xff\r\n")
+        time.sleep(0.2)
+        server.signal(signal.SIGTERM)
+        refused(connection, 503, "draining")
+        assert server.wait()[0] == 0
 
 
 # Endless bodies

@@ -150,7 +150,7 @@ def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
         assert running.stdout is not None
         lines: list[str] = []
         for line in running.stdout:
-            lines.append(line.partition(" cli.server     ")[2])
+            lines.append(line.partition(" runtime.server ")[2])
             if lines[-1].startswith("  keys "):
                 break
         running.send_signal(signal.SIGINT)

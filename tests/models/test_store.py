@@ -113,6 +113,14 @@ def test_a_wrong_label_count_is_rejected(bundle: Bundle, values: Values, classes
     assert refusal(bundle.folder).endswith(f"labels.txt has 3 labels, the network has {classes} classes")
 
 
+def test_labels_may_have_a_byte_order_mark_and_the_line_ends_of_windows(
+    files: Files, values: Values, write: Write, tmp_path: Path
+) -> None:
+    files["labels.txt"] = b"\xef\xbb\xbfcat\r\ndog\r\nship\r\n"
+    values["labels"]["sha256"] = hashlib.sha256(files["labels.txt"]).hexdigest()
+    assert open_bundle(write(tmp_path / "1").folder).labels == ("cat", "dog", "ship")
+
+
 def test_labels_that_are_not_text_are_rejected(files: Files, values: Values, write: Write, tmp_path: Path) -> None:
     files["labels.txt"] = b"cat\n\xff\xfe\nship\n"
     values["labels"]["sha256"] = hashlib.sha256(files["labels.txt"]).hexdigest()

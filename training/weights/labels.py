@@ -12,7 +12,7 @@ IMAGENET_LABELS = Path(__file__).parents[1] / "imagenet_labels.txt"
 def read_labels(path: Path) -> list[str]:
     """One label per line, class 0 first; a line that starts with # is a comment. Raises DataError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"labels {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
 """Tensors of the Open Inference Protocol: as JSON, and in the bytes of its binary extension.
 
-1. sizes are compared with the shape before anything is made of them;
-2. what does not fit is an error that names the tensor, what it has, and what it should have.
+1. sizes are compared with the shape before any memory is allocated for them;
+2. a mismatch is an error that names the tensor, what it has, and what it should have;
+3. images may be BYTES [N] or [N, 1], as clients with a batch dimension send them.
 
 Binary is little-endian and row-major; an element of BYTES is its length as uint32, then itself (KServe documentation,
 "Binary Tensor Data Extension"). JSON is flat or nested, row-major; as JSON has no bytes, an encoded image is base64.
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.payloads import decode_base64, too_many_images
+from service.api.payloads import too_many_images
 from service.api.problems import RequestError
+from service.api.reading.transfer import decode_base64
 from service.api.schemas import InputTensor, OutputTensor
 from service.classify.classifier import Image
 
@@ -39,8 +41,9 @@ class TensorType:
     shape: tuple[int, ...]
 
     def check(self, tensor: InputTensor) -> None:
-        fits = len(tensor.shape) == len(self.shape) and all(
-            wanted in (-1, length) for wanted, length in zip(self.shape, tensor.shape, strict=True)
+        shape = tensor.shape[:1] if self.datatype == "BYTES" and tensor.shape[1:] == [1] else tensor.shape
+        fits = len(shape) == len(self.shape) and all(
+            wanted in (-1, length) for wanted, length in zip(self.shape, shape, strict=True)
         )
         if tensor.datatype != self.datatype or not fits:
             wanted = f"{self.datatype} {list(self.shape)}"
@@ -101,19 +104,19 @@ def _read_json(tensor: InputTensor, binary: bytes) -> list[Image]:
         raise malformed(f"input {tensor.name}: data is nested unevenly") from error
     if numbers.dtype.kind not in "iuf" or numbers.shape not in (tuple(tensor.shape), (math.prod(tensor.shape),)):
         raise malformed(f"input {tensor.name}: data must be numbers, flat or nested as the shape {tensor.shape}")
-    with np.errstate(over="ignore"):  # an infinity is told below
+    with np.errstate(over="ignore"):  # an infinity is rejected below
         return _checked(numbers.astype(np.float32).reshape(tensor.shape))
 
 
 def _read_base64(tensor: InputTensor) -> list[Image]:
-    texts: list[Any] = tensor.data
+    texts: list[Any] = [text[0] if isinstance(text, list) and len(text) == 1 else text for text in tensor.data]
     if len(texts) != tensor.shape[0] or not all(isinstance(text, str) for text in texts):
         raise malformed(f"input {tensor.name}: data must be as many texts of base64 as the shape {tensor.shape} says")
     return [decode_base64(text, f"input {tensor.name}[{index}]", index) for index, text in enumerate(texts)]
 
 
 def _read_bytes(tensor: InputTensor, binary: bytes) -> list[Image]:
-    """BYTES [N] -> its elements."""
+    """BYTES [N] or [N, 1] -> its elements."""
     elements: list[Image] = []
     start = 0
     for index in range(tensor.shape[0]):
@@ -140,10 +143,10 @@ def _read_pixels(tensor: InputTensor, binary: bytes) -> list[Image]:
 
 
 def _checked(pixels: NDArray[np.float32]) -> list[Image]:
-    """(N, 3, S, S) -> its images. Without this a client could make the engine's answers infinite, which is an error of
-    the server."""
+    """(N, 3, S, S) -> its images. Without this check a client could make the engine's answers infinite, which would be
+    an error of the server."""
     for index, image in enumerate(pixels):
-        if not np.abs(image).max() <= LARGEST_PIXEL:  # not a number is not
+        if not np.abs(image).max() <= LARGEST_PIXEL:  # NaN compares false
             raise malformed(
                 f"input pixels[{index}] has values that are not finite or beyond {LARGEST_PIXEL:g}: "
                 "send (pixel / 255 - mean) / std, as the manifest has them",

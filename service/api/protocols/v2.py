@@ -47,8 +47,9 @@ from service.api.protocols.tensors import (
     read_images,
     refuse_shared_memory,
 )
-from service.api.requests import Exchange, read_in_time
-from service.api.routes import read_top_k
+from service.api.reading.parameters import check_names, read_top_k
+from service.api.reading.transfer import json_as_utf8
+from service.api.requests import Exchange
 from service.api.schemas import (
     InferAnswer,
     InferRequest,
@@ -67,6 +68,8 @@ MAX_JSON_BYTES = 4 * MEBIBYTE
 MODEL = "/v2/models/{name}"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
 MICROSECONDS = 1_000_000
+# What the `parameters` of a request may have.
+PARAMETERS = ("top_k", "timeout", "binary_data_output")
 
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
 
@@ -140,9 +143,9 @@ class InferenceV2:
         )
 
     async def ready(self, request: Request) -> Response:
-        """May inference requests for this model come?"""
-        self._served(request)
-        return await self._probes.readyz(request)
+        """Does this model accept inference requests?"""
+        name = self._served(request).bundle.manifest.name
+        return await self._probes.readiness(request, {"name": name, "ready": True})
 
     async def config(self, request: Request) -> Response:
         """The model in the words of a Triton model configuration. `max_batch_size` 0: N is part of the shapes."""
@@ -162,12 +165,15 @@ class InferenceV2:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
         classifier = self._served(request)
-        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
-        asked, images = await read_in_time(exchange, self._read(request, classifier), self._settings.timeout_ms)
-        timeout_s = read_timeout_s(asked.parameters, self._settings.timeout_ms)
+        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
+        body = await self._lifecycle.uploads.read(request, self._read)
+        classifier = self._named(request, self._lifecycle.still_open(classifier))
+        asked, images = self._parse(request, body, classifier)
+        check_names(asked.parameters, PARAMETERS)
+        deadline = self._lifecycle.uploads.deadline(exchange, read_timeout_s(asked.parameters))
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
         most = max(output.count for output in outputs)
-        fates = await classify_images(request, classifier, images, top_k=most, timeout_s=timeout_s)
+        fates = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
         rows: list[list[Prediction]] = []
         for index, fate in enumerate(fates):
             if not isinstance(fate, Classified):
@@ -179,7 +185,10 @@ class InferenceV2:
 
     def _served(self, request: Request) -> Classifier:
         """Raises NotReady, and RequestError `not_found` for another model or version."""
-        classifier = self._lifecycle.serving()
+        return self._named(request, self._lifecycle.serving())
+
+    def _named(self, request: Request, classifier: Classifier) -> Classifier:
+        """That one, if it is the model of the path. Raises RequestError `not_found`."""
         manifest = classifier.bundle.manifest
         name, version = request.path_params["name"], request.path_params.get("version", manifest.version)
         if (name, version) != (manifest.name, manifest.version):
@@ -187,12 +196,13 @@ class InferenceV2:
             raise RequestError("not_found", f"model {name} version {version} is not served here, but {served} is")
         return classifier
 
-    async def _read(self, request: Request, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
+    async def _read(self, request: Request) -> bytes:
         limit = self._settings.max_body_bytes
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = await read_body(request, limit)
-        if encoding:
-            body = await asyncio.to_thread(unpack, body, encoding, limit)
+        return await asyncio.to_thread(unpack, body, encoding, limit) if encoding else body
+
+    def _parse(self, request: Request, body: bytes, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
         asked, binary = parse(body, request.headers.get(JSON_LENGTH))
         images = read_images(
             asked.inputs,
@@ -213,18 +223,17 @@ def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
             "body_too_large", f"{end} bytes of JSON are more than {MAX_JSON_BYTES}, the limit; send binary tensors"
         )
     try:
-        return InferRequest.model_validate_json(body[:end]), body[end:]
+        return InferRequest.model_validate_json(json_as_utf8(body[:end])), body[end:]
     except ValidationError as error:
         raise malformed(explain(error, _FORM)) from error
 
 
-def read_timeout_s(parameters: Mapping[str, Any], most_ms: int) -> float:
-    """`timeout` in microseconds, as Triton has it, 0 for none, but at most the server's. Raises RequestError."""
+def read_timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    """`timeout` in microseconds, as Triton has it, 0 for none. Raises RequestError `invalid_parameter`."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise RequestError("invalid_parameter", f"timeout={timeout} is not a whole number of microseconds from 0 on")
-    most = most_ms * MICROSECONDS // 1000
-    return min(timeout or most, most) / MICROSECONDS
+    return timeout / MICROSECONDS if timeout else None
 
 
 def wanted_outputs(asked: InferRequest, classes: int) -> list[Output]:

@@ -15,10 +15,12 @@ from starlette.responses import Response
 from service.api.answers import answer_as, classify_images
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
-from service.api.payloads import Upload, decode_base64, explain, read_body, refuse_countless, too_many_images
+from service.api.payloads import Upload, explain, read_body, refuse_countless, too_many_images
 from service.api.problems import RequestError
-from service.api.requests import Exchange, read_in_time
-from service.api.routes import read_timeout_ms, read_top_k
+from service.api.reading.parameters import check_names, read_timeout_s, read_top_k
+from service.api.reading.transfer import decode_base64, json_as_utf8
+from service.api.requests import Exchange
+from service.api.routes import CLASSIFY_PARAMETERS
 from service.api.schemas import VertexAnswer, VertexRequest
 from service.settings import Settings
 
@@ -40,17 +42,20 @@ class Vertex:
     async def predict(self, request: Request) -> Response:
         exchange = Exchange.of(request)
         classifier = self._lifecycle.serving()
-        classifier.admit(1, 0, exchange.arrived + self._settings.timeout_ms / 1000)
-        asked, uploads = await read_in_time(exchange, self._read(request), self._settings.timeout_ms)
+        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
+        asked, uploads = await self._lifecycle.uploads.read(request, self._read)
+        classifier = self._lifecycle.still_open(classifier)
         parameters = {name: str(value) for name, value in asked.parameters.items()}
+        check_names(parameters, CLASSIFY_PARAMETERS)
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
-        timeout_s = read_timeout_ms(parameters, self._settings.timeout_ms) / 1000
+        timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         images = [upload.content for upload in uploads]
-        fates = await classify_images(request, classifier, images, top_k=top_k, timeout_s=timeout_s)
+        fates = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)
         return answer_as(exchange, classifier, uploads, fates, lambda results: VertexAnswer(predictions=results))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
-        content = await read_body(request, self._settings.max_body_bytes)
+        content = json_as_utf8(await read_body(request, self._settings.max_body_bytes))
         refuse_countless(content, self._settings.max_images_per_request)
         try:
             asked = VertexRequest.model_validate_json(content)

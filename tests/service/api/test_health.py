@@ -67,11 +67,11 @@ def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Call
     engine.unavailable_s = 1.5
     reply = client.get("/readyz?verbose")
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "not_ready", "1")
-    assert reply.json()["detail"] == "the engine failed 1.5 s ago and is being started again"
+    assert reply.json()["detail"] == "the engine failed 1.5 s ago and is restarting"
     assert reply.json()["checks"]["engine"] == "starting again"
     assert client.get("/livez").status_code == client.get("/startupz").status_code == 200
     engine.unavailable_s = 31.0
-    assert "could not be started again for 31 s" in client.get("/livez").json()["detail"]
+    assert "has failed to restart for 31 s" in client.get("/livez").json()["detail"]
     engine.unavailable_s = 0.0
     assert client.get("/readyz").status_code == client.get("/livez").status_code == 200
 

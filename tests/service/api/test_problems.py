@@ -26,7 +26,7 @@ STATUSES = {
     401: {"unauthorized"},
     404: {"not_found"},
     405: {"method_not_allowed"},
-    408: {"request_timeout"},
+    408: {"request_timeout", "upload_timeout"},
     409: {"reload_running"},
     413: {"body_too_large", "too_many_pixels", "too_many_images"},
     415: {"unsupported_media_type"},

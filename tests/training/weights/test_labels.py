@@ -28,6 +28,11 @@ def test_the_shipped_labels_are_in_the_order_of_the_data_that_they_are_from():
     assert rows == sorted(rows, key=lambda row: row["wnid"])
 
 
+def test_labels_may_have_a_byte_order_mark_and_the_line_ends_of_windows(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf# pets\r\ncat\r\ndog\r\n")
+    assert read_labels(tmp_path / "labels.txt") == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("content", [b"", b"# nothing else\n", b"cat\n\ndog\n", b"\xff\xfe"])
 def test_an_invalid_labels_file_is_named(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)

@@ -59,6 +59,13 @@ def test_bytes_in_json_are_base64() -> None:
     assert read(image(data=texts)) == [b"one", b"two"]
 
 
+def test_images_may_have_a_dimension_of_one_each() -> None:
+    binary = elements(b"one", b"two")
+    assert read(image(shape=[2, 1], binary_data_size=len(binary)), binary) == [b"one", b"two"]
+    assert read(image(shape=[2, 1], data=["b25l", "dHdv"])) == [b"one", b"two"]
+    assert read(image(shape=[2, 1], data=[["b25l"], ["dHdv"]])) == [b"one", b"two"]
+
+
 def test_pixels_are_binary_or_flat_or_nested() -> None:
     assert same(read(pixels(PIXELS.nbytes), PIXELS.tobytes()))
     assert same(read(pixels(data=PIXELS.ravel().tolist())))
@@ -118,7 +125,8 @@ def test_pixels_that_no_image_can_have_are_refused_with_their_index(value: float
     ("tensor", "wanted"),
     [
         (image(datatype="FP32"), "input image must be BYTES [-1], not FP32 [2]"),
-        (image(shape=[2, 1]), "input image must be BYTES [-1], not BYTES [2, 1]"),
+        (image(shape=[2, 2]), "input image must be BYTES [-1], not BYTES [2, 2]"),
+        (image(shape=[2, 1, 1]), "input image must be BYTES [-1], not BYTES [2, 1, 1]"),
         (image(shape=[]), "input image must be BYTES [-1], not BYTES []"),
         (pixels(datatype="FP64"), "input pixels must be FP32 [-1, 3, 4, 4], not FP64"),
         (pixels(shape=[2, 4, 4, 3]), "input pixels must be FP32 [-1, 3, 4, 4], not FP32 [2, 4, 4, 3]"),

@@ -1,0 +1,95 @@
+"""Parameters of a request: those of its query, and those in the JSON of v2 and Vertex AI.
+
+1. a value that is not valid is named, with what is allowed;
+2. a name that nearly is a known one (`topk`, `time_out`) is rejected: ignored, it would change nothing without a word;
+3. names that resemble none are ignored: proxies and browsers add their own (`utm_source`, `_`);
+4. a parameter that is given twice with different values is rejected.
+
+Everything here raises RequestError `invalid_parameter`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from models.manifest import Slug
+from service.api.problems import RequestError
+
+DEFAULT_TOP_K = 5
+# How alike two names are, 0..1 (difflib): `timeouts` and `timeout_ms` are 0.94, `timestamp` and `timeout_ms` 0.67.
+NEARLY = 0.75
+# A query can hold thousands of names; nobody mistypes so many.
+MOST_NAMES_COMPARED = 50
+
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_OFF = ("0", "false", "no", "off")
+
+
+def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
+    """The query's parameters that are `known`."""
+    if not request.scope.get("query_string"):
+        return {}
+    pairs = request.query_params.multi_items()
+    check_names((name for name, _ in pairs), known)
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in known and values.setdefault(name, value) != value:
+            raise _invalid(f"{name} is given twice, as {values[name]} and as {value}")
+    return values
+
+
+def check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Reject a name that is not known, but nearly."""
+    plain = {_plain(name): name for name in known}
+    for name in islice(dict.fromkeys(name for name in given if name not in known), MOST_NAMES_COMPARED):
+        if likely := difflib.get_close_matches(_plain(name), plain, n=1, cutoff=NEARLY):
+            raise _invalid(f"there is no parameter {name}; did you mean {plain[likely[0]]}?")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name[:100].lower())
+
+
+def read_top_k(parameters: Mapping[str, str], classes: int) -> int:
+    text = parameters.get("top_k")
+    if text is None:
+        return min(DEFAULT_TOP_K, classes)
+    if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
+        raise _invalid(f"top_k={text} is not a whole number in 1..{classes}")
+    return int(text)
+
+
+def read_timeout_s(parameters: Mapping[str, str], most_ms: int) -> float | None:
+    """The client's deadline for the whole request; None if it gives none. `most_ms` is the server's."""
+    text = parameters.get("timeout_ms")
+    if text is None:
+        return None
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
+        raise _invalid(
+            f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})"
+        )
+    return int(text) / 1000
+
+
+def read_version(parameters: Mapping[str, str]) -> str | None:
+    """The version may still not exist."""
+    text = parameters.get("version")
+    try:
+        return None if text is None else TypeAdapter(Slug).validate_python(text)
+    except ValidationError:
+        raise _invalid(f"version={text} cannot be the version of a bundle") from None
+
+
+def read_flag(parameters: Mapping[str, str], name: str) -> bool:
+    """`?verbose` and `?verbose=1` switch it on, `?verbose=false` does not."""
+    return name in parameters and parameters[name].lower() not in _OFF
+
+
+def _invalid(detail: str) -> RequestError:
+    return RequestError("invalid_parameter", detail)

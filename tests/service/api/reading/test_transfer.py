@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api.problems import RequestError
+from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
+
+
+def decoded(text: str) -> bytes:
+    return decode_base64(text, "here", 3)
+
+
+@given(st.binary(max_size=60), st.booleans(), st.booleans(), st.booleans())
+def test_every_spelling_of_base64_means_the_same(content: bytes, url_safe: bool, padded: bool, broken: bool) -> None:
+    text = (base64.urlsafe_b64encode(content) if url_safe else base64.b64encode(content)).decode()
+    text = text if padded else text.rstrip("=")
+    if broken:
+        text = "\r\n".join(text[i : i + 7] for i in range(0, len(text), 7)) + " \t\n"
+    assert decoded(text) == content
+
+
+@pytest.mark.parametrize(
+    ("uri", "content"),
+    [
+        ("data:image/png;base64,+/8=", b"\xfb\xff"),
+        ("DATA:image/png;BASE64,-_8", b"\xfb\xff"),
+        ("data:;base64,+/8=", b"\xfb\xff"),
+        ("data:image/png;name=a%20b.png;charset=utf-8;base64,+/8=", b"\xfb\xff"),
+        ("data:image/png;base64,%2B%2F8%3D", b"\xfb\xff"),
+        ("data:image/png;base64,+/8%0A%3D", b"\xfb\xff"),
+        ("data:image/png,%FB%ff", b"\xfb\xff"),
+        ("data:,", b""),
+    ],
+)
+def test_a_data_uri_has_parameters_and_percent_encoding(uri: str, content: bytes) -> None:
+    assert decoded(uri) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("A", "not valid base64"),
+        ("AA=", "not valid base64"),
+        ("AA==AA==", "not valid base64"),
+        ("A\u00a0AAA", "not valid base64"),
+        ("+-AA", "mixes the alphabets"),
+        ("/_AA", "mixes the alphabets"),
+        ("AA/ " * 500, "a form decoder took the"),
+        ("data:image/png;base64", "a data: URI must read"),
+    ],
+)
+def test_what_may_mean_two_things_is_rejected_with_its_place(text: str, why: str) -> None:
+    with pytest.raises(RequestError, match=why) as caught:
+        decoded(text)
+    assert (caught.value.code, caught.value.index) == ("malformed_request", 3)
+    assert str(caught.value).startswith("here: ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sent"),
+    [
+        ("", b"\xfb\r\n"),
+        ("binary", b"\xfb\r\n"),
+        ("8bit", b"\xfb\r\n"),
+        ("base64", b"+w0K\r\n"),
+        ("quoted-printable", b"=FB=\r\n\r\n"),
+    ],
+)
+def test_a_part_has_a_transfer_encoding(encoding: str, sent: bytes) -> None:
+    assert decode_part(sent, encoding, "part 0", 0) == b"\xfb\r\n"
+
+
+def test_json_of_half_a_character_is_malformed() -> None:
+    with pytest.raises(RequestError, match="the JSON is not valid utf-16"):
+        json_as_utf8(b"\xff\xfe{")
