@@ -28,6 +28,7 @@ trap 'exit 143' TERM
 mkdir -p logs
 train=("$python" -m training.train --config "$2" --device_target "$target" "${@:3}")
 export RANK_SIZE=${#devices[@]}
+processes=$RANK_SIZE
 if [[ $target == Ascend ]]; then
   export RANK_TABLE_FILE=$1
 else
@@ -36,6 +37,7 @@ else
   port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   export MS_WORKER_NUM=$RANK_SIZE MS_SCHED_HOST=127.0.0.1 MS_SCHED_PORT=$port
   MS_ROLE=MS_SCHED "${train[@]}" >logs/scheduler.log 2>&1 &
+  ((processes += 1))
   export MS_ROLE=MS_WORKER
 fi
 for rank in "${!devices[@]}"; do
@@ -46,7 +48,8 @@ for rank in "${!devices[@]}"; do
     "${train[@]}" --device_id "$DEVICE_ID" >"logs/rank_$rank.log" 2>&1 &
   fi
 done
-for _ in $(jobs -p); do
+# Not `jobs -p`, which no longer lists a process that has already exited.
+for ((process = 0; process < processes; process++)); do
   wait -n || {
     status=$?
     echo "error: a process exited with status $status, stopping the others; the last line of each log:" >&2
