@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import time
+import unicodedata
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,20 @@ def test_training_and_the_service_take_the_same_files_of_a_folder_as_images(tmp_
         (tmp_path / name).touch()
     evaluated = [path for path, _ in scan(tmp_path, 2).images]
     assert evaluated == list(find_classes(tmp_path, ["cat", "dog"])) == [tmp_path / name for name in names]
+
+
+def test_a_class_name_is_the_same_in_every_normal_form(tmp_path):
+    """macOS stores the folder of `café` decomposed, Linux composed."""
+    from service.evaluation.evaluate import find_classes
+    from training.data.pipeline import scan
+
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for name in (decomposed, "tea"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    assert scan(tmp_path, 2).classes == (composed, "tea")
+    for label in (composed, decomposed):
+        assert find_classes(tmp_path, [label, "tea"])[tmp_path / decomposed / "1.jpg"] == label
 
 
 def test_mindspore_onnx_runtime_and_the_http_answer_agree(mindspore, photos, shipped, serving):

@@ -90,15 +90,15 @@ def _open(config: TrainConfig, split: Split) -> Images:
 
 def scan(root: Path, num_classes: int) -> ImageFolder:
     """List an image folder. Raises DataError for a missing folder, an empty class or another number of classes."""
-    folder = _scan(root)
+    folder = _scan(root, "it must hold one folder for each class")
     if len(folder.classes) != num_classes:
-        raise DataError(f"{root} has {len(folder.classes)} class folders, num_classes is {num_classes}")
+        raise DataError(f"{root} has {len(folder.classes)} class folders, there are {num_classes} classes")
     return folder
 
 
-def _scan(root: Path) -> ImageFolder:
+def _scan(root: Path, advice: str) -> ImageFolder:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder: --data_url must hold train/<class>/* and val/<class>/*")
+        raise DataError(f"{root} is not a folder: {advice}")
     folders = class_folders(root)
     if not folders:
         raise DataError(f"{root} holds no class folders: the images of each class belong in {root}/<class>/")
@@ -112,7 +112,7 @@ def _scan(root: Path) -> ImageFolder:
 
 
 def _image_folder(data_url: Path, split: Split) -> Images:
-    return _scan(data_url / split)
+    return _scan(data_url / split, "--data_url must hold train/<class>/* and val/<class>/*")
 
 
 _LAYOUTS: dict[str, Callable[[Path, Split], Images]] = {

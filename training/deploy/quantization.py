@@ -26,6 +26,7 @@ from models.preprocess import images_in
 from models.store import Bundle, open_bundle
 from models.versions import write_version
 from training.data.datasets import ImageFolder, scan
+from training.data.names import normal_form
 from training.deploy import precisions
 from training.deploy.precision_loss import (
     BATCH_SIZE,
@@ -93,7 +94,7 @@ def quantize(reference: str, out: Path, options: Options, report: Callable[[str]
 
 def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
     images = scan(folder, len(bundle.labels))
-    if images.classes != bundle.labels:
+    if images.classes != tuple(map(normal_form, bundle.labels)):
         raise DataError(
             f"the subfolders of {folder} must be named after the bundle's labels: {', '.join(bundle.labels[:5])} ..."
         )

@@ -25,8 +25,15 @@ def config(root, **values):
 def test_a_missing_folder_is_named(tmp_path):
     from training.data.pipeline import scan
 
-    with pytest.raises(DataError, match=r"nothing is not a folder: --data_url"):
+    with pytest.raises(DataError, match=r"nothing is not a folder: it must hold one folder for each class"):
         scan(tmp_path / "nothing", 2)
+
+
+def test_a_missing_split_is_named_with_the_layout_that_is_expected(tmp_path):
+    from training.data.pipeline import open_split
+
+    with pytest.raises(DataError, match=r"val is not a folder: --data_url must hold train/<class>/\* and val/"):
+        open_split(config(tmp_path), "val")
 
 
 def test_an_empty_class_folder_is_named(image_folder):
@@ -41,7 +48,7 @@ def test_an_empty_class_folder_is_named(image_folder):
 def test_another_number_of_classes_is_refused(image_folder):
     from training.data.pipeline import scan
 
-    with pytest.raises(DataError, match="2 class folders, num_classes is 10"):
+    with pytest.raises(DataError, match="2 class folders, there are 10 classes"):
         scan(image_folder / "train", 10)
 
 
