@@ -9,6 +9,8 @@ TrainingError            1
 """
 
 import functools
+import io
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -43,12 +45,25 @@ class Stopped(TrainingError):
 
 
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
-    """Decorates a verb's `main`: a TrainingError becomes one line on stderr and its exit code."""
+    """Decorates a verb's `main`: a TrainingError becomes one line on stderr and its exit code.
+
+    Text that the terminal's encoding lacks is escaped. When the reader of a pipe has gone, the exit code is 1.
+    """
 
     @functools.wraps(verb)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            return verb(*args, **kwargs)
+            code = verb(*args, **kwargs)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # What is left in the buffer would fail again when Python flushes it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except TrainingError as error:
             print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
             return error.exit_code

@@ -12,13 +12,13 @@ import argparse
 import difflib
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
 from service.cli import bench, classify, doctor, evaluate, inspect, serve
-from service.runtime.console import Console
-from service.runtime.exits import FAILURE, report
+from service.runtime.console import Console, OutputLost
+from service.runtime.exits import report
 
 
 class Verb(Protocol):
@@ -50,18 +50,19 @@ def main(
     err: TextIO | None = None,
 ) -> int:
     """Run one verb -> exit code. Raises SystemExit for --help (0) and wrong usage (2), as argparse does."""
-    console = Console(environ, out or sys.stdout, err or sys.stderr)
-    arguments = build_parser().parse_args(argv)
+    console = Console.standard(environ, out, err)
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:
+        with suppress(OutputLost):  # `repvgg --help | head -1`
+            console.out.flush()
+        raise
     try:
         code = VERBS[arguments.verb].run(arguments, console)
         console.out.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output, `head` for instance, has enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
     except Exception as error:  # noqa: BLE001  # the last resort; what is not expected is logged there
         return report(error, arguments.verb, console)
 

@@ -83,7 +83,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     figures = _measure(arguments, settings, console)
     for warning in figures.warnings():
         print(f"warning: {warning}", file=console.err)
-    print(*([figures.model_dump_json()] if arguments.json else describe(figures)), sep="\n", file=console.out)
+    print(
+        *([json.dumps(figures.model_dump(mode="json"))] if arguments.json else describe(figures)),
+        sep="\n",
+        file=console.out,
+    )
     if arguments.save:
         arguments.save.write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if arguments.histogram and figures.answers:

@@ -14,6 +14,7 @@ from pathlib import Path
 from service.api.schemas import Result
 from service.errors import UsageError
 from service.observe import logs
+from service.observe.logs import is_utf8, visible
 from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
     paths = find_images(arguments.paths)
-    width = max(len(str(path)) for path in paths)
-    line = json_line if arguments.json else partial(table_line, width=width)
+    width = max(len(visible(str(path))) for path in paths)
+    as_json = partial(json_line, ascii_only=not is_utf8(console.out))
+    line = as_json if arguments.json else partial(table_line, width=width)
     failed = asyncio.run(_classify(paths, arguments.top_k, settings, line, console))
     return 1 if failed else 0
 
@@ -59,9 +61,11 @@ async def _classify(
         k = check_top_k(top_k, len(classifier.bundle.labels))
         with progress_bar(len(paths), console.err) as bar:
             async for path, fate in classify_files(classifier, paths, top_k=k, settings=settings):
-                result = result_of(next(numbers), path.name, fate)
+                result = result_of(next(numbers), None, fate)
                 failed += result.error is not None
-                bar.write(line(path, result), file=console.out)
+                bar.clear()
+                print(line(path, result), file=console.out)
+                bar.refresh()
                 bar.update()
     return failed
 
@@ -74,14 +78,15 @@ def check_top_k(top_k: int | None, classes: int) -> int:
     return top_k
 
 
-def json_line(path: Path, result: Result) -> str:
-    """The fields of an HTTP result, and the path."""
-    return json.dumps(result.model_dump(exclude_none=True) | {"path": str(path)}, ensure_ascii=False)
+def json_line(path: Path, result: Result, *, ascii_only: bool = False) -> str:
+    """The fields of an HTTP result, and the path. A byte that is not UTF-8 is `\\udcXX`, as in `os.fsdecode`."""
+    names = {"index": result.index, "filename": path.name}
+    return json.dumps(names | result.model_dump(exclude_none=True) | {"path": str(path)}, ensure_ascii=ascii_only)
 
 
 def table_line(path: Path, result: Result, width: int) -> str:
     """`photos/cat.jpg   cat 0.970  dog 0.020`; for an image that failed, why."""
     if result.error is not None:
-        return f"{path!s:<{width}}  error: {result.error.detail}"
+        return f"{visible(str(path)):<{width}}  error: {result.error.detail}"
     labels = "  ".join(f"{scored.label} {scored.score:.3f}" for scored in result.predictions or [])
-    return f"{path!s:<{width}}  {labels}"
+    return f"{visible(str(path)):<{width}}  {visible(labels)}"

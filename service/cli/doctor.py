@@ -15,6 +15,7 @@ from models.errors import ContractError
 from service.errors import AddressUnavailable, ServiceError, UsageError
 from service.machine.limits import affinity_cpus, cpu_quotas, usable_cpus
 from service.observe import logs
+from service.observe.logs import visible
 from service.runtime.console import Console
 from service.runtime.memory import memory_shortage
 from service.settings import (
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         print(json.dumps({"can_serve": not errors, "findings": [asdict(one) for one in findings]}), file=console.out)
     else:
         for one in findings:
-            print(f"{one.level:<8} {one.topic:<9} {one.text}", file=console.out)
+            print(visible(f"{one.level:<8} {one.topic:<9} {one.text}"), file=console.out)
     if errors:
         raise errors[0]
     return 0

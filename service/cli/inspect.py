@@ -10,6 +10,7 @@ from models.manifest import Manifest
 from models.store import Bundle, open_bundle
 from service.cli import verify
 from service.observe import logs
+from service.observe.logs import visible
 from service.runtime.console import Console
 from service.settings import load_settings
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         print(json.dumps(facts), file=console.out)
     else:
         for name, fact in describe(bundle, images):
-            print(f"{name:<11} {fact}", file=console.out)
+            print(visible(f"{name:<11} {fact}"), file=console.out)
     return 0
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from service.observe.logs import visible
+
 NAMED = 40  # classes up to which the picture has room for names and counts
 CELL, MARGIN, FONT_SIZE = 44, 130, 12  # pixels
 LETTERS = 14  # of a class's name that fit into the margin
@@ -48,11 +50,11 @@ class Confusion:
 def table(confusion: Confusion) -> str:
     """A line a class."""
     figures = list(confusion.classes())
-    width = max([len("class"), *(len(entry.label) for entry in figures)])
+    width = max([len("class"), *(len(visible(entry.label)) for entry in figures)])
     lines = [f"{'class':<{width}}  images   top-1  most often taken for"]
     for entry in figures:
-        taken = f"{entry.confused_with} ({entry.confused_times})" if entry.confused_with else ""
-        lines.append(f"{entry.label:<{width}}  {entry.images:>6}  {entry.top1:>6.1%}  {taken}".rstrip())
+        taken = f"{visible(entry.confused_with)} ({entry.confused_times})" if entry.confused_with else ""
+        lines.append(f"{visible(entry.label):<{width}}  {entry.images:>6}  {entry.top1:>6.1%}  {taken}".rstrip())
     return "\n".join(lines)
 
 

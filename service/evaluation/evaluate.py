@@ -21,6 +21,7 @@ from service.classify.files import classify_files, open_classifier, progress_bar
 from service.errors import ServiceError, UsageError
 from service.evaluation.calibration import Scores
 from service.evaluation.shards import Part, Shard
+from service.observe.logs import visible
 from service.settings import Settings
 
 
@@ -91,7 +92,7 @@ async def evaluate(
                     scores.add(truths[path], fate.predictions)
                 counts[truths[path], answers[0] if answers else None] += 1
                 if isinstance(fate, ImageError):
-                    bar.write(f"{path}: counts as wrong: {fate.detail}", file=stream)
+                    bar.write(f"{visible(str(path))}: counts as wrong: {fate.detail}", file=stream)
                 bar.update()
         seconds = time.perf_counter() - started
     manifest = classifier.bundle.manifest

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import os
@@ -17,12 +18,23 @@ from typing import Any, Literal, TextIO
 
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
-_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # Escape sequences of ECMA-48.
 _PLAIN, _DIM = "\033[0m", "\033[2m"
 _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[31m"}
 MESSAGE_WIDTH = 32
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+def visible(text: str) -> str:
+    """With escapes for everything that is not printable: what moves a cursor, begins a line or turns the text."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
@@ -38,6 +50,10 @@ def _timestamp(record: logging.LogRecord) -> str:
 class JsonFormatter(logging.Formatter):
     """`ts, level, logger, msg`, the extra fields, and with a traceback `error`, with a stack `stack`."""
 
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__()
+        self._ascii_only = ascii_only
+
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "ts": _timestamp(record),
@@ -50,7 +66,7 @@ class JsonFormatter(logging.Formatter):
             fields["error"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        return json.dumps(fields, default=str, ensure_ascii=self._ascii_only)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -68,8 +84,8 @@ class ConsoleFormatter(logging.Formatter):
         level = self._in(_COLOURS.get(record.levelno, ""), f"{record.levelname:<7}")
         head = f"{self._in(_DIM, moment)} {level} {record.name.removeprefix('service.'):<14}"
         fields = " ".join(f"{name}={value}" for name, value in _unsaid(record).items())
-        message = record.getMessage().translate(_VISIBLE)
-        line = f"{head} {message:<{MESSAGE_WIDTH}} {self._in(_DIM, fields.translate(_VISIBLE))}".rstrip()
+        message = visible(record.getMessage())
+        line = f"{head} {message:<{MESSAGE_WIDTH}} {self._in(_DIM, visible(fields))}".rstrip()
         traceback = self.formatException(record.exc_info) if record.exc_info else None
         return "\n".join(part for part in (line, traceback, record.stack_info) if part)
 
@@ -94,6 +110,11 @@ def _add_worker(number: int, record: logging.LogRecord) -> bool:
     return True
 
 
+def is_utf8(stream: TextIO) -> bool:
+    """In another encoding, JSON is to be ASCII."""
+    return codecs.lookup(stream.encoding or "utf-8").name == "utf-8"
+
+
 def _has_colours(stream: TextIO) -> bool:
     """NO_COLOR: see no-color.org."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
@@ -109,7 +130,11 @@ def configure(
     output = logging.StreamHandler(stream)
     if worker is not None:
         output.addFilter(partial(_add_worker, worker))
-    output.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter(coloured=_has_colours(stream)))
+    output.setFormatter(
+        JsonFormatter(ascii_only=not is_utf8(stream))
+        if log_format == "json"
+        else ConsoleFormatter(coloured=_has_colours(stream))
+    )
     root = logging.getLogger()
     root.handlers = [output]
     root.setLevel(level)

@@ -1,4 +1,4 @@
-"""What goes wrong -> one clear line on stderr and an exit code; only a bug shows a traceback."""
+"""An error -> one clear line on stderr and an exit code; only a bug shows a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from service.errors import (
     ServiceError,
     UsageError,
 )
-from service.runtime.console import Console
+from service.observe.logs import visible
+from service.runtime.console import Console, OutputLost
 
 # As in sysexits.h; 2 is what argparse uses.
 EXIT_CODES: dict[type[Exception], int] = {
@@ -30,13 +31,15 @@ log = logging.getLogger(__name__)
 
 
 def report(error: Exception, verb: str, console: Console) -> int:
-    """Say it on stderr -> the exit code."""
+    """Print it on stderr -> the exit code."""
+    if isinstance(error, OutputLost) and error.is_pipe:
+        return FAILURE  # the reader of our output, `head` for instance, has enough
     code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), FAILURE)
     if code != FAILURE:
-        print(f"repvgg {verb}: {error}", file=console.err)
+        print(visible(f"repvgg {verb}: {error}"), file=console.err)
     elif isinstance(error, ServiceError):
-        print(f"repvgg {verb}: stopped: {error}", file=console.err)
+        print(visible(f"repvgg {verb}: stopped: {error}"), file=console.err)
     else:
         log.error("repvgg %s failed", verb, exc_info=error)
-        print(f"repvgg {verb}: {type(error).__name__}: {error}", file=console.err)
+        print(visible(f"repvgg {verb}: {type(error).__name__}: {error}"), file=console.err)
     return code

@@ -20,10 +20,11 @@ def work(number: int, settings: Settings, listener: socket.socket, connection: s
     for each in SIGNALS:  # the whole process group may get them; the supervisor says what they mean
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    logs.configure(settings.log_format, sys.stdout, worker=number)
+    console = Console.standard(os.environ)
+    logs.configure(settings.log_format, console.log_stream, worker=number)
     from service.runtime.server import serve  # the web framework: not before it is needed
 
     try:
         serve(settings, listener, channel=Channel(connection), open_first=open_first)
     except Exception as error:  # noqa: BLE001  # as in `main`
-        sys.exit(report(error, "serve", Console(os.environ, sys.stdout, sys.stderr)))
+        sys.exit(report(error, "serve", console))
