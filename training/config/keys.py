@@ -99,7 +99,7 @@ class TrainConfig(BaseModel):
     image_size: Count = Field(224, description="side of the network's square input in pixels")
     crop: Literal["random_resized", "padded"] = Field(
         "random_resized",
-        description="training crop: a random part of the photo, or a shifted crop of a padded small image",
+        description="training crop: a random part of the photo, or the crop of evaluation, padded and shifted",
     )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="crop: padded: zero padding in pixels")
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
@@ -109,7 +109,7 @@ class TrainConfig(BaseModel):
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
     verify_images: Literal["headers", "pixels"] = Field(
-        "pixels", description="how much of each training image is read before the first epoch; headers is fast"
+        "pixels", description="how much of each image of train and val is read before the first epoch; headers is fast"
     )
     num_parallel_workers: Count = Field(2, description="threads that read and augment images")
     # Augmentation

@@ -1,4 +1,4 @@
-"""Image folders and published data sets -> batches. `run`, `deploy` and the verbs may enter."""
+"""Image folders and published data sets -> batches. `run`, `deploy` and the verbs may import it."""
 
 from training.data.datasets import open_split
 from training.data.pipeline import evaluation_batches, evaluation_spec, train_batches

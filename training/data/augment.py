@@ -2,7 +2,7 @@
 
 1. a policy's operations keep size and type, and do what Pillow's of the same names do (Equalize: what OpenCV's does);
 2. an augmentation that the recipe does not ask for changes no pixel: with all of them off, the tensor is evaluation's;
-3. pixels that a shift, shear or rotation leaves empty get the mean colour.
+3. pixels that a policy's shift, shear or rotation leaves empty get the mean colour.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.config import TrainConfig
 from training.config.policies import Operation, Policy
 
 Fill = tuple[int, int, int]
-CHOICES = 1024  # sequences of operations that an epoch's images choose from; other ones in each epoch
+CHOICES = 1024  # sequences of operations that an epoch's images choose from; drawn anew for each epoch
 
 
 def shift_and_flip(config: TrainConfig) -> list[Any]:
@@ -45,7 +45,7 @@ def chain(policy: Policy, fill: Fill, rng: np.random.Generator) -> Any:
     """One chain of the policy, uint8 (S, S, 3) -> the same: each image gets one of CHOICES drawn sequences.
 
     Drawn here, and not by several random operators in a row: MindData gives all random operators of a pipeline the
-    same seed, and two that draw alike choose the same thing for each image (MindSpore 2.10).
+    same seed, so that two which draw alike make the same choice for each image (MindSpore 2.10).
     """
     return vision.RandomSelectSubpolicy([_sequence(policy.draw(rng), fill) for _ in range(CHOICES)])
 
@@ -56,7 +56,7 @@ def mean_colour(config: TrainConfig) -> Fill:
 
 
 def _sequence(operations: Sequence[Operation], fill: Fill) -> list[tuple[Any, float]]:
-    """MindData wants an operation in each sequence: one that is never done stands for none."""
+    """MindData needs an operation in each sequence: an empty one gets an operation that is never applied."""
     built = [operator for operation in operations if (operator := build(operation, fill))]
     return [(operator, 1.0) for operator in built] or [(vision.Invert(), 0.0)]
 
@@ -85,7 +85,7 @@ _OPERATORS: dict[str, Callable[[float, Fill], Any]] = {
     "auto_contrast": lambda _value, _fill: vision.AutoContrast(),
     "equalize": lambda _value, _fill: vision.Equalize(),
     "invert": lambda _value, _fill: vision.Invert(),
-    # not vision.Rotate, which takes red of the fill for blue (MindSpore 2.10)
+    # not vision.Rotate, which swaps red and blue of the fill colour (MindSpore 2.10)
     "rotate": lambda degrees, fill: _affine(fill, degrees=degrees),
     "shear_x": lambda slope, fill: _affine(fill, shear=(slope, 0)),
     "shear_y": lambda slope, fill: _affine(fill, shear=(0, slope)),

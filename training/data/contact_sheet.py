@@ -1,4 +1,4 @@
-"""Training images as people can look at them: de-normalised, in rows, with their labels under them."""
+"""A sheet of training images to look at: de-normalised, in rows, each with its label below."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 112  # pixels a cell is wide, at least; small images are enlarged by a whole factor
-GAP, LINE = 6, 13  # pixels between cells, and for a line of text
+CELL = 112  # minimum width of a cell in pixels; small images are enlarged by a whole factor
+GAP, LINE = 6, 13  # pixels between cells, and height of a line of text
 FONT_SIZE = 11
 
 
 def caption(label: NDArray[np.generic], classes: Sequence[str]) -> list[str]:
-    """Class id (), or shares (K,) -> lines: the class, or each class with its share, greatest first."""
+    """Class id (), or shares (K,) -> lines: the class, or each class with its share, largest first."""
     if label.ndim == 0:
         return [classes[int(label)]]
     shares = np.asarray(label, np.float64)
@@ -28,7 +28,7 @@ def caption(label: NDArray[np.generic], classes: Sequence[str]) -> list[str]:
 def draw(
     images: NDArray[np.float32], captions: Sequence[Sequence[str]], mean: Sequence[float], std: Sequence[float]
 ) -> Image.Image:
-    """Normalised images (N, 3, S, S) with N captions -> RGB sheet, about square."""
+    """Normalised images (N, 3, S, S) and N captions -> RGB sheet, roughly square."""
     size = images.shape[2]
     side = size * max(1, math.ceil(CELL / size))
     lines = max(len(caption) for caption in captions)
@@ -46,7 +46,7 @@ def draw(
 
 
 def _pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
-    """-> uint8 (N, S, S, 3); what lies outside black and white, as erased noise does, is cut."""
+    """-> uint8 (N, S, S, 3); values outside 0..1, such as the noise of erased rectangles, are clipped."""
     scale, shift = np.asarray(std, np.float32), np.asarray(mean, np.float32)
     colours = images.transpose(0, 2, 3, 1) * scale + shift
     pixels: NDArray[np.uint8] = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)

@@ -1,11 +1,11 @@
-"""What happens to a training batch, in numpy: AugMix's mixture, RandomErasing, MixUp and CutMix.
+"""The augmentations that need a whole batch, in numpy: AugMix's mixture, RandomErasing, MixUp and CutMix.
 
-1. soft targets are shares of the pixels: each row sums to 1;
+1. soft targets are the classes' shares of the pixels: each row sums to 1;
 2. an erased rectangle has the area and the aspect of the paper, whatever the mode;
-3. the same generator gives the same batch.
+3. the same random generator gives the same batch.
 
 RandomErasing: Zhong et al., AAAI 2020, arXiv:1708.04896. MixUp: Zhang et al., ICLR 2018, arXiv:1710.09412. CutMix: Yun
-et al., ICCV 2019, arXiv:1905.04899. The modes and how the two are combined are timm's.
+et al., ICCV 2019, arXiv:1905.04899. The modes, and how the two are combined, follow timm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Box = tuple[slice, slice]  # rows, columns
 
 ERASED_AREA = (0.02, 0.4)  # share of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
-_ATTEMPTS = 10  # to find a rectangle that fits; else the image stays whole
+_ATTEMPTS = 10  # to find a rectangle that fits; otherwise the image is left as it is
 
 
 def mix_chains(images: Floats, chains: Floats, alpha: float, rng: np.random.Generator) -> Floats:
@@ -39,7 +39,7 @@ def mix_chains(images: Floats, chains: Floats, alpha: float, rng: np.random.Gene
 def erase(
     images: Floats, probability: float, mode: Literal["const", "rand", "pixel"], count: int, rng: np.random.Generator
 ) -> None:
-    """Fill 1..count random rectangles of the chosen ones of the normalised images (B, 3, S, S), in place.
+    """Fill 1..count random rectangles in place, in each of the normalised images (B, 3, S, S) that is drawn.
 
     const: 0, the mean colour; rand: a colour drawn from N(0, 1); pixel: each value from N(0, 1).
     """
@@ -103,7 +103,7 @@ class Mixing:
         return mixed, kept[:, None] * hard + (1 - kept[:, None]) * hard[::-1]
 
     def _draws(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[_Draw]:
-        """One for each row: the same for all, another for each, or the same for both of a pair."""
+        """One for each row: shared by all rows, by none, or by the two of a pair."""
         rows = np.arange(count)
         group = {"batch": np.zeros_like(rows), "elem": rows, "pair": np.minimum(rows, rows[::-1])}[self.mode]
         drawn = [self._draw(height, width, rng) for _ in range(int(group.max()) + 1)]
@@ -122,14 +122,14 @@ class Mixing:
 
 @dataclass(frozen=True)
 class _Draw:
-    """`kept` is the share of the image that stays; its partner's pixels fill `box`, or are blended in if None."""
+    """`kept` is the image's own share. Its partner's pixels fill `box`, or are blended in where that is None."""
 
     kept: float
     box: Box | None
 
 
 def cut_box(height: int, width: int, kept: float, rng: np.random.Generator) -> Box:
-    """CutMix's rectangle of 1 - kept of the area around a uniform centre, cut at the border."""
+    """CutMix's rectangle: 1 - kept of the area, around a uniformly drawn centre, clipped at the border."""
     ratio = math.sqrt(1.0 - kept)
     sides = []
     for size in (height, width):
@@ -139,7 +139,7 @@ def cut_box(height: int, width: int, kept: float, rng: np.random.Generator) -> B
 
 
 class BatchChanges:
-    """All of it in its order, as a batch function of MindData; the same (seed, batch number) draws the same."""
+    """All augmentations of a batch in order, as a batch function for MindData; (seed, batch number) fix the draws."""
 
     def __init__(self, config: TrainConfig, augmix_alpha: float | None, seed: tuple[int, ...]) -> None:
         self._config, self._alpha, self._seed = config, augmix_alpha, seed

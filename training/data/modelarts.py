@@ -1,7 +1,7 @@
-"""Folders at obs:// and s3:// addresses, where ModelArts keeps them: copied in before a run, and out after an epoch.
+"""ModelArts keeps folders at obs:// and s3:// addresses: they are copied in before a run, and out after each epoch.
 
-1. a folder is copied in once on each machine: the first process does it, the others wait for it;
-2. what is half copied is never taken for the folder;
+1. each machine copies a folder once: the first process does it, the others wait;
+2. a half-copied folder is never used;
 3. without moxing, which exists on ModelArts only, an address is an error that says what to do.
 """
 
@@ -19,16 +19,16 @@ from training.errors import DeviceError, TrainingError
 
 
 def local_folder(url: str, cache_dir: Path) -> Path:
-    """A folder or an address -> the folder, or the copy of it in `cache_dir`. Raises TrainingError."""
+    """Folder or address -> the folder, or its copy in `cache_dir`. Raises TrainingError."""
     if not _is_remote(url):
         return Path(url)
-    folder = cache_dir / quote(url.split("://")[1].rstrip("/"), safe="")  # another name for each address
+    folder = cache_dir / quote(url.split("://")[1].rstrip("/"), safe="")  # a name of its own for each address
     _copy_in(url, folder)
     return folder
 
 
 def fetch_run(url: str, run_dir: Path) -> None:
-    """Copy the run that an earlier job has kept at `url` to `run_dir`, unless there is one. Raises TrainingError."""
+    """Copy the run that an earlier job saved at `url` to `run_dir`, unless that exists. Raises TrainingError."""
     kept = _run_at(url, run_dir)
     exists = _moxing().file.exists if _is_remote(kept) else _is_folder
     with _explaining(f"{kept} cannot be looked up"):
@@ -38,7 +38,7 @@ def fetch_run(url: str, run_dir: Path) -> None:
 
 
 def keep_run(run_dir: Path, url: str) -> None:
-    """Copy all of `run_dir` to a folder of its name at `url`. Raises TrainingError."""
+    """Copy all of `run_dir` to a folder of the same name at `url`. Raises TrainingError."""
     kept = _run_at(url, run_dir)
     copy = _copier(kept)
     with _explaining(f"{run_dir} cannot be copied to {kept}"):
@@ -54,7 +54,7 @@ def _is_remote(url: str) -> bool:
 
 
 def _copy_in(url: str, folder: Path) -> None:
-    """Only one process of the machine copies; a lock, unlike a marker, is gone when its process dies."""
+    """Only one process of the machine copies. A lock, unlike a marker file, disappears when its process dies."""
     copy, half = _copier(url), folder.with_name(f".{folder.name}.half")
     with _explaining(f"{url} cannot be copied to {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _copy_in(url: str, folder: Path) -> None:
 
 
 def _copier(url: str) -> Callable[[str, str], object]:
-    """What copies a folder's content from or to `url`, into a folder that it makes where it is missing."""
+    """Copies the content of a folder from or to `url`, and creates the target where it is missing."""
     return _moxing().file.copy_parallel if _is_remote(url) else _copy_tree
 
 
@@ -87,7 +87,7 @@ def _copy_tree(source: str, target: str) -> None:
 def _explaining(problem: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # moxing names no base class of its errors
+    except Exception as error:  # moxing documents no base class for its errors
         raise TrainingError(f"{problem}: {error}") from error
 
 
@@ -96,6 +96,7 @@ def _moxing() -> Any:
         import moxing
     except ImportError as error:
         raise DeviceError(
-            f"obs:// and s3:// need moxing, which only ModelArts has ({error}): copy by hand and give a local folder"
+            f"obs:// and s3:// need moxing, which only ModelArts has ({error}): "
+            "copy the data to this machine and give a local folder"
         ) from error
     return moxing

@@ -1,8 +1,8 @@
-"""Names of classes and files: one normal form for comparing, one printable form for messages.
+"""Names of classes and files: one normal form to compare them in, one printable form for messages.
 
-1. a class is named alike on every system: names are compared, and written as labels, in Unicode's NFC;
+1. a class has the same name on every system: names are compared, and become labels, in Unicode's NFC;
 2. a name that cannot be a label, with a line break, a control character or bytes that are not UTF-8, is rejected;
-3. whatever a name holds, a message prints it on one line.
+3. a message prints any name on one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_IN_LABELS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def normal_form(name: str) -> str:
-    """macOS may store `é` as two code points where Linux has one; NFC has one."""
+    """macOS may store `é` as two code points, Linux usually stores one; NFC always has one."""
     return unicodedata.normalize("NFC", name)
 
 

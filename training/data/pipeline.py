@@ -50,7 +50,7 @@ __all__ = [
 
 Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # pixels (S, S, 3), and the class id
 CHUNK = 64  # images that a thread reads at once
-PART = 1000  # steps that share a stream of random numbers: what a resumed run repeats at most, to draw alike
+PART = 1000  # steps that share a stream of random numbers: the most that a resumed run repeats to draw the same ones
 
 
 def steps_per_epoch(images: Images, config: TrainConfig, *, num_shards: int = 1) -> int:
@@ -71,8 +71,8 @@ def epoch_order(
 ) -> NDArray[np.int64]:
     """Indices of this shard's images, in the order of this epoch.
 
-    The shuffled images are dealt out one by one, so that a step of all shards sees the images that one device with
-    the batch of all of them would see. What fills no whole step is left out, other images in each epoch.
+    The shuffled images are dealt out one by one, so that a step of all shards sees the images that a single device
+    with their total batch size would see. Images that do not fill a step are left out, different ones in each epoch.
     """
     used = steps_per_epoch(images, config, num_shards=num_shards) * config.batch_size * num_shards
     shuffled = np.random.default_rng((config.seed, epoch)).permutation(len(images))
@@ -85,8 +85,8 @@ def train_batches(
     """One epoch from step `first` on: {"image": float32 (B, 3, S, S), "label": ...} tensors of each step.
 
     "label" is int32 (B,), or with MixUp or CutMix float32 (B, K), the share of each class, without label smoothing.
-    The same (seed, epoch, shard, number of workers) gives the same batches, wherever they start: random operators
-    start anew every PART steps, and what comes before `first` in its part is augmented and dropped. Raises DataError.
+    The same (seed, epoch, shard, number of workers) gives the same batches, wherever they start: random operators are
+    seeded again every PART steps, and the steps of a part before `first` are augmented and dropped. Raises DataError.
     """
     config = config.augmented_at(epoch)
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
@@ -143,15 +143,15 @@ def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed
 
 
 def worker_threads(config: TrainConfig) -> int:
-    """MindData refuses more than there are cores."""
+    """MindData rejects more threads than there are cores."""
     return min(config.num_parallel_workers, os.cpu_count() or 1)
 
 
 class _Source:
     """The squares of an epoch's images in their order, for MindData; it ends at a broken image and keeps the `failure`.
 
-    Makes chunks ahead in threads of its own: with MindData's (`num_parallel_workers` of GeneratorDataset) the
-    pipeline was 7 to 15 times slower with two workers than with one (MindSpore 2.10, CIFAR-10).
+    Prepares chunks ahead in its own threads: with MindData's (`num_parallel_workers` of GeneratorDataset), two workers
+    made the pipeline 7 to 15 times slower than one (MindSpore 2.10, CIFAR-10).
     """
 
     def __init__(self, images: Images, order: NDArray[np.int64], config: TrainConfig, epoch: int) -> None:
@@ -161,7 +161,7 @@ class _Source:
         self.failure: DataError | None = None
 
     def __deepcopy__(self, _: object) -> _Source:
-        return self  # MindData copies what it reads from, which here may be all pixels of a data set
+        return self  # MindData copies its source, which here may hold all pixels of a data set
 
     def __iter__(self) -> Iterator[Row]:
         try:
@@ -187,7 +187,7 @@ class _Source:
 
 
 def evaluation_spec(config: TrainConfig) -> Preprocess:
-    """What evaluation and, through the bundle, the service do to a photo."""
+    """The preprocessing of evaluation and, through the bundle, of the service."""
     return Preprocess(
         input_size=config.image_size,
         interpolation=config.interpolation,
@@ -212,7 +212,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Every image once, in order; the last batch is filled up to `batch_size` with zeros.
 
-    Shard `shard_id` of `num_shards` has every num_shards-th image, so that the counts of all shards add up to all.
+    Shard `shard_id` of `num_shards` gets every num_shards-th image, so that the shards together count each image once.
     """
     mine, labels = range(shard_id, len(images), num_shards), images.labels
     with ThreadPoolExecutor(workers) as pool:

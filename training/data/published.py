@@ -1,6 +1,6 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST as their publishers' files.
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST, read from their publishers' files.
 
-1. CIFAR binary files and idx files (gzipped or not) are read as they were published;
+1. CIFAR binary files and idx files (gzipped or not) are read as published;
 2. a missing file, a wrong size or a wrong magic is a DataError that names the file.
 """
 
@@ -137,5 +137,5 @@ def _check_labels(path: Path, labels: NDArray[np.uint8], num_classes: int) -> No
 
 
 def _inner(data_url: Path, published: str) -> Path:
-    """The publisher's folder, whether data_url is it or holds it."""
+    """The publisher's folder, whether `data_url` is that folder or its parent."""
     return data_url / published if (data_url / published).is_dir() else data_url

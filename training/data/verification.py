@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
@@ -69,7 +69,7 @@ def problems(paths: Sequence[Path], command: Sequence[str], readers: int) -> Ite
     def read(chunk: Sequence[Path]) -> list[str | None]:
         reader = idle.get()
         try:
-            return [reader.problem(path) for path in chunk]
+            return reader.problems(chunk)
         finally:
             idle.put(reader)
 
@@ -85,7 +85,7 @@ def problems(paths: Sequence[Path], command: Sequence[str], readers: int) -> Ite
 
 
 class Reader:
-    """A process that reads files, one at a time. Where a file ends it, the next file starts another one."""
+    """A process that reads files. Where a file ends it, another process goes on with the next file."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command, self._runs = command, False
@@ -103,22 +103,27 @@ class Reader:
             start_new_session=True,
         )
 
-    def problem(self, path: Path) -> str | None:
-        """What is wrong with the file, or None. Raises TrainingError if the process does not start."""
+    def problems(self, paths: Sequence[Path]) -> list[str | None]:
+        """For each path what is wrong with the file, or None. Raises TrainingError if the process does not start."""
+        found: list[str | None] = []
+        while len(found) < len(paths):
+            waiting = paths[len(found) :]
+            self._send(waiting)
+            for _ in waiting:
+                answer = self._line()
+                found.append(json.loads(answer) if answer else f"its decoder crashed ({self._end()})")
+                if not answer:
+                    break
+        return found
+
+    def _send(self, paths: Sequence[Path]) -> None:
         if self._process.returncode is not None:
             self._start()
         if not self._runs and self._line() != READY:
             raise TrainingError(f"the process that reads image files does not start: {self._end()}")
         self._runs = True
-        try:
-            print(json.dumps(str(path)), file=self._process.stdin, flush=True)
-            answer = self._line()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            found: str | None = json.loads(answer)
-            return found
-        return f"its decoder crashed ({self._end()})"
+        with suppress(BrokenPipeError):  # it has crashed at one of them: its answers end there
+            print(*(json.dumps(str(path)) for path in paths), sep="\n", file=self._process.stdin, flush=True)
 
     def _line(self) -> str:
         """The next line of the process without its end; empty if the process has ended."""
@@ -135,8 +140,6 @@ class Reader:
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream
-            try:
+            with suppress(BrokenPipeError):  # a line that the process did not live to read
                 stream.close()
-            except BrokenPipeError:  # a line that the process did not live to read
-                continue
         self._process.wait()

@@ -85,7 +85,9 @@ def test_a_copy_that_copied_nothing_is_an_error(obs, tmp_path):
 
 
 def test_without_moxing_an_address_says_what_to_do(tmp_path):
-    with pytest.raises(DeviceError, match=r"only ModelArts has .*copy by hand and give a local folder"):
+    with pytest.raises(
+        DeviceError, match=r"only ModelArts has .*copy the data to this machine and give a local folder"
+    ):
         modelarts.local_folder("obs://bucket/set", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
