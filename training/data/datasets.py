@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.errors import ImageError
-from models.preprocess import SUFFIXES, decode, images_in, open_image
+from models.preprocess import SUFFIXES, decode, images_in, open_image, read_pixels
 from training.config import TrainConfig
 from training.data import modelarts
 from training.data.published import Split, cifar10, cifar100, fashion_mnist
@@ -45,7 +45,7 @@ class Images(Protocol):
         """What training reads: an encoded image (bytes,), or decoded RGB (H, W, 3). Raises DataError."""
 
     def picture(self, index: int) -> Image.Image:
-        """What evaluation reads: an upright RGB image. Raises DataError."""
+        """What evaluation reads: an upright RGB image, as models.preprocess.read_pixels has it. Raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ImageFolder:
     def picture(self, index: int) -> Image.Image:
         path = self.images[index][0]
         try:
-            return decode(read_whole(path))
+            return read_pixels(open_image(read_whole(path)))
         except ImageError as error:
             raise DataError(f"{path}: {error.detail}") from error
 

@@ -185,6 +185,7 @@ def evaluation_spec(config: TrainConfig) -> Preprocess:
         input_size=config.image_size,
         interpolation=config.interpolation,
         crop_pct=config.crop_pct,
+        icc="srgb",
         mean=config.mean,
         std=config.std,
     )
