@@ -144,7 +144,7 @@ _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 7: "s", 16: "Q"}
 
 
 def tiff(order: str, data: bytes, tags: dict[int, Any], *, big: bool = False, more: list[bytes] | None = None) -> bytes:
-    """One strip of `data` under `tags` (a number, a tuple of them, bytes, or (type, [numbers])); `more`: raw entries."""
+    """One strip of `data` under `tags` (a number, numbers, bytes, or (type, [numbers])); `more`: raw entries."""
     start = 16 if big else 8
     tags = {273: start, 279: len(data), 277: 1, 259: 1, **tags}
     rows, place = [], start + len(data)
