@@ -28,9 +28,7 @@ MAX_STRIPS = 100_000
 # What TIFF can count; BigTIFF could count on.
 MAX_ENTRIES = 65_535
 
-_JPEG = b"\xff\xd8"
 _BMP = b"BM"
-_START_OF_SCAN = b"\xff\xda"
 # TIFF 6.0: the tags that list the places of strips and tiles, and their lengths; and a tile's sides, which may be of
 # three kinds of integer (BigTIFF: four).
 _STRIPS = frozenset({273, 279, 324, 325})
@@ -50,19 +48,12 @@ class BoundedFile(BytesIO):
         super().__init__(encoded)
         reads = MAX_READS_OF_BMP if encoded.startswith(_BMP) else MAX_READS
         self._reads_left = reads + len(encoded) // BYTES_PER_FURTHER_READ
-        # Elsewhere these two bytes mean nothing.
-        self._scans_left = MAX_SCANS if encoded.startswith(_JPEG) else None
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(size)
         self._reads_left -= 1
         if self._reads_left < 0:
             raise too_many_pieces()
-        if self._scans_left is not None:
-            # Counted as they are read: what follows the picture, such as a film, is not looked at.
-            self._scans_left -= content.count(_START_OF_SCAN)
-            if self._scans_left < 0:
-                raise ImageError("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
         return content
 
 
@@ -70,9 +61,13 @@ def too_many_pieces() -> ImageError:
     return ImageError("undecodable_image", "the image has more segments, chunks or blocks than a picture needs")
 
 
+def allowed_reads(encoded: bytes) -> int:
+    return MAX_READS + len(encoded) // BYTES_PER_FURTHER_READ
+
+
 def check_reads(reads: int, encoded: bytes) -> None:
     """Raises ImageError where a walk over `encoded` has taken more reads than its decoder may take."""
-    if reads > MAX_READS + len(encoded) // BYTES_PER_FURTHER_READ:
+    if reads > allowed_reads(encoded):
         raise too_many_pieces()
 
 

@@ -81,8 +81,11 @@ def _conversion(profile: bytes) -> _Conversion | None:
     space = _space(profile)
     assert space is not None  # as keep_matching_profile has left it
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    # LittleCMS shortens the way of greys by a coarse table, which costs dark ones half of their lightness.
+    flags = ImageCms.Flags.NOOPTIMIZE if space == "L" else ImageCms.Flags.NONE
     try:
-        transform = ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(BytesIO(profile)), srgb, space, "RGB", _INTENT)
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        transform = ImageCms.ImageCmsTransform(source, srgb, space, "RGB", _INTENT, flags=flags)
         if space == "L":
             greys = np.arange(256, dtype=np.uint8)[None]
             return _Conversion(None, np.asarray(transform.apply(Image.fromarray(greys)))[0, :, 1].tolist())

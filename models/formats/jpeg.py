@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from models.bounds import check_reads, check_scans
+from models.bounds import allowed_reads, check_scans, too_many_pieces
 from models.formats import exif
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
@@ -40,10 +40,9 @@ _READS_A_SEGMENT = 4
 _SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 # Baseline and extended Huffman-coded pictures of one scan; Huffman-coded or arithmetic-coded pictures of many.
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), frozenset({0xC2, 0xCA})
-# libjpeg reads these only if it is given all data at once.
 _ARITHMETIC = frozenset({0xC9, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # libjpeg looks at no shorter ones of these.
 _JFIF, _ADOBE = (b"JFIF\0", 14), (b"Adobe", 12)
@@ -91,24 +90,32 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
     header = _read_header(encoded)
     scan, data = _read_scan(encoded, header.scan)
     if header.frame.marker in _SEQUENTIAL and len(scan.components) == len(header.frame.components):
-        end = encoded.find(_END, data)
-        blocks = memoryview(encoded)[header.scan : len(encoded) if end < 0 else end]
-        return open_with_pillow(b"".join([*header.kept, blocks, _AHEAD]), "JPEG", header.stated)
+        blocks = memoryview(encoded)[header.scan : _end_of_blocks(encoded, data)]
+        return _open_at_once(b"".join([*header.kept, blocks, _AHEAD]), header.stated)
     return _open_scans(encoded, header)
+
+
+def _end_of_blocks(encoded: bytes, data: int) -> int:
+    """Where the end marker is, or would be. Looking for it from the front takes a twentieth of the decoder's time."""
+    if encoded.endswith(_END):
+        return len(encoded) - len(_END)
+    end = encoded.find(_END, data)
+    return end if end >= 0 else len(encoded.rstrip(b"\xff"))
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start and end of its content), up to and with the first SOS. Bytes between segments are passed over."""
-    place, reads = len(_START), 0
+    place, reads, most = len(_START), 0, allowed_reads(encoded)
     while found := _MARKER.search(encoded, place):
-        reads += _READS_A_SEGMENT + found.start() - place
-        check_reads(reads, encoded)
-        marker, start = found[1][0], found.end()
+        start = found.end()
+        reads += _READS_A_SEGMENT + start - 2 - place
+        if reads > most:
+            raise too_many_pieces()
+        marker = encoded[start - 1]
         if marker in _WITHOUT_LENGTH:
             place = start
             continue
-        (length,) = struct.unpack_from(">H", encoded, start)
-        place = start + max(length, 2)
+        place = start + max(int.from_bytes(encoded[start : start + 2], "big"), 2)
         yield marker, start + 2, place
         if marker in (_SOS, _EOI):
             return
@@ -118,12 +125,11 @@ def _read_header(encoded: bytes) -> _Header:
     kept, exifs, profiles, xmp = [_START], list[bytes](), list[bytes](), b""
     frame: _Frame | None = None
     for marker, start, end in _segments(encoded):
-        if marker in _UNSUPPORTED:
-            raise unsupported(_UNSUPPORTED[marker])
         content = encoded[start:end]
-        if marker in _FRAMES:
+        if marker in _TABLES or _is_for_libjpeg(marker, content):
+            kept.append(encoded[start - 4 : end])
+        elif marker in _FRAMES:
             frame = _read_frame(marker, content)
-        if marker in _FRAMES or marker in _TABLES or _is_for_libjpeg(marker, content):
             kept.append(encoded[start - 4 : end])
         elif marker == _APP1 and content.startswith(b"Exif\0"):
             exifs.append(content[6:])
@@ -132,9 +138,16 @@ def _read_header(encoded: bytes) -> _Header:
         elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
             profiles.append(content[12:])
         elif marker == _SOS and frame:
-            stated = Statements(exif.orientation(b"".join(exifs), xmp), _profile(profiles))
-            return _Header(kept, frame, start - 4, stated)
+            return _Header(kept, frame, start - 4, _statements(exifs, xmp, profiles))
+        elif marker in _UNSUPPORTED:
+            raise unsupported(_UNSUPPORTED[marker])
     raise HeaderError
+
+
+def _statements(exifs: list[bytes], xmp: bytes, profiles: list[bytes]) -> Statements:
+    if not exifs and not xmp and not profiles:
+        return SILENT
+    return Statements(exif.orientation(b"".join(exifs), xmp), _profile(profiles))
 
 
 def _is_for_libjpeg(marker: int, content: bytes) -> bool:
@@ -180,16 +193,17 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     scans, end, ended = _read_scans(encoded, header.scan)
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
-    image = _open_at_once(picture, header.stated)
+    image = _open_at_once(picture + _END, header.stated)
     if ended and scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC:
         return image
     return LateImage("JPEG", image.mode, image.size, partial(_read_if_complete, picture, image), header.stated)
 
 
 def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
-    image = open_with_pillow(picture + _END, "JPEG", stated)
+    """To be read in one piece: arithmetic coding needs it, and all others gain by it."""
+    image = open_with_pillow(picture, "JPEG", stated)
     assert isinstance(image, ImageFile.ImageFile)
-    image.decodermaxblock = len(picture) + len(_END)
+    image.decodermaxblock = len(picture)
     return image
 
 
@@ -199,7 +213,7 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
     while True:
         marker = encoded[place + 1]
         if marker == _EOI:
-            return scans, place, True
+            return scans, len(encoded[:place].rstrip(b"\xff")), True
         if marker == _SOS:
             scan, data = _read_scan(encoded, place)
             scans.append(scan)
@@ -225,7 +239,7 @@ def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
 
 
 def _read_if_complete(picture: bytes, image: Image.Image) -> Image.Image:
-    filled = _open_at_once(picture + _FILLING)
+    filled = _open_at_once(picture + _FILLING + _END)
     if not np.array_equal(np.asarray(image), np.asarray(filled)):
         raise damaged("JPEG")
     return image

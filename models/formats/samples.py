@@ -172,7 +172,7 @@ def _raw_rows(encoded: bytes, layout: Layout, plane: int, top: int, rows: int) -
         last = min(top + rows - strip * layout.block_height, layout.block_height)
         offset = layout.offsets[plane * layout.down + strip]
         pieces.append(encoded[offset + first * layout.row_bytes : offset + last * layout.row_bytes])
-    content = np.frombuffer(b"".join(pieces), np.uint8)
+    content: Array = np.frombuffer(b"".join(pieces), np.uint8)
     return content if layout.fill_order == 1 else np.packbits(np.unpackbits(content, bitorder="little"))
 
 
@@ -214,16 +214,18 @@ def _unpack(content: Array, layout: Layout) -> Array:
     if layout.format != _SIGNED:
         return values
     half = 1 << (layout.bits - 1)
-    return (values.astype(np.int32) ^ half) - half
+    signed: Array = (values.astype(np.int32) ^ half) - half
+    return signed
 
 
 def _undo_horizontal(values: Array, layout: Layout) -> Array:
     """TIFF 6.0, section 14: each sample is the difference from the one on its left, in its own block."""
-    whole = values.view(layout.dtype.str.replace("f", "u")).astype(f"u{layout.bits // 8}")
+    whole: Array = values.view(layout.dtype.str.replace("f", "u")).astype(f"u{layout.bits // 8}")
     if layout.predictor == _HORIZONTAL and layout.compression in _PREDICTED:
         whole = whole.reshape(*whole.shape[:2], layout.block_width, layout.row_samples)
         whole = np.cumsum(whole, axis=2, dtype=whole.dtype)
-    return whole.view(f"{ {_SIGNED: 'i', _FLOAT: 'f'}.get(layout.format, 'u') }{layout.bits // 8}")
+    kind = {_SIGNED: "i", _FLOAT: "f"}.get(layout.format, "u")
+    return whole.view(f"{kind}{layout.bits // 8}")
 
 
 def _undo_floating(content: Array, layout: Layout) -> Array:
@@ -268,7 +270,8 @@ def _to_8_bits(band: Array, layout: Layout, white: float) -> Array:
         return np.concatenate([colours, alpha], axis=2)
     if layout.photometric in (_WHITE_IS_0, _CMYK):
         return colours  # ink that was multiplied by alpha: what it leaves of white is there already
-    return np.minimum(colours.astype(np.uint16) + (255 - alpha), 255).astype(np.uint8)
+    over_white: Array = np.minimum(colours.astype(np.uint16) + (255 - alpha), 255)
+    return over_white.astype(np.uint8)
 
 
 def _scale(samples: Array, white: float) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from models.bounds import tiff_entries
+from models.bounds import check_tiff, tiff_entries
 from models.errors import ImageError
 from models.formats import exif
 from models.formats.directory import LONG, SHORT, Field, longs, shorts, under_directory
@@ -25,6 +25,7 @@ from models.formats.opening import (
     HeaderError,
     LateImage,
     Statements,
+    damaged,
     open_with_pillow,
     unsupported,
 )
@@ -79,12 +80,15 @@ _UNTYPED = 4
 
 def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
     """May raise anything, ImageError for what is not supported."""
+    check_tiff(encoded, max_pixels)
     order, fields = _read_fields(encoded)
     numbers = {tag: _numbers(order, field) for tag, field in fields.items() if tag in _NUMBERS}
     layout = _layout(order, numbers, len(encoded))
     _check_supported(layout, numbers)
     stated = _statements(numbers, fields)
     if _pillow_reads(layout):
+        if layout.width * layout.height <= max_pixels:
+            _check_whole(encoded, layout)
         return _open(encoded, order, layout, numbers, fields, stated)
     mode, size = picture_mode(layout), (layout.width, layout.height)
     _check_size(layout, max_pixels)
@@ -212,6 +216,20 @@ def _pillow_reads(layout: Layout) -> bool:
     return layout.bits == 8 and (layout.samples == layout.colours or alpha)
 
 
+def _check_whole(encoded: bytes, layout: Layout) -> None:
+    """Raises ImageError where rows of an uncompressed picture are behind the file's end."""
+    if layout.compression != _UNCOMPRESSED or layout.photometric == _YCBCR:
+        return
+    for block in range(layout.across * layout.down):
+        rows = (
+            layout.block_height
+            if layout.tiled
+            else min(layout.block_height, layout.height - block * layout.block_height)
+        )
+        if block >= len(layout.offsets) or layout.offsets[block] + rows * layout.row_bytes > len(encoded):
+            raise damaged("TIFF")
+
+
 def _check_size(layout: Layout, max_pixels: int) -> None:
     """A block is decoded whole, and then each of its samples counts."""
     most = 8 * max_pixels
@@ -244,6 +262,13 @@ def _open(
             tags[tag] = longs(order, *values) if tag in _LONGS else shorts(order, *values)
     if layout.colour_map:
         tags[_COLOUR_MAP] = shorts(order, *layout.colour_map)
+    lengths_tag = _TILE_BYTES if layout.tiled else _STRIP_BYTES
+    # What is cut off must not be taken from the directory that is written behind.
+    lengths = [
+        min(length, max(len(encoded) - at, 0)) for at, length in zip(layout.offsets, layout.lengths, strict=False)
+    ]
+    if lengths:
+        tags[lengths_tag] = longs(order, *lengths)
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
     if layout.compression in (_OLD_JPEG, _JPEG):
