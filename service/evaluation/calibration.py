@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from models.manifest import COLDEST, HOTTEST
 from models.topk import Prediction, softmax
@@ -24,8 +23,6 @@ from models.topk import Prediction, softmax
 BINS = 15
 STEPS = 40  # of the bisection: the last one is 2e-11 of the first interval
 ROWS = 4096  # at once: in float64, all scores of 50,000 images and 1000 classes would be 400 MB several times over
-PLOT, MARGIN, GAP, FONT_SIZE = 400, 50, 70, 12  # pixels
-BLUE, RED, GREY = (31, 95, 168), (230, 150, 130), (150, 150, 150)
 
 
 @dataclass(frozen=True)
@@ -101,12 +98,6 @@ class Scores:
             None if fitted is None else expected_error(self.bins(fitted)),
         )
 
-    def draw(self, calibration: Calibration) -> Image.Image:
-        """Reliability diagrams as it is and, if a temperature fits, with that."""
-        fitted = calibration.fitted_temperature
-        temperatures = [self.temperature] if fitted is None else [self.temperature, fitted]
-        return draw([(f"accuracy by score, temperature {one:.4g}", self.bins(one)) for one in temperatures])
-
 
 def _chunks(logits: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     return (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
@@ -140,43 +131,3 @@ def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return math.exp(-(low + high) / 2)
-
-
-def draw(plots: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:
-    """RGB picture: a reliability diagram for each title with its bins, side by side.
-
-    A bar is the accuracy of a bin; red above the line is what its score says too little, below it too much. The grey
-    bars are the images.
-    """
-    width, height = MARGIN + len(plots) * (PLOT + GAP), MARGIN + PLOT + GAP + MARGIN
-    picture = Image.new("RGB", (width, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
-    for number, (title, bins) in enumerate(plots):
-        left = MARGIN + number * (PLOT + GAP)
-        pen.text((left, 15), title, "black", font)
-        _draw_bars(pen, left, bins)
-        for tick in (0.0, 0.5, 1.0):
-            pen.text((left - 6, MARGIN + PLOT * (1 - tick)), f"{tick:g}", "black", font, "rm")
-            pen.text((left + PLOT * tick, height - 35), f"{tick:g}", "black", font, "mm")
-        pen.text(
-            (left + PLOT / 2, height - 15),
-            "score (red above the line: right more often than it says)",
-            "black",
-            font,
-            "mm",
-        )
-    return picture
-
-
-def _draw_bars(pen: ImageDraw.ImageDraw, left: int, bins: Sequence[Bin]) -> None:
-    bottom, floor, cell = MARGIN + PLOT, MARGIN + PLOT + GAP - 15, PLOT / BINS
-    images = sum(one.images for one in bins)
-    for number, one in enumerate(bins):
-        if one.images:
-            start, end = left + number * cell, left + (number + 1) * cell - 2
-            low, high = sorted((one.accuracy, one.score))
-            pen.rectangle((start, bottom - PLOT * one.accuracy, end, bottom), BLUE)
-            pen.rectangle((start, bottom - PLOT * high, end, bottom - PLOT * low), RED)
-            pen.rectangle((start, floor - (GAP - 20) * one.images / images, end, floor), GREY)
-    pen.line((left, bottom, left + PLOT, MARGIN), "black")
-    pen.rectangle((left, MARGIN, left + PLOT, bottom), outline="black")

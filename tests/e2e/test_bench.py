@@ -106,7 +106,7 @@ def test_an_api_key_comes_from_the_environment(start, photos):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--url", "here"], 2, "--url: here is no URL such as http://127.0.0.1:8000"),
+        (["--url", "here"], 2, "--url: here is not a URL such as http://127.0.0.1:8000"),
         (["--url", "http://127.0.0.1:1"], 69, "no server answers at http://127.0.0.1:1: connection refused"),
         (["--url", "SERVER/elsewhere"], 2, "answers 404 not_found: there is nothing at this path"),
         (["--url", "SERVER", "PHOTOS/notes.txt"], 2, "notes.txt: not a readable image"),

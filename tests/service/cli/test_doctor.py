@@ -70,8 +70,8 @@ def test_more_threads_than_cpus_are_a_warning(doctor: Callable[..., Any]) -> Non
 def test_an_engine_that_is_not_installed_comes_with_its_command(
     doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
-    assert "openvino: not installed (pip install 'repvgg[openvino]'); can do fp32, bf16, int8" in doctor().out
+    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+    assert "openvino: not installed (pip install 'repvgg[openvino]'); supports fp32, bf16, int8" in doctor().out
 
 
 def test_a_missing_codec_is_a_warning(doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_missing_codec_is_a_warning(doctor: Callable[..., Any], monkeypatch: p
     ended = doctor()
     assert ended.code == 0
     assert "reads JPEG, PNG, GIF, BMP, TIFF" in ended.out
-    assert "warning  codecs    images of these formats will be refused: WEBP" in ended.out
+    assert "warning  codecs    images of these formats will be rejected: WEBP" in ended.out
 
 
 def test_what_kubernetes_injects_is_a_warning(doctor: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def test_fast_pixels_are_measured_whatever_the_manifest_says(
 
 def test_a_missing_folder_is_wrong_usage(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", tmp_path / "none")
-    assert (ended.code, ended.err) == (2, f"repvgg evaluate: --data {tmp_path / 'none'} is no folder\n")
+    assert (ended.code, ended.err) == (2, f"repvgg evaluate: --data {tmp_path / 'none'} is not a folder\n")
 
 
 def test_a_folder_that_is_no_class_names_the_nearest(
@@ -80,7 +81,7 @@ def test_a_folder_that_is_no_class_names_the_nearest(
     (labelled / "hoarse").mkdir()
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled)
     assert ended.code == 2
-    assert "hoarse is none of the bundle's 10 classes; the nearest is horse" in ended.err
+    assert "hoarse is not one of the bundle's 10 classes; did you mean horse?" in ended.err
 
 
 def test_a_folder_without_images_says_how_they_should_lie(
@@ -128,3 +129,13 @@ def test_a_picture_that_cannot_be_written_is_wrong_usage(
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--confusion-matrix", tmp_path / name)
     assert ended.code == 2
     assert "--confusion-matrix" in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--confusion-matrix", "--reliability-diagram"])
+def test_a_chart_without_matplotlib_is_rejected_before_the_work_begins(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", "not looked at", flag, tmp_path / "a.png")
+    assert ended.code == 2
+    assert ended.err == "repvgg evaluate: charts need matplotlib: pip install 'repvgg[charts]'\n"

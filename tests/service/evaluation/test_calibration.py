@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from models.store import open_bundle
 from models.topk import Prediction, softmax, top_k
-from service.evaluation.calibration import BINS, Bin, Scores, draw, expected_error, fit_temperature
+from service.evaluation.calibration import BINS, Bin, Scores, expected_error, fit_temperature
+from service.evaluation.reliability import draw, draw_bins
 
 LABELS = [f"class {number}" for number in range(5)]
 
@@ -98,12 +100,30 @@ def test_a_score_that_vanished_is_no_infinite_logit() -> None:
     assert np.isfinite(scores.logits).all()
 
 
-def test_the_diagram_shows_the_accuracy_of_a_bin() -> None:
-    picture = draw([("one", [Bin(0, 0.0, 0.0)] * 14 + [Bin(10, 0.99, 0.5)])])
-    last = 50 + 400 - 10
-    assert picture.getpixel((last, 50 + 300)) == (31, 95, 168)  # 0.25
-    assert picture.getpixel((last, 50 + 100)) == (230, 150, 130)  # 0.75
-    assert picture.getpixel((last - 100, 50 + 390)) == (255, 255, 255)
+def test_the_diagram_shows_accuracy_gap_and_images_of_each_bin() -> None:
+    bins = [Bin(0, 0.0, 0.0)] * 12 + [Bin(30, 0.85, 0.9), Bin(0, 0.0, 0.0), Bin(10, 0.99, 0.5)]
+    above, below = draw_bins({"one": bins}).axes
+    accuracies, gaps = (
+        [round(value, 6) for bar in container.patches for value in (bar.get_y(), bar.get_height())]
+        for container in above.containers
+    )
+    assert accuracies == [0, 90, 0, 50]  # bottom and height of each bar
+    assert gaps == [90, -5, 50, 49]
+    assert [bar.get_height() for bar in below.patches] == pytest.approx([0] * 12 + [75, 0, 25])
+    assert above.patches[0].get_x() == pytest.approx(100 * 12 / 15)
+    assert (below.get_xlabel(), above.get_ylabel()) == ("score of the best class (%)", "accuracy (% of the images)")
+
+
+def test_the_diagram_has_both_temperatures_where_one_fits_and_their_errors() -> None:
+    scores = scores_of(*drawn(3000, temperature=2.0))
+    calibration = scores.calibration()
+    titles = [axes.get_title("left") for axes in draw(scores, calibration).axes[:2]]
+    assert titles == [
+        f"as served, temperature 1: ECE {calibration.ece:.2%}",
+        f"fitted, temperature {calibration.fitted_temperature:.4g}: ECE {calibration.fitted_ece:.2%}",
+    ]
+    unfitted = replace(calibration, fitted_temperature=None, fitted_ece=None)
+    assert len(draw(scores, unfitted).axes) == 2
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +162,8 @@ def test_calibration_on_the_command_line(
     [
         (["--calibration", "--shard", "0/2"], "calibration needs the scores of all images at once"),
         (["--reliability-diagram", "none/x.png"], "--reliability-diagram: there is no folder none"),
-        (["--write-temperature", "."], "--write-temperature . exists; give the next version"),
+        (["--reliability-diagram", "x.jpg"], "--reliability-diagram x.jpg: the name must end in .png or .svg"),
+        (["--write-temperature", "."], "--write-temperature . exists; give a new version"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_work_begins(

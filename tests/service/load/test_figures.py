@@ -73,8 +73,8 @@ def test_what_the_generator_could_not_do_is_said() -> None:
     assert list(figures([sample(2)], opened).warnings()) == []
     late = figures([sample(2, 0.2, late_s=0.15), sample(2)], opened)
     assert [text.partition(":")[0] for text in late.warnings()] == ["the load generator could not keep up"]
-    assert "50% of the requests were sent over 10 ms late, at worst 150 ms" in next(late.warnings())
-    assert "took 95% of a CPU core" in next(figures([sample(2)], cpu_s=10.45).warnings())
+    assert "50% of the requests were sent more than 10 ms late, at worst 150 ms" in next(late.warnings())
+    assert "used 95% of a CPU core" in next(figures([sample(2)], cpu_s=10.45).warnings())
 
 
 def test_every_answer_is_in_the_histogram() -> None:

@@ -39,7 +39,7 @@ def answering(*answers: bytes, seen: list[tuple[bytes, bytes]] | None = None) ->
 
 
 async def asked(
-    serve: Serve, times: int = 1, patience_s: float = 30.0, tls: ssl.SSLContext | None = None
+    serve: Serve, times: int = 1, give_up_after_s: float = 30.0, tls: ssl.SSLContext | None = None
 ) -> tuple[list[Reply | Broken], int]:
     """-> what came of `times` requests, one after the other, and how many connections they took."""
     connections = 0
@@ -55,7 +55,7 @@ async def asked(
     pool, found = Pool(address), []
     for _ in range(times):
         try:
-            found.append(await pool.ask(request, asyncio.get_running_loop().time() + patience_s))
+            found.append(await pool.ask(request, asyncio.get_running_loop().time() + give_up_after_s))
         except Broken as broken:
             found.append(broken)
     pool.close()
@@ -138,7 +138,7 @@ def test_no_answer_in_time_is_broken(run: Callable[..., Any]) -> None:
         await reader.read()  # until the client has closed
         writer.close()
 
-    found, _ = run(asked(silent, patience_s=0.05))
+    found, _ = run(asked(silent, give_up_after_s=0.05))
     assert [str(broken) for broken in found] == ["no answer in time"]
 
 
