@@ -1,4 +1,4 @@
-"""What every verb is given and may raise."""
+"""The surroundings of a command: its environment and streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO
 
 @dataclass(frozen=True)
 class Console:
-    """The environment and the two streams of a run: `out` for results, `err` for everything else."""
+    """The environment, and the two streams: `out` for results, `err` for everything else."""
 
     environ: Mapping[str, str]
     out: TextIO

@@ -1,4 +1,4 @@
-"""What goes wrong -> one clear line on stderr and an exit code; only a bug shows a traceback."""
+"""Turns an error into one clear line on stderr and an exit code; only a bug shows a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import (
 )
 from service.runtime.console import Console
 
-# As in sysexits.h; 2 is what argparse uses.
+# The codes of sysexits.h, and argparse's 2.
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: 2,
     BundleError: 66,
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def report(error: Exception, verb: str, console: Console) -> int:
-    """Say it on stderr -> the exit code."""
+    """Print the error on stderr -> the exit code."""
     code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), FAILURE)
     if code != FAILURE:
         print(f"repvgg {verb}: {error}", file=console.err)

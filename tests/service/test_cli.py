@@ -98,9 +98,9 @@ def test_python_m_service_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("environ", "flags", "said"),
     [
-        ({"REPVGG_PROT": "1"}, [], "REPVGG_PROT is no setting; the nearest one is REPVGG_PORT"),
-        ({"REPVGG_PORT": "99999"}, [], "REPVGG_PORT=99999 is not allowed"),
-        ({}, ["--timeout-ms", "soon"], "--timeout-ms=soon is not allowed: it must be a whole number in 1..600000"),
+        ({"REPVGG_PROT": "1"}, [], "REPVGG_PROT is not a setting; did you mean REPVGG_PORT?"),
+        ({"REPVGG_PORT": "99999"}, [], "REPVGG_PORT=99999 is invalid"),
+        ({}, ["--timeout-ms", "soon"], "--timeout-ms=soon is invalid: it must be a whole number in 1..600000"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(environ: dict[str, str], flags: list[str], said: str) -> None:

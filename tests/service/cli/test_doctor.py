@@ -70,7 +70,7 @@ def test_more_threads_than_cpus_are_a_warning(doctor: Callable[..., Any]) -> Non
 def test_an_engine_that_is_not_installed_comes_with_its_command(
     doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PACKAGES, "openvino", "no_such_package")
+    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
     assert "openvino: not installed (pip install 'repvgg[openvino]'); supports fp32, bf16, int8" in doctor().out
 
 
@@ -84,7 +84,10 @@ def test_a_missing_codec_is_a_warning(doctor: Callable[..., Any], monkeypatch: p
 
 def test_what_kubernetes_injects_is_a_warning(doctor: Callable[..., Any]) -> None:
     ended = doctor(environ={"REPVGG_SERVICE_HOST": "10.0.0.1"})
-    assert (ended.code, ended.out.startswith("warning  settings  ignored what Kubernetes injects")) == (0, True)
+    assert (ended.code, ended.out.startswith("warning  settings  ignored variables that Kubernetes injects")) == (
+        0,
+        True,
+    )
 
 
 def test_a_bad_configuration_ends_with_78(doctor: Callable[..., Any]) -> None:

@@ -52,10 +52,10 @@ def test_a_port_that_is_taken_is_said_with_a_way_out() -> None:
 
 def test_an_address_of_another_machine_is_said() -> None:
     # RFC 5737 keeps this address for documentation: no machine has it.
-    with pytest.raises(AddressUnavailable, match="this machine does not have the address; give --host"):
+    with pytest.raises(AddressUnavailable, match="this machine does not have this address; --host"):
         listen("192.0.2.1", 0)
 
 
 def test_a_host_that_is_none_is_said() -> None:
-    with pytest.raises(AddressUnavailable, match="the host is not known"):
+    with pytest.raises(AddressUnavailable, match="unknown host"):
         listen("not a host", 0)
