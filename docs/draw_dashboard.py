@@ -84,7 +84,7 @@ def fetch(client: httpx.Client, panel: Panel, minutes: float) -> Series:
 def draw(dashboard: dict[str, Any], found: dict[int, Series], minutes: float) -> Figure:
     """The panels in their places; `found`: the series by the id of their panel."""
     places = [panel["gridPos"] for panel in dashboard["panels"]]
-    height_in = TITLE_IN + ROW_IN * max(place["y"] + place["h"] for place in places)
+    height_in = TITLE_IN + ROW_IN * max(place["y"] + place["h"] for place in places) + LEGEND_IN
     with charts.style():
         figure = charts.new_figure(WIDTH_IN, height_in, dashboard["title"])
         figure.set_layout_engine("none")  # every place is known, and arranging so many axes takes a minute

@@ -71,7 +71,7 @@ class Settings(BaseModel):
     )
     engine_python: str = Field("", description="Python interpreter that runs the engine in a separate process")
     lite_device: Literal["cpu", "ascend310", "ascend310p"] = Field("cpu", description="device of mindspore-lite")
-    lite_device_id: int = Field(0, ge=0, le=63, description="number of the Ascend device for mindspore-lite")
+    lite_device_id: int = Field(0, ge=0, le=63, description="Ascend device number for mindspore-lite")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     pixels: Literal["exact", "fast"] = Field(
         "exact", description="fast decodes large JPEGs at a reduced size, if the manifest allows it"
@@ -92,7 +92,7 @@ class Settings(BaseModel):
         50_000_000, ge=1, le=1_000_000_000, description="largest image, pixels (width x height)"
     )
     objective_ms: int = Field(
-        100, ge=1, le=600_000, description="latency objective, milliseconds; limits the batch size"
+        100, ge=1, le=600_000, description="latency objective, milliseconds, which limits the batch size"
     )
     single_flight: Literal["on", "off"] = Field(
         "on", description="compute identical images that arrive together only once"
@@ -209,10 +209,10 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
     for name in names:
         field = Settings.model_fields[name]
         wanted = allowed(name)
-        limits = "" if wanted == "text" else f": {wanted}"
+        limits = "" if wanted == "text" else f"{wanted}; "
         default = DEFAULTS.get(name) or {(): "none", "": "none"}.get(field.default, field.default)
         parser.add_argument(
             flag_name(name),
             metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
-            help=f"{field.description}{limits} (default {default}; {variable_name(name)})",
+            help=f"{field.description} ({limits}default {default}; {variable_name(name)})",
         )

@@ -1,9 +1,10 @@
-"""The command `repvgg`: one verb a module, and exit codes that a script or an orchestrator can act on.
+"""The command `repvgg`: one module per verb, and exit codes that scripts and orchestrators can act on.
 
-1. what can go wrong ends in one clear line on stderr and its own exit code; only a bug shows a traceback;
-2. nothing heavy is imported before a verb runs: `repvgg --help` is quick.
+1. every expected error ends in one clear line on stderr and its own exit code; only a bug shows a traceback;
+2. nothing heavy is imported before a verb runs, so `repvgg --help` is quick;
+3. a verb parses arguments, calls the rooms below and prints; it computes nothing itself.
 
-Adding a verb is one module with `add_arguments` and `run`, and one line in VERBS.
+To add a verb, write a module with `add_arguments` and `run`, and add a line to VERBS.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from service.runtime.exits import FAILURE, report
 
 
 class Verb(Protocol):
-    """A module of this package; the first line of its docstring is its help."""
+    """A module of this package; the first line of its docstring is its help text."""
 
     __doc__: str | None
 
@@ -49,7 +50,7 @@ def main(
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
-    """Run one verb -> exit code. Raises SystemExit for --help (0) and wrong usage (2), as argparse does."""
+    """Run one verb -> exit code. Raises SystemExit for --help (0) and usage errors (2), as argparse does."""
     console = Console(environ, out or sys.stdout, err or sys.stderr)
     arguments = build_parser().parse_args(argv)
     try:
@@ -59,15 +60,15 @@ def main(
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output, `head` for instance, has enough. Python would complain when it flushes at exit.
+        # The reader of the output, for instance `head`, has closed it. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
-    except Exception as error:  # noqa: BLE001  # the last resort; what is not expected is logged there
+    except Exception as error:  # noqa: BLE001  # the last resort: `report` logs unexpected errors
         return report(error, arguments.verb, console)
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a flag that is not there, instead of the usage with all that are."""
+    """Reports an unknown flag in one line, instead of printing the whole usage."""
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         arguments, unknown = super().parse_known_args(*args, **kwargs)
@@ -77,7 +78,7 @@ class Parser(argparse.ArgumentParser):
                 flag.replace("_", "-"), re.findall(r"--[\w-]+", self.format_usage()), n=1
             )
             meant = f" did you mean {likely[0]}?" if likely else ""
-            self.exit(2, f"{self.prog}: error: there is no {flag};{meant} {self.prog} --help lists what there is\n")
+            self.exit(2, f"{self.prog}: error: there is no {flag};{meant} see {self.prog} --help\n")
         return arguments, unknown
 
 
@@ -85,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="repvgg",
         description="Classify images with a RepVGG model bundle.",
-        epilog="exit codes: 0 clean, 1 failure while running, 2 usage, 66 bundle missing or corrupt, "
-        "69 port, device or server unavailable, 70 golden check failed, 78 bad configuration",
+        epilog="exit codes: 0 success, 1 failure while running, 2 wrong usage, 66 bundle missing or corrupt, "
+        "69 port, device or server unavailable, 70 golden check failed, 78 invalid configuration",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

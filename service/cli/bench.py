@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from service.cli.numbers import not_negative, positive, positive_count
 from service.cli.outputs import check_chart, check_folder
 from service.observe import logs
 from service.runtime.console import Console
@@ -64,22 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="save the results for --compare")
     add_flags(parser, FLAGS)
     parser.epilog = f"If {variable_name('api_keys')} is set, requests carry its first key."
-
-
-def positive(text: str) -> float:
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def not_negative(text: str) -> float:
-    return positive(text) if float(text) else 0.0
-
-
-def positive_count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

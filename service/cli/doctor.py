@@ -8,6 +8,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from service.cli.numbers import positive
 from service.errors import UsageError
 from service.observe import logs
 from service.runtime.console import Console
@@ -21,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", action="store_true", help="measure this machine and say how many pods like it a load needs"
     )
-    parser.add_argument("--rate", type=_positive, metavar="R", help="with --plan: peak load, images per second")
+    parser.add_argument("--rate", type=positive, metavar="R", help="with --plan: peak load, images per second")
     parser.add_argument(
-        "--deadline-ms", type=_positive, metavar="D", help="with --plan: deadline of a request, milliseconds"
+        "--deadline-ms", type=positive, metavar="D", help="with --plan: deadline of a request, milliseconds"
     )
     parser.add_argument(
         "--photos",
@@ -32,16 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --plan: images like those to expect (default: the bundle's golden images)",
     )
     add_flags(parser, FLAGS)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return number
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

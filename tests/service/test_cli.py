@@ -61,10 +61,10 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     [
         (
             ["serve", "--modle", "x"],
-            "repvgg serve: error: there is no --modle; did you mean --model? repvgg serve --help",
+            "repvgg serve: error: there is no --modle; did you mean --model? see repvgg serve --help",
         ),
         (["classify", "a.jpg", "--top_k=3"], "error: there is no --top_k; did you mean --top-k?"),
-        (["inspect", "a", "b"], "error: there is no b; repvgg inspect --help lists what there is"),
+        (["inspect", "a", "b"], "error: there is no b; see repvgg inspect --help"),
     ],
 )
 def test_a_flag_that_is_not_there_names_the_likely_one_in_one_line(

@@ -130,8 +130,8 @@ def test_the_help_names_every_setting_with_bounds_default_and_variable() -> None
         assert field.description
         if allowed(name) != "text":
             assert allowed(name) in text
-    assert "in 1..1024 (default measured at start-up; REPVGG_MAX_BATCH_SIZE)" in text
-    assert "in 1..600000 (default 10000; REPVGG_TIMEOUT_MS)" in text
+    assert "(a whole number in 1..1024; default measured at start-up; REPVGG_MAX_BATCH_SIZE)" in text
+    assert "(a whole number in 1..600000; default 10000; REPVGG_TIMEOUT_MS)" in text
 
 
 @given(

@@ -67,7 +67,7 @@ def test_a_bad_image_is_reported_and_keeps_no_other_from_being_classified(
 def test_top_k_out_of_range_is_wrong_usage(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:
     ended = repvgg("classify", "--model", tiny_bundle, "--top-k", 11, photos)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == "repvgg classify: --top-k 11 is not in 1..10, the number of classes\n"
+    assert ended.err == "repvgg classify: --top-k 11 is not in 1..10 (the number of classes)\n"
 
 
 def test_settings_come_from_the_environment_too(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:
