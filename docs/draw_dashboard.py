@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +30,7 @@ SCRAPE_S = 2
 POINTS = 75
 COLUMNS, WIDTH_IN, ROW_IN = 24, 16.0, 0.36  # Grafana's grid: columns; inches of the whole width, of a row's height
 TITLE_IN, LEFT_IN, RIGHT_IN, ABOVE_IN, BELOW_IN, LEGEND_IN = 0.4, 0.65, 0.15, 0.35, 0.85, 0.33
-FONT_SIZE, LETTERS_PER_INCH, LONGEST_NAME = 9, 14, 36  # of legends
+FONT_SIZE, LETTERS_PER_INCH, HANDLE = 9, 13, 5  # of legends; letters that a handle takes
 
 Panel = dict[str, Any]
 Line = list[tuple[float, float]]  # (minutes, value)
@@ -40,6 +41,7 @@ UNITS: dict[str, Callable[[float], str]] = {
     "percentunit": lambda value: f"{value:.0%}",
     "bytes": lambda value: f"{value / 2**20:.0f} MiB",
     "s": lambda value: f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms",
+    "short": lambda value: f"{value / 1000:.3g} k" if value >= 1000 else f"{value:.3g}",
     "reqps": lambda value: f"{value:.3g}/s",
 }
 
@@ -57,7 +59,8 @@ def main() -> None:
             for panel in dashboard["panels"]
             if panel["type"] != "row"
         }
-    arguments.out.write_bytes(charts.encode(draw(dashboard, found, arguments.minutes), ".svg"))
+    svg = charts.encode(draw(dashboard, found, arguments.minutes), ".svg")
+    arguments.out.write_bytes(re.sub(rb"(\d\.\d)\d+", rb"\1", svg))  # a tenth of a point is exact enough: half the size
 
 
 def fetch(client: httpx.Client, panel: Panel, minutes: float) -> Series:
@@ -100,7 +103,9 @@ def draw(dashboard: dict[str, Any], found: dict[int, Series], minutes: float) ->
     return figure
 
 
-def frame_of(place: dict[str, int], left_in: float, top_in: float, height_in: float) -> tuple[float, ...]:
+def frame_of(
+    place: dict[str, int], left_in: float, top_in: float, height_in: float
+) -> tuple[float, float, float, float]:
     """Left, bottom, width and height of a panel's axes, as fractions of the figure."""
     wide_in, high_in = place["w"] * WIDTH_IN / COLUMNS, place["h"] * ROW_IN
     return (
@@ -131,36 +136,35 @@ def draw_series(axes: Axes, series: Series, *, stacked: bool) -> None:
     below: Counter[float] = Counter()
     for number, (name, line) in enumerate(series.items()):
         minutes, values = [minute for minute, _ in line], [value for _, value in line]
-        shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
         colour = charts.SERIES[number % len(charts.SERIES)]
         if stacked:
             bottom = [below[minute] for minute in minutes]
             below.update(dict(line))
             top = [below[minute] for minute in minutes]
-            axes.fill_between(minutes, bottom, top, color=colour, alpha=0.85, linewidth=0, label=shown)
+            axes.fill_between(minutes, bottom, top, color=colour, alpha=0.85, linewidth=0, label=name)
         else:
-            axes.plot(minutes, values, color=colour, linewidth=1.2, label=shown)
+            axes.plot(minutes, values, color=colour, linewidth=1.2, label=name)
 
 
 def draw_legend(axes: Axes) -> None:
     """Under the axes, as much of it as fits into two lines."""
     handles, names = axes.get_legend_handles_labels()
-    if names:
-        wide_in, high_in = (
-            axes.get_window_extent().width / axes.figure.dpi,
-            axes.get_window_extent().height / axes.figure.dpi,
-        )
-        columns = max(1, int(LETTERS_PER_INCH * (wide_in + LEFT_IN) / (5 + max(map(len, names)))))
-        axes.legend(
-            handles[: 2 * columns],
-            names[: 2 * columns],
-            ncols=columns,
-            fontsize=FONT_SIZE,
-            handlelength=1,
-            columnspacing=1,
-            loc="upper left",
-            bbox_to_anchor=(-LEFT_IN / wide_in, -LEGEND_IN / high_in),
-        )
+    if not names:
+        return
+    box = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
+    letters = int(LETTERS_PER_INCH * (box.width + LEFT_IN))
+    names = [name if len(name) <= letters - HANDLE else f"{name[: letters - HANDLE - 1]}…" for name in names]
+    columns = max(1, letters // (HANDLE + max(map(len, names))))
+    axes.legend(
+        handles[: 2 * columns],
+        names[: 2 * columns],
+        ncols=columns,
+        fontsize=FONT_SIZE,
+        handlelength=1,
+        columnspacing=1,
+        loc="upper left",
+        bbox_to_anchor=(-LEFT_IN / box.width, -LEGEND_IN / box.height),
+    )
 
 
 if __name__ == "__main__":

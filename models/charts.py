@@ -57,7 +57,8 @@ STYLE: dict[str, Any] = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "text.color": TEXT,
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that every machine draws the same picture
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that every machine draws the same picture
     "font.size": 10,
     "legend.frameon": False,
     "lines.linewidth": 2,

@@ -1,4 +1,4 @@
-"""What a model takes for what: a count for each pair of true and predicted class, as a table and as a picture."""
+"""The confusion matrix: images by true and predicted class, as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LETTERS = 20  # of a class's name
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """`top1` is a fraction of the class's `images`; `confused_with` is the wrong label it gets most often, if any."""
+    """`top1` is a fraction of the class's `images`; `confused_with` is its most frequent wrong answer, if any."""
 
     label: str
     images: int
@@ -36,7 +36,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`counts` maps (true label, predicted label) to images; the prediction is None where there was no answer."""
+    """`counts` maps (true label, predicted label) to images; the prediction is None if there was no answer."""
 
     labels: Sequence[str]
     counts: Counter[tuple[str, str | None]]
@@ -55,7 +55,7 @@ class Confusion:
 
 
 def table(confusion: Confusion) -> str:
-    """A line a class."""
+    """One line per class."""
     figures = list(confusion.classes())
     width = max([len("class"), *(len(entry.label) for entry in figures)])
     lines = [f"{'class':<{width}}  images   top-1  most often taken for"]
@@ -66,9 +66,9 @@ def table(confusion: Confusion) -> str:
 
 
 def draw(confusion: Confusion, subtitle: str) -> Figure:
-    """A row for each true class, a column for each answer; the colour is a cell's share of the images of its row.
+    """A row per true class and a column per answer; the colour of a cell shows its share of the images in its row.
 
-    Up to NAMED classes have their names and counts; more are numbered, and a cell is a few pixels.
+    Up to NAMED classes are labelled with names and counts; more are numbered, and a cell is a few pixels wide.
     """
     named = len(confusion.labels) <= NAMED
     names = [_shortened(label) for label in confusion.labels] if named else []
@@ -91,7 +91,7 @@ def draw(confusion: Confusion, subtitle: str) -> Figure:
 
 
 def _counts(confusion: Confusion) -> NDArray[np.int64]:
-    """(K, K): images by true class and answer; an image without an answer is in no cell."""
+    """(K, K): images by true class and answer; images without an answer are left out."""
     numbers = {label: number for number, label in enumerate(confusion.labels)}
     counts = np.zeros((len(numbers), len(numbers)), np.int64)
     for (truth, answer), images in confusion.counts.items():
@@ -101,7 +101,7 @@ def _counts(confusion: Confusion) -> NDArray[np.int64]:
 
 
 def _draw_cells(axes: Axes, keys: Sequence[Axes], shares: NDArray[np.float64]) -> None:
-    """Right answers on a linear scale; wrong ones on one that shows even a few in a hundred. `keys`: their colours."""
+    """Right answers on a linear scale, wrong ones on a scale that shows even a few per cent; `keys` explain them."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.ticker import PercentFormatter
 
@@ -139,5 +139,5 @@ def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
 
 
 def _shortened(label: str) -> str:
-    """Names often differ at their end only, so that the middle is left out."""
+    """Omits the middle, since names often differ only at the end."""
     return label if len(label) <= LETTERS else f"{label[: LETTERS // 2]}…{label[-(LETTERS // 2 - 1) :]}"

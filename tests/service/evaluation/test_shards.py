@@ -30,7 +30,7 @@ def test_the_parts_neither_overlap_nor_lose_an_image(count: int) -> None:
 
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "1/0", "a/b", "1/2/3", ""])
 def test_what_is_no_shard_says_how_to_write_one(text: str) -> None:
-    with pytest.raises(UsageError, match="write I/N with I in"):
+    with pytest.raises(UsageError, match="expected I/N with I in"):
         Shard.parse(text)
 
 
@@ -45,8 +45,8 @@ def test_merging_adds_up() -> None:
     ("parts", "words"),
     [
         ([part(0, 3), part(2, 3)], "missing: shard 1/3"),
-        ([part(0, 2), part(1, 2), part(1, 2)], "too many: shard 1/2"),
-        ([part(0, 1), part(1, 2)], "too many: shard 1/2"),
+        ([part(0, 2), part(1, 2), part(1, 2)], "surplus: shard 1/2"),
+        ([part(0, 1), part(1, 2)], "surplus: shard 1/2"),
         ([part(0, 2), part(1, 2, engine="onnxruntime")], "differ in engine: fake and onnxruntime"),
         ([part(0, 2), part(1, 2, model="tiny/2")], "differ in model: tiny/1 and tiny/2"),
     ],
