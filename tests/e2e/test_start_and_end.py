@@ -161,7 +161,7 @@ def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
     assert rows["page"] == f"{url}/, its API at {url}/docs\n"
     assert rows["model"] == "10 classes, 32 x 32 pixels\n"
     assert rows["batches"].startswith("up to 4 images, ")
-    assert rows["limits"] == "64 images, 32 MiB and 10 s a request, 50 megapixels an image\n"
+    assert rows["limits"] == "64 images, 32 MiB and 10 s per request, 50 megapixels per image\n"
     assert rows["keys"] == "not required\n"
 
 

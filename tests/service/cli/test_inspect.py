@@ -48,7 +48,7 @@ def test_a_file_that_changed_is_named(repvgg: Callable[..., Any], tiny_bundle: P
     assert ended.err.startswith(f"repvgg inspect: {folder / file} is corrupt")
 
 
-def test_a_missing_bundle_is_said(repvgg: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported(repvgg: Callable[..., Any], tmp_path: Path) -> None:
     ended = repvgg("inspect", tmp_path)
     assert ended.code == 66
     assert ended.err.startswith(f"repvgg inspect: no model bundle at {tmp_path}")

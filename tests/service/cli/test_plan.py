@@ -19,7 +19,7 @@ def planned(repvgg: Callable[..., Any], tiny_bundle: Path) -> Callable[..., Any]
     return run
 
 
-def test_a_pod_is_measured_here_and_the_plan_follows_from_it(planned: Callable[..., Any], photos: Path) -> None:
+def test_the_plan_follows_from_a_measured_pod(planned: Callable[..., Any], photos: Path) -> None:
     load = ("--rate", 10, "--deadline-ms", 60_000)
     ended = planned(*load, "--max-batch-size", 3, "--photos", photos, "--json")
     told = json.loads(ended.out)
@@ -57,7 +57,7 @@ def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..
         (("--plan", "--rate", 5, "--deadline-ms", 5, "--photos", "nowhere"), "--photos nowhere has no images"),
     ],
 )
-def test_what_cannot_be_planned_is_a_wrong_usage(
+def test_an_impossible_plan_is_a_usage_error(
     repvgg: Callable[..., Any], tiny_bundle: Path, arguments: tuple[Any, ...], said: str
 ) -> None:
     ended = repvgg("doctor", "--model", tiny_bundle, *arguments)
@@ -66,6 +66,6 @@ def test_what_cannot_be_planned_is_a_wrong_usage(
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "many"])
-def test_a_rate_is_a_number_over_0(repvgg: Callable[..., Any], rate: str) -> None:
+def test_a_rate_is_a_number_above_0(repvgg: Callable[..., Any], rate: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         repvgg("doctor", "--plan", "--rate", rate, "--deadline-ms", 100)

@@ -26,7 +26,7 @@ def test_each_class_with_images_has_its_figures(confusion: Confusion) -> None:
     ]
 
 
-def test_the_table_has_a_line_a_class(confusion: Confusion) -> None:
+def test_the_table_has_one_line_per_class(confusion: Confusion) -> None:
     assert table(confusion).splitlines() == [
         "class  images   top-1  most often taken for",
         "cat         3   33.3%  dog (1)",

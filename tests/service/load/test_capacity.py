@@ -13,7 +13,7 @@ CARD = Measured(cpus=4, decode_s=0.004, alone_s=0.002, image_s=0.0005, shares_cp
 
 @pytest.mark.parametrize("measured", [CPU, CARD])
 @pytest.mark.parametrize("rate", [1, 50, 333, 2000, 12345])
-def test_no_pod_is_too_busy_and_the_others_carry_the_load_of_one_that_is_away(measured: Measured, rate: float) -> None:
+def test_no_pod_is_too_busy_and_the_others_carry_the_load_if_one_is_down(measured: Measured, rate: float) -> None:
     found = plan(measured, 0, rate=rate, deadline_s=0.2)
     speed = measured.images_per_second
     assert rate / found.replicas <= MAX_BUSY_SHARE * speed
@@ -24,7 +24,7 @@ def test_no_pod_is_too_busy_and_the_others_carry_the_load_of_one_that_is_away(me
     assert 2 <= found.min_replicas <= found.replicas < found.max_replicas
 
 
-def test_cpus_that_decode_do_not_compute_meanwhile_and_a_card_does() -> None:
+def test_a_cpu_either_decodes_or_computes_while_a_card_computes_in_parallel() -> None:
     assert CPU.images_per_second == pytest.approx(1 / (0.009 + 0.004 / 2))
     assert CARD.images_per_second == pytest.approx(1 / 0.001), "four CPUs decode no more, the card could do twice"
     assert replace(CARD, cpus=16).images_per_second == pytest.approx(1 / 0.0005)
@@ -38,7 +38,7 @@ def test_the_autoscaler_aims_at_the_engine_s_part_of_a_busy_pod() -> None:
     assert found.queue_depth == math.floor(0.2 * CPU.images_per_second)
 
 
-def test_a_deadline_that_no_number_of_pods_can_keep_is_said_with_one_that_can_be_kept() -> None:
+def test_an_impossible_deadline_is_rejected_with_the_shortest_possible_one() -> None:
     with pytest.raises(Impossible, match="can meet 29 ms: a single image takes 4"):
         plan(CPU, 0, rate=1, deadline_s=0.029)
     with pytest.raises(Impossible, match="allow 30 ms or more"):
@@ -46,7 +46,7 @@ def test_a_deadline_that_no_number_of_pods_can_keep_is_said_with_one_that_can_be
     assert plan(CPU, 0, rate=1, deadline_s=0.03).replicas == 2
 
 
-def test_memory_is_what_was_measured_and_what_may_be_held_with_a_margin_in_whole_steps() -> None:
+def test_memory_is_the_measured_plus_the_reserved_with_a_margin_in_whole_steps() -> None:
     assert plan(CPU, 0, rate=1, deadline_s=1).memory_bytes == MEMORY_STEP_BYTES
     assert plan(CPU, 5 << 20, rate=1, deadline_s=1).memory_bytes == 2 * MEMORY_STEP_BYTES
     assert plan(CPU, 1000 << 20, rate=1, deadline_s=1).memory_bytes == 6 * MEMORY_STEP_BYTES

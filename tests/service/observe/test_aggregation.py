@@ -59,13 +59,13 @@ def test_gauges_are_added_up_or_the_largest_counts() -> None:
     assert value(families, "repvgg_build_info") == 1
 
 
-def test_those_of_which_the_largest_counts_are_there() -> None:
+def test_every_metric_in_maximum_exists() -> None:
     """Another name for one of them would be added up unnoticed."""
     gauges = {family.name for family in process().collect() if family.type in GAUGES}
     assert gauges >= MAXIMUM
 
 
-def test_of_a_process_that_is_gone_the_counts_stay() -> None:
+def test_the_counts_of_an_ended_process_are_kept() -> None:
     gone = without_gauges(snapshot(process(2, waiting=9)))
     families = merge([snapshot(process(1, waiting=1)), gone])
     assert value(families, "repvgg_images_total", format="jpeg") == 3
@@ -100,7 +100,7 @@ def test_the_sum_is_valid_openmetrics() -> None:
     assert {"repvgg_request_duration_seconds", "repvgg_build", "repvgg_images"} <= names
 
 
-def test_a_gauge_that_nobody_named_is_added_up() -> None:
+def test_other_gauges_are_summed() -> None:
     registries = [CollectorRegistry() for _ in range(2)]
     for registry in registries:
         Gauge("repvgg_new", "Some gauge", registry=registry).set(1)

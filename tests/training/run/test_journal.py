@@ -30,18 +30,18 @@ def test_the_log_has_one_line_an_epoch_however_often_the_run_was_cut_off(tmp_pat
     assert Journal(tmp_path, 3).lines == [line(1), line(2), line(3)]
 
 
-def test_a_last_line_without_its_end_is_no_line(tmp_path):
+def test_a_truncated_last_line_is_ignored(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}')
     assert read(tmp_path / "log.jsonl") == [{"epoch": 1}]
 
 
-def test_a_folder_that_cannot_be_written_to_is_known_before_the_first_epoch(tmp_path):
+def test_an_unwritable_folder_is_reported_before_the_first_epoch(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"file/net/log\.jsonl cannot be written"):
         Journal(tmp_path / "file" / "net", 0)
 
 
-def test_a_log_that_is_none_is_named_and_left_alone(tmp_path):
+def test_an_invalid_log_is_named_and_left_alone(tmp_path):
     (tmp_path / "log.jsonl").write_text("epoch one\n")
     with pytest.raises(
         TrainingError, match=r"log\.jsonl is not a log with one JSON object per line .*repair or remove it"
