@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NOT_INSTALLED = "charts need matplotlib: pip install 'repvgg[charts]'"
-# Suffix of a file -> what matplotlib would write into it if nobody objected.
+# Suffix of a file -> metadata that matplotlib would write into it by default.
 NO_METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),

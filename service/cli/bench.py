@@ -31,6 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare two files of --save: B as ratios to A"
     )
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="images, or folders of them, sent in turn")
+    _add_load_flags(parser)
+    parser.add_argument(
+        "--histogram", type=Path, metavar="FILE.png|FILE.html", help="draw a histogram of the latencies"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="save the results for --compare")
+    add_flags(parser, FLAGS)
+    parser.epilog = f"If {variable_name('api_keys')} is set, requests carry its first key."
+
+
+def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--rate",
@@ -58,13 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds of the same load before the measurement (default %(default)g)",
     )
-    parser.add_argument(
-        "--histogram", type=Path, metavar="FILE.png|FILE.html", help="draw a histogram of the latencies"
-    )
-    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="save the results for --compare")
-    add_flags(parser, FLAGS)
-    parser.epilog = f"If {variable_name('api_keys')} is set, requests carry its first key."
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

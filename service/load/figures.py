@@ -159,12 +159,17 @@ def summarise(
         failures=Counter(str(sample.code) for sample in counted if sample.status not in REFUSALS | {200}),
         stages_ms=stages,
         images_per_batch=round(len(batches) / sum(1 / size for size in batches), 2) if batches else None,
-        generator=Generator(
-            late_ms=None if closed else Spread.of(sample.late_s for sample in counted),
-            late_share=round(sum(sample.late_s > LATE_S for sample in counted) / max(1, len(counted)), 4),
-            cpu_share=round(run.cpu_s / run.elapsed_s, 4),
-        ),
+        generator=_generator(run, counted, closed=closed),
         histogram=_histogram(answers),
+    )
+
+
+def _generator(run: Run, counted: Sequence[Sample], *, closed: bool) -> Generator:
+    """A closed loop is never late."""
+    return Generator(
+        late_ms=None if closed else Spread.of(sample.late_s for sample in counted),
+        late_share=round(sum(sample.late_s > LATE_S for sample in counted) / max(1, len(counted)), 4),
+        cpu_share=round(run.cpu_s / run.elapsed_s, 4),
     )
 
 

@@ -18,7 +18,7 @@ RECENT_S = 1.0
 
 
 def plan_load(settings: Settings, *, seconds: float, rate: float | None, clients: int | None) -> Plan:
-    """`seconds` includes the warm-up. Without a rate it is a closed loop, of one client if nothing else is said."""
+    """`seconds` includes the warm-up. Without a rate it is a closed loop with one client by default."""
     return Plan(seconds, settings.timeout_ms / 1000 + GRACE_S, rate, clients or 1)
 
 

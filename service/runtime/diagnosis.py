@@ -1,4 +1,4 @@
-"""Can this machine serve? What was found about each topic, with a way out where something is wrong."""
+"""Checks whether this machine can serve: findings by topic, each problem with a solution."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.api.lifecycle import Lifecycle
 from service.api.processes import SingleProcess
@@ -75,18 +76,7 @@ def serve(
     if channel:
         channel.answer("why not alive", app.state.probes.why_not_alive)
     lifecycle: Lifecycle = app.state.lifecycle
-    config = uvicorn.Config(
-        app,
-        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
-        lifespan="on",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
+    config = _server_config(app, settings, WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE)
     shorten_switch_interval()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
@@ -98,6 +88,21 @@ def serve(
         log.error("stopped while the engine was still working on a batch")
         os._exit(FORCED)
     log.info("stopped")
+
+
+def _server_config(app: FastAPI, settings: Settings, accepted_at_once: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=accepted_at_once,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
 
 
 def find_tracing(environ: Mapping[str, str]) -> Tracing | None:
@@ -198,7 +203,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     def _force(self, why: str) -> None:
-        """End at once if requests would be lost anyway; otherwise the normal end is quick."""
+        """End immediately, losing the requests in flight; without any, the normal end is just as quick."""
         if lost := len(self.server_state.tasks):
             log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
             os._exit(FORCED)
