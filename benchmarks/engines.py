@@ -1,10 +1,10 @@
-"""Engines alone: images/s by precision, threads and batch, as a share of what the CPU multiplies at most.
+"""Throughput of the engines alone, by precision, threads and batch size, also as a share of the CPU's peak.
 
 python -m benchmarks.engines --model BUNDLE [--threads 1 2] [--batches 1 4 16] [--rounds N]
 
-The peak is that of a float32 matrix product (numpy), measured beside every figure, on the same number of threads: on a
-shared machine only the ratio means much, and precisions below float32 go beyond 100 %. Start-up and memory are those of
-a process of its own for each engine.
+The peak is that of a float32 matrix product (numpy) on the same number of threads, measured next to each result: on a
+shared machine only the ratio is meaningful. Precisions below float32 exceed 100 %. Start-up time and memory are
+measured in a separate process for each engine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECONDS = 0.4  # of each measurement
 
 
 def multiply_adds(bundle: Bundle) -> int:
-    """Of one image, in convolutions and matrix products, by the shapes that ONNX infers."""
+    """Of one image, in convolutions and matrix products, from the shapes that ONNX infers."""
     model = onnx.load_model(bundle.path(bundle.artifact(("onnx",), "fp32")))
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     values = [*inferred.value_info, *inferred.output]
@@ -46,7 +46,7 @@ def multiply_adds(bundle: Bundle) -> int:
 
 
 def peak(threads: int) -> float:
-    """Multiply-adds a second of a float32 matrix product."""
+    """Multiply-adds per second of a float32 matrix product."""
     program = (
         "import numpy, time; from statistics import median\n"
         f"a = numpy.ones(({MATRIX}, {MATRIX}), numpy.float32); times = []\n"
@@ -59,7 +59,7 @@ def peak(threads: int) -> float:
 
 
 def speed(bundle: Bundle, name: str, precision: str, threads: int, batches: list[int]) -> dict[int, float]:
-    """images/s by batch."""
+    """images/s by batch size."""
     engine = load_engine(name, bundle, precision, threads)
     found = {}
     for batch in batches:
@@ -76,7 +76,7 @@ def speed(bundle: Bundle, name: str, precision: str, threads: int, batches: list
 
 
 def start(model: str, name: str, precision: str) -> str:
-    """Seconds to open, those of the first image, resident megabytes that came on top: for a process of its own."""
+    """Time to open the engine, time of the first image, and added resident memory; run it in a separate process."""
     bundle = open_bundle(model)
     before_mb = resident_mb()
     began = time.perf_counter()
@@ -85,7 +85,7 @@ def start(model: str, name: str, precision: str) -> str:
     engine.infer(np.zeros((1, 3, engine.input_size, engine.input_size), np.float32))
     first = time.perf_counter()
     more_mb = resident_mb() - before_mb
-    return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms the first image, {more_mb:.0f} MB more"
+    return f"{opened - began:.2f} s to open, {1e3 * (first - opened):.0f} ms for the first image, {more_mb:.0f} MB more"
 
 
 def main() -> int:
@@ -95,14 +95,16 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--start", nargs=2, metavar=("ENGINE", "PRECISION"), help="only measure the start of one")
+    parser.add_argument(
+        "--start", nargs=2, metavar=("ENGINE", "PRECISION"), help="only measure the start-up of one engine"
+    )
     flags = parser.parse_args()
     if flags.start:
         print(start(flags.model, *flags.start))
         return 0
     bundle = open_bundle(flags.model)
     cost = multiply_adds(bundle)
-    print(f"{flags.model}: {cost / 1e9:.3f} billion multiply-adds an image; images/s (share of the float32 peak)")
+    print(f"{flags.model}: {cost / 1e9:.3f} billion multiply-adds per image; images/s (share of the float32 peak)")
     for name, record in ENGINES.items():
         for precision in record.precisions if record.formats else ():
             for threads in flags.threads:

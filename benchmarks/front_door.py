@@ -1,10 +1,10 @@
-"""What the front door costs: the server's CPU a request, less that of decode and engine alone.
+"""The overhead of HTTP: the server's CPU time per request, minus that of decoding and engine alone.
 
 python -m benchmarks.front_door IMAGE [--model BUNDLE] [--engine NAME] [--requests N] [--rounds N]
 
-In each round, in turn: N requests on one connection to `repvgg serve`, raw and as a form, and N times decode and engine
-here. CPU is that of all threads of a process, so that waiting does not count; a busy machine still makes it dearer, and
-all three alike.
+Each round measures three things in turn: N requests to `repvgg serve` over one connection, with a raw body and as a
+form, and N times decoding and engine in this process. CPU time is that of all threads of the process, so waiting does
+not count; a busy machine still increases it, but for all three alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TYPES = {"raw": "image/jpeg", "form": "multipart/form-data; boundary=front-door"
 
 
 def process_cpu_s(process_id: int) -> float:
-    """User and system time of all its threads: proc(5), fields 14 and 15 of stat."""
+    """User and system time of all threads; proc(5), fields 14 and 15 of stat."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -60,7 +60,7 @@ def alone(model: str, engine_name: str, image: bytes) -> Callable[[], None]:
 
 
 def cpu_ms(work: Callable[[], None], times: int, clock: Callable[[], float]) -> float:
-    """Of one `work`."""
+    """Per call of `work`."""
     began = clock()
     for _ in range(times):
         work()
@@ -88,7 +88,7 @@ def main() -> int:
             found = {kind: cpu_ms(work, flags.requests, clock) for kind, (work, clock) in kinds.items()}
             cells = [f"{kind} {spent:.2f}" for kind, spent in found.items()]
             over = [f"{kind} +{found[kind] - found['alone']:.2f}" for kind in TYPES]
-            print(f"CPU ms a request: {', '.join(cells)}; the front door: {', '.join(over)}", flush=True)
+            print(f"CPU ms per request: {', '.join(cells)}; overhead: {', '.join(over)}", flush=True)
     return 0
 
 

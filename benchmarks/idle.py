@@ -1,11 +1,11 @@
-"""A server that nobody asks, and one that everybody has left: what it costs, and whom it keeps waiting.
+"""The cost of an idle server, and how much clients that disconnect delay the next request.
 
 python -m benchmarks.idle IMAGE [--model BUNDLE] [--engine NAME] [--precision P] [--seconds S] [--leavers N]
                           [--rounds N]
 
-The CPU time of an idle `repvgg serve`, as a share of one core. Then, in each round: one request alone; then N requests
-on as many connections, all closed as soon as the server has their images, and one request at once behind them. Printed
-is by how much the leavers delay it, in times of one image in the engine.
+First, the CPU time of an idle `repvgg serve` as a share of one core. Then, in each round: one request alone; then N
+requests on as many connections, which are all closed as soon as the server has the images, followed at once by one more
+request. The result is the delay of that last request, in multiples of the engine time of one image.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from statistics import median
 from benchmarks.front_door import process_cpu_s
 from benchmarks.serving import served
 
-SETTLING_S = 2.0  # after the start, and after leavers
-HEAD_START_S = 0.02  # from the last byte of the last image until its sender leaves
+SETTLING_S = 2.0  # after the start, and after disconnects
+HEAD_START_S = 0.02  # from the last byte of the last image until the connections close
 
 
 def ask(port: int, image: bytes) -> tuple[float, float]:
-    """-> ms until the answer, and ms in the engine."""
+    """-> latency and engine time, both in ms."""
     began = time.perf_counter()
     connection = HTTPConnection("127.0.0.1", port)
     connection.request("POST", "/classify", image, {"Content-Type": "image/jpeg"})
@@ -43,7 +43,7 @@ def ask(port: int, image: bytes) -> tuple[float, float]:
 
 
 def leave(port: int, images: list[bytes]) -> None:
-    """Send all, one a connection, and close them without waiting for an answer."""
+    """Send each image over its own connection, and close them all without waiting for answers."""
     connections = []
     for image in images:
         connection = socket.create_connection(("127.0.0.1", port))
@@ -56,7 +56,7 @@ def leave(port: int, images: list[bytes]) -> None:
 
 
 def cancelled(port: int) -> float:
-    """How many requests the server has seen leave."""
+    """The number of requests whose client disconnected, as counted by the server."""
     connection = HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     flags = parser.parse_args()
     image = flags.image.read_bytes()
-    # A comment behind its end makes each image another one, so that none shares another's answer.
+    # Trailing bytes make each image different, so that no request shares the answer of another.
     others = [image + number.to_bytes(4, "big") for number in range(flags.leavers)]
     with served("--model", flags.model, "--engine", flags.engine, "--precision", flags.precision) as server:
         time.sleep(SETTLING_S)
@@ -95,8 +95,8 @@ def main() -> int:
             left = cancelled(server.port) - seen
             delays.append((behind_ms - alone_ms) / engine_ms)
             print(
-                f"alone {alone_ms:.1f} ms, behind {flags.leavers} leavers ({left:g} seen to leave) {behind_ms:.1f} ms: "
-                f"later by {delays[-1]:.2f} of {engine_ms:.1f} ms in the engine",
+                f"alone {alone_ms:.1f} ms, after {flags.leavers} disconnects ({left:g} counted) {behind_ms:.1f} ms: "
+                f"delayed by {delays[-1]:.2f} times the {engine_ms:.1f} ms in the engine",
                 flush=True,
             )
         print(json.dumps({"idle_share": idle, "median_delay": median(delays), "worst_delay": max(delays)}))

@@ -1,11 +1,11 @@
-"""The limit: JPEG bytes -> top-5 in one process on all cores, without a server. What serving is compared with.
+"""The upper limit for serving: JPEG bytes -> top-5 in one process on all cores, without a server.
 
 python -m benchmarks.pipeline FOLDER --model BUNDLE [--engine NAME] [--precision P] [--batches 1 4] [--rounds N]
                            [--json]
 
-As many threads as CPUs, each decoding its own images and giving them, a batch at a time, to one engine whose calls
-take one thread each: nobody waits for anybody. Printed are images/s of the whole, of the pixels alone and of the engine
-alone, taken in turn in one run.
+One thread per CPU decodes its own images and passes them, batch by batch, to a shared engine whose calls use one thread
+each, so that no thread waits for another. Prints images/s of the whole pipeline, of preprocessing alone and of the
+engine alone, measured in turn in one run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.machine.limits import usable_cpus
 
 
 def in_threads(work: Callable[[Sequence[bytes]], None], photos: Sequence[bytes], threads: int) -> float:
-    """images/s of `work` on all photos, dealt out to the threads."""
+    """images/s of `work` on all photos, distributed over the threads."""
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()
         list(pool.map(work, [photos[index::threads] for index in range(threads)]))
@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="one JSON object last: batch -> the three speeds")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object at the end: batch size -> the three speeds"
+    )
     flags = parser.parse_args()
     bundle, threads = open_bundle(flags.model), usable_cpus()
     streams: dict[str, int] = {"slots": threads} if flags.engine == "openvino" else {}

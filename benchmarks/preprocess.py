@@ -1,10 +1,10 @@
-"""What other decoders and resizers cost and change, against models.preprocess, on real photos.
+"""Cost and accuracy of other decoders and resizers compared with models.preprocess, on real photos.
 
 python -m benchmarks.preprocess FOLDER [--model BUNDLE] [--size 224] [--images N] [--repeats N] [--megapixels M]
 
-All ways run in turn on each photo: milliseconds of CPU a photo, in all threads (median over photos of the least of the
-repeats), how many crops are the same to the last bit, how far the others are off, and how often the bundle's network
-gives the same first answer. Libraries that are not installed are left out; none of them is needed by the product.
+All methods run in turn on each photo. For each: CPU milliseconds per photo in all threads (median over photos of the
+fastest repeat), the number of bit-identical crops, the differences of the others, and how often the bundle's network
+has the same top-1 answer. Libraries that are not installed are skipped; the product needs none of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Way = Callable[[bytes, Preprocess], Pixels]
 
 
 def geometry(width: int, height: int, spec: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Resized (width, height), and left and top of the crop in it, as models.preprocess has them."""
+    """Resized (width, height), and left and top of the crop in it, as in models.preprocess."""
     short = spec.resize_size
     long_side = int(short * max(width, height) / min(width, height))
     size = (short, long_side) if width <= height else (long_side, short)
@@ -44,12 +44,12 @@ def ours(encoded: bytes, spec: Preprocess) -> Pixels:
 
 
 def fast(encoded: bytes, spec: Preprocess) -> Pixels:
-    """As `--pixels fast` has them."""
+    """As with `--pixels fast`."""
     return np.asarray(resize_and_crop(read_pixels(open_image(encoded), spec), spec))
 
 
 def pillow_box(encoded: bytes, spec: Preprocess) -> Pixels:
-    """Only the crop is resized."""
+    """Resizes only the crop."""
     return cropped_by_box(decode(encoded), spec)
 
 
@@ -67,7 +67,7 @@ def simplejpeg_pillow(encoded: bytes, spec: Preprocess) -> Pixels:
 
 
 def turbojpeg_opencv(encoded: bytes, spec: Preprocess) -> Pixels:
-    """libjpeg-turbo, then OpenCV's area filter, its nearest to an antialiased one."""
+    """libjpeg-turbo, then OpenCV's area filter, the closest it has to an antialiased one."""
     import cv2
     import simplejpeg
 
@@ -97,7 +97,7 @@ def vips(encoded: bytes, spec: Preprocess) -> Pixels:
     return resized.crop(left, top, spec.input_size, spec.input_size).numpy()
 
 
-# Way, and the package it needs.
+# Method, and the package it needs.
 WAYS: dict[str, tuple[Way, str]] = {
     "models.preprocess": (ours, "PIL"),
     "models.preprocess, fast": (fast, "PIL"),
@@ -110,7 +110,7 @@ WAYS: dict[str, tuple[Way, str]] = {
 
 
 def enlarge(encoded: bytes, megapixels: float) -> bytes:
-    """The photo with so many pixels, as a JPEG of quality 90."""
+    """The photo enlarged to that many pixels, as a JPEG of quality 90."""
     image = Image.open(BytesIO(encoded)).convert("RGB")
     factor = math.sqrt(1e6 * megapixels / (image.width * image.height))
     size = round(factor * image.width), round(factor * image.height)
@@ -120,7 +120,7 @@ def enlarge(encoded: bytes, megapixels: float) -> bytes:
 
 
 def classify(folder: str, crops: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.int64]:
-    """uint8 (N, S, S, 3) -> the class ids that the bundle's network puts first."""
+    """uint8 (N, S, S, 3) -> the top-1 class ids of the bundle's network."""
     import onnxruntime
 
     bundle = open_bundle(folder)
@@ -134,11 +134,11 @@ def classify(folder: str, crops: NDArray[np.uint8], spec: Preprocess) -> NDArray
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="JPEG photos")
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", help="bundle whose answers are compared")
-    parser.add_argument("--size", type=int, default=224, help="pixels of the crop that is timed")
+    parser.add_argument("--model", default="repvgg-tiny-cifar10", help="bundle whose answers to compare")
+    parser.add_argument("--size", type=int, default=224, help="side of the timed crop, pixels")
     parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--megapixels", type=float, help="enlarge the photos, which shows no more detail")
+    parser.add_argument("--megapixels", type=float, help="enlarge the photos first, which adds no detail")
     flags = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(images_in(flags.folder))[: flags.images]]
     if flags.megapixels:
@@ -165,7 +165,9 @@ def main() -> int:
     }
     exact = np.stack(crops["models.preprocess"]).astype(int)
     print(f"{len(photos)} photos of {flags.folder}, crops of {flags.size} pixels, answers of {flags.model}")
-    print("| way | ms | same crops | mean difference / 255 | greatest | same answer |\n|---|---|---|---|---|---|")
+    print(
+        "| method | ms | identical crops | mean difference / 255 | largest | same answer |\n|---|---|---|---|---|---|"
+    )
     for name in ways:
         off = np.abs(np.stack(crops[name]).astype(int) - exact)
         same, agree = (

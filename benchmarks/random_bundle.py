@@ -1,9 +1,9 @@
-"""A bundle of any variant with random weights, for speed work: the graph and the cost of a trained one, at any size.
+"""Writes a bundle of any variant with random weights, for benchmarks: it costs as much as a trained one, at any size.
 
 python -m benchmarks.random_bundle --arch RepVGG-A0 --out FOLDER/NAME/VERSION [--size 224] [--classes 1000]
 
-Kernels are drawn after He et al. 2015, so that activations keep their scale through the network as behind batch norms,
-and the answers differ by image. `python -m training.quantize --force` adds the other precisions.
+Kernels are initialised as in He et al. 2015, so that activations keep their scale through the network, as with batch
+norm, and answers differ between images. `python -m training.quantize --force` adds the other precisions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 
 
 def network(variant: Variant, classes: int, size: int) -> onnx.ModelProto:
-    """The deploy form without squeeze-and-excitation, float32 `image` (N, 3, S, S) -> `logits` (N, K)."""
+    """The deploy form, without squeeze-and-excitation: float32 `image` (N, 3, S, S) -> `logits` (N, K)."""
     rng = np.random.default_rng(1)
     nodes, weights, source = [], {}, "image"
     for block in variant.blocks():
@@ -99,7 +99,7 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--arch", choices=VARIANTS, default="RepVGG-A0", metavar="ARCH")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--size", type=int, default=224, help="input size, pixels")
     parser.add_argument("--classes", type=int, default=1000)
     flags = parser.parse_args()
     write(flags.arch, flags.out, flags.classes, flags.size)

@@ -1,4 +1,4 @@
-"""`repvgg serve` beside a benchmark, and what a process holds."""
+"""Runs `repvgg serve` for a benchmark, and measures the memory of a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 @dataclass
 class Served:
-    """A server that serves; its log goes to a file, as a pipe would have to be read."""
+    """A running server. Its log goes to a file, since a pipe would fill up unless it is read."""
 
     process: subprocess.Popen[bytes]
     log: TextIO
@@ -29,14 +29,14 @@ class Served:
         return int(self.url.rpartition(":")[2])
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What it has logged so far."""
+        """The log so far."""
         self.log.seek(0)
         return (json.loads(line) for line in self.log if line.endswith("\n"))
 
 
 @contextmanager
 def served(*flags: str, workers: int = 1) -> Iterator[Served]:
-    """Once all `workers` serve, on a free port, until the end; then it is told to end and waited for."""
+    """A server on a free port with all `workers` serving; at the end it is stopped and waited for."""
     command = [sys.executable, "-m", "service", "serve", "--port", "0", "--drain-seconds", "0", *flags]
     with tempfile.TemporaryFile("w+") as log:
         server = Served(subprocess.Popen([*command, "--workers", str(workers)], stdout=log), log)
@@ -58,6 +58,6 @@ def _wait(server: Served, workers: int) -> str:
 
 
 def resident_mb(pid: int | None = None) -> float:
-    """Of this process, or another one; proc(5), statm."""
+    """Resident memory of this process or of another one; proc(5), statm."""
     pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -1,12 +1,12 @@
-"""A long run in which much goes wrong: is any request lost, any answer wrong, does memory grow?
+"""A long run with many faults: is any request lost or any answer wrong, and does memory grow?
 
 python -m benchmarks.soak FOLDER [--requests N] [--clients N] [--model BUNDLE] [--precision P] [--swaps N]
 
-`repvgg serve` gets the images of FOLDER in random order from many clients; of the requests 1 % hold a damaged image,
-1 % are left before their answer, and 1 % have a deadline of some milliseconds. Every answer is compared with the one
-that engine and pixels give here, without a server. `--swaps` reloads the model that many times meanwhile, in turns as
-version 1 and 2 of it. Ends with 1 if anything was wrong: another status than the request asks for, another label or
-score, a request without an answer, an image left in a queue, memory that grew by more than 5 % after the first fifth.
+Many clients send the images of FOLDER to `repvgg serve` in random order. 1 % of the requests contain a damaged image, 1
+% are aborted before their answer, and 1 % have a deadline of a few milliseconds. Every answer is compared with the one
+computed here without a server. `--swaps` reloads the model that many times during the run, alternating between version
+1 and 2. The exit code is 1 if anything went wrong: an unexpected status, label or score, a request without an answer,
+an image left in a queue, or memory that grew by more than 5 % after the first fifth of the run.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from models.topk import Prediction, softmax, top_k
 from service.engines.loading import load_engine
 from service.load.wire import Address, Broken, Pool, PreparedRequest, Reply
 
-SHARE = 0.01  # of each kind of trouble
-PATIENCE_S = 30.0
-SCORE_TOLERANCE = 0.002  # of kernels that round differently in batches of other sizes
+SHARE = 0.01  # of each kind of fault
+GIVE_UP_AFTER_S = 30.0
+SCORE_TOLERANCE = 0.002  # kernels round differently for other batch sizes
 GROWTH = 1.05
 ALLOWED = {"good": {200}, "damaged": {200, 422}, "hurried": {200, 503, 504}}
 
 
 @dataclass
 class Soak:
-    """What is sent, what should come, and what came."""
+    """The requests, the expected answers, and the outcomes."""
 
     address: Address
     photos: list[bytes]
@@ -64,12 +64,12 @@ class Soak:
                 await self.ask(pool, "good", index, self.photos[index])
 
     def damaged(self, image: bytes) -> bytes:
-        """Cut off, or without its beginning."""
+        """Truncated at its end or at its beginning."""
         cut = self.random.randrange(1, len(image))
         return image[:cut] if self.random.random() < 0.5 else image[cut:]
 
     async def ask(self, pool: Pool, kind: str, index: int, body: bytes, timeout_ms: int = 10_000) -> None:
-        give_up_at = asyncio.get_running_loop().time() + PATIENCE_S
+        give_up_at = asyncio.get_running_loop().time() + GIVE_UP_AFTER_S
         try:
             reply = await pool.ask(self.prepared(body, timeout_ms), give_up_at)
         except Broken as error:
@@ -88,7 +88,7 @@ class Soak:
             self.wrong.append(f"image {index}: {found}, not {wanted}")
 
     async def leave(self, index: int) -> None:
-        """A connection of its own, closed while the answer is on its way, or the request."""
+        """Send over a separate connection, and close it before the answer or in the middle of the request."""
         _, writer = await asyncio.open_connection(self.address.host, self.address.port)
         body = self.photos[index]
         sent = body if self.random.random() < 0.5 else body[: len(body) // 2]
@@ -114,7 +114,7 @@ def gauges(url: str) -> dict[str, float]:
 
 
 def versions_of(model: str, store: Path) -> Path:
-    """Version 1 and 2 of the bundle, but for their number the same."""
+    """Two copies of the bundle as versions 1 and 2."""
     bundle = open_bundle(model)
     for version in ("1", "2"):
         folder = store / bundle.manifest.name / version
@@ -125,7 +125,7 @@ def versions_of(model: str, store: Path) -> Path:
 
 
 async def run(soak: Soak, url: str, pid: int, clients: int, swaps: int) -> list[float]:
-    """The server's resident memory, in MB, twice a second."""
+    """-> the server's resident memory in MB, sampled twice a second."""
     sizes: list[float] = []
     total = soak.remaining
     pool = Pool(soak.address)
@@ -179,17 +179,17 @@ def soaked(flags: argparse.Namespace, pid: int, url: str, photos: list[bytes], e
     began = time.monotonic()
     sizes = asyncio.run(run(soak, url, pid, flags.clients, flags.swaps))
     seconds = time.monotonic() - began
-    time.sleep(1.0)  # for what those that left had begun
+    time.sleep(1.0)  # for aborted requests that are still in progress
     left = gauges(url)
     if left["repvgg_queue_depth"] or left['repvgg_engine_slots{state="busy"}']:
-        soak.wrong.append("images are left in the queue or in the engine")
+        soak.wrong.append("images remain in the queue or in the engine")
     fifths = [max(sizes[len(sizes) * i // 5 : len(sizes) * (i + 1) // 5 + 1]) for i in range(5)]
     if fifths[-1] > GROWTH * fifths[0]:
         soak.wrong.append(f"memory grew from {fifths[0]:.0f} to {fifths[-1]:.0f} MB")
     by_fifths = ", ".join(f"{size:.0f}" for size in fifths)
     print(f"{flags.requests} requests in {seconds:.0f} s; memory by fifths: {by_fifths} MB")
     print(", ".join(f"{kind}: {count}" for kind, count in sorted(soak.seen.items())))
-    print("\n".join(["nothing was wrong"] if not soak.wrong else [f"WRONG: {text}" for text in soak.wrong[:20]]))
+    print("\n".join(["nothing went wrong"] if not soak.wrong else [f"WRONG: {text}" for text in soak.wrong[:20]]))
     return 1 if soak.wrong else 0
 
 

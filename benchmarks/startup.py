@@ -1,9 +1,9 @@
-"""From the start of `repvgg serve` to its first answer, and where that time goes; beside another checkout, in turns.
+"""Time from the start of `repvgg serve` to its first answer, by phase; optionally compared with other checkouts.
 
 python -m benchmarks.startup [--beside CHECKOUT ...] [--rounds N] [-- FLAGS OF SERVE]
 
-Medians in seconds. The phases are read from the server's own log: each ends with the line that names it. An engine's
-ends when it has passed the golden check, so that what is measured on it counts to the next phase.
+Medians in seconds. The phases come from the server's log: each one ends with a certain line. An engine's phase ends
+when it has passed the golden check, so measuring its speed counts towards the next phase.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TextIO
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "models" / "samples" / "ship.jpg"
-# What a line of the log begins with or says -> the phase that it ends.
+# Pattern of a log line -> the phase that ends with it.
 ENDS = {
     r"listening on": "imports, socket",
     r"(\S+ \S+) passed the golden check": r"\1",
@@ -37,7 +37,7 @@ TOTAL = "first answer"
 
 
 def start(checkout: Path, flags: Sequence[str]) -> dict[str, float]:
-    """A server from its start to its first answer: seconds of each phase, and in all."""
+    """Start a server and wait for its first answer -> the seconds of each phase and in total."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--drain-seconds", "0", *flags]
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--beside", type=Path, nargs="+", default=[], metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    parser.add_argument("flags", nargs="*", metavar="FLAG", help="of serve, after --")
+    parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags of serve, after --")
     arguments = parser.parse_args(argv)
     checkouts = [ROOT, *arguments.beside]
     rounds = [[start(checkout, arguments.flags) for checkout in checkouts] for _ in range(arguments.rounds)]

@@ -1,9 +1,10 @@
-"""What a process of its own costs an engine: a batch here and there, its wall time, its CPU time, and the ratios.
+"""The cost of running an engine in a separate process: wall and CPU time of a batch here and there.
 
 python -m benchmarks.worker [--model BUNDLE] [--engines fake onnxruntime] [--batches 1 16] [--rounds N]
 
-Both are measured in turn, batch by batch, in one run: on a shared machine nothing else can be compared. Two processes
-wait for a busy CPU more often than one, so that the wall time says little there; the CPU time, of both together, does.
+Both are measured in turn, batch by batch, in one run, since other results cannot be compared on a shared machine. Two
+processes wait for a busy CPU more often than one, so wall time says little there; the CPU time of both together is
+reliable.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from service.engines.loading import load_engine
 
 
 def cpu_s() -> float:
-    """Of this process and of the engine's main thread, its only child's; proc(5), sched-stats.txt."""
+    """CPU time of this process and of the main thread of its only child, the engine; proc(5), sched-stats.txt."""
     children = [pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
     theirs_ns = sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in children)
     return time.process_time() + theirs_ns / 1e9
@@ -37,7 +38,7 @@ def measure(infer: Callable[[np.ndarray], object], images: np.ndarray) -> tuple[
 
 
 def compare(name: str, bundle: Bundle, batches: Sequence[int], rounds: int) -> list[str]:
-    """A line for each batch size and kind of time."""
+    """One line per batch size and kind of time."""
     here = load_engine(name, bundle, "fp32", threads=1)
     there = load_engine(name, bundle, "fp32", threads=1, python=sys.executable)
     lines = []
@@ -47,7 +48,7 @@ def compare(name: str, bundle: Bundle, batches: Sequence[int], rounds: int) -> l
         ours, theirs = (zip(*times, strict=True) for times in zip(*turns, strict=True))
         for kind, own, hosted in zip(("wall", "CPU"), map(median, ours), map(median, theirs), strict=True):
             lines.append(
-                f"{name:<12} batch {batch:>2}, {kind:>4}: {own:7.0f} us here, {hosted:7.0f} us in its own process, "
+                f"{name:<12} batch {batch:>2}, {kind:>4}: {own:7.0f} us here, {hosted:7.0f} us in a separate process, "
                 f"{hosted - own:+6.0f} us, ratio {hosted / own:.2f}"
             )
     here.close()

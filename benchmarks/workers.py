@@ -1,11 +1,11 @@
-"""Where one event loop is the limit: requests a second of one process and of several, on an engine without arithmetic.
+"""Throughput of one process and of several when the event loop is the bottleneck: the engine computes nothing.
 
 python -m benchmarks.workers [--workers 1 2] [--clients 32] [--rounds N] [--seconds S]
 
-Each round loads a fresh server of each number of workers in turns, from raw sockets, each with one request in flight.
-On a shared machine only the ratios of one run can be compared. What holds beyond it: the CPU time of the event loop's
-thread a request, whose inverse no process can exceed, on however many cores. The busiest worker's share of the requests
-says how evenly connections are spread.
+Each round starts a fresh server for each number of workers and loads it from raw sockets with one request in flight
+each. On a shared machine only the ratios within one run can be compared. What is comparable between runs is the CPU
+time of the event loop's thread per request, which limits the throughput of a process whatever the number of cores. The
+busiest worker's share of the requests shows how evenly connections are distributed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def request() -> bytes:
 
 
 def load(port: int, clients: int, seconds: float) -> int:
-    """Closed loop -> how many were answered 200."""
+    """Closed loop -> the number of answers with status 200."""
     message, answered = request(), 0
     give_up_at = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
@@ -52,8 +52,8 @@ def load(port: int, clients: int, seconds: float) -> int:
 
 
 def measure(workers: int, clients: int, seconds: float) -> tuple[float, float, float]:
-    """Requests a second, milliseconds of the event loops' CPU time a request, the busiest worker's share of them."""
-    # Every request is to be work of its own, and all send the same image.
+    """-> requests/s, CPU milliseconds of the event loops per request, and the busiest worker's share of requests."""
+    # All requests send the same image, and each one must be computed.
     with served("--engine", "fake", "--single-flight", "off", workers=workers) as server:
         cpu_s = main_threads_cpu_s(server.process.pid)
         answered = load(server.port, clients, seconds)
@@ -65,7 +65,7 @@ def measure(workers: int, clients: int, seconds: float) -> tuple[float, float, f
 
 
 def main_threads_cpu_s(pid: int) -> float:
-    """Of a process and its children; proc(5), sched-stats.txt. Event loops run there, decoding and engines do not."""
+    """CPU time of the main threads, which run the event loops, of a process and its children; sched-stats.txt."""
     children = [
         int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()
     ]
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ratio = median(turn[0] / base[0] for turn, (base, *_) in zip(turns, rounds, strict=True))
         print(
             f"{workers} workers: {speed:6.0f} requests/s, {ratio:.2f} of {arguments.workers[0]}; "
-            f"event loops {cpu_ms:.2f} ms CPU a request; the busiest worker answered {share:.0%}"
+            f"event loops {cpu_ms:.2f} ms CPU per request; the busiest worker answered {share:.0%}"
         )
     return 0
 

@@ -1,18 +1,18 @@
-"""What can go wrong in the service, without HTTP: `api.problems` gives each class its status, `cli` its exit code.
+"""The errors of the service, independent of HTTP: `api.problems` maps each class to a status, `cli` to an exit code.
 
 ServiceError
-├── Overloaded            the queue is full: come back later
-├── NotReady              still starting, or the engine starts again: come back later
-├── Draining              shutting down: come back later, to another instance
+├── Overloaded            the queue is full: retry later
+├── NotReady              still starting, or the engine is restarting: retry later
+├── Draining              shutting down: retry on another instance
 ├── DeadlineExceeded      no answer within the caller's deadline
 ├── EngineFailed          the engine gave no usable answer for this image; the reason is logged, not shown
-├── ReloadRunning         one model is being put in the place of another already
-├── ModelRejected         a model that was to take the place of the serving one is no good
+├── ReloadRunning         another reload is already in progress
+├── ModelRejected         the new model of a reload cannot be opened or fails its checks
 ├── ConfigError           a setting is unknown or out of range
 ├── EngineUnavailable     the runtime is not installed or its device is missing
-└── GoldenCheckFailed     the engine does not reproduce the logits of the training framework
+└── GoldenCheckFailed     the engine does not reproduce the training framework's logits
 
-Errors of the model bundle and of a client's image come from `models.errors`.
+Errors of the model bundle and of a client's image are in `models.errors`.
 """
 
 
@@ -25,7 +25,7 @@ class ServiceError(Exception):
 
 
 class _ComeBackLater(ServiceError):
-    """`retry_after_s`: seconds until another try is worth it, from the measured engine speed."""
+    """`retry_after_s`: seconds after which a retry is likely to succeed, from the measured engine speed."""
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail)
@@ -37,7 +37,7 @@ class Overloaded(_ComeBackLater):
 
 
 class NotReady(_ComeBackLater):
-    """The model is still being loaded and checked, or the engine's process is started again."""
+    """The model is still being loaded and checked, or the engine's process is restarting."""
 
 
 class Draining(_ComeBackLater):
@@ -45,7 +45,7 @@ class Draining(_ComeBackLater):
 
 
 class DeadlineExceeded(ServiceError):
-    """The caller's deadline passed, or cannot be met any more."""
+    """The caller's deadline has passed or can no longer be met."""
 
 
 class EngineFailed(ServiceError):
@@ -53,28 +53,28 @@ class EngineFailed(ServiceError):
 
 
 class ReloadRunning(ServiceError):
-    """One reload at a time."""
+    """Another reload is in progress."""
 
 
 class ModelRejected(ServiceError):
-    """The model that was to serve cannot be opened or fails its checks; the one before serves on."""
+    """The new model cannot be opened or fails its checks; the current one keeps serving."""
 
 
 class ConfigError(ServiceError):
-    """A setting is unknown or out of range; the text names it, its value and what is allowed."""
+    """A setting is unknown or out of range; the text names it, its value and the allowed values."""
 
 
 class EngineUnavailable(ServiceError):
-    """The engine cannot run here; the text names the way out."""
+    """The engine cannot run here; the text says what to do."""
 
 
 class GoldenCheckFailed(ServiceError):
-    """The serving engine's logits are not those of the training framework."""
+    """The serving engine's logits differ from those of the training framework."""
 
 
 class UsageError(Exception):
-    """The arguments fit the syntax, but not what is there. The text names the argument."""
+    """The arguments are well-formed, but wrong for this system. The text names the argument."""
 
 
 class AddressUnavailable(Exception):
-    """The server cannot listen where it was told to, or none answers there. The text names the address and why."""
+    """The server cannot listen on an address, or no server answers there. The text gives the address and the reason."""

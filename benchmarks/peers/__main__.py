@@ -30,10 +30,10 @@ from benchmarks.peers.report import Turn, tables
 from models.preprocess import preprocess
 from models.store import Bundle, open_bundle
 from models.topk import softmax
-from service.cli.bench import GRACE_S
 from service.engines.loading import load_engine
 from service.load.figures import Figures, summarise
 from service.load.generator import Plan, ask_once, run_load
+from service.load.measure import GRACE_S
 from service.load.target import read_images
 from service.load.wire import Broken
 from service.settings import Settings

@@ -1,9 +1,10 @@
-"""The command `repvgg`: one verb a module, and exit codes that a script or an orchestrator can act on.
+"""The command `repvgg`: one module per verb, and exit codes that scripts and orchestrators can act on.
 
-1. what can go wrong ends in one clear line on stderr and its own exit code; only a bug shows a traceback;
-2. nothing heavy is imported before a verb runs: `repvgg --help` is quick.
+1. every expected error ends in one clear line on stderr and its own exit code; only a bug shows a traceback;
+2. nothing heavy is imported before a verb runs, so `repvgg --help` is quick;
+3. a verb parses arguments, calls the rooms below and prints; it computes nothing itself.
 
-Adding a verb is one module with `add_arguments` and `run`, and one line in VERBS.
+To add a verb, write a module with `add_arguments` and `run`, and add a line to VERBS.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from service.runtime.exits import report
 
 
 class Verb(Protocol):
-    """A module of this package; the first line of its docstring is its help."""
+    """A module of this package; the first line of its docstring is its help text."""
 
     __doc__: str | None
 
@@ -68,7 +69,7 @@ def main(
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a flag that is not there, instead of the usage with all that are."""
+    """Reports an unknown flag in one line, instead of printing the whole usage."""
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         arguments, unknown = super().parse_known_args(*args, **kwargs)
@@ -78,7 +79,7 @@ class Parser(argparse.ArgumentParser):
                 flag.replace("_", "-"), re.findall(r"--[\w-]+", self.format_usage()), n=1
             )
             meant = f" did you mean {likely[0]}?" if likely else ""
-            self.exit(2, f"{self.prog}: error: there is no {flag};{meant} {self.prog} --help lists what there is\n")
+            self.exit(2, f"{self.prog}: error: there is no {flag};{meant} see {self.prog} --help\n")
         return arguments, unknown
 
 
@@ -86,8 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="repvgg",
         description="Classify images with a RepVGG model bundle.",
-        epilog="exit codes: 0 clean, 1 failure while running, 2 usage, 66 bundle missing or corrupt, "
-        "69 port, device or server unavailable, 70 golden check failed, 78 bad configuration",
+        epilog="exit codes: 0 success, 1 failure while running, 2 wrong usage, 66 bundle missing or corrupt, "
+        "69 port, device or server unavailable, 70 golden check failed, 78 invalid configuration",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -1,4 +1,4 @@
-"""Classify image files and print the best labels of each."""
+"""Classify image files and print the best labels for each."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ FLAGS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
-    parser.add_argument("--top-k", type=int, metavar="K", help=f"labels an image (default {DEFAULT_TOP_K})")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line and image, instead of a table")
+    parser.add_argument("--top-k", type=int, metavar="K", help=f"labels per image (default {DEFAULT_TOP_K})")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per image and line instead of a table"
+    )
     add_flags(parser, FLAGS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """-> 1 if any image failed, which keeps no other from being classified."""
+    """-> 1 if any image failed; the other images are classified all the same."""
     from service.classify.files import find_images
 
     settings, _ = load_settings(vars(arguments), console.environ)
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 async def _classify(
     paths: Sequence[Path], top_k: int | None, settings: Settings, line: Callable[[Path, Result], str], console: Console
 ) -> int:
-    """-> how many images failed."""
+    """-> the number of images that failed."""
     from service.api.answers import result_of
     from service.classify.files import classify_files, open_classifier, progress_bar
 
@@ -74,7 +76,7 @@ def check_top_k(top_k: int | None, classes: int) -> int:
     if top_k is None:
         return min(DEFAULT_TOP_K, classes)
     if not 1 <= top_k <= classes:
-        raise UsageError(f"--top-k {top_k} is not in 1..{classes}, the number of classes")
+        raise UsageError(f"--top-k {top_k} is not in 1..{classes} (the number of classes)")
     return top_k
 
 
@@ -85,7 +87,7 @@ def json_line(path: Path, result: Result, *, ascii_only: bool = False) -> str:
 
 
 def table_line(path: Path, result: Result, width: int) -> str:
-    """`photos/cat.jpg   cat 0.970  dog 0.020`; for an image that failed, why."""
+    """`photos/cat.jpg   cat 0.970  dog 0.020`, or the reason for an image that failed."""
     if result.error is not None:
         return f"{visible(str(path)):<{width}}  error: {result.error.detail}"
     labels = "  ".join(f"{scored.label} {scored.score:.3f}" for scored in result.predictions or [])

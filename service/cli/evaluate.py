@@ -1,4 +1,4 @@
-"""Measure top-1, top-5 and speed of a bundle on a folder of labelled images."""
+"""Measure the accuracy and speed of a model bundle on a folder of labelled images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models import charts
 from models.errors import BundleError
+from service.cli.outputs import check_chart
 from service.errors import UsageError
 from service.observe import logs
 from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, add_flags, load_settings
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from matplotlib.figure import Figure
 
     from service.evaluation.calibration import Calibration
     from service.evaluation.shards import Part
 
-# The batch size has its public name below.
+# The batch size has a flag of its own below.
 FLAGS = (
     "model",
     *(name for name in ENGINE_FLAGS if name != "max_batch_size"),
@@ -34,25 +36,34 @@ FLAGS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="FOLDER", help="FOLDER/<class>/*.jpg")
-    source.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="outputs of --shard --json to make one")
-    parser.add_argument("--shard", metavar="I/N", help="only part I of N, counted from 0: many pods share a folder")
-    parser.add_argument("--batch-size", dest="max_batch_size", metavar="N", help="most images the engine gets at once")
+    source.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="images in one folder per class: FOLDER/<class>/*.jpg"
+    )
+    source.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE", help="combine the outputs of --shard --json into one result"
+    )
+    parser.add_argument("--shard", metavar="I/N", help="evaluate only part I of N, counted from 0")
+    parser.add_argument("--batch-size", dest="max_batch_size", metavar="N", help="largest batch given to the engine")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last on stdout")
-    parser.add_argument("--per-class", action="store_true", help="figures of each class, and what it is taken for")
-    parser.add_argument("--confusion-matrix", type=Path, metavar="FILE.png", help="draw what is taken for what")
     parser.add_argument(
-        "--calibration", action="store_true", help="do the scores mean what they say? fits a temperature"
+        "--per-class", action="store_true", help="add the accuracy of each class and what it is confused with"
+    )
+    parser.add_argument("--confusion-matrix", type=Path, metavar="FILE.png", help="draw the confusion matrix")
+    parser.add_argument(
+        "--calibration", action="store_true", help="measure how far scores are from accuracies, and fit a temperature"
     )
     parser.add_argument("--reliability-diagram", type=Path, metavar="FILE.png", help="draw accuracy against score")
     parser.add_argument(
-        "--write-temperature", type=Path, metavar="NAME/VERSION", help="new folder for the bundle with that temperature"
+        "--write-temperature",
+        type=Path,
+        metavar="NAME/VERSION",
+        help="write the bundle with the fitted temperature to this new folder",
     )
     add_flags(parser, FLAGS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Every image counts, the last batch too; one that cannot be decoded counts as wrong and is named on stderr."""
+    """Every image counts; one that cannot be decoded counts as wrong and is named on stderr."""
     from service.evaluation import shards
     from service.evaluation.evaluate import evaluate
 
@@ -68,7 +79,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     calibration = scores.calibration() if scores else None
     _report(result, calibration, arguments, console)
     if scores and calibration and arguments.reliability_diagram:
-        _save(scores.draw(calibration), "--reliability-diagram", arguments.reliability_diagram)
+        from service.evaluation import reliability
+
+        _save(reliability.draw(scores, calibration), "--reliability-diagram", arguments.reliability_diagram)
     if calibration and arguments.write_temperature:
         _write_temperature(calibration, settings.model, arguments.write_temperature)
     return 0
@@ -79,24 +92,26 @@ def _calibrates(arguments: argparse.Namespace) -> bool:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Before the work begins. Raises UsageError."""
-    from models.store import name_and_version
-
-    for flag in ("confusion_matrix", "reliability_diagram"):
-        path = getattr(arguments, flag)
-        if path and not path.parent.is_dir():
-            raise UsageError(f"--{flag.replace('_', '-')}: there is no folder {path.parent}")
+    """Reject what cannot work before the evaluation begins. Raises UsageError."""
+    for flag in ("--confusion-matrix", "--reliability-diagram"):
+        check_chart(flag, getattr(arguments, flag.strip("-").replace("-", "_")), charts.SUFFIXES)
     if arguments.merge and arguments.shard:
         raise UsageError("--merge and --shard exclude each other")
     if _calibrates(arguments) and (arguments.merge or arguments.shard):
-        raise UsageError("calibration needs the scores of all images at once: leave --shard and --merge out")
+        raise UsageError("calibration needs the scores of all images at once: leave out --shard and --merge")
     if arguments.write_temperature:
-        if arguments.write_temperature.exists():
-            raise UsageError(f"--write-temperature {arguments.write_temperature} exists; give the next version")
-        try:
-            name_and_version(arguments.write_temperature)
-        except BundleError as error:
-            raise UsageError(f"--write-temperature {error}") from error
+        _check_new_bundle(arguments.write_temperature)
+
+
+def _check_new_bundle(folder: Path) -> None:
+    from models.store import name_and_version
+
+    if folder.exists():
+        raise UsageError(f"--write-temperature {folder} exists; give a new version")
+    try:
+        name_and_version(folder)
+    except BundleError as error:
+        raise UsageError(f"--write-temperature {error}") from error
 
 
 def _write_temperature(calibration: Calibration, model: str, folder: Path) -> None:
@@ -104,17 +119,18 @@ def _write_temperature(calibration: Calibration, model: str, folder: Path) -> No
     from models.versions import write_version
 
     if calibration.fitted_temperature is None:
-        raise UsageError(f"--write-temperature: nothing is written, as {calibration}")
+        raise UsageError(f"--write-temperature: nothing is written: {calibration}")
     write_version(open_bundle(model), folder, temperature=calibration.fitted_temperature)
 
 
 def _report(result: Part, calibration: Calibration | None, arguments: argparse.Namespace, console: Console) -> None:
-    from service.evaluation.confusion import draw, table
+    from service.evaluation import confusion
     from service.evaluation.evaluate import Evaluation, describe
 
     evaluation = Evaluation.of(result)
     if arguments.confusion_matrix:
-        _save(draw(result.confusion, describe(evaluation)), "--confusion-matrix", arguments.confusion_matrix)
+        picture = confusion.draw(result.confusion, describe(evaluation))
+        _save(picture, "--confusion-matrix", arguments.confusion_matrix)
     if arguments.json:
         facts = asdict(evaluation)
         if arguments.per_class:
@@ -125,13 +141,13 @@ def _report(result: Part, calibration: Calibration | None, arguments: argparse.N
             facts["calibration"] = asdict(calibration)
         print(json.dumps(facts), file=console.out)
     else:
-        print(*[table(result.confusion)] * arguments.per_class, describe(evaluation), sep="\n", file=console.out)
-        if calibration:
-            print(calibration, file=console.out)
+        tables = [confusion.table(result.confusion)] if arguments.per_class else []
+        lines = [*tables, describe(evaluation), *([str(calibration)] if calibration else [])]
+        print(*lines, sep="\n", file=console.out)
 
 
-def _save(picture: Image.Image, flag: str, path: Path) -> None:
+def _save(figure: Figure, flag: str, path: Path) -> None:
     try:
-        picture.save(path)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that is no image format
-        raise UsageError(f"{flag} {path} cannot be written: {error}") from error
+        path.write_bytes(charts.encode(figure, path.suffix))
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be written: {error.strerror}") from error

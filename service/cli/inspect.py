@@ -1,4 +1,4 @@
-"""Verify a model bundle and print what is in it."""
+"""Verify a model bundle and print its contents."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.settings import load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name or name/version of the store")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] of the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     verify.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Raises BundleError, which names the file that is missing or corrupt; with --verify also what `verify` raises."""
+    """Raises BundleError, which names the missing or corrupt file; with --verify also whatever `verify` raises."""
     from models import golden  # imports the image library
 
     bundle = open_bundle(arguments.bundle)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
-    """(name, fact) pairs, in words."""
+    """(name, fact) pairs for people."""
     manifest = bundle.manifest
     network, spec, training = manifest.network, manifest.preprocess, manifest.training
     tolerances = ", ".join(f"{precision} {delta:g}" for precision, delta in manifest.golden.tolerance.items())
@@ -57,13 +57,13 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
     )
     return [
         ("bundle", f"{manifest.name} {manifest.version}, written {manifest.created_at}"),
-        ("folder", f"{bundle.folder} (every checksum is right)"),
+        ("folder", f"{bundle.folder} (all checksums match)"),
         ("network", f"{network.variant}, {network.num_classes} classes, {network.parameters:,} parameters"),
         ("input", f"{spec.input_size} x {spec.input_size} {spec.color}, mean {spec.mean}, std {spec.std}"),
         ("resize", f"short side to {spec.resize_size} ({spec.interpolation}), centre crop"),
         ("labels", _shortened(bundle.labels)),
         *[("artifact", _describe_artifact(bundle, index)) for index in range(len(manifest.artifacts))],
-        ("golden", f"{golden_images} images, greatest difference allowed: {tolerances}"),
+        ("golden", f"{golden_images} images, largest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
         ("temperature", f"{manifest.temperature:.4g}"),
@@ -85,4 +85,4 @@ def _describe_artifact(bundle: Bundle, index: int) -> str:
 
 def _shortened(labels: tuple[str, ...], most: int = 10) -> str:
     shown = ", ".join(labels[:most])
-    return f"{shown}, ... ({len(labels)} in all)" if len(labels) > most else shown
+    return f"{shown}, ... ({len(labels)} in total)" if len(labels) > most else shown

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Blocks. Raises what kept the service from starting."""
+    """Blocks. Raises whatever prevented the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
     logs.configure(settings.log_format, console.log_stream)
     for warning in (*warnings, memory_shortage(settings)):
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             from service.runtime.supervisor import supervise
 
             return supervise(settings, listener)
-        from service.runtime.server import serve  # the web framework: not before it is needed
+        from service.runtime.server import serve  # imports the web framework
 
         serve(settings, listener)
     return 0

@@ -1,4 +1,4 @@
-"""`repvgg inspect --verify`: every engine in every precision on one bundle, as a table."""
+"""`repvgg inspect --verify`: check every engine in every precision on one bundle."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from service.settings import ENGINE_FLAGS, Settings, add_flags
 if TYPE_CHECKING:
     from service.engines.conformance import Row
 
-FLAGS = tuple(name for name in ENGINE_FLAGS if name != "precision")  # all of them are tried
-# Images at once, where nothing else is said.
+FLAGS = tuple(name for name in ENGINE_FLAGS if name != "precision")  # every precision is checked
+# The largest batch, unless the settings give one.
 MAX_BATCH_SIZE = 16
 COLUMNS = f"{'engine':<15}{'precision':<11}{'max |delta|':<13}{'top-1':<8}images/s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--verify", action="store_true", help="run every engine's checks on it; exit code 70 if one fails"
+        "--verify", action="store_true", help="run the conformance checks with every engine; exit code 70 if one fails"
     )
-    parser.add_argument("--calls", type=int, default=1000, metavar="N", help="calls in these checks (default 1000)")
+    parser.add_argument(
+        "--calls", type=int, default=1000, metavar="N", help="engine calls in these checks (default 1000)"
+    )
     add_flags(parser, FLAGS)
 
 
 def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Prints a line an engine and precision, or one JSON object last.
+    """Prints a line per engine and precision, or one JSON object at the end.
 
-    Raises GoldenCheckFailed if one that can run here does not do what it must, EngineUnavailable if none can run,
-    UsageError for no calls.
+    Raises GoldenCheckFailed if an available engine fails a check, EngineUnavailable if no engine is available, and
+    UsageError for less than one call.
     """
     if calls < 1:
-        raise UsageError(f"--calls {calls} is not at least 1")
+        raise UsageError(f"--calls {calls} is less than 1")
     rows = []
     for row in _rows(bundle, calls, settings):
         rows.append(row)
@@ -47,7 +49,7 @@ def verify(bundle: Bundle, calls: int, settings: Settings, console: Console, *, 
         print(json.dumps({"engines": [asdict(row) for row in rows]}), file=console.out)
     failed = [f"{row.engine} {row.precision}" for row in rows if row.failures]
     if failed:
-        raise GoldenCheckFailed(f"{', '.join(failed)} cannot be trusted with this bundle")
+        raise GoldenCheckFailed(f"{', '.join(failed)} failed checks on this bundle")
     if all(row.unavailable for row in rows):
         raise EngineUnavailable("no engine can serve this bundle here")
 
@@ -66,7 +68,7 @@ def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """One line a row, and one more for each failure."""
+    """One line per row, and another one for each failure."""
     text = f"{row.engine:<15}{row.precision:<11}"
     if row.unavailable:
         return f"{text}not available: {row.unavailable}"

@@ -1,1 +1,1 @@
-"""What is measured of a bundle on labelled images. Only `cli` may enter."""
+"""Measures a bundle on labelled images: accuracy, confusion, calibration. Only `cli` may import it."""

@@ -1,8 +1,8 @@
-"""Do the scores mean what they say: is a class with a score of 0.8 right in 80 of 100 cases?
+"""Calibration: are predictions with a score of 0.8 right in 80 % of the cases?
 
-1. a perfectly calibrated model has an error of 0, one that is always sure and wrong half the time one of 0.5;
-2. the fitted temperature makes the true labels likelier than any other does, and changes no label;
-3. where no temperature does (every image right, for instance) there is none.
+1. the error of a perfectly calibrated model is 0; if it is always certain and wrong half the time, the error is 0.5;
+2. the fitted temperature maximises the likelihood of the true labels, and changes no label;
+3. if there is no such temperature (for instance if every image is right), none is given.
 
 Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks": the expected calibration error
 (equation 3, of 15 equal bins), reliability diagrams (figure 1), temperature scaling (section 4.2).
@@ -16,21 +16,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from models.manifest import COLDEST, HOTTEST
 from models.topk import Prediction, softmax
 
 BINS = 15
-STEPS = 40  # of the bisection: the last one is 2e-11 of the first interval
-ROWS = 4096  # at once: in float64, all scores of 50,000 images and 1000 classes would be 400 MB several times over
-PLOT, MARGIN, GAP, FONT_SIZE = 400, 50, 70, 12  # pixels
-BLUE, RED, GREY = (31, 95, 168), (230, 150, 130), (150, 150, 150)
+STEPS = 40  # of the bisection, which shrink the first interval to 1e-12 of its length
+ROWS = 4096  # computed at once: in float64 the scores of 50,000 images and 1000 classes take 400 MB, several times over
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose best score lies in one of BINS equal intervals: its mean, and how many of them are right (0..1)."""
+    """The images whose best score lies in one of BINS equal intervals: its mean, and their accuracy (both 0..1)."""
 
     images: int
     score: float
@@ -39,7 +36,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """`ece` with the bundle's `temperature`; the fitted one and what it makes of the error, where one fits."""
+    """`ece` is the error with the bundle's `temperature`; the fitted values are None if no temperature fits."""
 
     images: int
     ece: float
@@ -50,7 +47,7 @@ class Calibration:
     def __str__(self) -> str:
         now = f"calibration of {self.images} images: ECE {self.ece:.2%} ({BINS} bins)"
         if self.fitted_temperature is None or self.fitted_ece is None:
-            return f"{now}; no temperature fits: take more images, of which some are right and some are not"
+            return f"{now}; no temperature fits: use more images, with both right and wrong answers"
         return (
             f"{now} with temperature {self.temperature:.4g}, {self.fitted_ece:.2%} with {self.fitted_temperature:.4g}, "
             "fitted on these images"
@@ -59,7 +56,7 @@ class Calibration:
 
 @dataclass
 class Scores:
-    """The scores of all classes for each image, given at `temperature`, and its true class."""
+    """The scores of all classes for each image, computed with `temperature`, and its true class."""
 
     classes: int
     temperature: float
@@ -67,11 +64,12 @@ class Scores:
     _logits: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, truth: str, predictions: Sequence[Prediction]) -> None:
-        """The true label, and a prediction for each class by falling score. Of several classes of that label the best
-        one counts."""
+        """Add an image: its true label, and predictions for all classes by falling score. If several classes have that
+        label, the best one counts.
+        """
         scores = np.zeros(self.classes)
         scores[[prediction.class_id for prediction in predictions]] = [prediction.score for prediction in predictions]
-        # The logits again, but for a shift, which changes no score.
+        # The logits up to a constant, which does not affect the scores.
         logits = self.temperature * np.log(np.maximum(scores, np.finfo(np.float64).tiny))
         self.truths.append(next(prediction.class_id for prediction in predictions if prediction.label == truth))
         self._logits.append(logits.astype(np.float32))
@@ -82,7 +80,7 @@ class Scores:
         return np.asarray(self._logits, np.float32).reshape(-1, self.classes)
 
     def bins(self, temperature: float) -> list[Bin]:
-        """As they would be with another temperature."""
+        """The bins with another temperature."""
         if not self.truths:
             return []
         logits = self.logits
@@ -101,12 +99,6 @@ class Scores:
             None if fitted is None else expected_error(self.bins(fitted)),
         )
 
-    def draw(self, calibration: Calibration) -> Image.Image:
-        """Reliability diagrams as it is and, if a temperature fits, with that."""
-        fitted = calibration.fitted_temperature
-        temperatures = [self.temperature] if fitted is None else [self.temperature, fitted]
-        return draw([(f"accuracy by score, temperature {one:.4g}", self.bins(one)) for one in temperatures])
-
 
 def _chunks(logits: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     return (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
@@ -117,15 +109,15 @@ def _bin(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
 
 
 def expected_error(bins: Sequence[Bin]) -> float:
-    """0..1: how far score and accuracy of a bin lie apart, on average over the images; 0 for none."""
+    """The mean distance between score and accuracy of a bin over all images, 0..1; 0 without images."""
     images = sum(one.images for one in bins)
     return sum(one.images * abs(one.accuracy - one.score) for one in bins) / images if images else 0.0
 
 
 def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float | None:
-    """(N, K) logits, true classes -> the temperature of the least negative log-likelihood; None if there is none.
+    """(N, K) logits, true classes -> the temperature with the smallest negative log-likelihood; None if there is none.
 
-    In 1 / temperature the likelihood is concave, so that its slope changes its sign once: found by bisection.
+    The log-likelihood is concave in 1 / temperature, so its slope changes sign once, which bisection finds.
     """
 
     def slope(log_inverse: float) -> float:
@@ -140,43 +132,3 @@ def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return math.exp(-(low + high) / 2)
-
-
-def draw(plots: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:
-    """RGB picture: a reliability diagram for each title with its bins, side by side.
-
-    A bar is the accuracy of a bin; red above the line is what its score says too little, below it too much. The grey
-    bars are the images.
-    """
-    width, height = MARGIN + len(plots) * (PLOT + GAP), MARGIN + PLOT + GAP + MARGIN
-    picture = Image.new("RGB", (width, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
-    for number, (title, bins) in enumerate(plots):
-        left = MARGIN + number * (PLOT + GAP)
-        pen.text((left, 15), title, "black", font)
-        _draw_bars(pen, left, bins)
-        for tick in (0.0, 0.5, 1.0):
-            pen.text((left - 6, MARGIN + PLOT * (1 - tick)), f"{tick:g}", "black", font, "rm")
-            pen.text((left + PLOT * tick, height - 35), f"{tick:g}", "black", font, "mm")
-        pen.text(
-            (left + PLOT / 2, height - 15),
-            "score (red above the line: right more often than it says)",
-            "black",
-            font,
-            "mm",
-        )
-    return picture
-
-
-def _draw_bars(pen: ImageDraw.ImageDraw, left: int, bins: Sequence[Bin]) -> None:
-    bottom, floor, cell = MARGIN + PLOT, MARGIN + PLOT + GAP - 15, PLOT / BINS
-    images = sum(one.images for one in bins)
-    for number, one in enumerate(bins):
-        if one.images:
-            start, end = left + number * cell, left + (number + 1) * cell - 2
-            low, high = sorted((one.accuracy, one.score))
-            pen.rectangle((start, bottom - PLOT * one.accuracy, end, bottom), BLUE)
-            pen.rectangle((start, bottom - PLOT * high, end, bottom - PLOT * low), RED)
-            pen.rectangle((start, floor - (GAP - 20) * one.images / images, end, floor), GREY)
-    pen.line((left, bottom, left + PLOT, MARGIN), "black")
-    pen.rectangle((left, MARGIN, left + PLOT, bottom), outline="black")

@@ -1,6 +1,6 @@
-"""Top-1, top-5 and speed of a bundle on a folder of labelled images, by the same way as an image over HTTP.
+"""Top-1, top-5 and speed of a bundle on a folder of labelled images, which take the same path as images over HTTP.
 
-Every image counts, the last batch too; an image that cannot be decoded counts as wrong and is named.
+Every image counts, including the last, smaller batch; an image that cannot be decoded counts as wrong and is named.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import difflib
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TextIO
 
 from models.errors import ImageError
 from models.preprocess import images_in
-from service.classify.classifier import Classified, Outcome
+from service.classify.classifier import Classified, Classifier, Outcome
 from service.classify.files import classify_files, open_classifier, progress_bar
 from service.errors import ServiceError, UsageError
 from service.evaluation.calibration import Scores
@@ -27,7 +27,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`top1` and `top5` are fractions of all `images`; the speed is that of the whole way, decoding included."""
+    """`top1` and `top5` are fractions of all `images`; the speed includes decoding."""
 
     images: int
     top1: float
@@ -39,7 +39,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, result: Part) -> Evaluation:
-        return cls(**{field.name: getattr(result, field.name) for field in fields(cls)})
+        return cls(**{each.name: getattr(result, each.name) for each in fields(cls)})
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -51,9 +51,9 @@ def describe(evaluation: Evaluation) -> str:
 
 
 def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
-    """Image -> the label that its folder names. Raises UsageError."""
+    """Image -> its label, which is the name of its folder. Raises UsageError."""
     if not folder.is_dir():
-        raise UsageError(f"--data {folder} is no folder")
+        raise UsageError(f"--data {folder} is not a folder")
     in_nfc = {unicodedata.normalize("NFC", label): label for label in labels}  # macOS may decompose a folder's name
     images: dict[Path, str] = {}
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -61,58 +61,76 @@ def find_classes(folder: Path, labels: Sequence[str]) -> dict[Path, str]:
         label = in_nfc.get(unicodedata.normalize("NFC", name))
         if label is None:
             nearest = difflib.get_close_matches(name, labels, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{class_folder} is none of the bundle's {len(labels)} classes; the nearest is {nearest}")
+            raise UsageError(
+                f"{class_folder} is not one of the bundle's {len(labels)} classes; did you mean {nearest}?"
+            )
         images |= dict.fromkeys(sorted(images_in(class_folder)), label)
     if not images:
-        raise UsageError(f"--data {folder} holds no images: they belong into one folder a class, FOLDER/<class>/*.jpg")
+        raise UsageError(f"--data {folder} has no images: put them into one folder per class, FOLDER/<class>/*.jpg")
     return images
+
+
+@dataclass
+class _Tally:
+    """What the images evaluated so far add up to. `scores` is None unless they are needed for calibration."""
+
+    truths: Mapping[Path, str]
+    scores: Scores | None
+    right_in_5: int = 0
+    counts: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+
+    def add(self, path: Path, outcome: Outcome) -> None:
+        """Raises ServiceError."""
+        truth, answers = self.truths[path], answers_of(outcome)
+        self.right_in_5 += truth in answers[:5]
+        self.counts[truth, answers[0] if answers else None] += 1
+        if self.scores and isinstance(outcome, Classified):
+            self.scores.add(truth, outcome.predictions)
 
 
 async def evaluate(
     settings: Settings, folder: Path, shard: Shard, *, calibrates: bool, stream: TextIO
 ) -> tuple[Part, Scores | None]:
-    """With the scores of all classes if it `calibrates`; an image that cannot be decoded has none. `stream` gets the
-    progress bar and the names of such images.
+    """Classify the images of `folder` that belong to `shard` -> its result, and with `calibrates` the scores of every
+    class for each image that can be decoded. The progress bar and the names of undecodable images go to `stream`.
 
-    Raises ServiceError if the engine fails on an image: the figures would be wrong.
+    Raises ServiceError if the engine fails on an image, since the result would be wrong.
     """
-    right_in_5, counts = 0, Counter[tuple[str, str | None]]()
     async with open_classifier(settings, measuring=True) as classifier:
-        labels = classifier.bundle.labels
-        truths = find_classes(folder, labels)
-        mine = shard.of(truths)
-        scores = Scores(len(labels), classifier.bundle.manifest.temperature) if calibrates else None
-        most = len(labels) if calibrates else min(5, len(labels))
+        bundle = classifier.bundle
+        truths = find_classes(folder, bundle.labels)
+        images = shard.of(truths)
+        tally = _Tally(truths, Scores(len(bundle.labels), bundle.manifest.temperature) if calibrates else None)
+        top_k = len(bundle.labels) if calibrates else min(5, len(bundle.labels))
         started = time.perf_counter()
-        with progress_bar(len(mine), stream) as bar:
-            async for path, fate in classify_files(classifier, mine, top_k=most, settings=settings):
-                answers = answers_of(fate)
-                right_in_5 += truths[path] in answers[:5]
-                if scores and isinstance(fate, Classified):
-                    scores.add(truths[path], fate.predictions)
-                counts[truths[path], answers[0] if answers else None] += 1
-                if isinstance(fate, ImageError):
-                    bar.write(f"{visible(str(path))}: counts as wrong: {fate.detail}", file=stream)
+        with progress_bar(len(images), stream) as bar:
+            async for path, outcome in classify_files(classifier, images, top_k=top_k, settings=settings):
+                tally.add(path, outcome)
+                if isinstance(outcome, ImageError):
+                    bar.write(f"{visible(str(path))}: counts as wrong: {outcome.detail}", file=stream)
                 bar.update()
         seconds = time.perf_counter() - started
-    manifest = classifier.bundle.manifest
-    part = Part(
+    return _part(shard, classifier, settings.pixels, tally, len(images) / seconds), tally.scores
+
+
+def _part(shard: Shard, classifier: Classifier, pixels: str, tally: _Tally, images_per_second: float) -> Part:
+    manifest, engine = classifier.bundle.manifest, classifier.engine
+    return Part(
         shard=shard,
         model=f"{manifest.name}/{manifest.version}",
-        engine=classifier.engine.name,
-        precision=classifier.engine.precision,
-        pixels=settings.pixels,
-        images=len(mine),
-        right_in_5=right_in_5,
-        images_per_second=len(mine) / seconds,
-        labels=list(labels),
-        counts=[(truth, answer, times) for (truth, answer), times in counts.items()],
+        engine=engine.name,
+        precision=engine.precision,
+        pixels=pixels,
+        images=tally.counts.total(),
+        right_in_5=tally.right_in_5,
+        images_per_second=images_per_second,
+        labels=list(classifier.bundle.labels),
+        counts=[(truth, answer, times) for (truth, answer), times in tally.counts.items()],
     )
-    return part, scores
 
 
-def answers_of(fate: Outcome) -> list[str]:
-    """The best labels, the best first; none for an image that cannot be decoded. Raises ServiceError."""
-    if isinstance(fate, ServiceError):
-        raise fate
-    return [] if isinstance(fate, ImageError) else [prediction.label for prediction in fate.predictions]
+def answers_of(outcome: Outcome) -> list[str]:
+    """The labels from best to worst; none for an image that cannot be decoded. Raises ServiceError."""
+    if isinstance(outcome, ServiceError):
+        raise outcome
+    return [] if isinstance(outcome, ImageError) else [prediction.label for prediction in outcome.predictions]

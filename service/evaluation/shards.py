@@ -1,7 +1,7 @@
-"""A folder evaluated in N parts, by N processes or pods, and their results made one again.
+"""Evaluates a folder in N parts, by N processes or pods, and merges their results.
 
-1. the parts neither overlap nor lose an image, and each has a like share of every class;
-2. merging wants every part exactly once, of one model, engine and kind of pixels, and says what does not fit.
+1. the parts do not overlap and cover every image, and each has a similar share of every class;
+2. merging requires every part exactly once, all with the same model, engine and kind of pixels, and names any mismatch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Shard(BaseModel):
-    """Part `index` of `count`, counted from 0, as a Kubernetes Job counts its pods."""
+    """Part `index` of `count`, counted from 0 like the pods of a Kubernetes Job."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +33,7 @@ class Shard(BaseModel):
     @model_validator(mode="after")
     def _inside(self) -> Shard:
         if self.index >= self.count:
-            raise ValueError("the index is in 0..N-1")
+            raise ValueError("the index must be in 0..N-1")
         return self
 
     @classmethod
@@ -44,11 +44,11 @@ class Shard(BaseModel):
             return cls.model_validate({"index": index, "count": count})
         except ValidationError as error:
             raise UsageError(
-                f"--shard {text}: write I/N with I in 0..N-1, such as 0/4 to 3/4 for four parts"
+                f"--shard {text}: expected I/N with I in 0..N-1, such as 0/4 to 3/4 for four parts"
             ) from error
 
     def of(self, everything: Iterable[T]) -> list[T]:
-        """Every `count`-th."""
+        """Every `count`-th item."""
         return list(islice(everything, self.index, None, self.count))
 
     def __str__(self) -> str:
@@ -56,9 +56,9 @@ class Shard(BaseModel):
 
 
 class Part(BaseModel):
-    """What one shard found. `counts` holds (true label, answered label, images); no answer is None."""
+    """The result of one shard. `counts` holds (true label, answer, images); the answer is None if there was none."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)  # the file also has the figures that follow from these
+    model_config = ConfigDict(extra="ignore", frozen=True)  # the file also contains figures derived from these
 
     shard: Shard
     model: str
@@ -86,9 +86,9 @@ class Part(BaseModel):
 
 
 def read(files: Sequence[Path]) -> Part:
-    """Outputs of `repvgg evaluate --shard I/N --json`, the part in the last line -> all of them as one.
+    """Outputs of `repvgg evaluate --shard I/N --json`, with the part in the last line -> the merged result.
 
-    Raises UsageError that names the file, or what does not fit.
+    Raises UsageError that names the unusable file or the mismatch.
     """
     parts = []
     for file in files:
@@ -97,18 +97,18 @@ def read(files: Sequence[Path]) -> Part:
         except OSError as error:
             raise UsageError(f"--merge {file} cannot be read: {error.strerror}") from error
         except (ValueError, IndexError) as error:
-            raise UsageError(f"--merge {file} is no output of repvgg evaluate --shard I/N --json") from error
+            raise UsageError(f"--merge {file} is not the output of repvgg evaluate --shard I/N --json") from error
     return merge(parts)
 
 
 def merge(parts: Sequence[Part]) -> Part:
-    """The speeds add up, as the parts run side by side. Raises UsageError."""
+    """Speeds are summed, since parts run in parallel. Raises UsageError."""
     for name in ("model", "engine", "precision", "pixels", "labels"):
         if len(values := dict.fromkeys(str(getattr(part, name)) for part in parts)) > 1:
             raise UsageError(f"--merge: the parts differ in {name}: {' and '.join(values)}")
     given = Counter(str(part.shard) for part in parts)
     expected = {f"{index}/{parts[0].shard.count}" for index in range(parts[0].shard.count)}
-    for what, wrong in (("missing", expected - given.keys()), ("too many", given - Counter(expected))):
+    for what, wrong in (("missing", expected - given.keys()), ("surplus", given - Counter(expected))):
         if wrong:
             raise UsageError(f"--merge: {what}: shard {', '.join(sorted(wrong))}")
     counts = sum((part.confusion.counts for part in parts), Counter[tuple[str, str | None]]())

@@ -1,4 +1,4 @@
-"""The load generator behind `repvgg bench`, and the capacity arithmetic behind `repvgg doctor --plan`.
+"""The load generator behind `repvgg bench`, and the capacity planning behind `repvgg doctor --plan`.
 
-Only `cli` may enter.
+Only `cli` may import it.
 """

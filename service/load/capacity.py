@@ -1,30 +1,33 @@
-"""How many pods a load needs, from how long the pod's parts take; arithmetic only.
+"""How many pods a load needs, computed from the measured stage times of one pod; arithmetic only.
 
-1. with one pod away the others still carry the load, and with all of them none is busier than `BUSY`;
-2. a deadline that no number of pods can keep is said, with the shortest one that can be kept.
+1. with one pod down the others still carry the load, and with all of them up none is busier than MAX_BUSY_SHARE;
+2. a deadline that no number of pods can meet is rejected, with the shortest one that can be met.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-# An image may come when a batch has just started: it waits for that one and is in the next, which is two batches and
-# its own decoding. What is left of the deadline is for uploads, bursts and noise.
+from service.classify.tuning import Tuning
+
+# An image that arrives just after a batch has started waits for that batch and is computed in the next one: two
+# batches plus its own decoding. The rest of the deadline is for uploads, bursts and noise.
 PLANNED_SHARE = 0.8
-# Work comes in bursts: a pod that is busier than this on average has queues.
-BUSY = 0.7
-# The autoscaler adds pods when images wait for longer than this part of the deadline.
+# Work comes in bursts: a pod that is busier than this on average builds up queues.
+MAX_BUSY_SHARE = 0.7
+# The autoscaler adds pods when images wait longer than this share of the deadline.
 WAITING_SHARE = 0.2
-# Above what was measured and what is allowed for.
+# Factor on the memory that was measured and reserved.
 MEMORY_MARGIN = 1.25
 MEMORY_STEP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One pod: seconds of one CPU to decode an image, of a batch of one in the engine, and of an image in full batches
-    with all slots of the engine at work. `shares_cpus`: whether the engine computes on the CPUs that decode, or on a
+    """One pod. `decode_s`: CPU seconds to decode an image; `alone_s`: engine time of a batch of one; `image_s`: engine
+    time per image in full batches with all slots busy; `shares_cpus`: the engine runs on the CPUs that decode, not on a
     device of its own.
     """
 
@@ -37,7 +40,7 @@ class Measured:
 
     @property
     def images_per_second(self) -> float:
-        """What the pod does at most."""
+        """The pod's maximum throughput."""
         decode_s = self.decode_s / self.cpus
         return 1 / (self.image_s + decode_s if self.shares_cpus else max(self.image_s, decode_s))
 
@@ -48,7 +51,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Plan:
-    """`memory_bytes` is one pod's; the last three are the autoscaler's targets, averages over the pods."""
+    """`memory_bytes` is per pod; the last three fields are the autoscaler's targets, as averages over the pods."""
 
     replicas: int
     min_replicas: int
@@ -60,22 +63,22 @@ class Plan:
 
 
 class Impossible(Exception):
-    """No number of pods keeps the deadline. The text says which one can be kept."""
+    """No number of pods can meet the deadline. The text names the shortest one that can be met."""
 
 
 def plan(measured: Measured, held_bytes: int, *, rate: float, deadline_s: float) -> Plan:
-    """`held_bytes`: what images and answers may take beside what was measured; `rate`: images a second at the peak.
+    """`held_bytes`: memory for queued images and cached answers, on top of what was measured; `rate`: peak images/s.
 
     Raises Impossible.
     """
     if measured.shortest_deadline_s > deadline_s:
         raise Impossible(
-            f"no number of pods like this keeps {deadline_s * 1000:g} ms: one image alone decodes in "
-            f"{measured.decode_s * 1000:.1f} ms and computes in {measured.alone_s * 1000:.1f}; plan with "
-            f"{math.ceil(measured.shortest_deadline_s * 1000)} ms or more, with more CPUs, or with a faster precision"
+            f"no number of pods like this one can meet {deadline_s * 1000:g} ms: a single image takes "
+            f"{measured.decode_s * 1000:.1f} ms to decode and {measured.alone_s * 1000:.1f} ms to compute; allow "
+            f"{math.ceil(measured.shortest_deadline_s * 1000)} ms or more, add CPUs, or use a faster precision"
         )
     speed = measured.images_per_second
-    replicas = max(2, math.ceil(rate / (BUSY * speed)), math.ceil(rate / speed) + 1)
+    replicas = max(2, math.ceil(rate / (MAX_BUSY_SHARE * speed)), math.ceil(rate / speed) + 1)
     waiting_s = WAITING_SHARE * deadline_s
     memory_bytes = MEMORY_MARGIN * (measured.resident_bytes + held_bytes)
     return Plan(
@@ -83,7 +86,29 @@ def plan(measured: Measured, held_bytes: int, *, rate: float, deadline_s: float)
         min_replicas=2,
         max_replicas=2 * replicas,
         memory_bytes=math.ceil(memory_bytes / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES,
-        busy_share=BUSY * speed * measured.image_s,
+        busy_share=MAX_BUSY_SHARE * speed * measured.image_s,
         predicted_wait_s=waiting_s,
         queue_depth=max(1, math.floor(waiting_s * speed)),
     )
+
+
+def describe(
+    measured: Measured, found: Plan, tuning: Tuning, *, rate: float, deadline_s: float
+) -> Iterator[tuple[str, str]]:
+    """(topic, text) pairs."""
+    times = ", ".join(f"t({images}) {seconds * 1000:.2f}" for images, seconds in tuning.batch_s.items())
+    yield "measured", f"decode {measured.decode_s * 1000:.2f} ms; {times} ms; {measured.resident_bytes >> 20} MiB"
+    yield (
+        "pod",
+        f"cpu {measured.cpus}, memory {found.memory_bytes >> 20}Mi; at most {measured.images_per_second:.0f} images/s, "
+        f"in batches of up to {tuning.max_batch_size}",
+    )
+    yield "replicas", f"{found.replicas} for {rate:g} images/s; one of them may be down"
+    yield (
+        "autoscale",
+        f"minReplicas {found.min_replicas}, maxReplicas {found.max_replicas}; averages: "
+        f"repvgg_engine_busy_share {found.busy_share * 1000:.0f}m, "
+        f"repvgg_predicted_wait_seconds {found.predicted_wait_s * 1000:.0f}m, repvgg_queue_depth {found.queue_depth}",
+    )
+    deadline_ms = f"{deadline_s * 1000:.0f}"
+    yield "settings", f"REPVGG_OBJECTIVE_MS={deadline_ms} REPVGG_TIMEOUT_MS={deadline_ms}"

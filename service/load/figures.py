@@ -1,9 +1,9 @@
-"""The figures of a load: what `repvgg bench` prints, saves and compares.
+"""The results of a load: what `repvgg bench` prints, saves and compares.
 
-1. the warm-up is left out, and every request due after it counts;
-2. latency is that of answers alone; refusals and failures are counted by their code, refusals with their own latency;
-3. what the generator could not do is said, and is not blamed on the server;
-4. two saved runs that cannot be compared are told apart by what differs.
+1. the warm-up is excluded; every request due after it counts;
+2. latency covers answers only; refusals and failures are counted by code, refusals with a latency of their own;
+3. a generator that could not keep up is reported, and not blamed on the server;
+4. comparing two runs with different conditions names the differences.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from service.errors import UsageError
 from service.load.generator import Plan, Run, Sample
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
-# Deliberate: come back later, or too late. Everything else that is no answer is a failure.
+# Deliberate rejections: overload and missed deadlines. Every other status but 200 is a failure.
 REFUSALS = frozenset({429, 503, 504})
-# A generator this late, for so large a share of the requests, or this busy, measures itself.
+# If more than LATE_SHARE of the requests are this late, or the generator is this busy, it measures itself.
 LATE_S, LATE_SHARE, BUSY_SHARE = 0.010, 0.01, 0.9
-BUCKETS_PER_DOUBLING = 8  # of the histogram: each bucket is 9 % wider than the last
+BUCKETS_PER_DOUBLING = 8  # of the histogram: each bucket is 9 % wider than the one before
 
 _STAGE = re.compile(r'(\w+);dur=([\d.]+)(?:;desc="batch=(\d+)")?')
 
@@ -45,7 +45,7 @@ class Spread(_Record):
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Spread | None:
-        """None of nothing."""
+        """None if there are no values."""
         ordered = sorted(seconds)
         if not ordered:
             return None
@@ -60,7 +60,7 @@ class Refusal(_Record):
 
 
 class Generator(_Record):
-    """The load generator itself: how late it sent, the share of requests sent over 10 ms late, CPU per second."""
+    """The load generator: how late it sent, the share of requests over 10 ms late, its CPU seconds per second."""
 
     late_ms: Spread | None
     late_share: float
@@ -68,7 +68,7 @@ class Generator(_Record):
 
 
 class Conditions(_Record):
-    """What must be equal in two runs for their figures to be comparable."""
+    """What two runs must have in common to be comparable."""
 
     rate: float | None
     clients: int | None
@@ -77,10 +77,10 @@ class Conditions(_Record):
 
 
 class Figures(_Record):
-    """Rates are images a second over `seconds`, the time after the warm-up, or after it until Ctrl-C (`stopped`).
+    """Rates are images per second over `seconds`, which begin after the warm-up and may end with Ctrl-C (`stopped`).
 
-    `stages_ms` are the server's own (Server-Timing); `outside` is the rest of the latency: network, connecting, and
-    the time before the server's event loop looked at the request. `histogram`: (upper bound in ms, answers).
+    `stages_ms` are the server's own measurements (Server-Timing); the stage `outside` is the rest of the latency:
+    network, connecting, and waiting for the server's event loop. `histogram`: (upper bound in ms, answers).
     """
 
     url: str
@@ -112,21 +112,21 @@ class Figures(_Record):
             raise UsageError(f"--compare {path} was not written by repvgg bench --save") from error
 
     def differences(self, other: Figures) -> Iterator[str]:
-        """What keeps the two from being compared."""
+        """Why the two runs cannot be compared."""
         for name, mine in self.conditions:
             if mine != (theirs := getattr(other.conditions, name)):
                 yield f"the two runs differ in {name}: {mine} and {theirs}"
 
     def warnings(self) -> Iterator[str]:
-        """What keeps these figures from being the server's."""
+        """Why these results may describe the load generator rather than the server."""
         late, busy = self.generator.late_share, self.generator.cpu_share
         if late > LATE_SHARE and self.generator.late_ms:
             yield (
-                f"the load generator could not keep up: {late:.0%} of the requests were sent over "
+                f"the load generator could not keep up: {late:.0%} of the requests were sent more than "
                 f"{LATE_S * 1000:.0f} ms late, at worst {self.generator.late_ms.max:.0f} ms; latencies include that"
             )
         if busy > BUSY_SHARE:
-            yield f"the load generator took {busy:.0%} of a CPU core: it may be the limit, not the server"
+            yield f"the load generator used {busy:.0%} of a CPU core and may be the bottleneck instead of the server"
 
 
 def summarise(
@@ -137,7 +137,7 @@ def summarise(
     counted = [sample for sample in run.samples if sample.due_s >= warm_up_s]
     answers = [sample for sample in counted if sample.status == 200]
     in_time = sum(sample.latency_s * 1000 <= deadline_ms for sample in answers)
-    # What came in the window, whenever it was due: at its two edges as much is missing as is too much.
+    # Answers that arrived in the window, whenever they were due: what is missing at one edge is extra at the other.
     came = sum(warm_up_s <= sample.ended_s < counted_s for sample in run.samples if sample.status == 200)
     stages, batches = _stages(answers)
     closed = plan.rate is None
@@ -159,12 +159,17 @@ def summarise(
         failures=Counter(str(sample.code) for sample in counted if sample.status not in REFUSALS | {200}),
         stages_ms=stages,
         images_per_batch=round(len(batches) / sum(1 / size for size in batches), 2) if batches else None,
-        generator=Generator(
-            late_ms=None if closed else Spread.of(sample.late_s for sample in counted),
-            late_share=round(sum(sample.late_s > LATE_S for sample in counted) / max(1, len(counted)), 4),
-            cpu_share=round(run.cpu_s / run.elapsed_s, 4),
-        ),
+        generator=_generator(run, counted, closed=closed),
         histogram=_histogram(answers),
+    )
+
+
+def _generator(run: Run, counted: Sequence[Sample], *, closed: bool) -> Generator:
+    """A closed loop is never late."""
+    return Generator(
+        late_ms=None if closed else Spread.of(sample.late_s for sample in counted),
+        late_share=round(sum(sample.late_s > LATE_S for sample in counted) / max(1, len(counted)), 4),
+        cpu_share=round(run.cpu_s / run.elapsed_s, 4),
     )
 
 
@@ -178,7 +183,7 @@ def _refusals(samples: Sequence[Sample]) -> dict[str, Refusal]:
 
 
 def _stages(answers: Sequence[Sample]) -> tuple[dict[str, Spread], list[int]]:
-    """What Server-Timing says of all answers, and the size of the batch that each was in."""
+    """The stages in Server-Timing over all answers, and the batch size of each answer."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     batches: list[int] = []
     for sample in answers:
@@ -191,7 +196,7 @@ def _stages(answers: Sequence[Sample]) -> tuple[dict[str, Spread], list[int]]:
 
 
 def _histogram(answers: Sequence[Sample]) -> list[tuple[float, int]]:
-    """Every bucket from the first that is filled to the last."""
+    """All buckets from the first to the last that is not empty."""
     floor_s = 1e-5
     counts = Counter(
         math.floor(math.log2(max(sample.latency_s, floor_s) * 1000) * BUCKETS_PER_DOUBLING) for sample in answers

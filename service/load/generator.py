@@ -1,9 +1,9 @@
-"""Load on an HTTP server, and what became of each request.
+"""Puts load on an HTTP server and records the outcome of each request.
 
-1. open loop: Poisson arrivals that no slow answer holds back, and latency from the moment a request was due;
-2. closed loop: each client sends its next request when its last one is answered;
-3. how late the generator itself sent is part of every sample: a slow generator is no slow server;
-4. every request that was due has its sample, however it ended; a run that is stopped keeps those it has.
+1. open loop: Poisson arrivals that slow answers do not delay, with latency measured from the intended send time;
+2. closed loop: each client sends its next request as soon as its last one is answered;
+3. every sample says how late the generator sent it, so that a slow generator is not mistaken for a slow server;
+4. every request that was due has a sample, whatever its outcome; an interrupted run keeps the samples so far.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 
 from service.load.wire import Address, Broken, Pool, PreparedRequest, Reply
 
-# Arrivals are the same in each run of a rate, so that two runs differ by their servers only.
+# Runs with the same rate have the same arrivals, so that two of them differ only in the server.
 SEED = 1
 TICK_S = 0.5
-# A client that was refused does not come back within the same instant: the load would be that of its own haste.
+# A client whose request failed waits this long, or a server that refuses quickly would be flooded with retries.
 PAUSE_AFTER_FAILURE_S = 0.01
 
 
@@ -33,21 +33,21 @@ PAUSE_AFTER_FAILURE_S = 0.01
 class Plan:
     """Either `rate` (arrivals a second, open loop) or `clients` (closed loop), for `seconds`.
 
-    A request is given up `patience_s` after it was due. `seconds` includes the warm-up.
+    A request is abandoned `give_up_after_s` after it was due. `seconds` includes the warm-up.
     """
 
     seconds: float
-    patience_s: float
+    give_up_after_s: float
     rate: float | None = None
     clients: int = 1
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One request; times in seconds from the start of the load, `late_s` how long after `due_s` it was sent.
+    """One request. Times are seconds from the start of the load; it was sent `late_s` after `due_s`.
 
-    `status` is 0 if there was no whole answer, and `code` then says why; else it is a problem document's code, or
-    None. `timing` is the answer's Server-Timing header.
+    `status` is 0 without a complete answer, and `code` says why; otherwise `code` is that of the problem document, if
+    there is one. `timing` is the Server-Timing header.
     """
 
     due_s: float
@@ -64,7 +64,7 @@ class Sample:
 
 @dataclass
 class Run:
-    """What a load has found so far. `elapsed_s` and the generator's own `cpu_s` are those at its end."""
+    """The samples so far. `elapsed_s` and `cpu_s`, the generator's own CPU time, are set at the end."""
 
     samples: list[Sample] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -73,7 +73,7 @@ class Run:
 
 
 class FineSelector(selectors.EpollSelector):
-    """epoll_wait rounds a wait up to whole milliseconds, select does not; and an epoll descriptor can be selected."""
+    """Waits with select, since epoll_wait rounds up to whole milliseconds; an epoll descriptor can be selected."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout > 0:
@@ -87,12 +87,14 @@ def run_load(
     plan: Plan,
     tick: Callable[[Run, float], None] = lambda *_: None,
 ) -> Run:
-    """Send `requests` in turn; blocks. Ctrl-C stops it: `stopped` is set, and what was in flight has no sample.
+    """Send `requests` in turn; blocks. Ctrl-C ends the load: `stopped` is set, and requests in flight have no sample.
 
-    `tick(run, elapsed_s)` is called twice a second. Only in the main thread, for the signal.
+    `tick(run, elapsed_s)` is called twice a second. Works in the main thread only, because of the signal handler.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a slow server makes an open loop hold many connections
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (hard, hard)
+    )  # an open loop against a slow server needs many connections
     loop = asyncio.SelectorEventLoop(FineSelector())
     generator = _Generator(address, requests, plan, loop)
     try:
@@ -102,13 +104,13 @@ def run_load(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def ask_once(address: Address, request: PreparedRequest, patience_s: float) -> Reply:
+def ask_once(address: Address, request: PreparedRequest, give_up_after_s: float) -> Reply:
     """One request, before a load. Raises Broken."""
 
     async def ask() -> Reply:
         pool = Pool(address)
         try:
-            return await pool.ask(request, asyncio.get_running_loop().time() + patience_s)
+            return await pool.ask(request, asyncio.get_running_loop().time() + give_up_after_s)
         finally:
             pool.close()
 
@@ -143,7 +145,7 @@ class _Generator:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
             self._pool.close()
-            await asyncio.sleep(0)  # the aborted connections are told
+            await asyncio.sleep(0)  # lets the aborted connections close
         self._found.elapsed_s = self._loop.time() - self._started
         self._found.cpu_s = time.process_time() - cpu_s
         return self._found
@@ -174,7 +176,7 @@ class _Generator:
     async def _send(self, due: float) -> Sample:
         late_s = self._loop.time() - due
         try:
-            reply = await self._pool.ask(next(self._requests), due + self._plan.patience_s)
+            reply = await self._pool.ask(next(self._requests), due + self._plan.give_up_after_s)
             outcome = reply.status, code_of(reply), reply.headers.get("server-timing", "")
         except Broken as broken:
             outcome = 0, str(broken), ""
@@ -184,14 +186,14 @@ class _Generator:
 
 
 def code_of(reply: Reply) -> str | None:
-    """Of a problem document its `code`, of another failure its status, of an answer None."""
+    """The `code` of a problem document, the status of any other failure, None for an answer."""
     if reply.status == 200:
         return None
     return str(problem_of(reply).get("code") or f"http {reply.status}")
 
 
 def problem_of(reply: Reply) -> dict[str, object]:
-    """The fields of a problem document; none for anything else."""
+    """The fields of a problem document; empty for anything else."""
     try:
         problem = json.loads(reply.body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One pod measured on this machine: decoding, the engine, and the memory that it holds."""
+"""Measures one pod on this machine: decoding, the engine, and memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from service.settings import Settings
 
 MOST_PHOTOS = 32
 ROUNDS = 3
-# Pillow keeps an RGB image in four bytes a pixel.
+# Pillow stores an RGB image in four bytes per pixel.
 BYTES_PER_PIXEL = 4
 
 
 def measure(bundle: Bundle, folder: Path, settings: Settings, deadline_s: float) -> tuple[str, Tuning, Measured]:
-    """The name of model and engine, and how fast they are with the photos in `folder`.
+    """The model and engine in words, and their speed on the photos in `folder`.
 
-    Raises UsageError, and what opening the engine raises.
+    Raises UsageError, and whatever opening the engine raises.
     """
     photos = _photos(folder)
     engine, _ = open_engine(bundle, settings)
@@ -49,12 +49,12 @@ def measure(bundle: Bundle, folder: Path, settings: Settings, deadline_s: float)
 def _photos(folder: Path) -> list[bytes]:
     photos = [path.read_bytes() for path in islice(sorted(images_in(folder)), MOST_PHOTOS)]
     if not photos:
-        raise UsageError(f"--photos {folder} holds no images")
+        raise UsageError(f"--photos {folder} has no images")
     return photos
 
 
 def _decode_s(photos: list[bytes], spec: Preprocess) -> float:
-    """Of one photo on one CPU, in the fastest round: other work on the machine can only slow it down."""
+    """Per photo on one CPU, in the fastest round, since other work on the machine can only slow it down."""
     rounds_s = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -65,11 +65,11 @@ def _decode_s(photos: list[bytes], spec: Preprocess) -> float:
 
 
 def _resident_bytes() -> int:
-    """At its peak, with a process that hosted the engine. Linux counts in KiB."""
+    """Peak resident memory of this process and of an engine process that it started; Linux counts in KiB."""
     return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) << 10
 
 
 def held_bytes(settings: Settings) -> int:
-    """The queue and the kept answers when full, and a largest image that is decoded on each CPU."""
+    """A full queue, a full answer cache, and the largest allowed image being decoded on each CPU."""
     decoding = engine_threads(settings) * settings.max_image_pixels * BYTES_PER_PIXEL
     return settings.max_queue_bytes + settings.cache_bytes + decoding

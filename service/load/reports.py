@@ -1,4 +1,4 @@
-"""The figures of a load as text, and those of two loads side by side."""
+"""The results of one load, or of two side by side, as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def headline(figures: Figures) -> str:
 
 
 def describe(figures: Figures) -> Iterator[str]:
-    """The figures as lines of text."""
+    """The results as lines of text."""
     yield headline(figures) + (", stopped early" if figures.stopped else "")
     yield (
         f"{figures.images_per_second:.1f} images/s; {figures.requests} requests, {figures.answers} answered, "
@@ -43,7 +43,7 @@ def describe(figures: Figures) -> Iterator[str]:
 
 
 def compared(a: Figures, b: Figures) -> dict[str, tuple[float | None, float | None, float | None]]:
-    """Name -> the value of each and b / a, None where there is none."""
+    """Name -> the value in each run, and b / a; None where there is no value."""
     one, other = _comparable(a), _comparable(b)
     return {name: (one[name], other[name], _ratio(one[name], other[name])) for name in one}
 
@@ -64,7 +64,7 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 
 def describe_both(a: Figures, b: Figures) -> Iterator[str]:
-    """A table of both and their ratios as lines of text."""
+    """A table of both runs and their ratios as lines of text."""
     yield f"A: {headline(a)}"
     yield f"B: {headline(b)}"
     yield f"{'':<10}{'A':>12}{'B':>12}{'B/A':>8}"

@@ -1,4 +1,4 @@
-"""What a load is aimed at, checked before it begins: the URL, the images, and that the service answers."""
+"""The target of a load, checked before the load begins: the URL, the images, and that the service answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 30
 
 
 def read_url(url: str, timeout_ms: int) -> tuple[Address, str]:
-    """-> where to connect, and the path to ask for with the deadline. Raises UsageError."""
+    """-> the address, and the request target including the deadline. Raises UsageError."""
     try:
         address = Address.of(url)
     except ValueError as error:
@@ -30,7 +30,7 @@ def read_url(url: str, timeout_ms: int) -> tuple[Address, str]:
 
 
 def read_images(paths: Sequence[Path], max_pixels: int) -> dict[Path, bytes]:
-    """Every image is in memory while the load runs. Raises UsageError for what is none."""
+    """Reads all images into memory. Raises UsageError for a file that is not an image."""
     images: dict[Path, bytes] = {}
     size = 0
     for path in find_images(paths):
@@ -43,28 +43,30 @@ def read_images(paths: Sequence[Path], max_pixels: int) -> dict[Path, bytes]:
             raise UsageError(f"{path}: {error.detail}") from error
         size += len(images[path])
         if size > MOST_BYTES:
-            raise UsageError(f"the images have over {MOST_BYTES >> 20} MiB; a few hundred of them do as well")
+            raise UsageError(
+                f"the images are larger than {MOST_BYTES >> 20} MiB in total; a few hundred images are enough"
+            )
     return images
 
 
 def prepare(address: Address, target: str, images: Sequence[bytes], settings: Settings) -> list[PreparedRequest]:
-    """One image a request, with the first of the API keys if there are any."""
+    """One image per request, with the first API key if there is one."""
     headers = [("Content-Type", "application/octet-stream")]
     headers += [("X-API-Key", key.get_secret_value()) for key in settings.api_keys[:1]]
     return [PreparedRequest(address, target, headers, image) for image in images]
 
 
-def check_server(url: str, address: Address, request: PreparedRequest, patience_s: float) -> str | None:
-    """One request before the load -> what serves, `None` if the server is too busy to say.
+def check_server(url: str, address: Address, request: PreparedRequest, give_up_after_s: float) -> str | None:
+    """Send one request before the load -> the served model, `None` if the server is too busy to answer.
 
-    Raises AddressUnavailable, ConfigError for a key, UsageError if it is no service of ours.
+    Raises AddressUnavailable, ConfigError if the API key is rejected, UsageError if it is another kind of service.
     """
     try:
-        reply = ask_once(address, request, patience_s)
+        reply = ask_once(address, request, give_up_after_s)
     except Broken as error:
         raise AddressUnavailable(f"no server answers at {url}: {error}") from error
     code = code_of(reply)
-    said = f"{url} answers {reply.status} {code}: {problem_of(reply).get('detail', 'this is not the service')}"
+    said = f"{url} answers {reply.status} {code}: {problem_of(reply).get('detail', 'this is not a repvgg service')}"
     if code in ("not_ready", "draining"):
         raise AddressUnavailable(said)
     if reply.status == 401:
@@ -75,9 +77,9 @@ def check_server(url: str, address: Address, request: PreparedRequest, patience_
 
 
 def served_by(url: str, reply: Reply) -> str:
-    """`name/version, engine precision`. Raises UsageError for an answer that is not ours."""
+    """`name/version, engine precision`. Raises UsageError for an answer in another format."""
     try:
         model = json.loads(reply.body)["model"]
         return f"{model['name']}/{model['version']}, {model['engine']} {model['precision']}"
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{url} answers, but not as this service does") from error
+        raise UsageError(f"{url} answers, but not like a repvgg service") from error

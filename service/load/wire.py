@@ -1,10 +1,10 @@
-"""The load generator's side of HTTP/1.1: prepared requests, one at a time on each of many kept connections.
+"""The load generator's HTTP/1.1 client: prepared requests over keep-alive connections, one in flight on each.
 
-1. a prepared request is sent as it is, any number of times;
-2. whatever keeps a whole answer from coming is Broken, with a few words by which it can be counted;
-3. a connection that the server wants closed, or that lay idle for long, is not used again.
+1. a prepared request is sent unchanged any number of times;
+2. any failure to get a complete answer raises Broken, with a short text by which failures can be counted;
+3. a connection that the server wants closed, or that has been idle for long, is not reused.
 
-Parsing an answer with h11 takes 40 microseconds, measured; a general HTTP client takes many times that, and the
+Parsing an answer with h11 takes 40 microseconds (measured). A general HTTP client takes many times as long, and the
 generator shares its machine with the server.
 """
 
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 import h11
 
-# Servers close idle connections after 5 s or more (uvicorn's default); a request must not meet that moment.
+# Servers close idle connections after 5 s (uvicorn's default) or more; a request must not race with that.
 MOST_IDLE_S = 4.0
 
 
 class Broken(Exception):
-    """No whole answer came; the text says why in the same few words each time."""
+    """There was no complete answer; the text gives the reason, in the same words each time."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for what is no http:// or https:// URL with a host."""
+        """Raises ValueError unless it is an http:// or https:// URL with a host."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url} is no URL such as http://127.0.0.1:8000")
+            raise ValueError(f"{url} is not a URL such as http://127.0.0.1:8000")
         tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
 
 
 class PreparedRequest:
-    """`POST target` with a body, ready to be sent."""
+    """`POST target` with a body, ready to send."""
 
     def __init__(self, address: Address, target: str, headers: list[tuple[str, str]], body: bytes) -> None:
         host = f"[{address.host}]" if ":" in address.host else address.host
@@ -65,7 +65,7 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """One kept connection with at most one request in flight."""
+    """A keep-alive connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self.idle_since = 0.0
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     async def ask(self, request: PreparedRequest, give_up_at: float) -> Reply:
-        """The answer, at the latest at `give_up_at`, a time of the loop's clock. Raises Broken."""
+        """Waits for the answer until `give_up_at`, a time of the event loop's clock. Raises Broken."""
         self._waiting = self._loop.create_future()
         self._reply = None
         timer = self._loop.call_at(give_up_at, self._break, "no answer in time")
@@ -89,11 +89,11 @@ class Connection(asyncio.Protocol):
             head = self._http.send(request.head) or b""
             self._http.send(h11.Data(data=request.body))
             self._http.send(h11.EndOfMessage())
-            self._transport.write(head + request.body)  # in one piece: a server would wake up twice for two
+            self._transport.write(head + request.body)  # in one write, so that the server wakes up only once
             return await self._waiting
         finally:
             timer.cancel()
-            if self._http.our_state is not h11.IDLE:  # cancelled, or the answer is not whole
+            if self._http.our_state is not h11.IDLE:  # cancelled, or the answer is incomplete
                 self.close()
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
         if error is None:
-            self._http.receive_data(b"")  # the end of an answer that has no length
+            self._http.receive_data(b"")  # ends an answer without a length
             self._read()
         self._break("connection reset" if error else "connection closed")
 
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class Pool:
-    """As many connections to one server as requests are in flight; the one used last is used next."""
+    """As many connections to one server as there are requests in flight; the most recently used one is used next."""
 
     address: Address
     _idle: deque[Connection] = field(default_factory=deque)
@@ -183,5 +183,5 @@ class Pool:
 
 
 def _words(error: OSError) -> str:
-    """asyncio's own words for a refusal hold the address."""
+    """Without the address, which asyncio puts into its text for a refused connection."""
     return "connection refused" if isinstance(error, ConnectionRefusedError) else (error.strerror or str(error)).lower()

@@ -1,4 +1,4 @@
-"""What the service tells about itself: metrics, logs, traces and drift signals.
+"""Observability: metrics, logs, traces and drift signals.
 
-Everything above `settings` may enter.
+All rooms above `settings` may import it.
 """

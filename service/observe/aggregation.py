@@ -1,10 +1,10 @@
-"""The metrics of several processes as those of one.
+"""Combines the metrics of several processes into those of one service.
 
-1. counters, histograms and summaries are added up, those of processes that are gone too: none ever goes back;
-2. gauges are those of the processes that live: added up, but for those of LARGEST, of which the largest counts;
-3. nothing is lost on the way: information, exemplars (the newest) and creation times (the first) are there.
+1. counters, histograms and summaries are summed, including those of ended processes, so that none ever decreases;
+2. gauges come from running processes only: they are summed, except those in MAXIMUM, where the largest value counts;
+3. nothing is lost: info metrics, exemplars (the newest) and creation times (the earliest) are kept.
 
-A snapshot is what one process has: a list of families, in plain lists and dictionaries that JSON can hold.
+A snapshot holds the metrics of one process: a list of families, as lists and dictionaries that fit into JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 
-# Of a wait, a moment or of what is known, the sum of several processes means nothing.
-LARGEST = frozenset(
+# A sum over processes makes no sense for a wait, a point in time or a constant.
+MAXIMUM = frozenset(
     {
         *("repvgg_predicted_wait_seconds", "repvgg_batch_expected_seconds"),
         *("repvgg_golden_delta", "repvgg_golden_tolerance"),
@@ -31,7 +31,7 @@ Snapshot = list[dict[str, Any]]
 
 
 def snapshot(collector: Collector) -> Snapshot:
-    """What `collector` has now."""
+    """The current metrics of `collector`."""
     return [
         {
             "name": family.name,
@@ -44,12 +44,12 @@ def snapshot(collector: Collector) -> Snapshot:
 
 
 def without_gauges(families: Snapshot) -> Snapshot:
-    """What is left of a process that is gone."""
+    """What remains of a process that has ended."""
     return [family for family in families if family["type"] not in GAUGES]
 
 
-def total(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """The snapshots as one. A child that only some of them have comes after those of the first."""
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Combine the snapshots. A child that the first one does not have comes after those it has."""
     families: dict[str, dict[str, Any]] = {}
     children: dict[tuple[str, frozenset[tuple[str, str]]], list[Any]] = {}
     for family in (family for families_of_one in snapshots for family in families_of_one):
@@ -60,29 +60,29 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
                 children[key] = child = [name, labels, value, exemplar]
                 merged["samples"].append(child)
             else:
-                known[2] = _rule(family["name"], name)([known[2], value])
+                known[2] = _combiner(family["name"], name)([known[2], value])
                 known[3] = _newest(known[3], exemplar)
     return list(families.values())
 
 
-def _rule(family: str, sample: str) -> Callable[[Sequence[float]], float]:
-    if family in LARGEST:
+def _combiner(family: str, sample: str) -> Callable[[Sequence[float]], float]:
+    if family in MAXIMUM:
         return max
     return min if sample.endswith("_created") else sum
 
 
 def _newest(one: list[Any] | None, other: list[Any] | None) -> list[Any] | None:
-    """Of two exemplars: `[labels, value, timestamp]`."""
+    """The newer of two exemplars `[labels, value, timestamp]`."""
     if one is None or other is None:
         return one or other
     return max(one, other, key=lambda exemplar: exemplar[2])
 
 
-class Totals(Collector):
-    """Of `snapshots`, in the place of a registry."""
+class MergedMetrics(Collector):
+    """The merged `snapshots`, to be exposed instead of a registry."""
 
     def __init__(self, snapshots: Iterable[Snapshot]) -> None:
-        self._families = total(snapshots)
+        self._families = merge(snapshots)
 
     def collect(self) -> Iterable[Metric]:
         for family in self._families:

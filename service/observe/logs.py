@@ -1,9 +1,9 @@
-"""Log lines: one JSON object each, or text for people. The web server's own loggers go the same way.
+"""Log lines: one JSON object each, or readable text. The web server's own loggers are included.
 
-1. one line a record, whatever is in it: line breaks are escaped in JSON;
-2. what a caller gives as `extra` becomes fields of the object;
-3. a value that JSON cannot hold is written as text;
-4. text for people aligns, says nothing twice, and has colours on a terminal only, unless NO_COLOR is set.
+1. one line per record, whatever its content: JSON escapes line breaks;
+2. what a caller passes as `extra` becomes fields of the object;
+3. a value that JSON cannot represent is written as text;
+4. readable text is aligned, repeats nothing, and is coloured only on a terminal, unless NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Literal, TextIO
 
-# What every record has; the rest of its attributes came as `extra`.
+# The attributes of every record; any others were passed as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 # Escape sequences of ECMA-48.
 _PLAIN, _DIM = "\033[0m", "\033[2m"
@@ -48,7 +48,7 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """`ts, level, logger, msg`, the extra fields, and with a traceback `error`, with a stack `stack`."""
+    """`ts, level, logger, msg`, the extra fields, and `error` (a traceback) or `stack` if there is one."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class JsonFormatter(logging.Formatter):
 class ConsoleFormatter(logging.Formatter):
     """`12:00:00.123 INFO    batching       text                 name=value`, then the traceback.
 
-    A request's path may hold anything: what would move a terminal's cursor, or begin another line, is escaped.
+    A request's path can contain anything: characters that move the cursor or start another line are escaped.
     """
 
     def __init__(self, *, coloured: bool) -> None:
@@ -83,7 +83,7 @@ class ConsoleFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created).isoformat(sep=" ", timespec="milliseconds")[11:]
         level = self._in(_COLOURS.get(record.levelno, ""), f"{record.levelname:<7}")
         head = f"{self._in(_DIM, moment)} {level} {record.name.removeprefix('service.'):<14}"
-        fields = " ".join(f"{name}={value}" for name, value in _unsaid(record).items())
+        fields = " ".join(f"{name}={value}" for name, value in _not_in_message(record).items())
         message = visible(record.getMessage())
         line = f"{head} {message:<{MESSAGE_WIDTH}} {self._in(_DIM, visible(fields))}".rstrip()
         traceback = self.formatException(record.exc_info) if record.exc_info else None
@@ -93,16 +93,16 @@ class ConsoleFormatter(logging.Formatter):
         return f"{colour}{text}{_PLAIN}" if self._coloured and colour and text else text
 
 
-def _unsaid(record: logging.LogRecord) -> dict[str, Any]:
-    """The extra fields whose values are not in the message already: each of its arguments says one of them."""
-    said = list(record.args) if isinstance(record.args, tuple) else []
-    unsaid = {}
+def _not_in_message(record: logging.LogRecord) -> dict[str, Any]:
+    """The extra fields whose values are not arguments of the message already."""
+    mentioned = list(record.args) if isinstance(record.args, tuple) else []
+    missing = {}
     for name, value in _extra(record).items():
-        if value in said:
-            said.remove(value)
+        if value in mentioned:
+            mentioned.remove(value)
         else:
-            unsaid[name] = value
-    return unsaid
+            missing[name] = value
+    return missing
 
 
 def _add_worker(number: int, record: logging.LogRecord) -> bool:
@@ -123,9 +123,9 @@ def _has_colours(stream: TextIO) -> bool:
 def configure(
     log_format: Literal["json", "console"], stream: TextIO, level: int = logging.INFO, worker: int | None = None
 ) -> None:
-    """Everything of `level` and above goes to `stream`, and only there. Called again, it starts afresh.
+    """Send everything from `level` up to `stream`, and nowhere else. A second call replaces the first.
 
-    `worker`: the number of this one of several processes, which every line then carries.
+    `worker`: the number of this worker process, which is added to every line.
     """
     output = logging.StreamHandler(stream)
     if worker is not None:

@@ -1,7 +1,7 @@
-"""All Prometheus collectors, on a registry that is handed in. Each group says who counts it.
+"""All Prometheus metrics, on a registry that is passed in. Each group says which module updates it.
 
-1. every child exists at 0 from the start, so that the rate over a first event is right;
-2. histograms are for time, and for the signals of drift;
+1. every child starts at 0, so that rates are right from the first event on;
+2. histograms are for times and drift signals;
 3. no client can make the number of series grow.
 """
 
@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from models.preprocess import FORMATS
 from service.observe.drift import SIGNALS
 
-# Seconds: fine steps on both sides of the objective of 100 ms, then up to the server's deadline of 10 s.
+# Seconds: fine steps on both sides of the 100 ms objective, then up to the server's deadline of 10 s.
 BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05),
     *(0.06, 0.07, 0.08, 0.09, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -29,7 +29,7 @@ DECODE_FAILURES = ("undecodable_image", "too_many_pixels")
 CLASSIFY_CODES = ("200", "400", "413", "415", "422", "500", "503", "504")
 SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
-# Counted among the file formats: an image that came as a preprocessed tensor.
+# Counted as a file format: an image received as a preprocessed tensor.
 TENSOR = "tensor"
 MAX_LABELS = 1000
 OTHER_LABEL = "other"
@@ -45,29 +45,33 @@ class Metrics:
         self._define_identity(registry)
 
     def _define_requests(self, registry: CollectorRegistry) -> None:
-        """Counted by `api`; of the stages it counts read and respond, `classifier` counts the other three.
+        """Updated by `api`, but the stages decode, queue and infer by `classifier`.
 
-        A client that leaves is counted by who waits for it: `api` in read and respond, `classifier` in decode,
-        queue and infer.
+        The same holds for disconnected clients: `api` counts them in read and respond, `classifier` in the other
+        stages.
         """
         self.request_duration = Histogram(
-            "repvgg_request_duration_seconds", "Requests", ["route", "code"], buckets=BUCKETS_S, registry=registry
+            "repvgg_request_duration_seconds",
+            "Duration of requests",
+            ["route", "code"],
+            buckets=BUCKETS_S,
+            registry=registry,
         )
         self.stage_duration = Histogram(
             "repvgg_stage_duration_seconds",
-            "Stages: read and respond of a request; decode, queue and infer of an image",
+            "Duration of stages: read and respond per request; decode, queue and infer per image",
             ["stage"],
             buckets=BUCKETS_S,
             registry=registry,
         )
         self.requests_rejected = Counter(
-            "repvgg_requests_rejected", "Requests refused, by reason", ["reason"], registry=registry
+            "repvgg_requests_rejected", "Requests rejected, by reason", ["reason"], registry=registry
         )
         self.requests_cancelled = Counter(
-            "repvgg_requests_cancelled", "Requests whose client left, by stage reached", ["stage"], registry=registry
+            "repvgg_requests_cancelled", "Requests whose client disconnected, by stage", ["stage"], registry=registry
         )
         self.event_loop_lag = Histogram(
-            "repvgg_event_loop_lag_seconds", "Late wake-ups of the event loop", buckets=BUCKETS_S, registry=registry
+            "repvgg_event_loop_lag_seconds", "Delay of wake-ups of the event loop", buckets=BUCKETS_S, registry=registry
         )
         for code in CLASSIFY_CODES:
             self.request_duration.labels("/classify", code)
@@ -78,7 +82,7 @@ class Metrics:
             self.requests_rejected.labels(reason)
 
     def _define_images(self, registry: CollectorRegistry) -> None:
-        """Counted by `classifier`."""
+        """Updated by `classifier`."""
         self.images = Counter(
             "repvgg_images", "Images classified, by file format (or tensor)", ["format"], registry=registry
         )
@@ -87,7 +91,7 @@ class Metrics:
         )
         self.images_shared = Counter(
             "repvgg_images_shared",
-            "Images by whose computation answered them: a kept one (hit), another caller's (collapsed), its own (miss)",
+            "Images by source of the answer: cached (hit), shared with another request (collapsed), computed (miss)",
             ["source"],
             registry=registry,
         )
@@ -96,7 +100,10 @@ class Metrics:
             for name, (text, bounds) in SIGNALS.items()
         }
         self.predictions = Counter(
-            "repvgg_predictions", f"Best classes; from {MAX_LABELS} labels on: other", ["label"], registry=registry
+            "repvgg_predictions",
+            f"Images by best class; classes beyond the first {MAX_LABELS} count as other",
+            ["label"],
+            registry=registry,
         )
         for image_format in (*FORMATS, TENSOR):
             self.images.labels(image_format.lower())
@@ -107,58 +114,60 @@ class Metrics:
         self.predictions.labels(OTHER_LABEL)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
-        """Counted by `batching`; the gauges ask it, and predicted_wait `classifier`, when they are read."""
+        """Updated by `batching`. Gauges are computed when read, predicted_wait by `classifier`."""
         self.batch_size = Summary("repvgg_batch_size", "Images per batch given to the engine", registry=registry)
         self.queue_depth = Gauge("repvgg_queue_depth", "Images waiting for the engine", registry=registry)
         self.predicted_wait = Gauge(
-            "repvgg_predicted_wait_seconds", "Wait of an image that came now, before its batch", registry=registry
+            "repvgg_predicted_wait_seconds",
+            "Predicted wait of an image that arrives now until its batch starts",
+            registry=registry,
         )
         self.engine_busy = Counter(
-            "repvgg_engine_busy_seconds", "Time of the engine's slots spent on batches", registry=registry
+            "repvgg_engine_busy_seconds", "Time that engine slots have spent on batches", registry=registry
         )
-        self.engine_slots = Gauge("repvgg_engine_slots", "Slots of the engine, by state", ["state"], registry=registry)
+        self.engine_slots = Gauge("repvgg_engine_slots", "Engine slots, by state", ["state"], registry=registry)
         for state in SLOT_STATES:
             self.engine_slots.labels(state)
         self.batch_expected = Gauge(
             "repvgg_batch_expected_seconds",
-            "Expected time of a batch of so many images: of one, and of the largest",
+            "Expected duration of a batch of one image, and of the largest batch",
             ["images"],
             registry=registry,
         )
 
     def _define_identity(self, registry: CollectorRegistry) -> None:
-        """Set by `classifier` when the model is open."""
+        """Set by `classifier` once the model is open."""
         self.model_info = Gauge(
             "repvgg_model_info",
-            "The served bundle; sha256 is that of its manifest, which holds all other checksums",
+            "The served bundle; sha256 is that of its manifest, which contains all other checksums",
             ["name", "version", "engine", "precision", "sha256"],
             registry=registry,
         )
         self.golden_delta = Gauge(
             "repvgg_golden_delta",
-            "Greatest distance of the serving engine's logits from the golden ones",
+            "Largest difference between the serving engine's logits and the golden logits",
             registry=registry,
         )
         self.golden_tolerance = Gauge(
-            "repvgg_golden_tolerance", "What that distance may be; 0 if it was not measured", registry=registry
+            "repvgg_golden_tolerance", "Largest difference allowed; 0 if it was not measured", registry=registry
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
-        ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start
+        ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start time
 
     def expect_labels(self, labels: Iterable[str]) -> None:
-        """Make the children of `predictions` for the bundle's first MAX_LABELS labels."""
+        """Create the children of `predictions` for the bundle's first MAX_LABELS labels."""
         self._known_labels = frozenset(list(labels)[:MAX_LABELS])
         for label in self._known_labels:
             self.predictions.labels(label)
 
     def observe_stages(self, **seconds: float) -> None:
-        """Of one image, by stage."""
+        """Durations of one image's stages."""
         for stage, duration_s in seconds.items():
             self.stage_duration.labels(stage).observe(duration_s)
 
     def count_prediction(self, label: str, **signals: float) -> None:
-        """One image's best class, and what `drift` looks at; a label that is not expected counts as `other`."""
+        """Count one image's best class and its drift signals; an unexpected label counts as `other`."""
         self.predictions.labels(label if label in self._known_labels else OTHER_LABEL).inc()
         for name, value in signals.items():
             self.signals[name].observe(value)
@@ -172,7 +181,7 @@ class Metrics:
 
 
 def program_version() -> str:
-    """The installed version, `unknown` in a source tree that is not installed."""
+    """The installed version, or `unknown` if the source tree is not installed."""
     try:
         return version("repvgg")
     except PackageNotFoundError:

@@ -1,12 +1,12 @@
-"""OpenTelemetry traces of requests and batches; imported only if the environment asks for them.
+"""OpenTelemetry traces of requests and batches; imported only if the environment enables them.
 
-1. a request goes on with its caller's trace (W3C `traceparent`), and `traceresponse` names its span to the caller;
+1. a request continues its caller's trace (W3C `traceparent`), and `traceresponse` tells the caller its span;
 2. reading the body, and each image's decode, queue and infer, are spans of the request;
-3. a batch is a span with a link to each of its requests, and each infer span has a link to its batch;
-4. the standard variables configure all of it: exporter, endpoint, headers, sampler, propagators, resource.
+3. a batch is a span with a link to each of its requests, and each infer span links to its batch;
+4. the standard variables configure everything: exporter, endpoint, headers, sampler, propagators, resource.
 
-A batch lies in the trace of one of its requests that is sampled, if there is one. `traceresponse` is of the W3C's draft
-"Trace Context Level 2"; attributes are named as in OpenTelemetry's semantic conventions for HTTP.
+A batch belongs to the trace of one of its sampled requests, if it has any. `traceresponse` is defined in the W3C draft
+"Trace Context Level 2"; attribute names follow OpenTelemetry's semantic conventions for HTTP.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, T
 from service.errors import ConfigError
 from service.observe.metrics import program_version
 
-# Names of OTEL_TRACES_EXPORTER.
+# Values of OTEL_TRACES_EXPORTER.
 EXPORTERS = {"otlp": OTLPSpanExporter, "console": ConsoleSpanExporter}
 CLOSING_S = 2.0
 
-# What names a batch's span to the images in it.
+# Identifies a batch's span to the images in it.
 BatchSpan: TypeAlias = SpanContext
 
 
 class RequestTrace:
-    """One request, from `start` to `end`; times are of `time.monotonic`, seconds."""
+    """One request, from `start` to `end`; times are seconds of `time.monotonic`."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer = tracer
@@ -58,20 +58,20 @@ class RequestTrace:
     def image(
         self, started: float, *, decode_s: float, queue_s: float, infer_s: float, batch: BatchSpan | None
     ) -> None:
-        """The stages of one image, one after the other. `batch`: the batch that it was computed in."""
+        """The consecutive stages of one image. `batch`: the batch it was computed in."""
         self.stage("decode", started, decode_s)
         self.stage("queue", started + decode_s, queue_s)
         self.stage("infer", started + decode_s + queue_s, infer_s, batch)
 
     def stage(self, name: str, started: float, seconds: float, batch: BatchSpan | None = None) -> None:
-        """A stage that is over. `batch`: the one that the image was computed in."""
+        """A finished stage. `batch`: the batch the image was computed in."""
         links = [Link(batch)] if batch else []
         span = self._tracer.start_span(name, self._context, links=links, start_time=_wall_ns(started))
         span.end(_wall_ns(started + seconds))
 
     def batch(self, together: Sequence[RequestTrace], started: float, seconds: float, size: int) -> BatchSpan:
-        """A batch of `size` images that is over; `together`: the requests in it, this one among them."""
-        requests = dict.fromkeys(together)  # one that sent several images is in it several times
+        """A finished batch of `size` images; `together`: the requests in it, including this one."""
+        requests = dict.fromkeys(together)  # a request that sent several images appears several times
         span = self._tracer.start_span(
             "batch",
             next((trace for trace in requests if trace.sampled), self)._context,
@@ -83,7 +83,7 @@ class RequestTrace:
         return span.get_span_context()
 
     def end(self, method: str, route: str, status: int, *, request_id: str, code: str | None) -> None:
-        """`route` is the path's template, `code` that of the problem document, if it was one."""
+        """`route` is the path template, `code` that of the problem document, if there was one."""
         self._span.update_name(f"{method} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
         self._span.set_attribute("repvgg.request_id", request_id)
@@ -106,23 +106,25 @@ class Tracing:
         return RequestTrace(self._tracer, self._tracer.start_span(method, caller, SpanKind.SERVER, attributes))
 
     def close(self) -> None:
-        """Send what is left; blocks for CLOSING_S at most, as nobody should wait for a collector that is away."""
+        """Send what is left. Blocks for at most CLOSING_S, in case the collector is unavailable."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSING_S)
 
 
 def open_tracing(exporter: str) -> Tracing:
-    """To one of EXPORTERS; what else there is to know, OpenTelemetry reads from the environment. Raises ConfigError."""
+    """Trace to one of EXPORTERS; OpenTelemetry reads the rest from the environment. Raises ConfigError."""
     if exporter not in EXPORTERS:
-        raise ConfigError(f"OTEL_TRACES_EXPORTER={exporter} is not known here; known: {', '.join(EXPORTERS)}, none")
+        raise ConfigError(
+            f"OTEL_TRACES_EXPORTER={exporter} is not supported; supported are {', '.join(EXPORTERS)} and none"
+        )
     ours = Resource({"service.name": "repvgg", "service.version": program_version()})
-    resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())  # the environment has the last word
+    resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())  # the environment takes precedence
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(EXPORTERS[exporter]()))
     return Tracing(provider)
 
 
 def _wall_ns(moment: float) -> int:
-    """A time of `time.monotonic` -> nanoseconds since 1970."""
+    """A time of `time.monotonic` -> nanoseconds since the epoch."""
     return time.time_ns() - round((time.monotonic() - moment) * 1e9)

@@ -1,1 +1,1 @@
-"""What keeps a process serving: sockets, signals, worker processes, restarts. Only `cli` may enter."""
+"""Keeps a process serving: sockets, signals, worker processes, restarts. Only `cli` may import it."""

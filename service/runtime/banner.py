@@ -1,4 +1,4 @@
-"""What serves, said once it does: fields for programs, rows of a table for people, the same facts in both."""
+"""The announcement that the service is ready: the same facts as fields for programs and as a table for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.settings import MEBIBYTE, Settings
 
 @dataclass(frozen=True)
 class Banner:
-    """`images_per_second`: of the engine alone, as measured at start-up; `api_keys`: how many are known."""
+    """`images_per_second`: of the engine alone, measured at start-up; `api_keys`: the number of keys."""
 
     url: str
     model_name: str
@@ -65,11 +65,11 @@ class Banner:
             "page": f"{self.url}/, its API at {self.url}/docs",
             "model": f"{self.classes} classes, {self.input_size} x {self.input_size} pixels",
             "engine": f"{self.model_engine} {self.model_precision} on {self.device}, {self.images_per_second} images/s",
-            "batches": f"up to {self.max_batch_size} images, {self.engine_slots} at once",
-            "threads": f"{self.engine_threads} of the engine, {self.decode_threads} that decode"
+            "batches": f"up to {self.max_batch_size} images, {self.engine_slots} in parallel",
+            "threads": f"{self.engine_threads} for the engine, {self.decode_threads} for decoding"
             + (f", in each of {self.workers} workers" if self.workers > 1 else ""),
             "limits": f"{self.max_images_per_request} images, {self.max_body_bytes / MEBIBYTE:g} MiB and "
-            f"{self.timeout_ms / 1000:g} s a request, {self.max_image_pixels / 1e6:g} megapixels an image",
-            "keys": f"{self.api_keys}, of which a client must send one" if self.api_keys else "not asked for",
+            f"{self.timeout_ms / 1000:g} s per request, {self.max_image_pixels / 1e6:g} megapixels per image",
+            "keys": f"{self.api_keys}, of which clients must send one" if self.api_keys else "not required",
         }
         return [f"  {name:<9}{text}" for name, text in rows.items()]

@@ -1,8 +1,8 @@
-"""Questions and answers between two processes, both ways over one socket: a JSON object a line.
+"""Questions and answers between two processes in both directions over one socket, as one JSON object per line.
 
-1. many questions may be open at once, in both directions, and answers come in any order;
-2. an error that the other side raised on purpose is raised here, with its class and text;
-3. when the other side is gone, every open question ends with ChannelClosed.
+1. any number of questions can be open at once, in both directions, and answers may arrive in any order;
+2. a ServiceError of the other side is raised here with the same class and text;
+3. when the other side has gone, every open question fails with ChannelClosed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
 
-# Errors that keep their class on the way here; any other is a ServiceError.
+# Errors that keep their class across the channel; all others become a ServiceError.
 ERRORS: dict[str, Callable[..., ServiceError]] = {
     error.__name__: error for error in (Draining, ModelRejected, NotReady, ReloadRunning)
 }
@@ -29,11 +29,11 @@ Answer = Callable[..., Awaitable[Any]]
 
 
 class ChannelClosed(Exception):
-    """The process on the other side is gone, or is about to be."""
+    """The process on the other side has ended or is about to end."""
 
 
 class Channel:
-    """Somebody must `run` it in a task; cancelling that closes it."""
+    """Works while a task runs `run`; cancelling that task closes it."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -46,11 +46,11 @@ class Channel:
         self._closed = False
 
     def answer(self, question: str, answer: Answer) -> None:
-        """From now on `answer` is called with the fields of such a question; it may raise ServiceError."""
+        """Register `answer`, which gets the fields of each such question as arguments; it may raise ServiceError."""
         self._answers[question] = answer
 
     async def ask(self, question: str, **fields: Any) -> Any:
-        """The other side's answer. Raises ServiceError of the other side, ChannelClosed."""
+        """The other side's answer. Raises the other side's ServiceError, or ChannelClosed."""
         if self._closed:
             raise ChannelClosed
         number = next(self._numbers)
@@ -62,7 +62,7 @@ class Channel:
             del self._open[number]
 
     async def run(self) -> None:
-        """Until the other side closes its end."""
+        """Receive messages until the other side closes its end."""
         try:
             async for message in self._messages():
                 if "ask" in message:
@@ -86,7 +86,7 @@ class Channel:
                 for line in lines:
                     yield json.loads(line)
         except ConnectionError:
-            log.debug("the other side ended in the middle of a message")
+            log.debug("the other side closed the connection in the middle of a message")
 
     async def _answer(self, message: dict[str, Any]) -> None:
         reply: dict[str, Any] = {"number": message["number"]}
@@ -102,11 +102,11 @@ class Channel:
         try:
             await self._send(reply)
         except ChannelClosed:
-            log.debug("nobody is there for the answer to %s", message["ask"])
+            log.debug("the other side closed before the answer to %s", message["ask"])
 
     def _settle(self, message: dict[str, Any]) -> None:
         answered = self._open.get(message["number"])
-        if answered is None or answered.done():  # who asked does not wait any more
+        if answered is None or answered.done():  # the caller was cancelled
             return
         if "error" in message:
             answered.set_exception(ERRORS.get(message["error"], ServiceError)(*message["arguments"]))

@@ -29,7 +29,7 @@ class OutputLost(ServiceError):
 
 @dataclass(frozen=True)
 class Console:
-    """The environment and the two streams of a run: `out` for results, `err` for everything else."""
+    """The environment, and the two streams: `out` for results, `err` for everything else."""
 
     environ: Mapping[str, str]
     out: TextIO

@@ -1,4 +1,4 @@
-"""An error -> one clear line on stderr and an exit code; only a bug shows a traceback."""
+"""Turns an error into one clear line on stderr and an exit code; only a bug shows a traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.errors import (
 from service.observe.logs import visible
 from service.runtime.console import Console, OutputLost
 
-# As in sysexits.h; 2 is what argparse uses.
+# The codes of sysexits.h, and argparse's 2.
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: 2,
     BundleError: 66,
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def report(error: Exception, verb: str, console: Console) -> int:
-    """Print it on stderr -> the exit code."""
+    """Print the error on stderr -> the exit code."""
     if isinstance(error, OutputLost) and error.is_pipe:
-        return FAILURE  # the reader of our output, `head` for instance, has enough
+        return FAILURE  # the reader of the output, `head` for instance, has read enough
     code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), FAILURE)
     if code != FAILURE:
         print(visible(f"repvgg {verb}: {error}"), file=console.err)

@@ -1,4 +1,4 @@
-"""The listening socket. What is in its way is said at once, with a way out."""
+"""The listening socket. If it cannot be opened, the error says why and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises AddressUnavailable."""
     listener: socket.socket | None = None
     try:
-        # With the protocol named: asyncio sets TCP_NODELAY only where it is, and without that answers wait 40 ms.
+        # asyncio sets TCP_NODELAY only if the protocol is given, and without it answers are delayed by 40 ms.
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,11 +29,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "the host is not known; give an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+        return "unknown host; give an address of this machine, such as 127.0.0.1 or 0.0.0.0"
     known = {
-        errno.EADDRINUSE: "the port is in use; stop the other program, or give another --port (0 takes any free one)",
-        errno.EACCES: "not permitted; ports below 1024 need privileges, give a higher --port",
-        errno.EADDRNOTAVAIL: "this machine does not have the address; give --host 0.0.0.0 for all that it has",
+        errno.EADDRINUSE: "the port is in use; stop the other program, or choose another --port (0 picks a free one)",
+        errno.EACCES: "not permitted; ports below 1024 need privileges, choose a higher --port",
+        errno.EADDRNOTAVAIL: "this machine does not have this address; --host 0.0.0.0 listens on all that it has",
     }
     return known.get(error.errno or 0, error.strerror or str(error))
 

@@ -1,13 +1,14 @@
-"""The web server around the application: its signals, its end.
+"""The web server around the application: signals and shutdown.
 
-1. SIGTERM: /readyz says no at once, requests are served on for `drain_seconds`, then those in flight are finished;
-2. Ctrl-C skips the waiting, but not the finishing;
+1. on SIGTERM /readyz reports not ready at once, requests are served for another `drain_seconds`, and those in flight
+   are finished;
+2. Ctrl-C skips the drain period, but still finishes requests in flight;
 3. a second SIGTERM or Ctrl-C, or a request that outlives its deadline, forces the end, and the log says how many
    requests were lost;
-4. SIGHUP is POST /models/reload;
-5. a start that fails ends the process with its reason; a clean end is exit code 0, one that lost requests 1;
-6. an engine that is stuck does not keep the process from ending;
-7. one of several workers is given its signals by the supervisor, and ends when that does.
+4. SIGHUP does the same as POST /models/reload;
+5. if the start fails, the process ends with the reason; a clean end has exit code 0, one that lost requests 1;
+6. a stuck engine does not prevent the process from ending;
+7. a worker process gets its signals from the supervisor, and ends when the supervisor does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.api.lifecycle import Lifecycle
 from service.api.processes import SingleProcess
@@ -43,13 +45,13 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.observe.tracing import Tracing
 
-# Connections taken in one go of the event loop, which does not see before the end of it that they run out.
+# Connections accepted in one iteration of the event loop, which notices only afterwards that they have run out.
 ACCEPTED_AT_ONCE = 128
-# Of several workers none should take all that come at once, before another one wakes up.
+# No worker should accept all connections that arrive together before another one wakes up.
 WORKER_ACCEPTS_AT_ONCE = 1
-# Longer than the 60 s of common proxies: whoever closes an idle connection last never sees a reset.
+# Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
 KEEP_ALIVE_S = 75
-# Every request ends by its deadline; after that and this, a client that does not read its answer is cut off.
+# Extra time after the deadline for clients to read their answers, before they are cut off.
 LINGER_S = 5
 FORCED = 1
 
@@ -63,9 +65,10 @@ def serve(
     channel: Channel | None = None,
     open_first: bool = False,
 ) -> None:
-    """Blocks until a signal. Raises what kept the service from starting.
+    """Blocks until a signal. Raises whatever prevented the service from starting.
 
-    `engine` instead of the one of the settings, `channel` and `open_first` as in create_app.
+    `engine` replaces the one in the settings; `channel` leads to the supervisor of several workers; `open_first` as in
+    create_app.
     """
     tracing = find_tracing(os.environ)
     join = partial(WorkerGroup, channel) if channel else SingleProcess
@@ -73,7 +76,22 @@ def serve(
     if channel:
         channel.answer("why not alive", app.state.probes.why_not_alive)
     lifecycle: Lifecycle = app.state.lifecycle
-    config = uvicorn.Config(
+    config = _server_config(app, settings, WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE)
+    shorten_switch_interval()
+    url = url_of(listener)
+    log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
+    DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
+    if lifecycle.failure is not None:
+        raise lifecycle.failure
+    if lifecycle.engine_is_at_work:
+        # Python would wait for the engine's thread forever.
+        log.error("stopped while the engine was still working on a batch")
+        os._exit(FORCED)
+    log.info("stopped")
+
+
+def _server_config(app: FastAPI, settings: Settings, accepted_at_once: int) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
         lifespan="on",
@@ -82,26 +100,15 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
-        backlog=WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE,
+        backlog=accepted_at_once,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    shorten_switch_interval()
-    url = url_of(listener)
-    log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
-    if lifecycle.failure is not None:
-        raise lifecycle.failure
-    if lifecycle.engine_is_at_work:
-        # Python would wait for its thread for ever at the end.
-        log.error("stopped, although the engine is still at work on a batch")
-        os._exit(FORCED)
-    log.info("stopped")
 
 
 def find_tracing(environ: Mapping[str, str]) -> Tracing | None:
-    """What the standard variables ask for: without them nothing is imported, and nothing is ever sent.
+    """Tracing as the standard variables configure it; without them nothing is imported and nothing is sent.
 
-    Raises ConfigError. Clusters set these variables for every container, so that it is no error if it is not installed.
+    Raises ConfigError. Clusters set these variables for every container, so missing packages are not an error.
     """
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     exporter = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(environ.get, endpoints)) else "none")
@@ -110,13 +117,13 @@ def find_tracing(environ: Mapping[str, str]) -> Tracing | None:
     try:
         from service.observe.tracing import open_tracing
     except ModuleNotFoundError as error:
-        log.warning("there are OTEL_ variables, but no tracing: pip install 'repvgg[tracing]' (%s)", error)
+        log.warning("OTEL_ variables are set, but tracing is not installed: pip install 'repvgg[tracing]' (%s)", error)
         return None
     return open_tracing(exporter)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn closes its socket as soon as it is told to end; this one first lets load balancers notice."""
+    """uvicorn closes its socket as soon as it is told to stop; this one first gives load balancers time to notice."""
 
     def __init__(
         self,
@@ -136,17 +143,17 @@ class DrainingServer(uvicorn.Server):
         self._others_serve = others_serve
         self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
-        self._lasting: Classifier | None = None
+        self._last_classifier: Classifier | None = None
         self._reload: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal again at the end, and the process would not exit with 0.
+        # uvicorn's version raises the signal again at the end, and the process would not exit with 0.
         loop = asyncio.get_running_loop()
         if self._channel is not None:
-            obeying = loop.create_task(self._obey(self._channel))
+            following = loop.create_task(self._follow_supervisor(self._channel))
             yield
-            obeying.cancel()
+            following.cancel()
             return
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
@@ -156,20 +163,20 @@ class DrainingServer(uvicorn.Server):
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    async def _obey(self, channel: Channel) -> None:
-        async def obey(name: str) -> None:
+    async def _follow_supervisor(self, channel: Channel) -> None:
+        async def on_signal(name: str) -> None:
             self._on_signal(signal.Signals[name])
 
-        channel.answer("signal", obey)
+        channel.answer("signal", on_signal)
         await channel.run()
         if not self._lifecycle.draining:
-            log.error("the supervisor is gone")
+            log.error("the supervisor has ended")
             self._on_signal(signal.SIGTERM)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(BACKLOG)  # of the system; uvicorn's is also how many connections are accepted at once
+            listener.listen(BACKLOG)  # uvicorn uses its backlog also as the number of connections accepted at once
 
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name
@@ -178,7 +185,7 @@ class DrainingServer(uvicorn.Server):
         elif self.should_exit or (number == signal.SIGTERM and self._lifecycle.draining):
             self._force(f"another {name}")
         elif number == signal.SIGINT or self._lifecycle.classifier is None:
-            log.info("%s: stopping when the requests in flight are answered", name)
+            log.info("%s: stopping once the requests in flight are answered", name)
             self._lifecycle.drain()
             self._stop()
         else:
@@ -190,40 +197,40 @@ class DrainingServer(uvicorn.Server):
         try:
             await self._lifecycle.reload()
         except ServiceError as error:
-            log.error("%s: no other model serves: %s", name, error)
+            log.error("%s: reload failed, the current model keeps serving: %s", name, error)
 
     def _stop(self) -> None:
         self.should_exit = True
 
     def _force(self, why: str) -> None:
-        """At once, unless nothing is lost by waiting: then the usual end is quick."""
+        """End immediately, losing the requests in flight; without any, the normal end is just as quick."""
         if lost := len(self.server_state.tasks):
             log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
             os._exit(FORCED)
         self._stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """From now on there are no new connections."""
+        """Stop accepting connections and finish the requests in flight."""
         too_long = f"requests in flight for more than {self._grace_s:g} s"
         limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
         await super().shutdown(sockets)
         limit.cancel()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: has the opening come to an end, or has another model taken the place of the first?"""
+        """Called ten times a second: announce the model once it is open, and react to a new model after a reload."""
         if self._lifecycle.classifier is not None and not self._announced:
             self._announced = True
             self._announce()
             if self._channel is not None:
-                with suppress(ChannelClosed):  # `_obey` sees it too
+                with suppress(ChannelClosed):  # `_follow_supervisor` notices it too
                     await self._channel.ask("opened", serves=self._lifecycle.what_serves())
-        if self._lifecycle.classifier is not self._lasting and not self._lifecycle.is_changing:
-            self._lasting = self._lifecycle.classifier
+        if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
+            self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:
-        """To programs in one line, to people in a table; of several workers the first one's is that of all."""
+        """In one line for programs or as a table for people, which only the first of several workers prints."""
         banner = Banner.of(self._url, self._lifecycle.serving(), self._settings)
         if self._settings.log_format == "json":
             log.info("%s", banner.headline(), extra=asdict(banner))

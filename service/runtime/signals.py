@@ -1,4 +1,4 @@
-"""The signals that mean something to the service, and how to keep them from a process that is not ready for them."""
+"""The signals that the service handles, and how to hold them back from a process that is not ready for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """A process started inside the block inherits the blocked signals from its first moment."""
+    """A process started inside the block has these signals blocked from the start."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What runs in a worker process: one of several that serve on one port."""
+"""The main function of a worker process, one of several that serve on one port."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from service.settings import Settings
 
 
 def work(number: int, settings: Settings, listener: socket.socket, connection: socket.socket, open_first: bool) -> None:
-    """A worker, in its own process."""
-    for each in SIGNALS:  # the whole process group may get them; the supervisor says what they mean
+    """Run a worker in this process."""
+    for each in SIGNALS:  # the process group may get them too; the supervisor forwards those that count
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     console = Console.standard(os.environ)

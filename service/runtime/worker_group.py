@@ -1,6 +1,6 @@
-"""All workers of a port as one of them sees them: what a worker is asked for, its supervisor asks of every worker.
+"""All workers of a port, from the point of view of one of them: it forwards questions to its supervisor.
 
-Whichever worker a request reaches, metrics are those of all workers, and a reload reaches all.
+Whichever worker gets the request, /metrics covers all workers and a reload applies to all of them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from prometheus_client.registry import Collector
 
 from service.api.lifecycle import Lifecycle
-from service.observe.aggregation import Snapshot, Totals, snapshot
+from service.observe.aggregation import MergedMetrics, Snapshot, snapshot
 from service.observe.metrics import Metrics
 from service.runtime.channel import Channel
 
 
 class WorkerGroup:
-    """As `api.processes.Processes`; the worker's own share of each answer comes from `lifecycle` and `metrics`."""
+    """Implements `api.processes.Processes`; this worker's own part comes from `lifecycle` and `metrics`."""
 
     def __init__(self, channel: Channel, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self._channel = channel
@@ -29,7 +29,7 @@ class WorkerGroup:
         await self._channel.ask("reload", changes=changes)
 
     async def collector(self) -> Collector:
-        return Totals(await self._channel.ask("samples"))
+        return MergedMetrics(await self._channel.ask("samples"))
 
     async def checks(self) -> dict[str, str]:
         serving = await self._channel.ask("serving")

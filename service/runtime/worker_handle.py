@@ -1,4 +1,4 @@
-"""A worker process as its supervisor sees it: started, asked, watched and, when it is stuck, killed."""
+"""A worker process from its supervisor's side: starting, questions, monitoring, and killing it if it is stuck."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from service.runtime.signals import signals_blocked
 from service.runtime.worker import work
 from service.settings import Settings
 
-# A worker that does not answer in this time counts with what it answered last.
+# If a worker does not answer in this time, its last answer is used.
 SAMPLES_S = 2.0
-# A probe from outside reaches any worker, so that /livez alone would find a stuck one by luck.
+# A probe from outside reaches an arbitrary worker, so /livez alone would find a stuck one only by luck.
 WATCH_EVERY_S = 10.0
 STUCK_AFTER_S = 30.0
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class WorkerHandle:
-    """`samples`: what it counted, as of the last time that somebody asked; `serves`: has it opened its model?"""
+    """`samples`: its metrics when it was last asked; `serves`: it has opened its model."""
 
     number: int
     process: SpawnProcess
@@ -37,7 +37,7 @@ class WorkerHandle:
 
     @classmethod
     def start(cls, number: int, settings: Settings, listener: socket.socket, *, open_first: bool) -> WorkerHandle:
-        """Raises OSError. `open_first`: it accepts no connection before its model is open."""
+        """Raises OSError. `open_first`: accept no connections before the model is open."""
         ours, theirs = socket.socketpair()
         arguments = (number, settings, listener, theirs, open_first)
         process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
@@ -46,7 +46,7 @@ class WorkerHandle:
         return cls(number, process, Channel(ours))
 
     async def ended(self) -> int:
-        """Waits -> its exit code; that of a worker killed by a signal is negative."""
+        """Wait for its end -> the exit code, negative if a signal killed it."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self.process.sentinel, ended.set)
@@ -62,7 +62,7 @@ class WorkerHandle:
             self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
 
     async def watch(self) -> None:
-        """Until it ends, or is killed because it is not alive any more."""
+        """Until it ends, or is killed because it is no longer alive."""
         reason = ""
         try:
             while not reason:

@@ -106,7 +106,7 @@ def test_an_api_key_comes_from_the_environment(start, photos):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--url", "here"], 2, "--url: here is no URL such as http://127.0.0.1:8000"),
+        (["--url", "here"], 2, "--url: here is not a URL such as http://127.0.0.1:8000"),
         (["--url", "http://127.0.0.1:1"], 69, "no server answers at http://127.0.0.1:1: connection refused"),
         (["--url", "SERVER/elsewhere"], 2, "answers 404 not_found: there is nothing at this path"),
         (["--url", "SERVER", "PHOTOS/notes.txt"], 2, "notes.txt: not a readable image"),
@@ -160,3 +160,10 @@ def test_ctrl_c_prints_the_results_so_far(server, http, photos, wait_until):
     assert (process.returncode, err) == (130, "")
     assert out.splitlines()[0].endswith(", stopped early")
     assert int(re.search(r"(\d+) answered", out)[1]) > 0
+
+
+def test_a_histogram_without_matplotlib_is_rejected_before_any_load(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = bench("--url", "http://127.0.0.1:1", "--histogram", photos / "a.png", photos)
+    assert (code, out) == (2, "")
+    assert err == "repvgg bench: charts need matplotlib: pip install 'repvgg[charts]'\n"

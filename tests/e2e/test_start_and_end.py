@@ -161,8 +161,8 @@ def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
     assert rows["page"] == f"{url}/, its API at {url}/docs\n"
     assert rows["model"] == "10 classes, 32 x 32 pixels\n"
     assert rows["batches"].startswith("up to 4 images, ")
-    assert rows["limits"] == "64 images, 32 MiB and 10 s a request, 50 megapixels an image\n"
-    assert rows["keys"] == "not asked for\n"
+    assert rows["limits"] == "64 images, 32 MiB and 10 s per request, 50 megapixels per image\n"
+    assert rows["keys"] == "not required\n"
 
 
 def one_line(said: str, text: str) -> bool:
@@ -206,9 +206,9 @@ def test_an_engine_that_is_not_installed_exits_with_69(start: Callable[..., Serv
 @pytest.mark.parametrize(
     ("flags", "environ", "said"),
     [
-        (["--port", "http"], {}, "--port=http is not allowed: it must be a whole number in 0..65535"),
-        ([], {"REPVGG_TIMEOUT_MS": "-1"}, "REPVGG_TIMEOUT_MS=-1 is not allowed"),
-        ([], {"REPVGG_TIMEOUT": "1"}, "REPVGG_TIMEOUT is no setting; the nearest one is REPVGG_TIMEOUT_MS"),
+        (["--port", "http"], {}, "--port=http is invalid: it must be a whole number in 0..65535"),
+        ([], {"REPVGG_TIMEOUT_MS": "-1"}, "REPVGG_TIMEOUT_MS=-1 is invalid"),
+        ([], {"REPVGG_TIMEOUT": "1"}, "REPVGG_TIMEOUT is not a setting; did you mean REPVGG_TIMEOUT_MS?"),
     ],
 )
 def test_a_bad_configuration_exits_with_78(

@@ -77,7 +77,7 @@ def test_metrics_cover_all_workers_and_never_decrease_when_one_dies(
     killed, other = workers_of(crew.process)
     os.kill(killed, signal.SIGKILL)
     died = crew.wait_for_line("worker ")
-    assert "ended (exit code -9), another one starts in 0.1 s" in died["msg"]
+    assert "ended (exit code -9); a replacement starts in 0.1 s" in died["msg"]
     assert metric(crew, COUNT) == 20  # the other worker answers meanwhile
     again = crew.wait_for_line("serving ")
     assert f"worker {again['worker']} ended" in died["msg"]

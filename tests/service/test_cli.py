@@ -61,10 +61,10 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     [
         (
             ["serve", "--modle", "x"],
-            "repvgg serve: error: there is no --modle; did you mean --model? repvgg serve --help",
+            "repvgg serve: error: there is no --modle; did you mean --model? see repvgg serve --help",
         ),
         (["classify", "a.jpg", "--top_k=3"], "error: there is no --top_k; did you mean --top-k?"),
-        (["inspect", "a", "b"], "error: there is no b; repvgg inspect --help lists what there is"),
+        (["inspect", "a", "b"], "error: there is no b; see repvgg inspect --help"),
     ],
 )
 def test_a_flag_that_is_not_there_names_the_likely_one_in_one_line(
@@ -98,9 +98,9 @@ def test_python_m_service_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("environ", "flags", "said"),
     [
-        ({"REPVGG_PROT": "1"}, [], "REPVGG_PROT is no setting; the nearest one is REPVGG_PORT"),
-        ({"REPVGG_PORT": "99999"}, [], "REPVGG_PORT=99999 is not allowed"),
-        ({}, ["--timeout-ms", "soon"], "--timeout-ms=soon is not allowed: it must be a whole number in 1..600000"),
+        ({"REPVGG_PROT": "1"}, [], "REPVGG_PROT is not a setting; did you mean REPVGG_PORT?"),
+        ({"REPVGG_PORT": "99999"}, [], "REPVGG_PORT=99999 is invalid"),
+        ({}, ["--timeout-ms", "soon"], "--timeout-ms=soon is invalid: it must be a whole number in 1..600000"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(environ: dict[str, str], flags: list[str], said: str) -> None:

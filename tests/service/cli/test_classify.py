@@ -25,7 +25,7 @@ def test_a_table_names_each_file_and_its_best_labels(
     assert 1 >= float(score) >= float(lower) >= 0
 
 
-def test_fast_pixels_are_for_bundles_that_vouch_for_them(
+def test_fast_pixels_need_a_bundle_that_allows_them(
     repvgg: Callable[..., Any], large_photo: bytes, tiny_bundle: Path, fast_bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "large.jpg").write_bytes(large_photo)
@@ -52,7 +52,7 @@ def test_json_lines_have_the_fields_of_an_http_result_and_the_path(
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_bad_image_is_reported_and_keeps_no_other_from_being_classified(
+def test_a_bad_image_is_reported_and_the_others_are_classified(
     repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path, form: list[str]
 ) -> None:
     good, bad = photos / "cat" / "0.jpg", photos / "cat" / "notes.txt"
@@ -67,7 +67,7 @@ def test_a_bad_image_is_reported_and_keeps_no_other_from_being_classified(
 def test_top_k_out_of_range_is_wrong_usage(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:
     ended = repvgg("classify", "--model", tiny_bundle, "--top-k", 11, photos)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == "repvgg classify: --top-k 11 is not in 1..10, the number of classes\n"
+    assert ended.err == "repvgg classify: --top-k 11 is not in 1..10 (the number of classes)\n"
 
 
 def test_settings_come_from_the_environment_too(repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path) -> None:

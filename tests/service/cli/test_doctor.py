@@ -22,7 +22,7 @@ def doctor(repvgg: Callable[..., Any], tiny_bundle: Path) -> Callable[..., Any]:
     return run
 
 
-def test_a_machine_that_can_serve_ends_with_0_and_what_would_serve(doctor: Callable[..., Any]) -> None:
+def test_a_machine_that_can_serve_gives_exit_code_0_and_the_engine(doctor: Callable[..., Any]) -> None:
     ended = doctor()
     lines = ended.out.splitlines()
     assert (ended.code, ended.err) == (0, "")
@@ -40,7 +40,7 @@ def test_json_is_one_object(doctor: Callable[..., Any]) -> None:
     assert {"topic": "model", "level": "ok", "text": "onnxruntime fp32"} in told["findings"]
 
 
-def test_every_problem_is_told_and_the_first_one_is_the_exit_code(repvgg: Callable[..., Any]) -> None:
+def test_every_problem_is_reported_and_the_first_one_decides_the_exit_code(repvgg: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = repvgg("doctor", "--model", "nowhere", "--port", port)
@@ -50,7 +50,7 @@ def test_every_problem_is_told_and_the_first_one_is_the_exit_code(repvgg: Callab
     assert ended.err.startswith(f"repvgg doctor: cannot listen on 127.0.0.1 port {port}")
 
 
-def test_what_was_found_before_a_problem_is_told_too(repvgg: Callable[..., Any], wrong_bundle: Path) -> None:
+def test_findings_before_a_problem_are_reported_too(repvgg: Callable[..., Any], wrong_bundle: Path) -> None:
     ended = repvgg("doctor", "--model", wrong_bundle, "--port", 0, "--json")
     told = json.loads(ended.out)
     assert (ended.code, told["can_serve"]) == (70, False)
@@ -67,11 +67,11 @@ def test_more_threads_than_cpus_are_a_warning(doctor: Callable[..., Any]) -> Non
     assert f"warning  threads   decode_threads is {many} on {usable_cpus()} CPUs" in ended.out
 
 
-def test_an_engine_that_is_not_installed_comes_with_its_command(
+def test_a_missing_engine_is_listed_with_the_command_to_install_it(
     doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
-    assert "openvino: not installed (pip install 'repvgg[openvino]'); can do fp32, bf16, int8" in doctor().out
+    assert "openvino: not installed (pip install 'repvgg[openvino]'); supports fp32, bf16, int8" in doctor().out
 
 
 def test_a_missing_codec_is_a_warning(doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,15 +79,18 @@ def test_a_missing_codec_is_a_warning(doctor: Callable[..., Any], monkeypatch: p
     ended = doctor()
     assert ended.code == 0
     assert "reads JPEG, PNG, GIF, BMP, TIFF" in ended.out
-    assert "warning  codecs    images of these formats will be refused: WEBP" in ended.out
+    assert "warning  codecs    images of these formats will be rejected: WEBP" in ended.out
 
 
-def test_what_kubernetes_injects_is_a_warning(doctor: Callable[..., Any]) -> None:
+def test_variables_injected_by_kubernetes_are_a_warning(doctor: Callable[..., Any]) -> None:
     ended = doctor(environ={"REPVGG_SERVICE_HOST": "10.0.0.1"})
-    assert (ended.code, ended.out.startswith("warning  settings  ignored what Kubernetes injects")) == (0, True)
+    assert (ended.code, ended.out.startswith("warning  settings  ignored variables that Kubernetes injects")) == (
+        0,
+        True,
+    )
 
 
-def test_a_bad_configuration_ends_with_78(doctor: Callable[..., Any]) -> None:
+def test_an_invalid_configuration_has_exit_code_78(doctor: Callable[..., Any]) -> None:
     assert doctor(environ={"REPVGG_PROT": "1"}).code == 78
 
 

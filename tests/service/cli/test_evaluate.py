@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def labelled(repvgg: Callable[..., Any], tiny_bundle: Path, draw_image: Callable
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 64])
-def test_every_image_counts_the_last_batch_too(
+def test_every_image_counts_including_the_last_batch(
     repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path, batch_size: int
 ) -> None:
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--batch-size", batch_size, "--json")
@@ -71,19 +72,19 @@ def test_fast_pixels_are_measured_whatever_the_manifest_says(
 
 def test_a_missing_folder_is_wrong_usage(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", tmp_path / "none")
-    assert (ended.code, ended.err) == (2, f"repvgg evaluate: --data {tmp_path / 'none'} is no folder\n")
+    assert (ended.code, ended.err) == (2, f"repvgg evaluate: --data {tmp_path / 'none'} is not a folder\n")
 
 
-def test_a_folder_that_is_no_class_names_the_nearest(
+def test_a_folder_that_is_not_a_class_suggests_the_nearest_one(
     repvgg: Callable[..., Any], labelled: Path, tiny_bundle: Path
 ) -> None:
     (labelled / "hoarse").mkdir()
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled)
     assert ended.code == 2
-    assert "hoarse is none of the bundle's 10 classes; the nearest is horse" in ended.err
+    assert "hoarse is not one of the bundle's 10 classes; did you mean horse?" in ended.err
 
 
-def test_a_folder_without_images_says_how_they_should_lie(
+def test_a_folder_without_images_explains_the_layout(
     repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", tmp_path)
@@ -91,7 +92,7 @@ def test_a_folder_without_images_says_how_they_should_lie(
     assert "FOLDER/<class>/*.jpg" in ended.err
 
 
-def test_the_answers_of_an_image_are_its_labels_the_best_first() -> None:
+def test_the_answers_of_an_image_are_its_labels_from_best_to_worst() -> None:
     timings = Timings(0.0, 0.0, 0.0, 1)
     assert answers_of(Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings, "miss")) == [
         "cat",
@@ -100,7 +101,7 @@ def test_the_answers_of_an_image_are_its_labels_the_best_first() -> None:
     assert answers_of(ImageError("undecodable_image", "broken")) == []
 
 
-def test_an_engine_that_fails_makes_no_figures() -> None:
+def test_a_failing_engine_gives_no_result() -> None:
     with pytest.raises(EngineFailed):
         answers_of(EngineFailed("the engine gave no usable answer"))
 
@@ -128,3 +129,13 @@ def test_a_picture_that_cannot_be_written_is_wrong_usage(
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, "--confusion-matrix", tmp_path / name)
     assert ended.code == 2
     assert "--confusion-matrix" in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--confusion-matrix", "--reliability-diagram"])
+def test_a_chart_without_matplotlib_is_rejected_before_the_work_begins(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = repvgg("evaluate", "--model", tiny_bundle, "--data", "not looked at", flag, tmp_path / "a.png")
+    assert ended.code == 2
+    assert ended.err == "repvgg evaluate: charts need matplotlib: pip install 'repvgg[charts]'\n"

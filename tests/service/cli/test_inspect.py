@@ -17,7 +17,7 @@ def test_the_facts_are_readable(repvgg: Callable[..., Any], tiny_bundle: Path) -
     assert ended.code == 0
     assert ["bundle", "tiny 1, written 2026-01-31T12:00:00Z"] in facts
     assert ["network", "tiny, 10 classes, 314 parameters"] in facts
-    assert ["golden", "3 images, greatest difference allowed: fp32 0.0001"] in facts
+    assert ["golden", "3 images, largest difference allowed: fp32 0.0001"] in facts
     assert ["accuracy", "not measured"] in facts
     assert ["pixels", "exact only: the manifest gives no accuracy of fast pixels"] in facts
     (artifact,) = [fact for name, fact in facts if name == "artifact"]
@@ -48,7 +48,7 @@ def test_a_file_that_changed_is_named(repvgg: Callable[..., Any], tiny_bundle: P
     assert ended.err.startswith(f"repvgg inspect: {folder / file} is corrupt")
 
 
-def test_a_missing_bundle_is_said(repvgg: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported(repvgg: Callable[..., Any], tmp_path: Path) -> None:
     ended = repvgg("inspect", tmp_path)
     assert ended.code == 66
     assert ended.err.startswith(f"repvgg inspect: no model bundle at {tmp_path}")

@@ -19,7 +19,7 @@ def planned(repvgg: Callable[..., Any], tiny_bundle: Path) -> Callable[..., Any]
     return run
 
 
-def test_a_pod_is_measured_here_and_the_plan_follows_from_it(planned: Callable[..., Any], photos: Path) -> None:
+def test_the_plan_follows_from_a_measured_pod(planned: Callable[..., Any], photos: Path) -> None:
     load = ("--rate", 10, "--deadline-ms", 60_000)
     ended = planned(*load, "--max-batch-size", 3, "--photos", photos, "--json")
     told = json.loads(ended.out)
@@ -39,7 +39,7 @@ def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..
     assert list(lines) == ["model", "measured", "pod", "replicas", "autoscale", "settings"]
     assert lines["model"] == "tiny 1 with onnxruntime fp32 on CPUExecutionProvider"
     assert lines["pod"].startswith("cpu 1, memory ")
-    assert " for 10 images/s; one may be away" in lines["replicas"]
+    assert " for 10 images/s; one of them may be down" in lines["replicas"]
     assert lines["autoscale"].startswith("minReplicas 2, maxReplicas ")
     variables = dict(pair.split("=") for pair in lines["settings"].split())
     assert Settings.model_validate({name.removeprefix("REPVGG_").lower(): value for name, value in variables.items()})
@@ -48,16 +48,16 @@ def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--plan", "--rate", 5), "--plan, --rate R and --deadline-ms D go together"),
-        (("--rate", 5), "--plan, --rate R and --deadline-ms D go together"),
+        (("--plan", "--rate", 5), "--plan, --rate R and --deadline-ms D must be given together"),
+        (("--rate", 5), "--plan, --rate R and --deadline-ms D must be given together"),
         (
             ("--plan", "--rate", 5, "--deadline-ms", 0.001),
-            "no number of pods like this keeps 0.001 ms: one image alone ",
+            "no number of pods like this one can meet 0.001 ms: a single image takes ",
         ),
-        (("--plan", "--rate", 5, "--deadline-ms", 5, "--photos", "nowhere"), "--photos nowhere holds no images"),
+        (("--plan", "--rate", 5, "--deadline-ms", 5, "--photos", "nowhere"), "--photos nowhere has no images"),
     ],
 )
-def test_what_cannot_be_planned_is_a_wrong_usage(
+def test_an_impossible_plan_is_a_usage_error(
     repvgg: Callable[..., Any], tiny_bundle: Path, arguments: tuple[Any, ...], said: str
 ) -> None:
     ended = repvgg("doctor", "--model", tiny_bundle, *arguments)
@@ -66,6 +66,6 @@ def test_what_cannot_be_planned_is_a_wrong_usage(
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "many"])
-def test_a_rate_is_a_number_over_0(repvgg: Callable[..., Any], rate: str) -> None:
+def test_a_rate_is_a_number_above_0(repvgg: Callable[..., Any], rate: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         repvgg("doctor", "--plan", "--rate", rate, "--deadline-ms", 100)

@@ -11,7 +11,7 @@ from service.cli.verify import line
 from service.engines.conformance import Row
 
 
-def test_a_line_for_each_engine_and_precision(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
+def test_there_is_a_line_for_each_engine_and_precision(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
     ended = repvgg("inspect", tiny_bundle, "--verify", "--calls", 10)
     lines = ended.out.splitlines()
     assert (ended.code, ended.err) == (0, "")
@@ -38,22 +38,22 @@ def test_json_is_one_object(repvgg: Callable[..., Any], tiny_bundle: Path) -> No
     assert "no golden tolerance" in rows[1]["unavailable"]
 
 
-def test_one_that_fails_ends_with_70(repvgg: Callable[..., Any], wrong_bundle: Path) -> None:
+def test_a_failed_check_has_exit_code_70(repvgg: Callable[..., Any], wrong_bundle: Path) -> None:
     ended = repvgg("inspect", wrong_bundle, "--verify", "--calls", 10)
     assert ended.code == 70
     assert "  FAILED golden logits: up to " in ended.out
-    assert ended.err == "repvgg inspect: onnxruntime fp32 cannot be trusted with this bundle\n"
+    assert ended.err == "repvgg inspect: onnxruntime fp32 failed checks on this bundle\n"
 
 
-def test_a_bundle_that_nothing_here_can_serve_ends_with_69(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
+def test_a_bundle_without_a_usable_engine_has_exit_code_69(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
     ended = repvgg("inspect", tiny_bundle, "--verify", environ={"REPVGG_ENGINE": "mindspore"})
     assert (ended.code, ended.err) == (69, "repvgg inspect: no engine can serve this bundle here\n")
     assert ended.out.endswith("mindspore      fp32       not available: the bundle has no artifact for it\n")
 
 
-def test_a_number_of_calls_below_1_is_refused(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
+def test_less_than_one_call_is_rejected(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
     ended = repvgg("inspect", tiny_bundle, "--verify", "--calls", 0)
-    assert (ended.code, ended.err) == (2, "repvgg inspect: --calls 0 is not at least 1\n")
+    assert (ended.code, ended.err) == (2, "repvgg inspect: --calls 0 is less than 1\n")
 
 
 @pytest.mark.parametrize(

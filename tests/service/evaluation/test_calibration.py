@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from models.store import open_bundle
 from models.topk import Prediction, softmax, top_k
-from service.evaluation.calibration import BINS, Bin, Scores, draw, expected_error, fit_temperature
+from service.evaluation.calibration import BINS, Bin, Scores, expected_error, fit_temperature
+from service.evaluation.reliability import draw, draw_bins
 
 LABELS = [f"class {number}" for number in range(5)]
 
@@ -36,7 +38,7 @@ def likelihood(logits: NDArray[np.float32], truths: Sequence[int], temperature: 
     return float(np.log(softmax(logits, temperature)[range(len(truths)), truths]).mean())
 
 
-def test_a_perfectly_calibrated_model_has_an_error_of_0_one_that_is_sure_and_half_wrong_of_half() -> None:
+def test_the_error_is_0_when_perfectly_calibrated_and_half_when_certain_and_half_wrong() -> None:
     assert expected_error([Bin(80, 0.8, 0.8), Bin(20, 0.3, 0.3), Bin(0, 0.0, 0.0)]) == 0.0
     assert expected_error([Bin(100, 1.0, 0.5)]) == 0.5
     assert expected_error([Bin(30, 0.6, 0.5), Bin(10, 0.9, 0.7)]) == pytest.approx((30 * 0.1 + 10 * 0.2) / 40)
@@ -53,7 +55,7 @@ def test_bins_are_equal_and_closed_above() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_fitted_temperature_makes_the_true_labels_likelier_than_any_other(temperature: float) -> None:
+def test_the_fitted_temperature_maximises_the_likelihood_of_the_true_labels(temperature: float) -> None:
     logits, truths = drawn(4000, temperature)
     fitted = fit_temperature(logits, truths)
     assert fitted == pytest.approx(temperature, rel=0.1)
@@ -68,7 +70,7 @@ def test_the_error_falls_with_the_fitted_temperature() -> None:
     assert calibration.fitted_ece < 0.03
 
 
-def test_scores_that_were_given_at_a_temperature_lead_to_the_same_fit() -> None:
+def test_scores_computed_with_a_temperature_lead_to_the_same_fit() -> None:
     logits, truths = drawn(500, temperature=2.0)
     plain, warm = scores_of(logits, truths), Scores(len(LABELS), temperature=1.7)
     for row, truth in zip(logits, truths, strict=True):
@@ -77,14 +79,14 @@ def test_scores_that_were_given_at_a_temperature_lead_to_the_same_fit() -> None:
     assert warm.calibration().ece == pytest.approx(expected_error(plain.bins(1.7)), abs=1e-3)
 
 
-def test_of_two_classes_with_one_label_the_better_one_counts() -> None:
+def test_if_two_classes_share_a_label_the_better_one_counts() -> None:
     scores = Scores(2, 1.0)
     scores.add("crane", [Prediction("crane", 1, 0.9), Prediction("crane", 0, 0.1)])
     assert sum(one.images * one.accuracy for one in scores.bins(1.0)) == 1
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_where_no_temperature_fits_there_is_none(right: bool) -> None:
+def test_there_is_no_temperature_if_none_fits(right: bool) -> None:
     logits, _ = drawn(50, 1.0)
     truths = logits.argmax(axis=1) if right else logits.argmin(axis=1)
     calibration = scores_of(logits, truths).calibration()
@@ -93,17 +95,35 @@ def test_where_no_temperature_fits_there_is_none(right: bool) -> None:
     assert fit_temperature(np.zeros((0, 5), np.float32), []) is None
 
 
-def test_a_score_that_vanished_is_no_infinite_logit() -> None:
+def test_a_score_of_0_does_not_become_an_infinite_logit() -> None:
     scores = scores_of(np.array([[2000.0, 0, 0, 0, 0]], np.float32), [1])
     assert np.isfinite(scores.logits).all()
 
 
-def test_the_diagram_shows_the_accuracy_of_a_bin() -> None:
-    picture = draw([("one", [Bin(0, 0.0, 0.0)] * 14 + [Bin(10, 0.99, 0.5)])])
-    last = 50 + 400 - 10
-    assert picture.getpixel((last, 50 + 300)) == (31, 95, 168)  # 0.25
-    assert picture.getpixel((last, 50 + 100)) == (230, 150, 130)  # 0.75
-    assert picture.getpixel((last - 100, 50 + 390)) == (255, 255, 255)
+def test_the_diagram_shows_accuracy_gap_and_images_of_each_bin() -> None:
+    bins = [Bin(0, 0.0, 0.0)] * 12 + [Bin(30, 0.85, 0.9), Bin(0, 0.0, 0.0), Bin(10, 0.99, 0.5)]
+    above, below = draw_bins({"one": bins}).axes
+    accuracies, gaps = (
+        [round(value, 6) for bar in container.patches for value in (bar.get_y(), bar.get_height())]
+        for container in above.containers
+    )
+    assert accuracies == [0, 90, 0, 50]  # bottom and height of each bar
+    assert gaps == [90, -5, 50, 49]
+    assert [bar.get_height() for bar in below.patches] == pytest.approx([0] * 12 + [75, 0, 25])
+    assert above.patches[0].get_x() == pytest.approx(100 * 12 / 15)
+    assert (below.get_xlabel(), above.get_ylabel()) == ("score of the best class (%)", "accuracy (% of the images)")
+
+
+def test_the_diagram_has_both_temperatures_where_one_fits_and_their_errors() -> None:
+    scores = scores_of(*drawn(3000, temperature=2.0))
+    calibration = scores.calibration()
+    titles = [axes.get_title("left") for axes in draw(scores, calibration).axes[:2]]
+    assert titles == [
+        f"as served, temperature 1: ECE {calibration.ece:.2%}",
+        f"fitted, temperature {calibration.fitted_temperature:.4g}: ECE {calibration.fitted_ece:.2%}",
+    ]
+    unfitted = replace(calibration, fitted_temperature=None, fitted_ece=None)
+    assert len(draw(scores, unfitted).axes) == 2
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +162,11 @@ def test_calibration_on_the_command_line(
     [
         (["--calibration", "--shard", "0/2"], "calibration needs the scores of all images at once"),
         (["--reliability-diagram", "none/x.png"], "--reliability-diagram: there is no folder none"),
-        (["--write-temperature", "."], "--write-temperature . exists; give the next version"),
+        (["--reliability-diagram", "x.jpg"], "--reliability-diagram x.jpg: the name must end in .png or .svg"),
+        (["--write-temperature", "."], "--write-temperature . exists; give a new version"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_the_work_begins(
+def test_wrong_usage_is_rejected_before_the_work_begins(
     repvgg: Callable[..., Any], tiny_bundle: Path, labelled: Path, flags: list[str], words: str
 ) -> None:
     ended = repvgg("evaluate", "--model", tiny_bundle, "--data", labelled, *flags)
@@ -153,7 +174,7 @@ def test_what_cannot_be_done_is_said_before_the_work_begins(
     assert words in ended.err
 
 
-def test_no_temperature_is_written_where_none_fits(
+def test_no_temperature_is_written_if_none_fits(
     repvgg: Callable[..., Any], tiny_bundle: Path, draw_image: Callable[..., bytes], tmp_path: Path
 ) -> None:
     label = json.loads(repvgg("classify", "--model", tiny_bundle, "--json", _saved(tmp_path, draw_image(0))).out)

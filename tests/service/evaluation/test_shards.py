@@ -21,7 +21,7 @@ def part(index: int, count: int, **changes: Any) -> Part:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 12])
-def test_the_parts_neither_overlap_nor_lose_an_image(count: int) -> None:
+def test_the_parts_do_not_overlap_and_cover_every_image(count: int) -> None:
     images = list(range(10))
     parts = [Shard(index=index, count=count).of(images) for index in range(count)]
     assert sorted(image for mine in parts for image in mine) == images
@@ -29,8 +29,8 @@ def test_the_parts_neither_overlap_nor_lose_an_image(count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "1/0", "a/b", "1/2/3", ""])
-def test_what_is_no_shard_says_how_to_write_one(text: str) -> None:
-    with pytest.raises(UsageError, match="write I/N with I in"):
+def test_an_invalid_shard_explains_the_format(text: str) -> None:
+    with pytest.raises(UsageError, match="expected I/N with I in"):
         Shard.parse(text)
 
 
@@ -45,13 +45,13 @@ def test_merging_adds_up() -> None:
     ("parts", "words"),
     [
         ([part(0, 3), part(2, 3)], "missing: shard 1/3"),
-        ([part(0, 2), part(1, 2), part(1, 2)], "too many: shard 1/2"),
-        ([part(0, 1), part(1, 2)], "too many: shard 1/2"),
+        ([part(0, 2), part(1, 2), part(1, 2)], "surplus: shard 1/2"),
+        ([part(0, 1), part(1, 2)], "surplus: shard 1/2"),
         ([part(0, 2), part(1, 2, engine="onnxruntime")], "differ in engine: fake and onnxruntime"),
         ([part(0, 2), part(1, 2, model="tiny/2")], "differ in model: tiny/1 and tiny/2"),
     ],
 )
-def test_merging_says_what_does_not_fit(parts: list[Part], words: str) -> None:
+def test_merging_names_the_mismatch(parts: list[Part], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         merge(parts)
 
@@ -81,7 +81,7 @@ def test_a_shard_without_an_image_is_a_part_too(repvgg: Callable[..., Any], phot
 
 
 @pytest.mark.parametrize("content", [None, "", "no json", "{}"])
-def test_a_file_that_is_no_part_is_named(repvgg: Callable[..., Any], tmp_path: Path, content: str | None) -> None:
+def test_a_file_that_is_not_a_part_is_named(repvgg: Callable[..., Any], tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "part.json"
     if content is not None:
         file.write_text(content)

@@ -28,7 +28,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
     assert Spread.of([]) is None
 
 
-def test_the_warm_up_is_left_out_and_every_request_after_it_counts() -> None:
+def test_the_warm_up_is_excluded_and_every_later_request_counts() -> None:
     found = figures([sample(0.5, 0.9), *[sample(1.0 + number) for number in range(10)]])
     assert (found.seconds, found.requests, found.answers) == (10.0, 10, 10)
     assert found.latency_ms is not None
@@ -36,7 +36,7 @@ def test_the_warm_up_is_left_out_and_every_request_after_it_counts() -> None:
     assert found.images_per_second == pytest.approx(1.1), "an answer that came in the window is an answer"
 
 
-def test_refusals_and_failures_are_counted_by_code_and_are_no_latency() -> None:
+def test_refusals_and_failures_are_counted_by_code_and_excluded_from_latency() -> None:
     found = figures(
         [
             sample(2, 0.1),
@@ -58,7 +58,7 @@ def test_refusals_and_failures_are_counted_by_code_and_are_no_latency() -> None:
     assert found.latency_ms.max == 1500
 
 
-def test_the_stages_are_the_servers_and_outside_is_the_rest() -> None:
+def test_stages_come_from_the_server_and_outside_is_the_rest() -> None:
     timing = 'read;dur=0.5, decode;dur=2.0, queue;dur=0.1, infer;dur=9.0;desc="batch=4", total;dur=12.0'
     found = figures([sample(2, 0.015, timing=timing), sample(2, 0.015, timing=timing.replace("=4", "=1"))])
     assert {stage: spread.p50 for stage, spread in found.stages_ms.items()} == {
@@ -68,13 +68,13 @@ def test_the_stages_are_the_servers_and_outside_is_the_rest() -> None:
     assert found.images_per_batch == 1.6, "two images were in 1 + 1/4 batches"
 
 
-def test_what_the_generator_could_not_do_is_said() -> None:
+def test_a_generator_that_cannot_keep_up_is_reported() -> None:
     opened = Plan(11.0, 2.0, rate=5.0)
     assert list(figures([sample(2)], opened).warnings()) == []
     late = figures([sample(2, 0.2, late_s=0.15), sample(2)], opened)
     assert [text.partition(":")[0] for text in late.warnings()] == ["the load generator could not keep up"]
-    assert "50% of the requests were sent over 10 ms late, at worst 150 ms" in next(late.warnings())
-    assert "took 95% of a CPU core" in next(figures([sample(2)], cpu_s=10.45).warnings())
+    assert "50% of the requests were sent more than 10 ms late, at worst 150 ms" in next(late.warnings())
+    assert "used 95% of a CPU core" in next(figures([sample(2)], cpu_s=10.45).warnings())
 
 
 def test_every_answer_is_in_the_histogram() -> None:
@@ -109,7 +109,7 @@ def test_another_file_is_wrong_usage(tmp_path: Path, content: str | None, said: 
         Figures.read(path)
 
 
-def test_two_runs_that_cannot_be_compared_say_what_differs() -> None:
+def test_comparing_different_conditions_names_the_differences() -> None:
     one = figures([sample(2)])
     assert list(one.differences(figures([sample(3)], model="other/2"))) == []
     other = figures([sample(2)], Plan(11.0, 2.0, rate=5.0), deadline_ms=500)

@@ -68,7 +68,7 @@ def load(address: Address, plan: Plan, tick: Callable[[Run, float], None] | None
     return run_load(address, requests, plan, tick) if tick else run_load(address, requests, plan)
 
 
-def test_an_open_loop_is_held_back_by_no_slow_answer() -> None:
+def test_slow_answers_do_not_delay_an_open_loop() -> None:
     with small(seconds=0.02) as (server, address):
         found = load(address, Plan(0.5, 30.0, rate=100.0))
     assert len(found.samples) == len(server.bodies) > 30
@@ -95,7 +95,7 @@ def test_a_closed_loop_has_as_many_requests_in_flight_as_clients() -> None:
     assert {b"one", b"two", b"three"} == set(server.bodies)
 
 
-def test_latency_counts_from_the_moment_a_request_was_due_and_says_how_late_it_was_sent() -> None:
+def test_latency_starts_when_a_request_was_due_and_lateness_is_recorded() -> None:
     def stall(*_: object) -> None:
         time.sleep(0.3)  # nothing can be sent
 
@@ -116,13 +116,13 @@ def test_refusals_and_failures_have_samples_too() -> None:
     assert {(sample.status, sample.code) for sample in gone.samples} == {(0, "connection refused")}
 
 
-def test_a_request_without_an_answer_is_given_up() -> None:
+def test_a_request_without_an_answer_is_abandoned() -> None:
     with small(seconds=0.3) as (_, address):
         found = load(address, Plan(0.05, 0.1, clients=2))
     assert [sample.code for sample in found.samples] == ["no answer in time"] * 2
 
 
-def test_ctrl_c_stops_it_and_keeps_what_there_is() -> None:
+def test_ctrl_c_stops_the_load_and_keeps_the_samples_so_far() -> None:
     with small(seconds=0.01) as (_, address):
         found = load(address, Plan(600.0, 600.0, clients=2), lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert found.stopped

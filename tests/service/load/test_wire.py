@@ -39,7 +39,7 @@ def answering(*answers: bytes, seen: list[tuple[bytes, bytes]] | None = None) ->
 
 
 async def asked(
-    serve: Serve, times: int = 1, patience_s: float = 30.0, tls: ssl.SSLContext | None = None
+    serve: Serve, times: int = 1, give_up_after_s: float = 30.0, tls: ssl.SSLContext | None = None
 ) -> tuple[list[Reply | Broken], int]:
     """-> what came of `times` requests, one after the other, and how many connections they took."""
     connections = 0
@@ -55,7 +55,7 @@ async def asked(
     pool, found = Pool(address), []
     for _ in range(times):
         try:
-            found.append(await pool.ask(request, asyncio.get_running_loop().time() + patience_s))
+            found.append(await pool.ask(request, asyncio.get_running_loop().time() + give_up_after_s))
         except Broken as broken:
             found.append(broken)
     pool.close()
@@ -67,7 +67,7 @@ async def asked(
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer-Timing: total;dur=1\r\n\r\nhi"
 
 
-def test_a_prepared_request_is_sent_as_it_is_any_number_of_times(run: Callable[..., Any]) -> None:
+def test_a_prepared_request_is_sent_unchanged_any_number_of_times(run: Callable[..., Any]) -> None:
     seen: list[tuple[bytes, bytes]] = []
     found, connections = run(asked(answering(OK, OK, OK, seen=seen), times=3))
     assert [(reply.status, reply.body) for reply in found] == [(200, b"hi")] * 3
@@ -101,7 +101,7 @@ def test_every_way_to_end_an_answer_is_understood(run: Callable[..., Any], answe
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not HTTP/1.1"),
     ],
 )
-def test_whatever_keeps_a_whole_answer_from_coming_is_broken(run: Callable[..., Any], answer: bytes, why: str) -> None:
+def test_any_failure_to_get_a_complete_answer_raises_broken(run: Callable[..., Any], answer: bytes, why: str) -> None:
     found, _ = run(asked(answering(answer)))
     assert [str(broken) for broken in found] == [why]
 
@@ -119,7 +119,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_https_is_spoken_with_whom_the_machine_trusts(
+def test_https_works_with_certificates_that_the_machine_trusts(
     run: Callable[..., Any], certificate: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
 ) -> None:
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -138,7 +138,7 @@ def test_no_answer_in_time_is_broken(run: Callable[..., Any]) -> None:
         await reader.read()  # until the client has closed
         writer.close()
 
-    found, _ = run(asked(silent, patience_s=0.05))
+    found, _ = run(asked(silent, give_up_after_s=0.05))
     assert [str(broken) for broken in found] == ["no answer in time"]
 
 
@@ -154,14 +154,14 @@ def test_a_port_without_a_server_is_broken(run: Callable[..., Any]) -> None:
     run(ask())
 
 
-def test_a_connection_that_the_server_wants_closed_is_not_used_again(run: Callable[..., Any]) -> None:
+def test_a_connection_that_the_server_wants_closed_is_not_reused(run: Callable[..., Any]) -> None:
     last = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     found, connections = run(asked(answering(last), times=2))
     assert [reply.status for reply in found] == [200, 200]
     assert connections == 2
 
 
-def test_a_connection_that_lay_idle_for_long_is_not_used_again(run: Callable[..., Any]) -> None:
+def test_a_connection_that_was_idle_for_long_is_not_reused(run: Callable[..., Any]) -> None:
     async def ask() -> None:
         server = await asyncio.start_server(answering(OK, OK), "127.0.0.1", 0)
         address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
@@ -193,6 +193,6 @@ def test_where_a_url_leads(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://example.org", "http://", "http://a:port", ""])
-def test_what_is_no_url_says_so(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # of urllib's own for a port, of ours else
         Address.of(url)

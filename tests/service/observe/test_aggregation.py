@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.registry import Collector
 
-from service.observe.aggregation import GAUGES, LARGEST, Snapshot, Totals, snapshot, total, without_gauges
+from service.observe.aggregation import GAUGES, MAXIMUM, MergedMetrics, Snapshot, merge, snapshot, without_gauges
 from service.observe.metrics import Metrics
 
 
@@ -43,7 +43,7 @@ def value(families: Snapshot, sample: str, **labels: str) -> float | None:
 
 
 def test_counters_and_histograms_are_added_up() -> None:
-    families = total(snapshots(process(2), process(3), process(4, code="404")))
+    families = merge(snapshots(process(2), process(3), process(4, code="404")))
     assert value(families, "repvgg_images_total", format="jpeg") == 9
     assert value(families, "repvgg_request_duration_seconds_count", code="200") == 5
     assert value(families, "repvgg_request_duration_seconds_bucket", code="200", le="0.01") == 5
@@ -52,22 +52,22 @@ def test_counters_and_histograms_are_added_up() -> None:
 
 
 def test_gauges_are_added_up_or_the_largest_counts() -> None:
-    families = total(snapshots(process(waiting=2, wait_s=0.5), process(waiting=3, wait_s=0.1)))
+    families = merge(snapshots(process(waiting=2, wait_s=0.5), process(waiting=3, wait_s=0.1)))
     assert value(families, "repvgg_queue_depth") == 5
     assert value(families, "repvgg_predicted_wait_seconds") == 0.5
     assert value(families, "repvgg_model_info", name="n") == 1
     assert value(families, "repvgg_build_info") == 1
 
 
-def test_those_of_which_the_largest_counts_are_there() -> None:
+def test_every_metric_in_maximum_exists() -> None:
     """Another name for one of them would be added up unnoticed."""
     gauges = {family.name for family in process().collect() if family.type in GAUGES}
-    assert gauges >= LARGEST
+    assert gauges >= MAXIMUM
 
 
-def test_of_a_process_that_is_gone_the_counts_stay() -> None:
+def test_the_counts_of_an_ended_process_are_kept() -> None:
     gone = without_gauges(snapshot(process(2, waiting=9)))
-    families = total([snapshot(process(1, waiting=1)), gone])
+    families = merge([snapshot(process(1, waiting=1)), gone])
     assert value(families, "repvgg_images_total", format="jpeg") == 3
     assert value(families, "repvgg_queue_depth") == 1
 
@@ -75,9 +75,9 @@ def test_of_a_process_that_is_gone_the_counts_stay() -> None:
 def test_the_first_creation_and_the_newest_exemplar_count() -> None:
     old, new = process(1), process(2)
     created = [value(snapshot(registry), "repvgg_images_created", format="jpeg") for registry in (old, new)]
-    families = total(snapshots(new, old))
+    families = merge(snapshots(new, old))
     assert value(families, "repvgg_images_created", format="jpeg") == min(moment for moment in created if moment)
-    assert b'# {request_id="200-1"} 0.01' in generate_openmetrics(Totals(snapshots(new, old)))
+    assert b'# {request_id="200-1"} 0.01' in generate_openmetrics(MergedMetrics(snapshots(new, old)))
 
 
 def test_one_process_is_written_as_by_its_own_registry() -> None:
@@ -89,19 +89,19 @@ def test_one_process_is_written_as_by_its_own_registry() -> None:
         def collect(self) -> tuple[Metric, ...]:
             return self.families
 
-    totals = Totals(snapshots(Standing()))
+    totals = MergedMetrics(snapshots(Standing()))
     assert generate_latest(totals) == generate_latest(Standing())
     assert generate_openmetrics(totals) == generate_openmetrics(Standing())
 
 
 def test_the_sum_is_valid_openmetrics() -> None:
-    text = generate_openmetrics(Totals(snapshots(process(1), process(2, code="503"), process(0))))
+    text = generate_openmetrics(MergedMetrics(snapshots(process(1), process(2, code="503"), process(0))))
     names = {family.name for family in parse_openmetrics(text.decode())}
     assert {"repvgg_request_duration_seconds", "repvgg_build", "repvgg_images"} <= names
 
 
-def test_a_gauge_that_nobody_named_is_added_up() -> None:
+def test_other_gauges_are_summed() -> None:
     registries = [CollectorRegistry() for _ in range(2)]
     for registry in registries:
         Gauge("repvgg_new", "Some gauge", registry=registry).set(1)
-    assert value(total(snapshots(*registries)), "repvgg_new") == 2
+    assert value(merge(snapshots(*registries)), "repvgg_new") == 2

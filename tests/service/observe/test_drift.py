@@ -33,7 +33,7 @@ def test_black_is_0_white_is_1_and_neither_has_contrast() -> None:
         assert signals_of(pixels) == pytest.approx((shade / 255, 0.0), abs=1e-3)
 
 
-def test_a_large_image_is_known_by_a_part_of_its_pixels() -> None:
+def test_a_large_image_is_sampled() -> None:
     pixels = np.broadcast_to(np.linspace(0, 255, 224).astype(np.uint8)[None, :, None], (224, 224, 3)).copy()
     assert signals_of(pixels) == pytest.approx((pixels.mean() / 255, pixels.std() / 255), abs=0.02)
 

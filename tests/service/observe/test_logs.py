@@ -27,7 +27,7 @@ def json_lines(stream: StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_one_json_object_a_record_whatever_is_in_it() -> None:
+def test_there_is_one_json_object_per_record_whatever_its_content() -> None:
     stream = StringIO()
     configure("json", stream)
     logging.getLogger("a.b").info("two\nlines of %s", "grün")
@@ -75,7 +75,7 @@ class Terminal(StringIO):
         return True
 
 
-def test_text_for_people_aligns() -> None:
+def test_readable_text_is_aligned() -> None:
     stream = StringIO()
     configure("console", stream)
     logging.getLogger("service.cli").warning("look out", extra={"port": 8000})
@@ -87,7 +87,7 @@ def test_text_for_people_aligns() -> None:
     assert third == third.rstrip()
 
 
-def test_text_for_people_says_nothing_twice() -> None:
+def test_readable_text_repeats_nothing() -> None:
     stream = StringIO()
     configure("console", stream)
     fields = {"method": "POST", "status": 200, "images": 200, "total_ms": 1.5}
@@ -95,7 +95,7 @@ def test_text_for_people_says_nothing_twice() -> None:
     assert stream.getvalue().split()[2:] == ["a", "POST", "200", "images=200", "total_ms=1.5"]
 
 
-def test_text_for_people_has_colours_on_a_terminal_only_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readable_text_is_coloured_only_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def written(stream: StringIO) -> str:
         configure("console", stream)
         logging.getLogger("a").error("bad", extra={"port": 1})
@@ -116,7 +116,7 @@ def test_a_stack_that_is_asked_for_is_written(log_format: Any) -> None:
     assert "test_a_stack_that_is_asked_for_is_written" in stream.getvalue()
 
 
-def test_a_path_begins_no_line_on_the_console_and_moves_no_cursor() -> None:
+def test_a_path_cannot_start_a_line_or_move_the_cursor_on_the_console() -> None:
     stream = StringIO()
     configure("console", stream)
     logging.getLogger("service.access").info("GET %s", "/a\n12:00:00 INFO all is well\x1b[2J\x9b2J ä")
@@ -125,7 +125,7 @@ def test_a_path_begins_no_line_on_the_console_and_moves_no_cursor() -> None:
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "uvicorn.access"])
-def test_the_web_servers_own_loggers_go_the_same_way_once(name: str) -> None:
+def test_the_web_servers_own_loggers_are_included_once(name: str) -> None:
     stream, elsewhere = StringIO(), StringIO()
     logging.getLogger(name).addHandler(logging.StreamHandler(elsewhere))
     configure("json", stream)

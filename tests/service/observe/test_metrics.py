@@ -110,7 +110,7 @@ def test_no_label_makes_the_number_of_series_grow() -> None:
     assert registry.get_sample_value("repvgg_top1_score_count") == MAX_LABELS + 5
 
 
-def test_the_registry_is_the_one_handed_in() -> None:
+def test_the_registry_is_the_one_passed_in() -> None:
     """Two in one process, as tests and reloads make them, do not collide."""
     first, second = CollectorRegistry(), CollectorRegistry()
     Metrics(first).count_prediction("x", top1_score=1.0)
@@ -125,7 +125,7 @@ def test_openmetrics_can_be_written() -> None:
     assert b'# {request_id="abc"}' in generate_openmetrics(registry)
 
 
-def test_the_lag_of_the_event_loop_is_watched(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+def test_the_lag_of_the_event_loop_is_measured(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
 

@@ -77,7 +77,7 @@ def traced(tiny_bundle: Path) -> Iterator[Callable[..., Traced]]:
         client.__exit__(None, None, None)
 
 
-def test_a_request_goes_on_with_its_callers_trace_and_names_its_span(
+def test_a_request_continues_its_callers_trace_and_returns_its_span(
     traced: Callable[..., Traced], jpeg_bytes: bytes
 ) -> None:
     it = traced()
@@ -205,12 +205,14 @@ def test_without_variables_nothing_is_imported() -> None:
         {"OTEL_SERVICE_NAME": "photos"},
     ],
 )
-def test_what_asks_for_no_traces_gets_none(environ: dict[str, str]) -> None:
+def test_disabled_tracing_stays_off(environ: dict[str, str]) -> None:
     assert find_tracing(environ) is None
 
 
-def test_an_exporter_that_is_not_known_is_a_wrong_setting() -> None:
-    with pytest.raises(ConfigError, match="OTEL_TRACES_EXPORTER=zipkin is not known here; known: otlp, console, none"):
+def test_an_unknown_exporter_is_a_configuration_error() -> None:
+    with pytest.raises(
+        ConfigError, match="OTEL_TRACES_EXPORTER=zipkin is not supported; supported are otlp, console and none"
+    ):
         find_tracing({"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
@@ -222,7 +224,7 @@ def test_without_the_extra_the_service_starts_and_says_what_to_install(
     assert "pip install 'repvgg[tracing]'" in caplog.text
 
 
-def test_nobody_waits_for_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_collector_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.observe.tracing.CLOSING_S", 0.05)
 
     class Stuck(SpanExporter):

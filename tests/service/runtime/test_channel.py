@@ -71,7 +71,9 @@ def test_answers_come_in_any_order(run: Run) -> None:
         (KeyError("secret"), ServiceError, "internal error"),
     ],
 )
-def test_an_error_is_raised_on_this_side(run: Run, raised: Exception, kind: type[ServiceError], text: str) -> None:
+def test_an_error_of_the_other_side_is_raised_here(
+    run: Run, raised: Exception, kind: type[ServiceError], text: str
+) -> None:
     async def scenario() -> None:
         async with two_ends() as (one, other, _):
 
@@ -87,7 +89,7 @@ def test_an_error_is_raised_on_this_side(run: Run, raised: Exception, kind: type
     run(scenario())
 
 
-def test_when_the_other_side_is_gone_every_question_ends(run: Run) -> None:
+def test_every_question_fails_when_the_other_side_has_gone(run: Run) -> None:
     async def scenario() -> None:
         async with two_ends() as (one, other, task_of_other):
 
@@ -105,7 +107,7 @@ def test_when_the_other_side_is_gone_every_question_ends(run: Run) -> None:
     run(scenario())
 
 
-def test_who_does_not_wait_any_more_disturbs_nobody(run: Run) -> None:
+def test_a_cancelled_question_does_not_disturb_others(run: Run) -> None:
     async def scenario() -> None:
         async with two_ends() as (one, other, _):
             may_answer = asyncio.Event()

@@ -9,7 +9,7 @@ from service.errors import AddressUnavailable
 from service.runtime.listener import listen, url_of
 
 
-def test_port_0_takes_any_free_one() -> None:
+def test_port_0_picks_a_free_port() -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         assert port > 0
@@ -17,7 +17,7 @@ def test_port_0_takes_any_free_one() -> None:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
-def test_answers_are_not_held_back_for_40_ms() -> None:
+def test_answers_are_not_delayed_by_40_ms() -> None:
     async def accepted_without_delay() -> int:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -43,19 +43,19 @@ def test_a_name_is_resolved() -> None:
         assert listener.getsockname()[1] > 0
 
 
-def test_a_port_that_is_taken_is_said_with_a_way_out() -> None:
+def test_a_port_in_use_is_reported_with_a_solution() -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(AddressUnavailable, match=f"127.0.0.1 port {port}: the port is in use; .* another --port"):
             listen("127.0.0.1", port)
 
 
-def test_an_address_of_another_machine_is_said() -> None:
+def test_an_address_of_another_machine_is_reported() -> None:
     # RFC 5737 keeps this address for documentation: no machine has it.
-    with pytest.raises(AddressUnavailable, match="this machine does not have the address; give --host"):
+    with pytest.raises(AddressUnavailable, match="this machine does not have this address; --host"):
         listen("192.0.2.1", 0)
 
 
-def test_a_host_that_is_none_is_said() -> None:
-    with pytest.raises(AddressUnavailable, match="the host is not known"):
+def test_an_unknown_host_is_reported() -> None:
+    with pytest.raises(AddressUnavailable, match="unknown host"):
         listen("not a host", 0)

@@ -18,13 +18,13 @@ WriteRoot = Callable[[dict[str, str]], Path]
         {"proc/self/cgroup": "4:memory:/docker/abc\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n"},
     ],
 )
-def test_a_memory_limit_that_the_largest_images_may_exceed_is_told_with_the_way_out(
+def test_a_memory_limit_too_small_for_the_largest_images_is_reported_with_a_solution(
     write_root: WriteRoot, tmp_path: Path, files: dict[str, str]
 ) -> None:
     write_root(files)
     told = memory_shortage(Settings(decode_threads=2), tmp_path)
     assert told is not None
-    assert "the memory limit is 256 MiB, and decoding 2 of the largest images at once takes up to 862 MiB" in told
+    assert "the memory limit is 256 MiB, but decoding 2 of the largest images at once takes up to 862 MiB" in told
     assert "lower max_image_pixels or decode_threads" in told
     assert memory_shortage(Settings(decode_threads=1, max_image_pixels=10_000_000), tmp_path) is None
 
@@ -37,5 +37,5 @@ def test_a_memory_limit_that_the_largest_images_may_exceed_is_told_with_the_way_
         {"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
     ],
 )
-def test_without_a_memory_limit_there_is_nothing_to_tell(write_root: WriteRoot, files: dict[str, str]) -> None:
+def test_there_is_no_warning_without_a_memory_limit(write_root: WriteRoot, files: dict[str, str]) -> None:
     assert memory_shortage(Settings(), write_root(files)) is None

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 from PIL import Image
@@ -101,5 +102,12 @@ def test_the_curve_is_drawn(tmp_path, capsys):
     path = tmp_path / "curves" / "lr.png"
     assert main(["--epochs", "20", "--warmup_length", "2", "--plot", str(path), "--steps_per_epoch", "50"]) == 0
     with Image.open(path) as image:
-        assert (image.format, image.size) == ("PNG", (960, 540))
-    assert "1000 updates, from 7e-08 over 0.1 to" in capsys.readouterr().out
+        assert (image.format, image.size) == ("PNG", (1400, 760))
+    assert "1000 updates, from 7e-08 up to 0.1, then to" in capsys.readouterr().out
+
+
+def test_without_matplotlib_nothing_is_drawn_and_the_way_out_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["--plot", str(tmp_path / "lr.png")]) == 78
+    assert capsys.readouterr().err == "error: charts need matplotlib: pip install 'repvgg[charts]'\n"
+    assert not (tmp_path / "lr.png").exists()

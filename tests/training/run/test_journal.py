@@ -1,12 +1,11 @@
 import json
+import sys
 
-import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image
 
 from training.errors import TrainingError
-from training.run import curves as charts
-from training.run.journal import Journal, curves, read
+from training.run.journal import Journal, draw, read
 
 
 def line(epoch, **more):
@@ -31,20 +30,22 @@ def test_the_log_has_one_line_an_epoch_however_often_the_run_was_cut_off(tmp_pat
     assert Journal(tmp_path, 3).lines == [line(1), line(2), line(3)]
 
 
-def test_a_last_line_without_its_end_is_no_line(tmp_path):
+def test_a_truncated_last_line_is_ignored(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}')
     assert read(tmp_path / "log.jsonl") == [{"epoch": 1}]
 
 
-def test_a_folder_that_cannot_be_written_to_is_known_before_the_first_epoch(tmp_path):
+def test_an_unwritable_folder_is_reported_before_the_first_epoch(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match=r"file/net/log\.jsonl cannot be written"):
         Journal(tmp_path / "file" / "net", 0)
 
 
-def test_a_log_that_is_none_is_named_and_left_alone(tmp_path):
+def test_an_invalid_log_is_named_and_left_alone(tmp_path):
     (tmp_path / "log.jsonl").write_text("epoch one\n")
-    with pytest.raises(TrainingError, match=r"log\.jsonl is not a log of one JSON object a line .*mend or remove it"):
+    with pytest.raises(
+        TrainingError, match=r"log\.jsonl is not a log with one JSON object per line .*repair or remove it"
+    ):
         Journal(tmp_path, 0)
     assert (tmp_path / "log.jsonl").read_text() == "epoch one\n"
 
@@ -58,30 +59,52 @@ def test_the_time_left_follows_from_the_latest_epochs_those_of_earlier_runs_too(
     assert journal.seconds_left(6) == 0
 
 
-def count(image, colour, column, row):
-    """Pixels of that colour in the chart of that place in the grid."""
-    left, top = column * charts.WIDTH, row * charts.HEIGHT
-    pixels = np.asarray(image)[top + charts.TOP : top + charts.BOTTOM, left + charts.LEFT : left + charts.RIGHT]
-    return int((pixels == ImageColor.getrgb(colour)).all(axis=2).sum())
+def drawn(lines):
+    """Title and name of each line of the curves -> its points."""
+    figure = draw("net", lines)
+    return {
+        (axes.get_title("left"), line.get_label()): [tuple(point) for point in line.get_xydata().tolist()]
+        for axes in figure.axes
+        for line in axes.lines
+    }
 
 
 def test_the_curves_are_drawn_from_the_whole_log_after_a_resume(tmp_path):
     Journal(tmp_path, 0).add(line(1), "net")
-    with Image.open(tmp_path / "curves.png") as first:
-        assert count(first, charts.COLOURS[0], 0, 0) < 50, "a dot"
-    Journal(tmp_path, 1).add(line(2, val_top1=0.6, train_top1=0.8), "net")
+    first = (tmp_path / "curves.png").read_bytes()
+    journal = Journal(tmp_path, 1)
+    journal.add(line(2, val_top1=0.6, train_top1=0.8), "net")
+    assert (tmp_path / "curves.png").read_bytes() != first
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (2 * charts.WIDTH, 2 * charts.HEIGHT)
-        for column, row in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            assert count(picture, charts.COLOURS[0], column, row) > 500, (column, row)
-        assert all(count(picture, colour, 1, 0) > 500 for colour in charts.COLOURS[:3])
+        assert (picture.format, picture.size) == ("PNG", (2800, 1440))
+    assert drawn(journal.lines) == {
+        ("Loss", "training"): [(1, 2), (2, 1)],
+        ("Accuracy", "training top-1"): [(1, 50), (2, 80)],
+        ("Accuracy", "validation top-1"): [(1, 40), (2, 60)],
+        ("Accuracy", "validation top-5"): [(1, 90), (2, 90)],
+        ("Learning rate", "at the end of the epoch"): [(1, 0.1), (2, 0.1)],
+        ("Speed", "training"): [(1, 100), (2, 100)],
+    }
 
 
-def test_epochs_that_were_not_evaluated_have_no_point(tmp_path):
+def test_epochs_that_were_not_evaluated_have_no_point():
     lines = [line(1), line(2), line(3, val_top1=0.6)]
     for key in ("val_top1", "val_top5"):
         del lines[1][key]
-    assert count(curves("net", lines), charts.COLOURS[1], 1, 0) > 500
+    assert drawn(lines)["Accuracy", "validation top-1"] == [(1, 40), (3, 60)]
     for unevaluated in lines:
         unevaluated.pop("val_top1", None)
-    assert count(curves("net", lines), charts.COLOURS[1], 1, 0) == 0
+    assert drawn(lines)["Accuracy", "validation top-1"] == []
+
+
+def test_a_run_without_matplotlib_says_once_that_there_will_be_no_curves_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    journal = Journal(tmp_path, 0)
+    assert capsys.readouterr().out == (
+        "there will be no curves.png: charts need matplotlib: pip install 'repvgg[charts]'\n"
+    )
+    for epoch in (1, 2):
+        journal.add(line(epoch), "net")
+    assert capsys.readouterr().out == ""
+    assert epochs_of(tmp_path) == [1, 2]
+    assert not (tmp_path / "curves.png").exists()
