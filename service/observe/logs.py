@@ -82,7 +82,8 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).isoformat(sep=" ", timespec="milliseconds")[11:]
         level = self._in(_COLOURS.get(record.levelno, ""), f"{record.levelname:<7}")
-        head = f"{self._in(_DIM, moment)} {level} {record.name.removeprefix('service.'):<14}"
+        name = record.name.rpartition(".")[2] if record.name.startswith("service.") else record.name
+        head = f"{self._in(_DIM, moment)} {level} {name:<14}"
         fields = " ".join(f"{name}={value}" for name, value in _not_in_message(record).items())
         message = visible(record.getMessage())
         line = f"{head} {message:<{MESSAGE_WIDTH}} {self._in(_DIM, visible(fields))}".rstrip()

@@ -150,7 +150,7 @@ def test_the_banner_is_a_table_for_people(tiny_bundle: Path) -> None:
         assert running.stdout is not None
         lines: list[str] = []
         for line in running.stdout:
-            lines.append(line.partition(" runtime.server ")[2])
+            lines.append(line.partition(" server         ")[2])
             if lines[-1].startswith("  keys "):
                 break
         running.send_signal(signal.SIGINT)
@@ -253,4 +253,4 @@ def test_a_stuck_engine_delays_nobody(tiny_bundle: Path, jpeg_bytes: bytes) -> N
         assert (reply.status_code, reply.json()["code"]) == (504, "deadline_exceeded")
         process.terminate()
         assert process.wait(120) == 1
-        assert "still at work" in list(lines)[-1]["msg"]
+        assert "still working" in list(lines)[-1]["msg"]
