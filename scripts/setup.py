@@ -83,7 +83,7 @@ def is_set_up(venv: Path, lock: Path) -> bool:
 
 
 def install_apart(pip_command: list[str], venv: Path, lock: Path) -> None:
-    """Into an environment of its own, as `is_set_up` then finds it."""
+    """Install a lock file into its own environment and mark it as set up."""
     install = ["install", "--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
     subprocess.run([*pip_command, *install, "--require-hashes", "--requirement", str(lock)], check=True)
     (venv / ".set-up").write_text(lock.read_text())

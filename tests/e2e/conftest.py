@@ -120,7 +120,7 @@ def wait_until() -> Callable[..., None]:
     def wait(condition: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + LIMIT_S
         while not condition():
-            assert time.monotonic() < give_up_at, "waited in vain"
+            assert time.monotonic() < give_up_at, "timed out"
             time.sleep(0.02)
 
     return wait
