@@ -1,7 +1,7 @@
-"""The web application, wired; nothing else happens here.
+"""Wires the web application; no logic lives here.
 
-The order of the layers: LifecycleMiddleware (draining, reloads) > RequestMiddleware (id, timings, log, metrics,
-errors) > KeyMiddleware > routes.
+The layers, outermost first: LifecycleMiddleware (draining, reloads), RequestMiddleware (id, timings, log, metrics,
+errors, HEAD), KeyMiddleware, routes.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ def create_app(
     open_first: bool = False,
     tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The service as an ASGI application; its lifespan opens the model in the background and drains it at the end.
+    """The service as an ASGI application. Its lifespan opens the model in the background and drains it at the end.
 
-    `app.state.lifecycle` and `app.state.probes` tell where it stands. Without `engine`, the settings choose it; without
-    `registry`, the metrics get their own. `join` gives the processes that this one serves with. `open_first`: nothing
-    is answered before the model is open, because other processes serve meanwhile. `tracing` is closed at the end.
+    `app.state.lifecycle` and `app.state.probes` expose its state. Without `engine`, the settings choose one; without
+    `registry`, the metrics get one of their own. `join` returns the processes that this one serves with. With
+    `open_first`, requests wait until the model is open, because other processes serve meanwhile. `tracing` is closed at
+    the end.
     """
     metrics = Metrics(registry or CollectorRegistry())
     lifecycle = Lifecycle(settings, metrics, engine)
@@ -69,18 +70,18 @@ def create_app(
         description="Images in, labels with probabilities out.",
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # they would load their scripts from a public host; ours is a page of service/page
+        docs_url=None,  # FastAPI's pages load scripts from a public host; ours is in service/page
         redoc_url=None,
         exception_handlers={HTTPException: answer_framework_error, RequestValidationError: answer_framework_error},
     )
     app.state.lifecycle = lifecycle
-    # The last one added is the outermost.
+    # The last middleware added is the outermost.
     health_route = settings.vertex_health_route
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
     app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     app.state.probes = probes = Probes(lifecycle, settings, processes)
-    # The first route of a path wins: those that Vertex AI names come first. Then what is asked for most.
+    # The first route that matches wins: those that Vertex AI names come first, then the most frequent ones.
     Vertex(lifecycle, settings, probes).add_to(app.router)
     Endpoints(lifecycle, settings, processes).add_to(app.router)
     probes.add_to(app.router)

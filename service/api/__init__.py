@@ -1,3 +1,3 @@
-"""The HTTP edge: payloads in, answers and problem documents out; nothing below knows HTTP. `app` and
+"""The HTTP edge: payloads in, answers and problem documents out; no layer below knows HTTP. `app` and
 `runtime` may enter.
 """

@@ -1,7 +1,7 @@
 """The outcomes of a request's images -> its answer.
 
-1. 200 as long as one image has an answer; a problem document when none has, with the status of the first failure;
-2. one bad image never fails its neighbours: each has its predictions, or its own error.
+1. 200 if at least one image has an answer; otherwise a problem document with the status of the first failure;
+2. one bad image never fails the others: each has its predictions, or its own error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def classify_images(
 
 
 def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
-    """Of several images, each stage's maximum: what the slowest one waited for."""
+    """Of several images, the maximum of each stage: what the slowest image took."""
     timings = [outcome.timings for outcome in outcomes if isinstance(outcome, Classified)]
     if timings:
         exchange.stages["decode"] = max(timing.decode_s for timing in timings)
@@ -64,7 +64,7 @@ def answer_as(
     outcomes: Sequence[Outcome],
     body: Callable[[list[Result]], BaseModel],
 ) -> Response:
-    """`body` makes the answer's JSON of the results; a problem document when there is none."""
+    """`body` turns the results into the answer's JSON. A problem document if no image has an answer."""
     faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
@@ -77,8 +77,8 @@ def answer_as(
 
 
 def cache_status(outcomes: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:
-    """Cache-Status (RFC 9211) of the whole answer: what most had to be done for any of its images. No header where
-    nothing is kept and nothing was shared."""
+    """Cache-Status (RFC 9211) of the whole answer: that of the image that took the most work. No header if nothing is
+    cached and nothing was shared."""
     sources = {outcome.source for outcome in outcomes if isinstance(outcome, Classified)}
     if "miss" in sources:
         return {"Cache-Status": "repvgg; fwd=miss"} if keeps else {}
@@ -109,7 +109,7 @@ def served_model(classifier: Classifier) -> ServedModel:
 
 
 def choice_of(choice: selection.Choice | None) -> Choice | None:
-    """None for an engine that was handed in."""
+    """None for an engine that was passed in."""
     if choice is None:
         return None
     candidates = [

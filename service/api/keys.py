@@ -1,7 +1,7 @@
 """Optional API keys.
 
-1. with keys configured, everything but health, metrics and the page's files needs one of them, unknown paths too;
-2. a key is compared in constant time, with all of them.
+1. with keys configured, every path except health, metrics and the page's files needs one, unknown paths included;
+2. the given key is compared with all keys in constant time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.api.requests import is_quiet
 
 
 class KeyMiddleware:
-    """Raises RequestError `unauthorized`, which the RequestMiddleware around it answers."""
+    """Raises RequestError `unauthorized`, which RequestMiddleware turns into an answer."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr], vertex_health_route: str = "") -> None:
         self._app = app
@@ -32,13 +32,13 @@ class KeyMiddleware:
         await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        """Only to be asked: Vertex AI may name one path for its health checks and its instances."""
+        """Only for GET and HEAD: Vertex AI may use one path for its health checks and for its instances."""
         path = scope["path"]
         return scope["method"] in ("GET", "HEAD") and (path in page.FILES or is_quiet(path, self._vertex_health_route))
 
     def _check(self, headers: Headers) -> None:
         given = _given_key(headers)
-        # All keys are compared before any result is looked at, so that the time tells nothing.
+        # All keys are compared before any result is used, so that the time taken reveals nothing.
         matches = [hmac.compare_digest(given, key) for key in self._keys]
         if not any(matches):
             raise RequestError(

@@ -1,13 +1,14 @@
-"""From the start of the process to its end: starting, then serving or failed, perhaps another model, then draining.
+"""The life of the process: starting, then serving or failed, perhaps reloading, then draining.
 
-1. the socket listens while the model is opened, and tells the truth meanwhile;
-2. draining is announced while requests are still answered, so that nobody is turned away; each answer then closes its
-   connection, so that no client sends its next request to a server that ends;
-3. a start that fails is kept, for the process to end with its reason;
-4. another model takes the place of the serving one only when it is open, checked and warm: until then, and if it is
-   no good, the old one serves;
-5. a request ends on the model that served when it began; only then that one is closed;
-6. two models at most are open, and one reload runs at a time.
+1. the socket listens while the model is being opened, and requests are answered 503 `not_ready` meanwhile;
+2. draining is announced while requests are still answered, so that no request is lost; each answer then closes its
+   connection, so that no client sends its next request to a server that is ending;
+3. the error of a failed start is kept, and the process ends with it;
+4. a new model replaces the serving one only when it is open, checked and warm; until then, and if it fails, the old
+   one serves;
+5. a request ends on the model that served when it began, and only then is that model closed; an upload that takes
+   longer than `timeout_ms` ends on the model that serves by then;
+6. at most two models are open, and one reload runs at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """`classifier` is there once the model serves; `failure` if it never will; `opened` is set in either case."""
+    """`classifier` is set once the model serves, `failure` if it cannot be opened; `opened` is set in both cases."""
 
     def __init__(self, settings: Settings, metrics: Metrics, engine: Engine | None = None) -> None:
         self.classifier: Classifier | None = None
@@ -47,7 +48,7 @@ class Lifecycle:
         self.uploads = Uploads(settings)
         self.opened = asyncio.Event()
         self._settings = settings
-        self._grace_s = settings.timeout_ms / 1000  # every request is over by then
+        self._grace_s = settings.timeout_ms / 1000  # once its body is read, a request ends within it
         self._metrics = metrics
         self._engine = engine
         self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
@@ -59,7 +60,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Opens in the background; on leaving, finishes what was accepted and closes."""
+        """Opens the model in the background; at the end, finishes the accepted requests and closes it."""
         starting = asyncio.create_task(self._start())
         lag = asyncio.create_task(self._metrics.watch_event_loop())
         try:
@@ -84,9 +85,9 @@ class Lifecycle:
             self.opened.set()
 
     async def reload(self, changes: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Open the model of the settings afresh, with these `changes` of them, and let it serve.
+        """Open the model of the settings, with these `changes` to them, and let it serve.
 
-        Raises NotReady before the first model serves, Draining, ReloadRunning, and ModelRejected if it is no good.
+        Raises NotReady before the first model serves, Draining, ReloadRunning, and ModelRejected if it cannot serve.
         """
         old = self.serving()
         if self._reloading:
@@ -114,7 +115,7 @@ class Lifecycle:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
             log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
-            store = f"{_folder_of(old).parent.parent}/"  # where it lies is nothing that a client should learn
+            store = f"{_folder_of(old).parent.parent}/"  # clients should not learn the path
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
             log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
@@ -133,7 +134,7 @@ class Lifecycle:
             self._left_at_work.append(classifier)
 
     def what_serves(self) -> dict[str, str]:
-        """The settings that mean just this: the bundle's folder, the engine and the precision that were chosen."""
+        """Settings for exactly the same: the bundle's folder, and the engine and precision that were chosen."""
         serving = self.serving()
         return {
             "model": str(_folder_of(serving)),
@@ -143,20 +144,20 @@ class Lifecycle:
 
     @property
     def is_changing(self) -> bool:
-        """Are there two models, or will there be?"""
+        """Are two models open, or about to be?"""
         return self._reloading or (self._retiring is not None and not self._retiring.done())
 
     def version_beside(self, version: str) -> str:
-        """Where that version of the serving bundle lies, if it is there."""
+        """The folder where that version of the serving bundle would be."""
         return str(_folder_of(self.serving()).with_name(version))
 
     @property
     def engine_is_at_work(self) -> bool:
-        """After the end: does a batch still run in an engine, whose thread cannot be stopped?"""
+        """After the end: is a batch still running in an engine, whose thread cannot be stopped?"""
         return any(not classifier.batcher.idle for classifier in self._left_at_work)
 
     def drain(self) -> None:
-        """From now on `/readyz` says no; requests are still answered, but no other model is opened."""
+        """From now on `/readyz` fails; requests are still answered, but no other model is opened."""
         self.draining = True
         self.uploads.drain()
         if self._opening is not None:
@@ -164,7 +165,7 @@ class Lifecycle:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Around a request, which is a task of its own: the model that serves now is not closed before its end."""
+        """Around a request, which is a task of its own: the serving model is not closed before the request ends."""
         requests, task = self._requests.setdefault(self.classifier, set()), asyncio.current_task()
         assert task is not None
         requests.add(task)
@@ -199,7 +200,7 @@ class Lifecycle:
 
     def _not_ready(self) -> str:
         if self.failure is not None:
-            return "the model could not be opened; the server's log tells why"
+            return "the model could not be opened; the server's log has the reason"
         return "the model is being opened and checked"
 
 
@@ -212,7 +213,7 @@ def _name_of(classifier: Classifier) -> str:
 
 
 class LifecycleMiddleware:
-    """Around everything else: whoever answers, the request is counted, and while draining its connection is closed."""
+    """The outermost layer: every request is tracked, and while draining its connection is closed."""
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
         self._app = app

@@ -71,7 +71,7 @@ _EXAMPLES = {
     ),
     422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
     431: _problem_example("headers_too_large", "the request's line and headers are too long"),
-    500: _problem_example("internal_error", "the server failed on this request; its log tells why"),
+    500: _problem_example("internal_error", "the server failed on this request; its log has the reason"),
     503: _problem_example("overloaded", "256 images are waiting already") | {"retry_after_ms": 1800},
     504: _problem_example("deadline_exceeded", "no answer before the deadline"),
 }
@@ -119,7 +119,10 @@ CLASSIFY: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             _parameter("top_k", "how many labels an image; 1..number of classes, 5 when not given"),
-            _parameter("timeout_ms", "deadline of the whole request in milliseconds, at most the server's own"),
+            _parameter(
+                "timeout_ms",
+                "deadline of the whole request, upload included; milliseconds",
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -138,7 +141,7 @@ RELOAD: dict[str, Any] = {
     "tags": ["classify"],
     "operation_id": "reload",
     "response_model": ModelDescription,
-    "response_description": "This bundle serves now; requests that began before end on the one before it",
+    "response_description": "This bundle serves now; requests that began earlier end on the previous one",
     "responses": problem_responses(401, 409, 422, 500, 503),
     "openapi_extra": {
         "parameters": [
@@ -156,7 +159,7 @@ METRICS: dict[str, Any] = {
     "tags": ["health"],
     "operation_id": "metrics",
     "response_class": PlainTextResponse,
-    "response_description": "Prometheus text format, or OpenMetrics where the Accept header asks for it",
+    "response_description": "Prometheus text format, or OpenMetrics if the Accept header asks for it",
 }
 _PROTOCOL = {"tags": ["open inference protocol"]}
 SERVER_METADATA: dict[str, Any] = {
@@ -175,12 +178,12 @@ MODEL_READY: dict[str, Any] = {**_PROTOCOL, "response_model": ModelReady, "respo
 INFER: dict[str, Any] = {
     **_PROTOCOL,
     "response_model": InferAnswer,
-    "responses": problem_responses(400, 401, 404, 413, 415, 422, 500, 503, 504),
+    "responses": problem_responses(400, 401, 404, 408, 413, 415, 422, 431, 500, 503, 504),
 }
 INFER_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "JSON; or JSON of `Inference-Header-Content-Length` bytes and the input's bytes behind it.",
+        "description": "JSON; or JSON of `Inference-Header-Content-Length` bytes followed by the input's bytes.",
         "content": {
             "application/json": {
                 "schema": reference(InferRequest),
@@ -206,7 +209,7 @@ def path_parameters(path: str) -> list[dict[str, Any]]:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The document, with the schemas that no route's signature names; cached on the app as FastAPI's own is."""
+    """The document, with the schemas that no route's signature names. Cached on the app, like FastAPI's own."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS

@@ -1,9 +1,9 @@
 """Every error as an RFC 9457 problem document: one table of codes, one of error classes.
 
-1. whatever goes wrong answers `application/problem+json` with a stable `code` and the request's id;
-2. a bug answers 500 and shows nothing of the inside;
-3. who should come again is told when: `Retry-After` in whole seconds, rounded up;
-4. under /v2 it also carries `error`, as the Open Inference Protocol has it.
+1. every error is `application/problem+json` with a stable `code` and the request's id;
+2. a bug is answered 500 and reveals no internals;
+3. errors worth retrying carry `Retry-After` in whole seconds, rounded up;
+4. under /v2 the body also has `error`, as the Open Inference Protocol wants it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CODES: dict[str, tuple[int, str]] = {
     "deadline_exceeded": (504, "The deadline has passed"),
 }
 
-# error class -> code; what is not here is a bug
+# error class -> code; any other exception is a bug
 CLASSES: dict[type[ServiceError], str] = {
     Overloaded: "overloaded",
     NotReady: "not_ready",
@@ -67,11 +67,11 @@ CLASSES: dict[type[ServiceError], str] = {
     ModelRejected: "model_rejected",
 }
 
-INTERNAL = "the server failed on this request; its log tells why, under the same request_id"
+INTERNAL = "the server failed on this request; its log has the reason, under the same request_id"
 
 
 class RequestError(Exception):
-    """The request is at fault as a whole. `code` is a key of CODES; the text is shown to the client."""
+    """The request as a whole is invalid. `code` is a key of CODES; the text is shown to the client."""
 
     def __init__(
         self, code: str, detail: str, *, index: int | None = None, headers: Mapping[str, str] | None = None
@@ -98,7 +98,7 @@ class Fault:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Any error -> what to tell; of one that nobody foresaw, nothing."""
+    """Any error -> what the client is told; unexpected ones reveal nothing."""
     if isinstance(error, RequestError):
         return Fault(error.code, str(error), index=error.index, headers=error.headers)
     if isinstance(error, ImageError):
@@ -114,7 +114,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _fault_of_framework(error: HTTPException) -> Fault:
-    """404, 405, and what else the web framework may refuse on its own."""
+    """404, 405, and whatever else the web framework rejects on its own."""
     headers = error.headers or {}
     if error.status_code == HTTPStatus.NOT_FOUND:
         return Fault(
@@ -165,5 +165,5 @@ def problem_response(
 
 
 def _retry_after(fault: Fault) -> dict[str, str]:
-    """The header has no fractions, and 0 would invite a client to come back at once."""
+    """The header has no fractions, and 0 would make clients retry at once."""
     return {} if fault.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}

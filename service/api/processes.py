@@ -1,6 +1,6 @@
-"""The processes that serve on this port: a single one here; `runtime.worker` has several workers of one supervisor.
+"""The processes that serve on this port: one here; `runtime.worker_group` has several, under a supervisor.
 
-Whichever process a request reaches, metrics are those of all, and a reload reaches all.
+Metrics and reloads cover all processes, whichever one a request reaches.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from service.observe.metrics import Metrics
 
 class Processes(Protocol):
     async def reload(self, changes: Mapping[str, str]) -> None:
-        """Lifecycle.reload in every process; raises what that raises."""
+        """Lifecycle.reload in every process; raises the same errors."""
 
     async def collector(self) -> Collector:
         """The metrics of all processes."""
 
     async def checks(self) -> dict[str, str]:
-        """What `/readyz?verbose` says about the other processes."""
+        """What `/readyz?verbose` reports about the other processes."""
 
 
 class SingleProcess:

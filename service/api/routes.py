@@ -26,12 +26,12 @@ from service.api.schemas import ModelDescription, Speed
 from service.classify.classifier import Classifier
 from service.settings import Settings
 
-# What the query of /classify may have.
+# Parameters in the query of /classify.
 CLASSIFY_PARAMETERS = ("top_k", "timeout_ms")
 
 
 class PlainRoute(APIRoute):
-    """For an endpoint from Request to Response: documented by FastAPI, but called without its search for parameters."""
+    """For an endpoint from Request to Response: FastAPI documents it, but does not look for parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         return self.endpoint
@@ -63,24 +63,24 @@ class Endpoints:
         classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
         classifier = self._lifecycle.still_open(classifier)
-        fates = await classify_images(
+        outcomes = await classify_images(
             request,
             classifier,
             [upload.content for upload in uploads],
             top_k=read_top_k(parameters, len(classifier.bundle.labels)),
             deadline=self._lifecycle.uploads.deadline(exchange, timeout_s),
         )
-        return answer(exchange, classifier, uploads, fates)
+        return answer(exchange, classifier, uploads, outcomes)
 
     async def _read(self, request: Request) -> list[Upload]:
         return await read_uploads(request, self._settings)
 
     async def models(self, request: Request) -> Response:
-        """The served bundle, and how fast it was measured to be here."""
+        """The served bundle and its measured speed."""
         return self._describe(self._lifecycle.serving())
 
     async def reload(self, request: Request) -> Response:
-        """Open the newest bundle, or the one that is named, check it, and let it serve in the place of this one."""
+        """Open the newest version of the bundle, or the one given, check it, and let it replace the serving one."""
         version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())

@@ -52,7 +52,7 @@ class ImageFault(BaseModel):
 
 
 class Result(BaseModel):
-    """One image's fate: either `predictions` by falling score, or its own `error`."""
+    """The outcome of one image: either `predictions` by falling score, or its own `error`."""
 
     index: int
     filename: str | None = None
@@ -89,11 +89,11 @@ class Problem(BaseModel):
     errors: list[FailedImage] | None = None
     retry_after_ms: int | None = None
     checks: dict[str, str] | None = None
-    error: str | None = Field(None, description="the detail again, where the Open Inference Protocol wants it")
+    error: str | None = Field(None, description="the detail again, for the Open Inference Protocol")
 
 
 class Speed(BaseModel):
-    """Of the engine alone, in full batches: a moving average since the start. Null before anything is measured."""
+    """Of the engine alone, in full batches: a moving average since the start. Null until there is a measurement."""
 
     seconds_per_image: float | None
     images_per_second: float | None
@@ -115,15 +115,15 @@ class Candidate(BaseModel):
 
 
 class Choice(BaseModel):
-    """Why this engine and precision serve, and what else was looked at."""
+    """Why this engine and precision serve, and the alternatives that were considered."""
 
     reason: str
     candidates: list[Candidate]
 
 
 class ModelDescription(ServedModel):
-    """`labels[i]` is that of class_id i. `manifest`: the bundle's manifest.json as it is. `device`: what the engine
-    runs on, in its runtime's words. `pixels`: exact or fast. `workers`: processes that serve it."""
+    """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
+    on, as its runtime names it. `pixels`: exact or fast. `workers`: processes that serve it."""
 
     labels: list[str]
     manifest: dict[str, Any]
@@ -165,7 +165,7 @@ class VertexAnswer(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """This and what follows: the Open Inference Protocol's (KServe v2); its extensions add only `parameters`."""
+    """This and the following: of the Open Inference Protocol (KServe v2); its extensions add only `parameters`."""
 
     name: str
     version: str
@@ -190,7 +190,7 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata]
 
 
-# Of the protocol; what is longer is no name of ours, and need not be repeated in an error.
+# A longer one cannot be one of ours, and need not be repeated in an error.
 Name = Annotated[str, Field(max_length=100)]
 
 

@@ -1,1 +1,1 @@
-"""The protocols that others defined: Open Inference Protocol v2 and Vertex AI. Only `api` and `app` may enter."""
+"""Protocols defined by others: Open Inference Protocol v2 and Vertex AI. Only `api` and `app` may enter."""

@@ -1,6 +1,6 @@
-"""Request bodies that came compressed (`Content-Encoding: gzip` or `deflate`), as tensors may.
+"""Compressed request bodies (`Content-Encoding: gzip` or `deflate`), for tensors.
 
-1. what unpacks to more than the limit is refused when the limit is reached, however small it came.
+1. a body that unpacks to more than the limit is rejected when it reaches the limit, however small it was sent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import zlib
 
 from service.api.problems import RequestError
 
-# zlib: 15 bits of window; 32 more: take a gzip header or a zlib one, whichever comes.
+# For zlib: 15 bits of window, plus 32 to accept a gzip or a zlib header.
 _EITHER_HEADER = 15 + 32
 
 

@@ -1,9 +1,9 @@
 """The Open Inference Protocol (KServe v2, as Triton speaks it over HTTP), with binary tensors.
 
 1. the real `tritonclient` works unchanged: health, metadata, configuration, inference, errors;
-2. a request has one input: `image`, encoded images, or `pixels`, tensors that are preprocessed already;
-3. the protocol has no error of one image: the whole request fails with the first one's problem, its index named;
-4. JSON is parsed up to MAX_JSON_BYTES; more has to come as binary, which costs the event loop next to nothing.
+2. a request has one input: `image`, encoded images, or `pixels`, preprocessed tensors;
+3. the protocol has no errors for single images: the whole request fails with the first failure, which names its index;
+4. JSON is parsed up to MAX_JSON_BYTES; larger inputs must be binary, which costs the event loop next to nothing.
 
 Sources: open_inference_rest.yaml of the protocol's repository; "Binary Tensor Data Extension", "Classification
 Extension" and "Model Configuration Extension" of Triton's documentation.
@@ -63,7 +63,7 @@ from service.observe.metrics import program_version
 from service.settings import MEBIBYTE, Settings
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-# Numbers as text keep the event loop busy for a tenth of a second at this length, and an image of 224 x 224 fits in.
+# Parsing numbers of this length blocks the event loop for a tenth of a second; an image of 224 x 224 fits.
 MAX_JSON_BYTES = 4 * MEBIBYTE
 MODEL = "/v2/models/{name}"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
@@ -76,7 +76,7 @@ _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data"
 
 @dataclass(frozen=True)
 class Output:
-    """One that is asked for: `count` values an image, or as many texts `score:class_id:label`."""
+    """A requested output: `count` values per image, or as many texts `score:class_id:label`."""
 
     name: str
     count: int
@@ -127,11 +127,11 @@ class InferenceV2:
         )
 
     async def server(self) -> ServerMetadata:
-        """Which protocol's extensions are spoken."""
+        """The server and the protocol extensions that it supports."""
         return ServerMetadata(name="repvgg", version=program_version(), extensions=EXTENSIONS)
 
     async def model(self, request: Request) -> ModelMetadata:
-        """The served model's inputs, of which a request has one, and outputs."""
+        """The inputs of the served model, of which a request has one, and its outputs."""
         classifier = self._served(request)
         manifest = classifier.bundle.manifest
         return ModelMetadata(
@@ -148,7 +148,7 @@ class InferenceV2:
         return await self._probes.readiness(request, {"name": name, "ready": True})
 
     async def config(self, request: Request) -> Response:
-        """The model in the words of a Triton model configuration. `max_batch_size` 0: N is part of the shapes."""
+        """The model as a Triton model configuration. `max_batch_size` is 0 because N is part of the shapes."""
         classifier = self._served(request)
         manifest = classifier.bundle.manifest
         inputs = _config(inputs_of(manifest.preprocess.input_size))
@@ -173,14 +173,14 @@ class InferenceV2:
         deadline = self._lifecycle.uploads.deadline(exchange, read_timeout_s(asked.parameters))
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
         most = max(output.count for output in outputs)
-        fates = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
+        outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
         rows: list[list[Prediction]] = []
-        for index, fate in enumerate(fates):
-            if not isinstance(fate, Classified):
-                fault = fault_of(fate)
+        for index, outcome in enumerate(outcomes):
+            if not isinstance(outcome, Classified):
+                fault = fault_of(outcome)
                 return exchange.problem(replace(fault, index=index, detail=f"image {index}: {fault.detail}"))
-            rows.append(fate.predictions)
-        headers = cache_status(fates, keeps=classifier.keeps_answers)
+            rows.append(outcome.predictions)
+        headers = cache_status(outcomes, keeps=classifier.keeps_answers)
         return answer(classifier, asked.id, outputs, rows, headers)
 
     def _served(self, request: Request) -> Classifier:
@@ -188,12 +188,12 @@ class InferenceV2:
         return self._named(request, self._lifecycle.serving())
 
     def _named(self, request: Request, classifier: Classifier) -> Classifier:
-        """That one, if it is the model of the path. Raises RequestError `not_found`."""
+        """The classifier, if it is the model in the path. Raises RequestError `not_found`."""
         manifest = classifier.bundle.manifest
         name, version = request.path_params["name"], request.path_params.get("version", manifest.version)
         if (name, version) != (manifest.name, manifest.version):
             served = f"{manifest.name} version {manifest.version}"
-            raise RequestError("not_found", f"model {name} version {version} is not served here, but {served} is")
+            raise RequestError("not_found", f"model {name} version {version} is not served here; {served} is")
         return classifier
 
     async def _read(self, request: Request) -> bytes:
@@ -214,7 +214,7 @@ class InferenceV2:
 
 
 def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
-    """-> the request, and the bytes behind its JSON. Raises RequestError."""
+    """-> the request, and the bytes after its JSON. Raises RequestError."""
     if json_length is not None and not (json_length.isdecimal() and int(json_length) <= len(body)):
         raise malformed(f"{JSON_LENGTH} is {json_length}, but the body has {len(body)} bytes")
     end = len(body) if json_length is None else int(json_length)
@@ -237,7 +237,7 @@ def read_timeout_s(parameters: Mapping[str, Any]) -> float | None:
 
 
 def wanted_outputs(asked: InferRequest, classes: int) -> list[Output]:
-    """At least one. Raises RequestError for one that we have not, and `invalid_parameter`."""
+    """At least one. Raises RequestError for an unknown output, and `invalid_parameter`."""
     names = [output.name for output in asked.outputs]
     if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
         raise malformed(f"the outputs are {', '.join(OUTPUTS)}, each at most once, not {names}")
@@ -269,7 +269,7 @@ def answer(
     rows: list[list[Prediction]],
     headers: Mapping[str, str],
 ) -> Response:
-    """`rows`: each image's predictions, at least as many as any output counts."""
+    """`rows`: the predictions of each image, at least as many as any output has values."""
     tensors, binaries = [], []
     for output in outputs:
         values = [[output.value(prediction) for prediction in row[: output.count]] for row in rows]

@@ -1,7 +1,7 @@
 """Google Vertex AI's routes: health, and prediction: `{"instances": [{"b64": "..."}]}` -> `{"predictions": [...]}`.
 
 1. each instance has its own prediction, in order: an item of the `results` of /classify;
-2. there are no such routes unless the platform names them, and then they win over ours of their paths.
+2. the routes exist only if the platform names them, and then win over ours with the same paths.
 
 Source: "Custom container requirements" in its documentation.
 """
@@ -51,8 +51,8 @@ class Vertex:
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         images = [upload.content for upload in uploads]
-        fates = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)
-        return answer_as(exchange, classifier, uploads, fates, lambda results: VertexAnswer(predictions=results))
+        outcomes = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)
+        return answer_as(exchange, classifier, uploads, outcomes, lambda results: VertexAnswer(predictions=results))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
         content = json_as_utf8(await read_body(request, self._settings.max_body_bytes))

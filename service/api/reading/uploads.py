@@ -47,16 +47,16 @@ class Uploads:
         and Draining."""
         exchange = Exchange.of(request)
         latest = min(self._latest(exchange, client_timeout_s), exchange.arrived + self._upload_timeout_s)
-        patience_ends = exchange.arrived + self._grace_s
-        scope = anyio.CancelScope(deadline=min(latest, patience_ends))
+        stalled_at = exchange.arrived + self._grace_s
+        scope = anyio.CancelScope(deadline=min(latest, stalled_at))
 
         async def receive() -> Message:
-            nonlocal patience_ends
+            nonlocal stalled_at
             message = await request.receive()
             if message.get("more_body"):
                 earned_s = len(message.get("body", b"")) / self._min_rate
-                patience_ends = min(patience_ends + earned_s, time.monotonic() + self._grace_s)
-                scope.deadline = min(latest, self._drained_at(exchange), patience_ends)
+                stalled_at = min(stalled_at + earned_s, time.monotonic() + self._grace_s)
+                scope.deadline = min(latest, self._drained_at(exchange), stalled_at)
             return message
 
         self._arriving.add(scope)
