@@ -9,11 +9,18 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
+
+from tests.models.formats.pictures import bmp, chunk, gif, graphic_control, info_header, png, tiff
 
 RANDOM = np.random.default_rng(2)
 PHOTO = Image.fromarray(RANDOM.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((40, 30), Image.Resampling.BICUBIC)
 GREY_16 = Image.fromarray(RANDOM.integers(0, 65_536, (24, 31), dtype=np.uint16))
+SAMPLES = RANDOM.integers(0, 65_536, (6, 8), dtype=np.uint16).astype("<u2")
+FLOATS_LE = RANDOM.random((6, 8)).astype("<f4").tobytes()
+SIZE = {256: 8, 257: 6, 278: 6}
+PLANES = {258: (16, 16), 262: 1, 277: 2, 284: 2, 338: 1, 273: (8, 56), 279: (48, 48)}
+MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 FLOATS = Image.fromarray(RANDOM.random((9, 11), dtype=np.float32))
 
 
@@ -58,6 +65,19 @@ PICTURES: dict[str, bytes] = {
     "tiff palette": encode(PHOTO.quantize(16), "TIFF", compression="packbits"),
     "tiff 16 bit": encode(GREY_16, "TIFF"),
     "tiff float": encode(FLOATS, "TIFF"),
+    "tiff white is 0": tiff(">", SAMPLES.astype(">u2").tobytes(), {**SIZE, 258: 16, 262: 0, 274: 6}),
+    "tiff planes": tiff("<", SAMPLES.tobytes(), PLANES | {**SIZE, 256: 4}),
+    "tiff deflated floats": tiff("<", zlib.compress(FLOATS_LE), {**SIZE, 258: 32, 262: 1, 259: 8, 317: 3, 339: 3}),
+    "tiff of 12 bits": tiff("<", SAMPLES.tobytes(), {**SIZE, 256: 10, 258: 12, 262: 1}),
+    "bmp with masks": bmp(info_header(8, 6, 32, 3, length=108, more=MASKS), SAMPLES.tobytes() * 2),
+    "png with a transparent colour": encode(PHOTO, "PNG", transparency=(1, 2, 3)),
+    "png 16 bit with a transparent colour": png(
+        16, 2, *(SAMPLES.tobytes()[:48],) * 5, width=8, before=chunk(b"tRNS", b"\0\1\0\2\0\3")
+    ),
+    "png with a profile": encode(
+        PHOTO, "PNG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    ),
+    "gif on a canvas": gif((9, 7), (2, 3, 2, 1), [1, 2], before=graphic_control(1)),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 from PIL import (
@@ -21,6 +21,7 @@ from models.errors import ImageError
 
 # Of a colour profile: the largest ones in use, for presses, have two to three.
 MAX_PROFILE_BYTES = 4 << 20
+_BAND_PIXELS = 1 << 20
 
 
 class Statements(NamedTuple):
@@ -81,6 +82,13 @@ def inflate(compressed: bytes, most: int) -> bytes | None:
     except zlib.error:
         return None
     return content if stream.eof else None
+
+
+def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(its first row, a few rows): arrays of a whole picture would take more memory than the picture."""
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 class HeaderError(Exception):

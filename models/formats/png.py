@@ -25,6 +25,7 @@ from models.formats.opening import (
     HeaderError,
     LateImage,
     Statements,
+    bands,
     damaged,
     inflate,
     open_with_pillow,
@@ -138,10 +139,12 @@ def _read_16_bits(encoded: bytes, key: bytes) -> Image.Image:
     lower = open_with_pillow(encoded, "PNG")
     assert isinstance(lower, ImageFile.ImageFile)
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
-    pixels = np.asarray(upper)
-    same = (pixels == np.frombuffer(key[0::2], np.uint8)) & (np.asarray(lower) == np.frombuffer(key[1::2], np.uint8))
-    alpha = np.where(same.all(axis=2), 0, 255).astype(np.uint8)
-    return Image.fromarray(np.dstack([pixels, alpha]))
+    alpha = Image.new("L", upper.size)
+    for (top, one), (_, other) in zip(bands(upper), bands(lower), strict=True):
+        same = (np.asarray(one) == list(key[0::2])) & (np.asarray(other) == list(key[1::2]))
+        alpha.paste(Image.fromarray(np.where(same.all(axis=2), 0, 255).astype(np.uint8)), (0, top))
+    upper.putalpha(alpha)
+    return upper
 
 
 def _statements(chunks: dict[bytes, list[memoryview]]) -> Statements:

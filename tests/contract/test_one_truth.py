@@ -20,9 +20,23 @@ from service.app import create_app
 from service.engines.loading import load_engine
 from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
+from tests.models.formats.pictures import encode, exif, gif, icc_segments, tiff, with_segment
+from tests.models.test_color import LINEAR, P3
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"
 COUNT = 24
+DOTS = np.random.default_rng(3).integers(0, 256, (40, 50, 4), np.uint8)
+GREY_16 = DOTS.view("<u2")[..., 0]
+ODD = {
+    "turned.jpg": encode(DOTS[..., :3], "JPEG", exif=exif(6)),
+    "profile.png": encode(DOTS[..., :3], "PNG", icc_profile=P3),
+    "profile.jpg": with_segment(encode(DOTS[..., :3], "JPEG"), icc_segments(LINEAR)),
+    "transparent.png": encode(DOTS, "PNG", icc_profile=P3),
+    "palette.png": encode(DOTS[..., 0], "PNG"),
+    "canvas.gif": gif((4, 3), (1, 1, 2, 1), [1, 2]),
+    "deep.tif": tiff(">", GREY_16.astype(">u2").tobytes(), {256: 50, 257: 40, 278: 40, 258: 16, 262: 0, 274: 3}),
+    "picture.webp": encode(DOTS, "WEBP", icc_profile=P3, exif=exif(8)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +162,33 @@ def test_the_golden_logits_are_the_frameworks(mindspore, shipped):
     tensors, expected = load(shipped)
     network = mindspore.nn.GraphCell(mindspore.load(str(shipped.path(shipped.artifact(["mindir"], "fp32")))))
     np.testing.assert_allclose(network(mindspore.Tensor(tensors)).asnumpy(), expected, atol=1e-4, rtol=0)
+
+
+def test_training_evaluates_and_the_service_infers_bit_identical_tensors_of_odd_pictures(
+    mindspore, shipped, serving, tmp_path
+):
+    """Turned, transparent, in another colour space, of 16 bits, on a canvas: nothing that MindData would see alike."""
+    from training.data.pipeline import evaluation_batches, scan
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, encoded in ODD.items():
+        (folder / name).write_bytes(encoded)
+    images = scan(tmp_path, 1)
+    assert len(images) == len(ODD)
+    evaluated = next(evaluation_batches(images, shipped.manifest.preprocess, len(images), 2)).images
+    served = []
+
+    def remember(tensors):
+        served.extend(tensors.copy())
+        return np.zeros((len(tensors), len(shipped.labels)), np.float32)
+
+    engine = FakeEngine(len(shipped.labels), shipped.manifest.preprocess.input_size, answer=remember)
+    with serving(Settings(), engine=engine) as client:
+        served.clear()  # the warm-up is no picture
+        for path, _ in images.images:
+            assert post(client, path).status_code == 200
+    np.testing.assert_array_equal(np.stack(served), evaluated)
+    assert shipped.manifest.preprocess.icc == "srgb"
+    plain = preprocess(ODD["profile.png"], shipped.manifest.preprocess.model_copy(update={"icc": "ignore"}))
+    assert not np.array_equal(plain, preprocess(ODD["profile.png"], shipped.manifest.preprocess))

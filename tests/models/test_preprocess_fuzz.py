@@ -19,7 +19,8 @@ from tests.mutants import PICTURES, mutant, with_right_checksums
 # As in production, where models.preprocess silences Pillow; pytest would make errors of its warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
-SPEC = Preprocess(input_size=8, interpolation="bicubic", crop_pct=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+HALF = (0.5, 0.5, 0.5)
+SPEC = Preprocess(input_size=8, interpolation="bicubic", crop_pct=1.0, icc="srgb", mean=HALF, std=HALF)
 MUTANTS = 400
 
 
