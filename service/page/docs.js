@@ -6,12 +6,7 @@ import { element } from "./element.js";
 const byId = (id) => document.getElementById(id);
 const showKeyForm = keyForm(byId("key"), load);
 const HERE = new URL(".", location.href).href.replace(/\/$/, "");
-// How curl sends each type of body; JSON bodies are sent as in their example.
-const BODIES = {
-  "image/*": "-H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
-  "application/octet-stream": "-H 'Content-Type: application/octet-stream' --data-binary @photo.jpg",
-  "multipart/form-data": "-F images=@photo.jpg -F images=@other.jpg",
-};
+const FORM = "-F images=@photo.jpg -F images=@other.jpg";
 
 let schemas = {};
 
@@ -128,10 +123,14 @@ function commands({ method, path, requestBody }, served) {
   const inputs = Object.entries(requestBody?.content ?? { "": {} });
   // Nobody can type binary tensors after JSON.
   const typed = inputs.filter(([type, { example }]) => !type || example || requestBody.content["image/*"]);
-  return typed.map(([type, { example }]) => {
-    const body = example ? `-H 'Content-Type: ${type}' -d '${JSON.stringify(example)}'` : BODIES[type] ?? "";
-    return ["curl", verb, key, body, url].filter(Boolean).join(" ");
-  });
+  return typed.map(([type, { schema, example }]) => ["curl", verb, key, curlBody(type, schema, example), url].filter(Boolean).join(" "));
+}
+
+/** How curl sends a body of this type: JSON as in its example, raw bytes from a file. */
+function curlBody(type, schema, example) {
+  if (example) return `-H 'Content-Type: ${type}' -d '${JSON.stringify(example)}'`;
+  if (schema?.format === "binary") return `-H 'Content-Type: ${type.replace("*", "jpeg")}' --data-binary @photo.jpg`;
+  return type === "multipart/form-data" ? FORM : "";
 }
 
 function command(text) {
