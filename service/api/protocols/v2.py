@@ -193,7 +193,7 @@ class InferenceV2:
         name, version = request.path_params["name"], request.path_params.get("version", manifest.version)
         if (name, version) != (manifest.name, manifest.version):
             served = f"{manifest.name} version {manifest.version}"
-            raise RequestError("not_found", f"model {name} version {version} is not served here; {served} is")
+            raise RequestError("not_found", f"model {name} version {version} is not served here, but {served} is")
         return classifier
 
     async def _read(self, request: Request) -> bytes:
