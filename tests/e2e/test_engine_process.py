@@ -75,7 +75,7 @@ def test_a_killed_engine_costs_at_most_the_batch_in_flight(
         killed = engine_pid(server)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: load.readiness[-1][0] == 503)
-        assert "is being started again" in load.readiness[-1][1]
+        assert "and is restarting" in load.readiness[-1][1]
         wait_until(lambda: load.readiness[-1][0] == 200)
         assert engine_pid(server) != killed
         ready_again = len(load.statuses)
