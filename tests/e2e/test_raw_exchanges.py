@@ -59,8 +59,11 @@ class Conversation:
         return int(line.split()[1]), email.message_from_string(rest)
 
     def _take(self, size: int) -> bytes:
-        content = self.connection.recv(size, socket.MSG_WAITALL)
-        assert len(content) == size, f"the server closed after {content!r}"
+        content = b""
+        while len(content) < size:  # with a timeout, MSG_WAITALL may return less
+            piece = self.connection.recv(size - len(content))
+            assert piece, f"the server closed after {len(content)} of {size} bytes, {content[-200:]!r}"
+            content += piece
         return content
 
     def is_closed(self) -> bool:
