@@ -95,7 +95,6 @@ def _photo(
         interpolation=interpolation,
         crop_pct=crop_pct,
         crop_offset_rounding=crop_offset_rounding,
-        icc="srgb",  # published pipelines take no notice of profiles; on a photo without one there is no difference
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     )
