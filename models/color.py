@@ -1,12 +1,12 @@
-"""Pixels under their embedded ICC profile -> sRGB, by LittleCMS.
+"""Conversion from an embedded ICC profile to sRGB, by LittleCMS.
 
-1. a profile that is broken, or of other channels than the picture has, changes nothing;
-2. nor does one that means sRGB to within SAME levels: it costs a look-up;
-3. a transform is built once for each profile, the last TRANSFORMS of them are kept, and threads share them: LittleCMS
-   only reads a transform while it applies it.
+1. broken profiles, and profiles for another colour model than the picture's, are ignored;
+2. profiles that equal sRGB to within SAME levels are ignored, at the cost of a cache look-up;
+3. a transform is built once per profile. The last TRANSFORMS are kept, and threads share them: LittleCMS does not
+   modify a transform while applying it.
 
-The intent is perceptual, LittleCMS's and ImageMagick's own choice. Profiles of three matrix columns, as cameras,
-phones and screens have, mean the same under all intents.
+The rendering intent is perceptual, the default of LittleCMS and ImageMagick. Matrix profiles, as cameras, phones and
+screens use them, give the same result with every intent.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import numpy as np
 from PIL import Image, ImageCms
 
 TRANSFORMS = 8
-# Of 255: makers round the curve of sRGB in their own ways.
+# Of 255. Profiles for sRGB differ in how they round its curve.
 SAME = 2
 _INTENT = ImageCms.Intent.PERCEPTUAL
-# ICC.1:2022, 7.2: the profile's class and colour space, and the signature. The other classes link two devices, or
-# name single colours.
+# ICC.1:2022, 7.2: the profile's class and colour space, and the signature. The other classes are device links
+# and named colours.
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _CLASSES = frozenset({b"scnr", b"mntr", b"prtr", b"spac"})
 _GREYS = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F"})
-# The modes of an image with a profile for RGB; the other ones have a space of their own.
+# Modes that an RGB profile applies to.
 _COLOURS = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"})
 _PROFILE = "icc_profile"
 
 
 class _Conversion(NamedTuple):
-    """Into sRGB: by LittleCMS, or for greys by a table."""
+    """Conversion to sRGB: a LittleCMS transform, or a table for grey."""
 
     transform: ImageCms.ImageCmsTransform | None
     table: list[int]
 
 
 def keep_matching_profile(image: Image.Image) -> str | None:
-    """The profile of `info`, if it is for pictures of this mode, is left there, any other one is taken out.
+    """Remove a profile from `info` unless it applies to images of this mode.
 
-    The mode in which it takes pixels: L, RGB or CMYK; None without a profile.
+    Returns the mode that it applies to (L, RGB or CMYK), or None.
     """
     profile = image.info.get(_PROFILE)
     space = _space(profile) if isinstance(profile, bytes) else None
@@ -59,10 +59,10 @@ def _space(profile: bytes) -> str | None:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """RGB or CMYK with a matching profile in `info` -> RGB in sRGB; as it is without one. A profile for greys converts
-    a grey picture in RGB.
+    """RGB or CMYK with a matching profile in `info` -> sRGB; unchanged without a profile. A grey profile applies to a
+    grey picture in RGB.
 
-    Blocks, without the interpreter's lock.
+    Blocks; releases the GIL.
     """
     profile = image.info.pop(_PROFILE, None)
     conversion = _conversion(profile) if profile else None
@@ -77,11 +77,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(TRANSFORMS)
 def _conversion(profile: bytes) -> _Conversion | None:
-    """None for sRGB, and for what LittleCMS does not understand."""
+    """None for sRGB, and for profiles that LittleCMS cannot read."""
     space = _space(profile)
-    assert space is not None  # as keep_matching_profile has left it
+    assert space is not None  # checked by keep_matching_profile
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    # LittleCMS shortens the way of greys by a coarse table, which costs dark ones half of their lightness.
+    # With optimisation, LittleCMS uses a coarse table for grey that halves the lightness of dark pixels.
     flags = ImageCms.Flags.NOOPTIMIZE if space == "L" else ImageCms.Flags.NONE
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
@@ -95,7 +95,7 @@ def _conversion(profile: bytes) -> _Conversion | None:
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Does it change none of 9 x 9 x 9 colours by more than SAME?"""
+    """Whether it changes none of 9 x 9 x 9 colours by more than SAME."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     converted = np.asarray(transform.apply(Image.fromarray(colours)))

@@ -1,6 +1,7 @@
-"""One file format a module: bytes -> a Pillow image that is not decoded yet. Only `models.preprocess` enters.
+"""File formats, one module each: encoded bytes -> a Pillow image that is not decoded yet. Only `models.preprocess`
+imports this package.
 
-Each `open_` function hands Pillow a file with only what decides about its pixels. Metadata that is odd, damaged or
-huge is dropped before a decoder sees it, and what it states (orientation, colour profile) is kept beside the image. A
-kind that no decoder here reads correctly is an ImageError that names the kind.
+Each `open_` function gives Pillow a file that contains only what determines the pixels. Odd, damaged or huge metadata
+is dropped before a decoder sees it. Orientation and colour profile are kept in the image's `info`. A format that no
+decoder here reads correctly raises an ImageError that names it.
 """

@@ -1,6 +1,7 @@
-"""BMP: every header as the one that Pillow reads best, and colours under masks, which it reads only in part.
+"""BMP: rewrites every header as the one that Pillow reads best, and decodes bit masks, which Pillow supports only in
+part.
 
-The file's size as the header states it decides nothing. (Microsoft, "Bitmap Storage"; the OS/2 1 and 2 headers.)
+The file size in the header is ignored. (Microsoft, "Bitmap Storage"; the OS/2 1 and 2 headers.)
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _OS2_1, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 64, 40, 52, 56, 108, 124
 _RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
 _COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG"}
 _BITS = frozenset({1, 4, 8, 16, 24, 32})
-# Red, green, blue, alpha; where the header gives none.
+# Red, green, blue and alpha masks where the header gives none.
 _NO_MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
 class _Header(NamedTuple):
-    """`place`: where the pixels begin; `palette`: four bytes an entry."""
+    """`place`: offset of the pixels; `palette`: four bytes per entry."""
 
     width: int
     height: int
@@ -38,7 +39,7 @@ class _Header(NamedTuple):
 
 
 def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
-    """May raise anything, ImageError for what is not supported."""
+    """May raise anything; ImageError for unsupported formats."""
     header = _read_header(encoded)
     size = header.width, header.height
     if header.bits in _NO_MASKS and header.compression in (_MASKS, _ALPHA_MASKS):
@@ -70,7 +71,7 @@ def _read_header(encoded: bytes) -> _Header:
 
 
 def _read_masks(encoded: bytes, length: int, bits: int, compression: int) -> tuple[tuple[int, ...], int]:
-    """Red, green, blue and alpha; and where the header has ended. A short header has its masks behind it."""
+    """The masks (red, green, blue, alpha) and the offset after the header. Masks follow a short header."""
     start, behind = _FILE_HEADER_BYTES + _INFO, _FILE_HEADER_BYTES + length
     if compression not in (_MASKS, _ALPHA_MASKS):
         return _NO_MASKS.get(bits, (0, 0, 0, 0)), behind
@@ -84,19 +85,19 @@ def _read_masks(encoded: bytes, length: int, bits: int, compression: int) -> tup
 
 
 def _read_palette(encoded: bytes, place: int, bits: int, colours: int, entry: int) -> tuple[bytes, int]:
-    """Four bytes for each colour that a pixel can name, black for those that the file lacks; and where it has ended."""
+    """Four bytes per colour index, black for missing colours; and the offset after the palette."""
     if bits > 8:
         return b"", place
     count = colours if 0 < colours <= 1 << bits else 1 << bits
     found = encoded[place : place + entry * count]
     if entry == 3:
         found = b"".join(found[at : at + 3] + b"\0" for at in range(0, len(found), 3))
-    # Pillow takes a palette of greys in order for 8-bit grey, whatever the bits are; one entry more and it does not.
+    # Pillow treats a palette of ascending greys as 8-bit grey, whatever the depth; one more entry prevents that.
     return found.ljust(4 << bits, b"\0") + (b"\0" * 4 if bits < 8 else b""), place + entry * count
 
 
 def _rewritten(encoded: bytes, header: _Header) -> bytes:
-    """With the 40-byte header."""
+    """The same picture under a 40-byte header."""
     place = _FILE_HEADER_BYTES + _INFO + len(header.palette)
     height = -header.height if header.top_down else header.height
     pixels = memoryview(encoded)[header.place :]
@@ -123,7 +124,7 @@ def _read_masked(encoded: bytes, header: _Header) -> Image.Image:
 
 
 def _channel(samples: NDArray[Any], mask: int) -> NDArray[np.uint8]:
-    """What lies under the mask, as 0..255. Raises ImageError for a mask with holes."""
+    """The bits under the mask, scaled to 0..255. Raises ImageError if the mask has gaps."""
     if mask == 0:
         return np.zeros(len(samples), np.uint8)
     shift = (mask & -mask).bit_length() - 1

@@ -1,4 +1,4 @@
-"""A TIFF directory of our own making."""
+"""Writes TIFF directories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHORT, LONG = 3, 4
 
 
 class Field(NamedTuple):
-    """A tag's type, number of values, and their bytes."""
+    """A tag's type, number of values, and encoded values."""
 
     kind: int
     values: int
@@ -26,7 +26,7 @@ def longs(order: str, *values: int) -> Field:
 
 
 def under_directory(order: str, content: bytes | memoryview, tags: Mapping[int, Field]) -> bytes:
-    """A TIFF of one directory, written behind the content, which begins at byte 8."""
+    """A TIFF with one directory, which follows the content. The content starts at byte 8."""
     padding = b"\0" * (len(content) % 2)
     directory = 8 + len(content) + len(padding)
     values_at = directory + 2 + 12 * len(tags) + 4

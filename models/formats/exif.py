@@ -1,7 +1,7 @@
-"""The orientation of a picture, as EXIF or XMP states it: the only metadata beside colour that changes what is seen.
+"""Image orientation from EXIF or XMP. Besides the colour profile, it is the only metadata that changes the picture.
 
-Pillow's reader takes all of EXIF or nothing. This one reads a directory's entries up to the one it looks for, so that
-what else is broken does not matter.
+Pillow's EXIF reader fails as a whole. This one reads directory entries until it finds the orientation, so damage
+elsewhere does not matter.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import struct
 UPRIGHT = 1
 _ORIENTATION = 0x0112
 _ORDERS = {b"II": "<", b"MM": ">"}
-# TIFF 6.0: BYTE, SHORT, LONG and their signed forms. The standard says SHORT, some cameras do not.
+# TIFF 6.0: BYTE, SHORT, LONG and their signed forms. The standard requires SHORT; some cameras write others.
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _PREFIX = re.compile(rb"(Exif\0[\0\xff])*")
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """1 to 8, EXIF 2.32; UPRIGHT where nothing readable states it. XMP counts where EXIF is silent."""
+    """1 to 8 (EXIF 2.32); UPRIGHT if none can be read. XMP is used only if EXIF gives none."""
     try:
         stated = _of_exif(exif)
     except struct.error:
@@ -30,7 +30,7 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
 
 
 def _of_exif(exif: bytes) -> int | None:
-    """Raises struct.error where the directory ends too soon."""
+    """Raises struct.error if the directory is cut short."""
     prefix = _PREFIX.match(exif)
     start = prefix.end() if prefix else 0
     order = _ORDERS.get(exif[start : start + 2])

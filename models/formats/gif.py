@@ -1,9 +1,9 @@
-"""GIF: the first frame, without the extensions that say nothing about its pixels.
+"""GIF: keeps the first frame and drops extensions that do not affect its pixels.
 
-1. comments, applications' and unknown extensions decide nothing, however odd they are;
-2. what follows the first frame, the trailer included, may be missing or odd.
+1. comments, application extensions and unknown extensions are ignored, however malformed;
+2. everything after the first frame may be missing or malformed, including the trailer.
 
-The canvas outside the frame is transparent: `models.preprocess` lays it over white.
+The canvas outside the frame is transparent: `models.preprocess` shows it as white.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.formats.opening import HeaderError, open_with_pillow
 _HEADER_BYTES = 13
 _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 _GRAPHIC_CONTROL_BYTES = 4
-# Pillow reads twice a block.
+# Pillow reads twice per block.
 _READS_A_BLOCK = 2
 
 
@@ -44,7 +44,7 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _skip_blocks(encoded: bytes, place: int) -> tuple[int, int, int]:
-    """(where the blocks begin, where they have ended, how many there are)"""
+    """(offset of the first block, offset after the last one, number of blocks)"""
     start, blocks = place, 1
     while length := encoded[place]:
         place += 1 + length

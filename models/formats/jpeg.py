@@ -1,8 +1,8 @@
-"""JPEG: the segments that decide about pixels, and whether all blocks of the picture are there.
+"""JPEG: keeps the segments that determine the pixels, and checks that no block is missing.
 
-1. application segments and comments decide nothing, however odd or broken they are;
-2. a picture is complete if its blocks are: the end marker may be missing, and it proves nothing;
-3. kinds of JPEG that libjpeg-turbo does not decode as Pillow calls it are named.
+1. application segments and comments are ignored, however malformed;
+2. a picture is complete if all its blocks are there: the end marker may be missing, and its presence proves nothing;
+3. kinds of JPEG that Pillow's libjpeg-turbo cannot decode are named.
 
 ITU-T T.81, annex B for the markers, annex G for progressive scans.
 """
@@ -33,29 +33,29 @@ from models.formats.opening import (
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
-# Markers inside and behind entropy-coded data; a zero stands for a byte 0xff, RST0 to RST7 belong to the data.
+# A marker that ends entropy-coded data. Within the data, 0xff is followed by a zero or belongs to RST0 to RST7.
 _MARKER_BEHIND_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-# Pillow reads four times a segment.
+# Pillow reads four times per segment.
 _READS_A_SEGMENT = 4
 _SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
-# Baseline and extended Huffman-coded pictures of one scan; Huffman-coded or arithmetic-coded pictures of many.
+# SOF0 and SOF1, both Huffman-coded; SOF2 and SOF10, Huffman-coded and arithmetic-coded.
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), frozenset({0xC2, 0xCA})
 _ARITHMETIC = frozenset({0xC9, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-# libjpeg looks at no shorter ones of these.
+# libjpeg ignores shorter ones.
 _JFIF, _ADOBE = (b"JFIF\0", 14), (b"Adobe", 12)
 _UNSUPPORTED = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "a hierarchical JPEG"),
     0xCB: "an arithmetic-coded lossless JPEG",
     0xF7: "a JPEG-LS picture",
 }
-# Entropy-coded bytes of ones only, which no Huffman code begins with. libjpeg asks for up to 8 bytes ahead of what it
-# decodes: where all blocks are there it does not use these, where some are missing they are soon used up, and without
-# an end marker it then waits for more, which Pillow calls truncated.
+# Eight entropy-coded bytes of ones, a pattern that no Huffman code starts with. libjpeg reads up to 8 bytes ahead. If
+# all blocks are there, it never decodes these bytes. If blocks are missing, it soon runs out of them and, without an
+# end marker, asks for more data, which Pillow reports as truncation.
 _AHEAD = b"\xff\0" * 8
-# What a decoder that lacks blocks takes for some, so that they differ from the zeros behind an end marker.
+# A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
 _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
 
@@ -77,7 +77,7 @@ class _Scan(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """`kept`: the segments before the image data that decide about it; `scan`: where its first SOS marker is."""
+    """`kept`: the segments that determine the pixels, up to the first SOS; `scan`: offset of that SOS marker."""
 
     kept: list[bytes]
     frame: _Frame
@@ -86,7 +86,7 @@ class _Header(NamedTuple):
 
 
 def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
-    """May raise anything, ImageError for what is not supported."""
+    """May raise anything; ImageError for unsupported formats."""
     header = _read_header(encoded)
     scan, data = _read_scan(encoded, header.scan)
     if header.frame.marker in _SEQUENTIAL and len(scan.components) == len(header.frame.components):
@@ -96,7 +96,7 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _end_of_blocks(encoded: bytes, data: int) -> int:
-    """Where the end marker is, or would be. Looking for it from the front takes a twentieth of the decoder's time."""
+    """Offset of the end marker, or of the end. A search from the front takes a twentieth of the decoding time."""
     if encoded.endswith(_END):
         return len(encoded) - len(_END)
     end = encoded.find(_END, data)
@@ -104,7 +104,7 @@ def _end_of_blocks(encoded: bytes, data: int) -> int:
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start and end of its content), up to and with the first SOS. Bytes between segments are passed over."""
+    """(marker, start and end of its content), up to and including the first SOS. Bytes between segments are skipped."""
     place, reads, most = len(_START), 0, allowed_reads(encoded)
     while found := _MARKER.search(encoded, place):
         start = found.end()
@@ -151,7 +151,7 @@ def _statements(exifs: list[bytes], xmp: bytes, profiles: list[bytes]) -> Statem
 
 
 def _is_for_libjpeg(marker: int, content: bytes) -> bool:
-    """It takes the colour space from these two."""
+    """libjpeg determines the colour space from JFIF and Adobe segments."""
     name, length = {_APP0: _JFIF, _APP14: _ADOBE}.get(marker, (b"", 1 << 16))
     return len(content) >= length and content.startswith(name)
 
@@ -169,7 +169,7 @@ def _read_frame(marker: int, content: bytes) -> _Frame:
 
 
 def _profile(pieces: list[bytes]) -> bytes | None:
-    """ICC.1:2022, annex B.4: each piece begins with its number, from 1, and how many there are."""
+    """ICC.1:2022, annex B.4: each piece starts with its number, counted from 1, and the number of pieces."""
     numbered = {piece[0]: piece[2:] for piece in pieces if len(piece) > 2 and piece[1] == len(pieces)}
     whole = sorted(numbered) == list(range(1, len(pieces) + 1))
     profile = b"".join(numbered[number] for number in sorted(numbered)) if whole else b""
@@ -177,7 +177,7 @@ def _profile(pieces: list[bytes]) -> bytes | None:
 
 
 def _read_scan(encoded: bytes, place: int) -> tuple[_Scan, int]:
-    """The SOS segment whose marker is at `place`, and where its data begins."""
+    """The SOS segment whose marker is at `place`, and the offset of its data."""
     length, count = struct.unpack_from(">HB", encoded, place + 2)
     components = tuple(encoded[place + 5 : place + 5 + 2 * count : 2])
     first, last, bits = struct.unpack_from(">BBB", encoded, place + 5 + 2 * count)
@@ -185,10 +185,10 @@ def _read_scan(encoded: bytes, place: int) -> tuple[_Scan, int]:
 
 
 def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
-    """A picture of several scans, which libjpeg decodes all before it shows any; arithmetic-coded or lossless ones too.
+    """A picture of several scans, or an arithmetic-coded or lossless one.
 
-    A last scan that refines others only adds a last bit; where it is followed by an end marker it is taken for whole.
-    Any other is decoded a second time with other bytes behind it: that must make no difference.
+    A last scan that refines earlier ones adds only one bit: if an end marker follows, it counts as complete. All others
+    are decoded twice, with different bytes after the data. If the pixels differ, blocks are missing.
     """
     scans, end, ended = _read_scans(encoded, header.scan)
     _check_all_scans(header.frame, scans)
@@ -200,7 +200,7 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
 
 
 def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
-    """To be read in one piece: arithmetic coding needs it, and all others gain by it."""
+    """Pillow reads the data in one piece: arithmetic coding requires it, and the others are faster."""
     image = open_with_pillow(picture, "JPEG", stated)
     assert isinstance(image, ImageFile.ImageFile)
     image.decodermaxblock = len(picture)
@@ -208,7 +208,7 @@ def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
 
 
 def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
-    """All scans from the first one's marker on, where their data ends, and whether a marker of the end is there."""
+    """All scans, the offset where their data ends, and whether an end marker follows. `place`: the first SOS marker."""
     scans: list[_Scan] = []
     while True:
         marker = encoded[place + 1]
@@ -227,7 +227,7 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
 
 
 def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
-    """Raises ImageError unless each coefficient of each component comes, in a progressive picture to its last bit."""
+    """Raises ImageError if a component lacks a coefficient or, in a progressive picture, a coefficient's last bit."""
     missing = {(component, coefficient) for component in frame.components for coefficient in range(64)}
     for scan in scans:
         progressive = frame.marker in _PROGRESSIVE

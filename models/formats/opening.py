@@ -1,4 +1,4 @@
-"""What the formats share: a file given to Pillow, and images whose pixels Pillow alone would get wrong."""
+"""Shared by all formats: opening a file with Pillow, and images that need more than Pillow to decode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import (
 from models.bounds import BoundedFile
 from models.errors import ImageError
 
-# Of a colour profile: the largest ones in use, for presses, have two to three.
+# Of a colour profile. The largest ones in use, for printing presses, have 2 to 3 MB.
 MAX_PROFILE_BYTES = 4 << 20
 _BAND_PIXELS = 1 << 20
 
@@ -32,7 +32,7 @@ class Statements(NamedTuple):
 
 
 SILENT = Statements()
-# Their plugins by name: Image.open would look through all of them for each image.
+# Image.open would try all plugins for each image.
 _PLUGINS: dict[str, Callable[[IO[bytes]], Image.Image]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -49,7 +49,7 @@ def open_with_pillow(encoded: bytes, image_format: str, stated: Statements = SIL
 
 
 def with_statements(image: Image.Image, stated: Statements) -> Image.Image:
-    """Only these statements are left in `info`, and what belongs to the pixels."""
+    """Leaves only these statements in `info`, and what belongs to the pixels."""
     kept: dict[str, Any] = {key: image.info[key] for key in ("transparency", "interlace") if key in image.info}
     image.info.clear()  # in place: the PNG plugin keeps a second reference
     image.info.update(kept | {"orientation": stated.orientation})
@@ -59,7 +59,7 @@ def with_statements(image: Image.Image, stated: Statements) -> Image.Image:
 
 
 class LateImage(Image.Image):
-    """An image of known size whose pixels `read` gives when they are first needed."""
+    """An image of known size. `read` decodes its pixels when they are first needed."""
 
     def __init__(
         self, image_format: str, mode: str, size: tuple[int, int], read: Callable[[], Image.Image], stated: Statements
@@ -75,7 +75,7 @@ class LateImage(Image.Image):
 
 
 def inflate(compressed: bytes, most: int) -> bytes | None:
-    """At most `most` bytes; None for more, and for what is no whole zlib stream."""
+    """At most `most` bytes; None if there are more, or if the zlib stream is broken or incomplete."""
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(compressed, most)
@@ -85,14 +85,14 @@ def inflate(compressed: bytes, most: int) -> bytes | None:
 
 
 def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(its first row, a few rows): arrays of a whole picture would take more memory than the picture."""
+    """(first row, a few rows). Arrays of the whole picture would take more memory than the picture."""
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 class HeaderError(Exception):
-    """What begins like a picture states no picture. `models.preprocess` words it for whoever sent it."""
+    """The header is damaged. `models.preprocess` turns this into the ImageError for the client."""
 
 
 def damaged(image_format: str) -> ImageError:
@@ -100,5 +100,5 @@ def damaged(image_format: str) -> ImageError:
 
 
 def unsupported(kind: str, instead: str = "save it as an ordinary JPEG or PNG") -> ImageError:
-    """`kind` with its article, as in "a 12-bit JPEG"."""
+    """`kind` includes its article: "a 12-bit JPEG"."""
     return ImageError("undecodable_image", f"this is {kind}, which is not supported: {instead}")

@@ -1,9 +1,9 @@
-"""PNG: the chunks that decide about pixels, in the order that Pillow needs.
+"""PNG: keeps the chunks that determine the pixels, in the order that Pillow needs.
 
-1. a chunk that says nothing about pixels decides nothing, however odd, damaged, large or misplaced it is;
-2. IHDR, PLTE, tRNS and IDAT must be right: a wrong checksum there means damaged pixels;
-3. what follows the image data, IEND included, may be missing;
-4. tRNS names the same grey or colour as the pixels do, at every bit depth.
+1. other chunks are ignored, however odd, damaged, large or misplaced;
+2. a wrong checksum of IHDR, PLTE, tRNS or IDAT means damaged pixels;
+3. everything after the image data may be missing, including IEND;
+4. tRNS matches pixels of the same sample value at every bit depth.
 
 ISO 15948 (PNG, third edition), sections 5 and 11.
 """
@@ -33,12 +33,12 @@ from models.formats.opening import (
 )
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Pillow reads a chunk's head, content and checksum.
+# Pillow reads a chunk in three parts: head, content and checksum.
 _READS_A_CHUNK = 3
 _MAX_TEXT_BYTES = 1 << 20
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _CHECKED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
-# Samples of fewer than 8 bits are spread over 0..255 when they are read, so their transparent value must be too.
+# Pillow scales samples of fewer than 8 bits to 0..255, so the transparent value is scaled too.
 _SPREAD = {1: 1, 2: 85, 4: 17, 8: 1, 16: 1}
 _EXIF_TEXTS = (b"Raw profile type exif", b"Raw profile type APP1")
 _XMP_TEXT = b"XML:com.adobe.xmp"
@@ -47,7 +47,7 @@ Chunk = tuple[bytes, memoryview, bool]
 
 
 def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
-    """May raise anything, ImageError for what is not supported."""
+    """May raise anything; ImageError for unsupported formats."""
     chunks: dict[bytes, list[memoryview]] = {}
     for kind, content, right in _chunks(encoded):
         if kind == b"IEND":
@@ -56,7 +56,7 @@ def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
             raise damaged("PNG")
         if kind[0] & 0x20 == 0 and kind not in _CHECKED:
             raise unsupported(f"a PNG with the critical chunk {kind.decode('latin-1')!r}")
-        # What must come before the image data says nothing behind it; EXIF and texts may stand anywhere.
+        # These chunks are valid only before the image data. EXIF and texts may follow it.
         late = b"IDAT" in chunks and kind in (b"PLTE", b"tRNS", b"iCCP")
         if right and not late:
             chunks.setdefault(kind, []).append(content)
@@ -64,7 +64,7 @@ def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _chunks(encoded: bytes) -> Iterator[Chunk]:
-    """(type, content, is its checksum right?); a last IDAT that is cut short counts as right, so far as it goes."""
+    """(type, content, whether the checksum is right). A last IDAT that is cut short counts as right."""
     view, place, reads = memoryview(encoded), len(SIGNATURE), 0
     while place + 8 <= len(encoded):
         length, kind = struct.unpack_from(">I4s", encoded, place)
@@ -98,7 +98,7 @@ def _open(chunks: dict[bytes, list[memoryview]]) -> Image.Image:
 
 
 def _file(header: memoryview, palette: bytes, key: bytes, data: list[memoryview]) -> bytes:
-    """All image data in one chunk, which takes Pillow fewer reads. It compares no checksum there; `_chunks` has."""
+    """One chunk for all image data, which saves reads. Pillow does not check its checksum; `_chunks` has."""
     length = sum(map(len, data))
     parts = ((b"IHDR", header), (b"PLTE", palette), (b"tRNS", key))
     before = [_chunk(kind, content) for kind, content in parts if content]
@@ -111,14 +111,14 @@ def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
 
 
 def _palette(found: list[memoryview], bits: int) -> bytes:
-    """RGB entries, not more than the samples can name. Raises ImageError where there is not one palette."""
+    """RGB entries, as many as the samples can address. Raises ImageError unless there is exactly one palette."""
     if len(found) != 1 or len(found[0]) % 3 or not found[0]:
         raise damaged("PNG")
     return bytes(found[0][: 3 << bits])
 
 
 def _transparent(found: list[memoryview], bits: int, colour: int, colours: int) -> bytes:
-    """tRNS as Pillow reads it rightly, empty for none. One of another length than fits is ignored, as libpng does."""
+    """tRNS as Pillow needs it; empty if there is none. One of the wrong length is ignored, as in libpng."""
     key = bytes(found[0]) if found else b""
     if colour == _PALETTE:
         return key if len(key) <= colours else b""
@@ -132,8 +132,8 @@ def _transparent(found: list[memoryview], bits: int, colour: int, colours: int) 
 def _read_16_bits(encoded: bytes, key: bytes) -> Image.Image:
     """RGB of 16 bits with a transparent colour -> RGBA of 8.
 
-    Pillow keeps the upper bytes, in which other colours may look like the transparent one: the lower bytes are read by
-    telling it that they come first.
+    Pillow keeps only the upper bytes, so other colours could match the transparent one. The lower bytes are read by
+    decoding a second time in the other byte order.
     """
     upper = open_with_pillow(encoded, "PNG")
     lower = open_with_pillow(encoded, "PNG")
@@ -164,7 +164,7 @@ def _profile(content: bytes) -> bytes | None:
 
 
 def _texts(chunks: dict[bytes, list[memoryview]]) -> dict[bytes, bytes]:
-    """Those that may state an orientation."""
+    """The texts that may contain an orientation."""
     texts: dict[bytes, bytes] = {}
     for kind in (b"tEXt", b"zTXt", b"iTXt"):
         for content in chunks.get(kind, []):
@@ -184,7 +184,7 @@ def _text(kind: bytes, content: bytes) -> bytes | None:
 
 
 def _of_hex(text: bytes) -> bytes:
-    """ImageMagick's: an empty line, a name, a length, then the content in hexadecimal digits."""
+    """ImageMagick's format: an empty line, a name, a length, then the content in hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
     except ValueError:

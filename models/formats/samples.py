@@ -1,14 +1,14 @@
 """TIFF samples of any layout -> 8-bit pixels.
 
-Pillow and libtiff decompress: they are told that the picture is 8-bit grey, a byte a pixel. What the bytes mean is
-worked out here, a band of rows at a time. So byte order, predictor, planes, WhiteIsZero, extra samples, integers and
-floats of any size are all treated alike.
+Pillow and libtiff only decompress: the directory describes the data as 8-bit grey, one byte per pixel. The bytes are
+interpreted here, one band of rows at a time. Byte order, predictor, planes, WhiteIsZero, extra samples, and integers
+and floats of any size take the same path.
 
-Integers are scaled by their type: its greatest value is white, negative ones are black. Where none of a picture's 32-
-or 64-bit integers needs more than 17 bits, they are 16-bit samples in wider words, as Pillow and others write them.
+Integers are scaled by their type: the largest value is white, negative values are black. If all 32-bit or 64-bit
+integers of a picture fit into 17 bits, they are 16-bit samples in wider words, as Pillow and others write them.
 
-Floats are 0..1, what lies outside is cut off; where more than SHARE_ABOVE of them are above 2, they are 0..255. What is
-no finite number is black.
+Floats range over 0..1 and are clipped; if more than SHARE_ABOVE of them are above 2, they range over 0..255. NaN and
+infinities are black.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a TIFF's samples lie in its file. `bits` and `format` are 0 where samples differ in them; a block is a strip
-    or a tile; `colours` of the `samples` of a pixel are colour, of `extra` some are named."""
+    """How samples are stored in a TIFF. `bits` and `format` are 0 if the samples of a pixel differ. A block is a strip
+    or a tile. Of a pixel's `samples`, the first `colours` are colour; `extra` gives the kinds of the others."""
 
     order: str
     width: int
@@ -73,9 +73,9 @@ class Layout:
 
     @property
     def alpha(self) -> int | None:
-        """The sample that is alpha."""
+        """Index of the alpha sample."""
         if self.photometric == 2 and self.samples == 4 and not self.extra:
-            return 3  # as Pillow has it: programs forget to say so
+            return 3  # as in Pillow: some programs omit the tag
         kinds = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
         return next((self.colours + place for place, kind in enumerate(self.extra) if kind in kinds), None)
 
@@ -85,12 +85,12 @@ class Layout:
 
     @property
     def row_samples(self) -> int:
-        """Samples of one pixel that lie together."""
+        """Samples of one pixel that are stored together."""
         return 1 if self.planar else self.samples
 
     @property
     def row_bytes(self) -> int:
-        """Of a row of a block."""
+        """Bytes per row of a block."""
         return (self.block_width * self.row_samples * self.bits + 7) // 8
 
     @property
@@ -99,7 +99,7 @@ class Layout:
 
     @property
     def rows_at_once(self) -> int:
-        """Of a band: whole blocks, but uncompressed strips may be cut anywhere."""
+        """Rows per band: whole blocks, but uncompressed strips can be split anywhere."""
         if self.raw:
             return max(1, _BAND_BYTES // self.row_bytes)
         return self.block_height * max(1, _BAND_BYTES // (self.block_bytes * self.across))
@@ -122,12 +122,12 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of samples of whole bytes."""
+        """For samples of whole bytes."""
         return np.dtype(f"{self.order}{'f' if self.format == _FLOAT else 'u'}{self.bits // 8}")
 
 
 def picture_mode(layout: Layout) -> str:
-    """Of what `read_samples` gives."""
+    """The mode of the image that `read_samples` returns."""
     if layout.photometric == _CMYK and layout.alpha is None:
         return "CMYK"
     mode = "L" if layout.colours == 1 and layout.photometric != _PALETTE else "RGB"
@@ -144,7 +144,7 @@ def read_samples(encoded: bytes, layout: Layout) -> Image.Image:
 
 
 def _bands(encoded: bytes, layout: Layout) -> Iterator[tuple[int, Array]]:
-    """(its first row, (rows, width, samples) in the machine's byte order)"""
+    """(first row, array of (rows, width, samples) in native byte order)"""
     for top in range(0, layout.height, layout.rows_at_once):
         rows = min(layout.rows_at_once, layout.height - top)
         planes = range(layout.samples if layout.planar else 1)
@@ -152,7 +152,7 @@ def _bands(encoded: bytes, layout: Layout) -> Iterator[tuple[int, Array]]:
 
 
 def _plane(encoded: bytes, layout: Layout, plane: int, top: int, rows: int) -> Array:
-    """(rows, width, samples that lie together)"""
+    """(rows, width, samples stored together)"""
     read = _raw_rows if layout.raw else _decompressed_rows
     content = read(encoded, layout, plane, top, rows).reshape(rows, layout.across, layout.row_bytes)
     if layout.bits % 8:
@@ -177,7 +177,7 @@ def _raw_rows(encoded: bytes, layout: Layout, plane: int, top: int, rows: int) -
 
 
 def _decompressed_rows(encoded: bytes, layout: Layout, plane: int, top: int, rows: int) -> Array:
-    """By Pillow, which is told that these blocks are a picture of 8-bit grey."""
+    """Decompressed by Pillow, which sees the blocks as a picture of 8-bit grey."""
     first = plane * layout.across * layout.down + top // layout.block_height * layout.across
     count = -(-rows // layout.block_height) * layout.across
     offsets, lengths = layout.offsets[first : first + count], layout.lengths[first : first + count]
@@ -205,7 +205,7 @@ def _grey_file(pieces: list[bytes], layout: Layout, rows: int) -> bytes:
 
 
 def _unpack(content: Array, layout: Layout) -> Array:
-    """Samples of any number of bits, the first one in the highest."""
+    """Unpacks samples of any number of bits, most significant bit first."""
     used = layout.block_width * layout.row_samples * layout.bits
     bits = np.unpackbits(content, axis=2)[:, :, :used].reshape(*content.shape[:2], -1, layout.bits)
     values = np.zeros(bits.shape[:3], np.uint32)
@@ -219,7 +219,7 @@ def _unpack(content: Array, layout: Layout) -> Array:
 
 
 def _undo_horizontal(values: Array, layout: Layout) -> Array:
-    """TIFF 6.0, section 14: each sample is the difference from the one on its left, in its own block."""
+    """TIFF 6.0, section 14: each sample is the difference from its left neighbour within the block."""
     whole: Array = values.view(layout.dtype.str.replace("f", "u")).astype(f"u{layout.bits // 8}")
     if layout.predictor == _HORIZONTAL and layout.compression in _PREDICTED:
         whole = whole.reshape(*whole.shape[:2], layout.block_width, layout.row_samples)
@@ -229,7 +229,7 @@ def _undo_horizontal(values: Array, layout: Layout) -> Array:
 
 
 def _undo_floating(content: Array, layout: Layout) -> Array:
-    """Adobe, TIFF Technical Note 3: differences of bytes, the highest bytes of a row first."""
+    """Adobe, TIFF Technical Note 3: differences of bytes, the most significant bytes of a row first."""
     rows, across, _ = content.shape
     size, together = layout.bits // 8, layout.row_samples
     sums = np.cumsum(content.reshape(rows, across, -1, together), axis=2, dtype=np.uint8)
@@ -239,7 +239,7 @@ def _undo_floating(content: Array, layout: Layout) -> Array:
 
 
 def _white(encoded: bytes, layout: Layout) -> float:
-    """The value of white; for wide samples what the whole picture says."""
+    """The value of white. For wide samples and floats, it depends on the whole picture."""
     if layout.format != _FLOAT and layout.bits <= 16:
         return float((1 << (layout.bits - (layout.format == _SIGNED))) - 1)
     greatest, above = 0.0, 0
@@ -269,13 +269,13 @@ def _to_8_bits(band: Array, layout: Layout, white: float) -> Array:
     if not layout.premultiplied:
         return np.concatenate([colours, alpha], axis=2)
     if layout.photometric in (_WHITE_IS_0, _CMYK):
-        return colours  # ink that was multiplied by alpha: what it leaves of white is there already
+        return colours  # premultiplied ink over white: this is the result
     over_white: Array = np.minimum(colours.astype(np.uint16) + (255 - alpha), 255)
     return over_white.astype(np.uint8)
 
 
 def _scale(samples: Array, white: float) -> Array:
-    """0..white -> 0..255, to the nearest."""
+    """0..white -> 0..255, rounded."""
     values = samples.astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
     np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
     np.clip(values, 0.0, white, out=values)

@@ -1,8 +1,8 @@
-"""TIFF: its first picture under a directory of the tags that decide about pixels.
+"""TIFF: the first picture, under a new directory with only the tags that determine the pixels.
 
-1. a tag that says nothing about pixels decides nothing, however odd or broken it is;
-2. sample layouts that Pillow does not read, or not rightly, go through models.formats.samples;
-3. a compression or a kind of sample that no decoder here reads is named.
+1. other tags are ignored, however malformed;
+2. sample layouts that Pillow does not read correctly go through models.formats.samples;
+3. unsupported compressions and sample types are named.
 
 TIFF 6.0; BigTIFF; tag values as in libtiff's tiff.h.
 """
@@ -35,7 +35,7 @@ _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 317, 320, 322, 323, 324, 325
 _INK_SET, _EXTRA, _FORMAT, _JPEG_TABLES, _XMP, _PROFILE = 332, 338, 339, 347, 700, 34675
-# Kept as they are: how faxes are coded, old-style JPEG, and what YCbCr means.
+# Kept unchanged: fax options, old-style JPEG, JPEG tables and YCbCr parameters.
 _KEPT = frozenset({292, 293, *range(512, 522), 529, 530, 531, 532, _JPEG_TABLES})
 _NUMBERS = frozenset({_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION})
 _NUMBERS |= {_SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH}
@@ -43,7 +43,7 @@ _NUMBERS |= {_TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA, _FORMAT}
 _LONGS = frozenset({_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH})
 _LONGS |= {_TILE_OFFSETS, _TILE_BYTES}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-# Bytes of a value of the other types, of which only the content is taken.
+# Bytes per value of the other types, whose content is copied.
 _BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}
 _MAX_CONTENT_BYTES = MAX_PROFILE_BYTES
 
@@ -79,7 +79,7 @@ _UNTYPED = 4
 
 
 def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
-    """May raise anything, ImageError for what is not supported."""
+    """May raise anything; ImageError for unsupported formats."""
     check_tiff(encoded, max_pixels)
     order, fields = _read_fields(encoded)
     numbers = {tag: _numbers(order, field) for tag, field in fields.items() if tag in _NUMBERS}
@@ -96,7 +96,7 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
-    """Byte order, and the tags that matter; the first of two of the same tag, as libtiff has it."""
+    """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff."""
     if b"*" not in encoded[2:4] and b"+" not in encoded[2:4]:
         raise HeaderError
     fields: dict[int, Field] = {}
@@ -115,14 +115,14 @@ def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
 
 
 def _numbers(order: str, field: Field) -> tuple[int, ...]:
-    """Empty for a type that is no integer."""
+    """Empty if the type is not an integer."""
     if field.kind not in _INTEGERS:
         return ()
     return struct.unpack(f"{order}{field.values}{_INTEGERS[field.kind]}", field.content)
 
 
 def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> Layout:
-    """Raises ImageError for what cannot be a picture."""
+    """Raises HeaderError if the tags do not describe a picture."""
 
     def number(tag: int, default: int | None = None) -> int:
         values = numbers.get(tag) or (() if default is None else (default,))
@@ -165,13 +165,13 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
 
 
 def _same(values: Sequence[int], samples: int) -> int:
-    """The value that all samples share, 0 where they differ. A file may give it once, or too often."""
+    """The value that all samples share, or 0 if they differ. Files may give too few or too many values."""
     used = set(values[:samples])
     return used.pop() if len(used) == 1 else 0
 
 
 def _16_bit(colours: tuple[int, ...]) -> tuple[int, ...]:
-    """A colour map whose values are all below 256 is one of 8 bits, as libtiff has it."""
+    """A colour map with all values below 256 is an 8-bit one, as in libtiff."""
     return tuple(value * 257 for value in colours) if colours and max(colours) < 256 else colours
 
 
@@ -203,7 +203,7 @@ def _describe(layout: Layout) -> str:
 
 
 def _pillow_reads(layout: Layout) -> bool:
-    """Does Pillow read this layout rightly?"""
+    """Whether Pillow reads this layout correctly."""
     if layout.compression not in _LOSSLESS or layout.photometric == _YCBCR:
         return layout.bits in (1, 8) and layout.format in (1, _UNTYPED)
     if layout.planar or layout.format not in (1, _UNTYPED):
@@ -217,7 +217,7 @@ def _pillow_reads(layout: Layout) -> bool:
 
 
 def _check_whole(encoded: bytes, layout: Layout) -> None:
-    """Raises ImageError where rows of an uncompressed picture are behind the file's end."""
+    """Raises ImageError if rows of an uncompressed picture lie beyond the end of the file."""
     if layout.compression != _UNCOMPRESSED or layout.photometric == _YCBCR:
         return
     for block in range(layout.across * layout.down):
@@ -231,7 +231,7 @@ def _check_whole(encoded: bytes, layout: Layout) -> None:
 
 
 def _check_size(layout: Layout, max_pixels: int) -> None:
-    """A block is decoded whole, and then each of its samples counts."""
+    """Raises ImageError for blocks that take too much memory: a block is decoded as a whole."""
     most = 8 * max_pixels
     if layout.band_bytes > most:
         said = (
@@ -255,7 +255,7 @@ def _open(
     fields: Mapping[int, Field],
     stated: Statements,
 ) -> Image.Image:
-    """By Pillow, under a directory of our own."""
+    """Opened by Pillow, under a new directory."""
     tags: dict[int, Field] = {tag: fields[tag] for tag in _KEPT if tag in fields}
     for tag, values in numbers.items():
         if tag != _ORIENTATION and values:
@@ -263,7 +263,7 @@ def _open(
     if layout.colour_map:
         tags[_COLOUR_MAP] = shorts(order, *layout.colour_map)
     lengths_tag = _TILE_BYTES if layout.tiled else _STRIP_BYTES
-    # What is cut off must not be taken from the directory that is written behind.
+    # The new directory follows the data, and must not be decoded in place of missing data.
     lengths = [
         min(length, max(len(encoded) - at, 0)) for at, length in zip(layout.offsets, layout.lengths, strict=False)
     ]
@@ -272,7 +272,7 @@ def _open(
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
     if layout.compression in (_OLD_JPEG, _JPEG):
-        tags.pop(_FILL_ORDER, None)  # JPEG has its own order, and libtiff heeds no other
+        tags.pop(_FILL_ORDER, None)  # libtiff ignores it for JPEG, Pillow does not
     image = open_with_pillow(under_directory(order, memoryview(encoded)[8:], tags), "TIFF", stated)
     if layout.photometric == _YCBCR and layout.compression == _UNCOMPRESSED:
         _read_with_libtiff(image)
@@ -280,6 +280,6 @@ def _open(
 
 
 def _read_with_libtiff(image: Any) -> None:
-    """Pillow reads uncompressed files itself, but knows nothing of YCbCr with fewer samples of colour."""
+    """Pillow's own reader of uncompressed files does not support subsampled YCbCr."""
     image._mode, image.use_load_libtiff = "RGB", True
     image.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, ("RGBX", False, image.tag_v2.offset))]

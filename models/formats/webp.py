@@ -1,6 +1,6 @@
-"""WebP: its chunks of pixels under a right size.
+"""WebP: keeps the chunks that determine the pixels, under a correct RIFF size.
 
-The size that RIFF states, bytes behind the picture, and chunks of metadata decide nothing. (Google, "WebP Container
+The stated RIFF size, bytes after the picture and metadata chunks are ignored. (Google, "WebP Container
 Specification".)
 """
 
@@ -17,7 +17,7 @@ from models.formats.opening import MAX_PROFILE_BYTES, Statements, open_with_pill
 
 _HEADER_BYTES = 12
 _PIXELS = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"})
-# Of VP8X: that there are an animation and alpha; not that there are ICC, EXIF or XMP.
+# VP8X flags for animation and alpha, without those for ICC, EXIF and XMP.
 _FLAGS = 0x12
 
 
@@ -40,7 +40,7 @@ def open_webp(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """The last one may be cut short. Up to the second picture, or to what is no chunk."""
+    """Stops at a second picture or at an invalid chunk. The last chunk may be cut short."""
     view, place, reads, pictures = memoryview(encoded), _HEADER_BYTES, 0, 0
     while place + 8 <= len(encoded):
         kind, length = struct.unpack_from("<4sI", encoded, place)
