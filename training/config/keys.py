@@ -18,7 +18,7 @@ from training.network.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
-Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST"]
+Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet"]
 
 if TYPE_CHECKING:
     Optimizer: TypeAlias = str
@@ -95,6 +95,11 @@ class TrainConfig(BaseModel):
     )
     dataset: OptionalStr = Field(
         None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
+    )
+    holdout: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="training images, the same share of each class, that the run evaluates instead of val and "
+        "does not train on; drawn by seed; 0: evaluate val",
     )
     image_size: Count = Field(224, description="side of the network's square input in pixels")
     crop: Literal["random_resized", "padded"] = Field(
