@@ -174,7 +174,13 @@ class TrainConfig(BaseModel):
     optimizer: Optimizer = "momentum"
     momentum: Decay = Field(0.9, description="for momentum, nesterov and muon")
     beta: Annotated[tuple[Decay, Decay], BeforeValidator(_parse_list)] = Field(
-        (0.9, 0.999), description="adamw, lamb and lion: decay factors of the averaged gradient and of its square"
+        (0.9, 0.999),
+        description="adamw, lamb, lion and adamw_lr: decay factors of the averaged gradient and of its square",
+    )
+    adamw_lr: OptionalPositive = Field(
+        None,
+        description="muon: AdamW's learning rate where Muon has base_lr, for the parameters that Muon does not "
+        "orthogonalise; None: these get Nesterov momentum with Muon's rate",
     )
     weight_decay: Rate = Field(0.0001, description="not applied to batch norms and biases")
     custom_l2: bool = Field(
@@ -257,6 +263,12 @@ class TrainConfig(BaseModel):
                 f"dataset is only a title; `set` gives the layout on disk: use set: {self.dataset} for the files as "
                 "published, or set: ImageFolder for train/<class>/* and val/<class>/*"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> TrainConfig:
+        if self.adamw_lr and (self.optimizer != "muon" or self.base_lr == 0):
+            raise ValueError("adamw_lr is for optimizer: muon with a base_lr above 0, whose schedule it follows")
         return self
 
     @model_validator(mode="after")

@@ -251,7 +251,8 @@ def test_a_run_stopped_at_its_second_image_size_ends_as_if_it_had_not_been_inter
     def run(folder, stop=None):
         return train(build(keys | {"save_dir": str(tmp_path / folder)}, source="test"), stop)
 
-    keys = EVERYTHING | {"data_url": str(image_folder), "image_sizes": "0:12,1:16", "crop": "random_resized"}
+    keys = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "batch_size", "epochs", "with_ema")}
+    keys |= {"data_url": str(image_folder), "image_sizes": "0:12,1:16", "optimizer": "nesterov", "base_lr": 0.01}
     whole = run("whole")
     with pytest.raises(Stopped, match="after step 3 of epoch 2"):
         run("cut", StopsAt(8 + 3 + 2))
