@@ -48,6 +48,7 @@ def measure(config: TrainConfig, steps: int, repeats: int) -> str:
     from training.data.pipeline import open_split, steps_per_epoch, train_batches
     from training.run.assembly import assemble
 
+    config = config.model_copy(update={"image_sizes": None})  # every measurement at image_size
     images = open_split(config, "train")
     steps = min(steps, steps_per_epoch(images, config))
     run = assemble(config, steps)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from training.errors import DataError, TrainingError
 
+IMAGENET_LABELS = Path(__file__).parent / "imagenet_labels.txt"
+IMAGENET_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"  # in the same order
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Create or replace a file, and create its folder; a reader sees either the old content or the new.

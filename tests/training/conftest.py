@@ -32,6 +32,12 @@ def drawn_jpeg(class_id: int, seed: int, size: int = 32) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def draw_jpeg():
+    """(class 0 or 1, seed, size) -> the bytes of a JPEG."""
+    return drawn_jpeg
+
+
+@pytest.fixture(scope="session")
 def draw_image_folder():
     """(root, {split: images per class}) -> root, filled with <split>/<across|down>/*.jpg."""
 

@@ -17,7 +17,7 @@ ALL = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 IMAGENET = [path for path in ALL if path.stem.endswith("_imagenet")]
 SEED = Path(__file__).parent / "config" / "seed.yaml"
 # No accuracy was published for these; QARepVGG has recipes where its authors' figures or log were available.
-WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny", "RepVGG-Smoke"}
+WITHOUT_FIGURE = {"RepVGG-B2g2", "RepVGG-B3g2", "RepVGG-Tiny", "RepVGG-Small", "RepVGG-Smoke"}
 QAREPVGG = {"QARepVGG-A0", "QARepVGG-B0"}
 DEVICES = 8
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from training.config import policies
+from training.config import policies, progressive
 from training.config.choices import OPTIMIZERS, SCHEDULES
 from training.network.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
-Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST"]
+Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet"]
 
 if TYPE_CHECKING:
     Optimizer: TypeAlias = str
@@ -96,10 +96,23 @@ class TrainConfig(BaseModel):
     dataset: OptionalStr = Field(
         None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
     )
+    holdout: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="training images, the same share of each class, that the run evaluates instead of val and "
+        "does not train on; drawn by seed; 0: evaluate val",
+    )
     image_size: Count = Field(224, description="side of the network's square input in pixels")
+    image_sizes: OptionalStr = Field(
+        None,
+        description="sides of the training images by epoch, counted from 0, as in 0:48,8:64; evaluation and bundles "
+        "stay with image_size; None: image_size throughout",
+    )
     crop: Literal["random_resized", "padded"] = Field(
         "random_resized",
         description="training crop: a random part of the photo, or the crop of evaluation, padded and shifted",
+    )
+    crop_scale: Annotated[tuple[Factor, Factor], BeforeValidator(_parse_list)] = Field(
+        (0.08, 1.0), description="crop: random_resized: least and greatest share of the photo's area"
     )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="crop: padded: zero padding in pixels")
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
@@ -161,7 +174,13 @@ class TrainConfig(BaseModel):
     optimizer: Optimizer = "momentum"
     momentum: Decay = Field(0.9, description="for momentum, nesterov and muon")
     beta: Annotated[tuple[Decay, Decay], BeforeValidator(_parse_list)] = Field(
-        (0.9, 0.999), description="adamw, lamb and lion: decay factors of the averaged gradient and of its square"
+        (0.9, 0.999),
+        description="adamw, lamb, lion and adamw_lr: decay factors of the averaged gradient and of its square",
+    )
+    adamw_lr: OptionalPositive = Field(
+        None,
+        description="muon: AdamW's learning rate where Muon has base_lr, for the parameters that Muon does not "
+        "orthogonalise; None: these get Nesterov momentum with Muon's rate",
     )
     weight_decay: Rate = Field(0.0001, description="not applied to batch norms and biases")
     custom_l2: bool = Field(
@@ -233,6 +252,10 @@ class TrainConfig(BaseModel):
     def _check_images(self) -> TrainConfig:
         if self.auto_augment:
             policies.parse(self.auto_augment)
+        if self.image_sizes:
+            progressive.check(self.image_sizes, self.epochs)
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale {list(self.crop_scale)}: the least share comes first, as in [0.08, 1.0]")
         if self.plain_epochs > self.epochs:
             raise ValueError(f"plain_epochs ({self.plain_epochs}) exceeds epochs ({self.epochs})")
         if self.dataset in get_args(Layout) and self.dataset != self.set and "set" not in self.model_fields_set:
@@ -240,6 +263,12 @@ class TrainConfig(BaseModel):
                 f"dataset is only a title; `set` gives the layout on disk: use set: {self.dataset} for the files as "
                 "published, or set: ImageFolder for train/<class>/* and val/<class>/*"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> TrainConfig:
+        if self.adamw_lr and (self.optimizer != "muon" or self.base_lr == 0):
+            raise ValueError("adamw_lr is for optimizer: muon with a base_lr above 0, whose schedule it follows")
         return self
 
     @model_validator(mode="after")
@@ -261,12 +290,19 @@ class TrainConfig(BaseModel):
     def run_dir(self) -> Path:
         return self.save_dir / self.arch
 
-    def augmented_at(self, epoch: int) -> TrainConfig:
-        """The configuration with the augmentation of an epoch; epochs count from 0."""
-        if epoch < self.epochs - self.plain_epochs:
-            return self
-        off = {"auto_augment": None, "color_jitter": 0.0, "re_prob": 0.0, "mix_up": 0.0, "cutmix": 0.0}
-        return self.model_copy(update=off)
+    @property
+    def size_spans(self) -> dict[int, int]:
+        """The first epoch of each size of training images -> how many epochs it lasts."""
+        return progressive.spans(self.image_sizes, self.epochs) if self.image_sizes else {0: self.epochs}
+
+    def at_epoch(self, epoch: int) -> TrainConfig:
+        """The configuration with the augmentation and the image size of an epoch's training; epochs count from 0."""
+        update: dict[str, Any] = {}
+        if self.image_sizes:
+            update["image_size"] = progressive.size_at(self.image_sizes, epoch)
+        if epoch >= self.epochs - self.plain_epochs:
+            update |= {"auto_augment": None, "color_jitter": 0.0, "re_prob": 0.0, "mix_up": 0.0, "cutmix": 0.0}
+        return self.model_copy(update=update) if update else self
 
     @property
     def dataset_title(self) -> str:

@@ -1,8 +1,8 @@
 """Picture -> the square of pixels that is augmented, by the key `crop`.
 
 1. `padded` starts from the square that evaluation and the service cut, pixel for pixel; shifting it comes later;
-2. `random_resized` takes a random part of the whole picture, others in each epoch, and the same ones whatever the
-   number of threads and shards.
+2. `random_resized` takes a random part of the whole picture, with a share of its area within `crop_scale`: others in
+   each epoch, and the same ones whatever the number of threads and shards.
 
 The random part is that of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, with torchvision's bounds.
 """
@@ -19,7 +19,6 @@ from models.manifest import Preprocess
 from training.config import TrainConfig
 from training.data.images import Images, in_colours
 
-AREA = (0.08, 1.0)  # share of the picture
 ASPECT = (3 / 4, 4 / 3)  # width / height
 _ATTEMPTS = 10  # to find a part that fits; else a centred one
 
@@ -31,17 +30,20 @@ def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, ep
     if config.crop == "padded":
         return images.kept_square(index, spec)
     picture = images.kept_picture(index, spec.icc)
-    box = random_box(*picture.size, np.random.default_rng((config.seed, epoch, index)))
+    box = random_box(*picture.size, config.crop_scale, np.random.default_rng((config.seed, epoch, index)))
     side = config.image_size
     resized = picture.crop(box).resize((side, side), Image.Resampling[config.interpolation.upper()])
     return in_colours(resized, spec.icc)
 
 
-def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
-    """A part of AREA and ASPECT, uniform in area and in the logarithm of the aspect, anywhere in the picture."""
+def random_box(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> Box:
+    """A part with an area within `scale` (shares of the picture's) and ASPECT, anywhere in the picture.
+
+    It is uniform in area and in the logarithm of the aspect.
+    """
     low, high = (math.log(aspect) for aspect in ASPECT)
     for _ in range(_ATTEMPTS):
-        area, aspect = rng.uniform(*AREA) * width * height, math.exp(rng.uniform(low, high))
+        area, aspect = rng.uniform(*scale) * width * height, math.exp(rng.uniform(low, high))
         across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < across <= width and 0 < down <= height:
             left, top = int(rng.integers(0, width - across + 1)), int(rng.integers(0, height - down + 1))

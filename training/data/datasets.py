@@ -2,68 +2,37 @@
 
 1. `set` names the layout: image folders `<split>/<class>/<image>`, or the files of training.data.published;
 2. classes are checked against num_classes, and those of val against those of train;
-3. a missing folder, an empty class and a broken image are DataErrors that name the path.
+3. with `holdout`, images split off from train take the place of val during the run;
+4. a missing folder, an empty class and a broken image are DataErrors that name the path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from models.errors import ImageError
-from models.manifest import Icc, Preprocess
-from models.preprocess import SUFFIXES, images_in, open_image, read_pixels
+from models.preprocess import SUFFIXES, images_in
 from training.config import TrainConfig
 from training.data import modelarts
-from training.data.images import Images, Kept, square_of
-from training.data.names import check_same_classes, class_folders, printable
-from training.data.published import Split, cifar10, cifar100, fashion_mnist
+from training.data.images import ImageFolder, Images
+from training.data.names import check_same_classes, class_folders, listed
+from training.data.published import Split, cifar10, cifar100, fashion_mnist, tiny_imagenet
 from training.errors import DataError
-from training.files import read_whole
 
-__all__ = ["ImageFolder", "Images", "open_split", "open_splits", "scan"]
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """`images` holds (path, class id)."""
-
-    root: Path
-    classes: tuple[str, ...]
-    images: tuple[tuple[Path, int], ...]
-    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        return np.array([class_id for _, class_id in self.images], np.int32)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        return printable(self.images[index][0])
-
-    def picture(self, index: int, icc: Icc) -> Image.Image:
-        try:
-            return read_pixels(open_image(read_whole(self.images[index][0])), icc=icc)
-        except ImageError as error:
-            raise DataError(f"{self.name(index)}: {error.detail}") from error
-
-    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
-        return self.kept.get((index, icc), lambda: self.picture(index, icc))
-
-    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
-        return self.kept.get((index, spec), lambda: square_of(self, index, spec))
+__all__ = ["ImageFolder", "Images", "held_out", "open_split", "open_splits", "scan"]
 
 
 def open_splits(config: TrainConfig) -> tuple[Images, Images]:
-    """The images of train and of val, which have the same classes. Raises TrainingError."""
+    """The images to train on, and those that a run evaluates; both have the same classes. Raises TrainingError.
+
+    A run evaluates val, or with `holdout` so many images of train, which it then does not train on.
+    """
     train = open_split(config, "train")
+    if config.holdout:
+        return _split_off(train, config)
     val = _open(config, "val")
     check_same_classes(train.classes, val.classes, val.root)
     return train, val
@@ -82,6 +51,28 @@ def open_split(config: TrainConfig, split: Split) -> Images:
         advice = f": give num_classes {found}" if split == "train" else ""
         raise DataError(f"{images.root} has {found} classes, num_classes is {config.num_classes}{advice}")
     return images
+
+
+def _split_off(train: Images, config: TrainConfig) -> tuple[Images, Images]:
+    labels, classes = train.labels, len(train.classes)
+    chosen = held_out(labels, config.holdout, config.seed)
+    rest = np.delete(np.arange(len(train)), chosen)
+    if bare := np.flatnonzero(np.bincount(labels[rest], minlength=classes) == 0).tolist():
+        raise DataError(
+            f"holdout {config.holdout} of the {len(train)} images of {train.root} leaves no image to train on for "
+            f"{listed(train.classes[class_id] for class_id in bare)}: give a smaller holdout"
+        )
+    return train.subset(rest.tolist()), train.subset(chosen.tolist())
+
+
+def held_out(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int64]:
+    """`count` indices, sorted: of each class its share, rounded down or up, drawn by `seed`; all if there are fewer."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    # Every (N / count)-th image of a list sorted by class: the share of each class is off by less than one image.
+    count = min(count, len(labels))
+    ends = np.arange(1, count + 1) * len(labels) // max(1, count)
+    return np.sort(by_class[ends - 1])
 
 
 def _open(config: TrainConfig, split: Split) -> Images:
@@ -121,4 +112,5 @@ _LAYOUTS: dict[str, Callable[[Path, Split], Images]] = {
     "CIFAR10": cifar10,
     "CIFAR100": cifar100,
     "FashionMNIST": fashion_mnist,
+    "TinyImageNet": tiny_imagenet,
 }

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -19,8 +20,10 @@ from PIL import Image
 from models.color import to_srgb
 from models.errors import ImageError
 from models.manifest import Icc, Preprocess
-from models.preprocess import resize_and_crop, to_tensor
+from models.preprocess import open_image, read_pixels, resize_and_crop, to_tensor
+from training.data.names import printable
 from training.errors import DataError
+from training.files import read_whole
 
 T = TypeVar("T", bound=NDArray[Any] | Image.Image)
 KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all of CIFAR-10 takes 150 MiB
@@ -51,6 +54,9 @@ class Images(Protocol):
 
     def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
         """RGB (S, S, 3): what `spec` cuts from the picture, from memory where it is kept. Raises DataError."""
+
+    def subset(self, indices: Sequence[int]) -> Images:
+        """Only these images, in this order; the classes stay the same."""
 
 
 def square_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.uint8]:
@@ -101,3 +107,38 @@ class Kept:
 def _bytes(value: NDArray[Any] | Image.Image) -> int:
     """In memory; Pillow stores four bytes for an RGB pixel."""
     return 4 * value.width * value.height if isinstance(value, Image.Image) else value.nbytes
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """`images` holds (path, class id)."""
+
+    root: Path
+    classes: tuple[str, ...]
+    images: tuple[tuple[Path, int], ...]
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        return np.array([class_id for _, class_id in self.images], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return printable(self.images[index][0])
+
+    def picture(self, index: int, icc: Icc) -> Image.Image:
+        try:
+            return read_pixels(open_image(read_whole(self.images[index][0])), icc=icc)
+        except ImageError as error:
+            raise DataError(f"{self.name(index)}: {error.detail}") from error
+
+    def kept_picture(self, index: int, icc: Icc) -> Image.Image:
+        return self.kept.get((index, icc), lambda: self.picture(index, icc))
+
+    def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        return self.kept.get((index, spec), lambda: square_of(self, index, spec))
+
+    def subset(self, indices: Sequence[int]) -> ImageFolder:
+        return ImageFolder(self.root, self.classes, tuple(self.images[index] for index in indices))

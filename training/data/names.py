@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from training.errors import DataError
@@ -45,7 +45,7 @@ def class_folders(root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if any(unicodedata.category(letter) in _NOT_IN_LABELS for letter in folder.name):
+        if not _is_label(folder.name):
             raise DataError(
                 f"{printable(folder)}: the folder's name cannot be a label, because it holds a line break, a control "
                 "character or bytes that are not UTF-8: rename the folder in train and val"
@@ -58,6 +58,18 @@ def class_folders(root: Path) -> dict[str, Path]:
             )
         found[name] = folder
     return {name: found[name] for name in sorted(found)}
+
+
+def check_labels(names: Sequence[str], source: Path) -> None:
+    """Raises DataError for a name of `source` that cannot be a label, and for one that two classes have."""
+    if wrong := [name for name in names if not name or not _is_label(name)]:
+        raise DataError(f"{source}: class names that cannot be labels: {listed(wrong)}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{source}: classes with one name: {listed(twice)}")
+
+
+def _is_label(name: str) -> bool:
+    return not any(unicodedata.category(letter) in _NOT_IN_LABELS for letter in name)
 
 
 def check_same_classes(train: tuple[str, ...], val: tuple[str, ...], val_root: Path) -> None:

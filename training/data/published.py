@@ -1,13 +1,14 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST, read from their publishers' files.
+"""CIFAR-10, CIFAR-100, Fashion-MNIST and Tiny ImageNet, read from their publishers' files.
 
-1. CIFAR binary files and idx files (gzipped or not) are read as published;
-2. a missing file, a wrong size or a wrong magic is a DataError that names the file.
+1. CIFAR binary files, idx files (gzipped or not) and Tiny ImageNet's folders are read as published;
+2. a missing file, a wrong size, a wrong magic or an unknown line is a DataError that names the file.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.manifest import Icc, Preprocess
-from training.data.images import square_of
+from models.preprocess import images_in
+from training.data.images import ImageFolder, square_of
+from training.data.names import check_labels, listed, printable
 from training.errors import DataError
-from training.files import read_whole
+from training.files import IMAGENET_LABELS, IMAGENET_WNIDS, read_whole
 
 Split = Literal["train", "val"]
 
@@ -61,6 +64,10 @@ class ImageArrays:
 
     def kept_square(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
         return square_of(self, index, spec)
+
+    def subset(self, indices: Sequence[int]) -> ImageArrays:
+        chosen = np.asarray(indices, np.int64)
+        return ImageArrays(self.root, self.classes, self.arrays[chosen], self.labels[chosen])
 
 
 def cifar10(data_url: Path, split: Split) -> ImageArrays:
@@ -134,6 +141,72 @@ def _gunzip(path: Path, compressed: bytes) -> bytes:
 def _check_labels(path: Path, labels: NDArray[np.uint8], num_classes: int) -> None:
     if labels.size and labels.max() >= num_classes:
         raise DataError(f"{path} has the label {labels.max()}, but there are {num_classes} classes")
+
+
+def tiny_imagenet(data_url: Path, split: Split) -> ImageFolder:
+    """JPEGs of 64 x 64 of 200 classes of ImageNet (Stanford's CS231n 2015); a class has the name of its WordNet id."""
+    folder = _inner(data_url, "tiny-imagenet-200")
+    ids = _wordnet_ids(folder / "wnids.txt")
+    names = imagenet_names()
+    if unknown := [wnid for wnid in ids if wnid not in names]:
+        raise DataError(f"{folder / 'wnids.txt'} holds what is no class of ImageNet-1k: {listed(unknown)}")
+    classes = tuple(names[wnid] for wnid in ids)
+    check_labels(classes, folder / "wnids.txt")
+    read = _tiny_imagenet_train if split == "train" else _tiny_imagenet_val
+    return ImageFolder(folder / split, classes, tuple(read(folder / split, {wnid: k for k, wnid in enumerate(ids)})))
+
+
+def imagenet_names() -> dict[str, str]:
+    """WordNet id -> class name, for the classes of ImageNet-1k in their order."""
+    ids, names = (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        for path in (IMAGENET_WNIDS, IMAGENET_LABELS)
+    )
+    return dict(zip(ids, names, strict=True))
+
+
+def _wordnet_ids(path: Path) -> list[str]:
+    """The ids of the classes, sorted, as ImageNet's are; the file has another order."""
+    ids = sorted(read_whole(path).decode(errors="replace").split())
+    if not ids:
+        raise DataError(f"{path} contains no class")
+    return ids
+
+
+def _tiny_imagenet_train(folder: Path, class_ids: Mapping[str, int]) -> list[tuple[Path, int]]:
+    """The images of train/<WordNet id>/images/, by class and name."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    if unknown := sorted({path.name for path in folder.iterdir() if path.is_dir()} - {*class_ids}):
+        raise DataError(f"{folder} has folders that wnids.txt does not list: {listed(unknown)}")
+    images = []
+    for wnid, class_id in class_ids.items():
+        files = folder / wnid / "images"
+        found = sorted(images_in(files)) if files.is_dir() else []
+        if not found:
+            raise DataError(f"{files} holds no image")
+        images += [(path, class_id) for path in found]
+    return images
+
+
+def _tiny_imagenet_val(folder: Path, class_ids: Mapping[str, int]) -> list[tuple[Path, int]]:
+    """The images of val/images/ by their lines `file, WordNet id, box` in val_annotations.txt, in its order."""
+    annotations, files = folder / "val_annotations.txt", folder / "images"
+    images: dict[str, int] = {}
+    for number, line in enumerate(read_whole(annotations).decode(errors="replace").splitlines(), start=1):
+        name, wnid = (*line.split("\t"), "", "")[:2]
+        if wnid not in class_ids or name in images:
+            problem = "names an image again" if name in images else "names no class of wnids.txt"
+            raise DataError(f"{annotations}, line {number} {problem}: {printable(line)}")
+        images[name] = class_ids[wnid]
+    if not images:
+        raise DataError(f"{annotations} contains no image")
+    present = {path.name for path in images_in(files)} if files.is_dir() else set()
+    for problem, names in (("lacks", {*images} - present), ("has no line for", present - {*images})):
+        if names:
+            where = files if problem == "lacks" else annotations
+            raise DataError(f"{where} {problem} {listed(sorted(names))}")
+    return [(files / name, class_id) for name, class_id in images.items()]
 
 
 def _inner(data_url: Path, published: str) -> Path:

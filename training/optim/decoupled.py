@@ -50,7 +50,7 @@ class AdamW(Adaptive):
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(groups, rates, beta)
-        self.rule = _adamw
+        self.rule = adamw_update
 
 
 class Lamb(Adaptive):
@@ -79,7 +79,7 @@ def _adam(
     return next_m / (1 - ops.pow(beta1, step)) / (ops.sqrt(next_v / (1 - ops.pow(beta2, step))) + eps)
 
 
-def _adamw(
+def adamw_update(
     rate: Tensor,
     beta1: float,
     beta2: float,

@@ -1,10 +1,11 @@
-"""Muon: orthogonalised steps for the inner convolutions, Nesterov momentum for all other parameters.
+"""Muon: orthogonalised steps for the inner convolutions, Nesterov momentum or AdamW for all other parameters.
 
 Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", and its use on CIFAR-10,
 "94% on CIFAR-10 in 2.59 seconds". In the formulas, p is a parameter, g its gradient, v its momentum buffer and m the
 momentum factor. A kernel (out, in, k, k) is treated as a matrix of `out` rows. A batch norm follows each such kernel,
 so the kernel's norm has no effect on the network. The norm is therefore fixed at the root of the matrix's rank, and the
-kernel gets no weight decay: the learning rate is then roughly the relative change of the kernel in an update.
+kernel gets no weight decay: the learning rate is then roughly the relative change of the kernel in an update. The rank
+is the number of output channels, except for a 1x1 kernel with fewer inputs than outputs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
+
+from training.optim.decoupled import adamw_update
 
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steep at zero rather than exact at one: singular values end up in 0.7..1.2
@@ -34,14 +37,47 @@ class Muon(nn.Optimizer):  # type: ignore[misc]
         self.moments = self._parameters.clone("moments", "zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, decays, n = self.get_lr(), self.get_weight_decay(), self.kernels
+        rate, n = self.get_lr(), self.kernels
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        rule = ops.partial(_nesterov_update, self.momentum, rate)
-        done = self.hyper_map(rule, decays[n:], self._parameters[n:], self.moments[n:], gradients[n:])
+        done = self.update_others(rate, gradients[n:])
         if n > 0:
             rule = ops.partial(_orthogonal_update, self.momentum, rate)
             done += self.hyper_map(rule, self._parameters[:n], self.moments[:n], gradients[:n])
         return done
+
+    def update_others(self, rate: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Update the parameters after the first `kernels`."""
+        n, rule = self.kernels, ops.partial(_nesterov_update, self.momentum, rate)
+        decays = self.get_weight_decay()
+        return self.hyper_map(  # type: ignore[no-any-return]
+            rule, decays[n:], self._parameters[n:], self.moments[n:], gradients
+        )
+
+
+class MuonAdamW(Muon):
+    """Muon for the first `kernels` parameters, AdamW with `factor` times Muon's learning rate for all others."""
+
+    def __init__(
+        self,
+        groups: Sequence[Any],
+        rates: Sequence[float],
+        momentum: float,
+        kernels: int,
+        beta: tuple[float, float],
+        factor: float,
+    ) -> None:
+        super().__init__(groups, rates, momentum, kernels)
+        self.beta1, self.beta2 = beta
+        self.factor = factor
+        self.moment2 = ms.ParameterTuple(self._parameters[kernels:]).clone("moment2", "zeros")
+
+    def update_others(self, rate: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        n, step = self.kernels, ops.cast(self.global_step, ms.float32).reshape(())
+        rule = ops.partial(adamw_update, self.factor * rate, self.beta1, self.beta2, step)
+        decays = self.get_weight_decay()
+        return self.hyper_map(  # type: ignore[no-any-return]
+            rule, decays[n:], self._parameters[n:], self.moments[n:], self.moment2, gradients
+        )
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

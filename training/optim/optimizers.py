@@ -20,7 +20,7 @@ from mindspore import nn
 from training.config import TrainConfig
 from training.config.choices import OPTIMIZERS
 from training.optim.decoupled import AdamW, Lamb, Lion
-from training.optim.muon import Muon
+from training.optim.muon import Muon, MuonAdamW
 from training.optim.schedules import learning_rates
 
 Groups = Sequence[dict[str, Any]]
@@ -64,7 +64,9 @@ def lion(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimize
 
 def muon(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimizer:
     kernels = sum(_is_inner_kernel(parameter.name) for group in groups for parameter in group["params"])
-    return Muon(groups, rates, config.momentum, kernels)
+    if not config.adamw_lr:
+        return Muon(groups, rates, config.momentum, kernels)
+    return MuonAdamW(groups, rates, config.momentum, kernels, config.beta, config.adamw_lr / config.base_lr)
 
 
 def parameter_groups(network: nn.Cell, config: TrainConfig) -> Groups:

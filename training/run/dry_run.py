@@ -1,4 +1,7 @@
-"""`python -m training.train ... --dry-run`: estimates the cost of a run from two real steps and writes nothing."""
+"""`python -m training.train ... --dry-run`: estimates the cost of a run from real steps and writes nothing.
+
+It does two steps with each size of training images.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,17 @@ class Timing:
 
 
 def estimate(config: TrainConfig, process: Process = SINGLE_PROCESS) -> str:
-    """Start the run, do two steps and evaluate one batch -> the estimated cost of the whole run, as lines of text.
+    """Start the run, do its steps and evaluate one batch -> the estimated cost of the whole run, as lines of text.
 
     Raises TrainingError.
     """
-    run, progress, train_images, val_images = start(config, process)
-    batches = train_batches(train_images, config, progress.epoch, **process.image_shard)
-    step = _time_step(run, list(islice(batches, 2)))
+    run, _, train_images, val_images = start(config, process)
+    steps = {first: _time_step(run, train_images, first) for first in config.size_spans}
     read_s, evaluation = _time_evaluation(run, val_images)
     evaluation_s = math.ceil(len(val_images) / run.images_per_step) * (read_s + evaluation.second_s)
     return "\n".join(
         (
-            *_durations(run, step, step.compilation_s + evaluation.compilation_s, evaluation_s),
+            *_durations(run, steps, evaluation.compilation_s, evaluation_s),
             f"checkpoints: last.ckpt {_megabytes(run.parameters):.1f} MB, "
             f"best.ckpt {_megabytes(repvgg.weights(run.result)):.1f} MB",
             f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB, "
@@ -55,23 +57,33 @@ def estimate(config: TrainConfig, process: Process = SINGLE_PROCESS) -> str:
     )
 
 
-def _durations(run: Run, step: Timing, compilation_s: float, evaluation_s: float) -> tuple[str, ...]:
-    """`evaluation_s` is the duration of one evaluation."""
-    config, steps = run.config, run.steps * run.config.epochs
+def _durations(run: Run, steps: Mapping[int, Timing], compilation_s: float, evaluation_s: float) -> tuple[str, ...]:
+    """`steps` by the first epoch of each image size; the seconds are those of one evaluation and its compilation."""
+    config, compilation_s = run.config, compilation_s + sum(step.compilation_s for step in steps.values())
     evaluations = math.ceil(config.epochs / config.eval_interval)
-    training_h, evaluation_h = steps * step.second_s / 3600, evaluations * evaluation_s / 3600
+    training_h = sum(run.steps * config.size_spans[first] * step.second_s for first, step in steps.items()) / 3600
+    evaluation_h = evaluations * evaluation_s / 3600
     return (
-        f"steps: {steps}, {config.epochs} epochs of {run.steps} with {run.images_per_step} images each",
+        f"steps: {config.epochs * run.steps}, {config.epochs} epochs of {run.steps} with {run.images_per_step} images "
+        "each",
         f"compilation: {compilation_s:.1f} s",
-        f"one step: {step.second_s:.3f} s, {run.images_per_step / step.second_s:.0f} images/s, if the data pipeline "
-        "keeps up (python -m training.data --measure)",
+        *(_describe_step(run, first, step.second_s) for first, step in steps.items()),
         f"whole run: {compilation_s / 3600 + training_h + evaluation_h:.2f} h, of which {training_h:.2f} h training "
         f"and {evaluation_h:.2f} h in {evaluations} evaluations",
     )
 
 
-def _time_step(run: Run, batches: list[dict[str, Any]]) -> Timing:
-    """Time the first two steps; both use the same batch if there is only one."""
+def _describe_step(run: Run, first_epoch: int, seconds: float) -> str:
+    size = f" with images of {run.config.at_epoch(first_epoch).image_size} pixels" if run.config.image_sizes else ""
+    return (
+        f"one step{size}: {seconds:.3f} s, {run.images_per_step / seconds:.0f} images/s, if the data pipeline keeps up "
+        "(python -m training.data --measure)"
+    )
+
+
+def _time_step(run: Run, images: Images, epoch: int) -> Timing:
+    """Time the first two steps of an epoch; both use the same batch if there is only one."""
+    batches = list(islice(train_batches(images, run.config, epoch, **run.process.image_shard), 2))
 
     def step(batch: dict[str, Any]) -> None:
         run.step(batch["image"], batch["label"])[0].asnumpy()  # waits for the device

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.errors import DataError
+from training.files import IMAGENET_LABELS
 
-IMAGENET_LABELS = Path(__file__).parents[1] / "imagenet_labels.txt"
+__all__ = ["IMAGENET_LABELS", "read_labels"]
 
 
 def read_labels(path: Path) -> list[str]:

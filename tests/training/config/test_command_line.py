@@ -164,11 +164,21 @@ def test_an_unknown_value_of_a_choice_suggests_the_nearest_one(key, value, meant
         ("loss_scale", 0.5),
         ("lr_milestones", [0]),
         ("with_ema", "perhaps"),
+        ("holdout", -1),
+        ("crop_scale", [0, 1]),
+        ("crop_scale", [0.5, 1.1]),
+        ("crop_scale", [0.5]),
     ],
 )
 def test_a_value_out_of_bounds_names_the_key(key, value):
     with pytest.raises(ConfigError, match=f"x: {key}"):
         build({key: value}, source="x")
+
+
+def test_the_least_share_of_a_crop_comes_first():
+    assert build({"crop_scale": "0.35,1"}, source="x").crop_scale == (0.35, 1.0)
+    with pytest.raises(ConfigError, match=r"crop_scale \[1\.0, 0\.35\]: the least share comes first"):
+        build({"crop_scale": [1.0, 0.35]}, source="x")
 
 
 def test_the_title_of_a_data_set_is_not_its_layout():

@@ -3,14 +3,17 @@ import pytest
 from PIL import Image
 
 from training.config import build
-from training.data.crops import AREA, ASPECT, random_box, square
+from training.data.crops import ASPECT, random_box, square
 from training.data.published import ImageArrays
+
+AREA = (0.08, 1.0)  # the default of crop_scale
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (32, 32), (224, 100)])
-def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size):
+@pytest.mark.parametrize("scale", [AREA, (0.35, 1.0), (0.1, 0.3)])
+def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size, scale):
     rng = np.random.default_rng(0)
-    boxes = np.array([random_box(*size, rng) for _ in range(2000)])
+    boxes = np.array([random_box(*size, scale, rng) for _ in range(2000)])
     left, top, right, bottom = boxes.T
     assert (left >= 0).all()
     assert (top >= 0).all()
@@ -19,8 +22,8 @@ def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size):
     across, down = right - left, bottom - top
     shares, aspects = across * down / (size[0] * size[1]), across / down
     rounding = 1 / down.min() + 1 / across.min()
-    assert shares.min() >= AREA[0] * (1 - rounding)
-    assert shares.max() <= AREA[1]
+    assert shares.min() >= scale[0] * (1 - rounding)
+    assert shares.max() <= min(1, scale[1] * (1 + rounding))
     assert aspects.min() >= ASPECT[0] * (1 - rounding)
     assert aspects.max() <= ASPECT[1] * (1 + rounding)
 
@@ -28,7 +31,7 @@ def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size):
 def test_areas_and_the_logarithms_of_aspects_are_uniform():
     """In a picture so large that nearly every part fits, but for the largest areas."""
     rng = np.random.default_rng(0)
-    boxes = np.array([random_box(1000, 1000, rng) for _ in range(4000)])
+    boxes = np.array([random_box(1000, 1000, AREA, rng) for _ in range(4000)])
     across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     shares, logarithms = across * down / 1e6, np.log(across / down)
     small = shares[shares < 0.7]
@@ -49,7 +52,7 @@ def test_areas_and_the_logarithms_of_aspects_are_uniform():
     ],
 )
 def test_of_a_long_thin_picture_the_middle_is_taken(size, box):
-    assert {random_box(*size, np.random.default_rng(seed)) for seed in range(20)} == {box}
+    assert {random_box(*size, AREA, np.random.default_rng(seed)) for seed in range(20)} == {box}
 
 
 def of_noise(tmp_path, count=4, side=40):
@@ -75,9 +78,9 @@ def test_a_random_part_is_cut_out_before_it_is_resized(tmp_path):
     """What lies beside the part does not bleed into it."""
     from training.data.pipeline import evaluation_spec
 
-    config = build({"image_size": 16, "crop": "random_resized", "seed": 3}, source="test")
+    config = build({"image_size": 16, "crop": "random_resized", "crop_scale": [0.35, 1], "seed": 3}, source="test")
     images = of_noise(tmp_path)
     found = square(images, 2, config, evaluation_spec(config), 5)
-    box = random_box(48, 40, np.random.default_rng((3, 5, 2)))
+    box = random_box(48, 40, (0.35, 1.0), np.random.default_rng((3, 5, 2)))
     expected = Image.fromarray(images.arrays[2]).crop(box).resize((16, 16), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(found, np.asarray(expected))

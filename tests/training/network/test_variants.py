@@ -57,6 +57,7 @@ def test_the_whole_family_is_in_the_table():
         "B3g4",
         "D2se",
         "Tiny",
+        "Small",
         "Smoke",
     ]
     assert set(VARIANTS) == {f"{form}-{name}" for form in ("RepVGG", "QARepVGG") for name in names}
@@ -71,3 +72,14 @@ def test_a_qarepvgg_differs_from_its_repvgg_only_in_the_block():
 
 def test_the_tiny_variant_fits_into_8_mb():
     assert deploy_parameters(VARIANTS["RepVGG-Tiny"], 10) * 4 < 8e6
+
+
+def test_the_small_variant_is_within_its_budget_at_64_pixels():
+    variant = VARIANTS["RepVGG-Small"]
+    side, multiply_adds = 64, variant.widths[-1] * 200
+    for block in variant.blocks():
+        side //= block.stride
+        multiply_adds += 9 * block.in_channels * block.out_channels * side**2
+    assert side == 4
+    assert multiply_adds < 170e6
+    assert deploy_parameters(variant, 200) < 4e6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from training.config import build
+from training.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -101,14 +102,15 @@ def test_an_optimizer_is_its_formula(name):
     assert int(optimizer.global_step.asnumpy()[0]) == STEPS
 
 
-def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
+@pytest.mark.parametrize("adamw_lr", [None, 0.02])
+def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_the_rest(adamw_lr):
     import mindspore as ms
 
     from training.network import repvgg
     from training.optim.optimizers import build_optimizer, parameter_groups
 
     rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Tiny", 3)
-    config = build(KEYS | {"optimizer": "muon"}, source="test")
+    config = build(KEYS | {"optimizer": "muon", "adamw_lr": adamw_lr}, source="test")
     optimizer = build_optimizer(network, config, STEPS)
     expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
     inner = names_of(parameter_groups(network, config)[0]["params"], network)
@@ -123,10 +125,28 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_for_the_rest():
             if name in inner:
                 expected[name] = orthogonalised(p, gradients[name], rate, states[name])
             else:
-                expected[name] = nesterov(p, gradients[name], rate, 0.05 * (p.ndim > 1), states[name], t)
+                rule, its_rate = (adamw, 0.2 * rate) if adamw_lr else (nesterov, rate)
+                expected[name] = rule(p, gradients[name], its_rate, 0.05 * (p.ndim > 1), states[name], t)
     for name, value in expected.items():
         found = repvgg.weights(network)[name].asnumpy()
         np.testing.assert_allclose(found, value, atol=2e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_the_second_moments_of_muons_adamw_are_part_of_its_state():
+    from training.network import repvgg
+    from training.optim.optimizers import build_optimizer, optimizer_state, parameter_groups
+
+    network, config = repvgg.build("RepVGG-Tiny", 3), build({"optimizer": "muon", "adamw_lr": 0.003}, source="test")
+    found = optimizer_state(build_optimizer(network, config, 2))
+    others = len(network.trainable_params()) - len(parameter_groups(network, config)[0]["params"])
+    assert len([name for name in found if name.startswith("optimizer.moments.")]) == len(network.trainable_params())
+    assert len([name for name in found if name.startswith("optimizer.moment2.")]) == others > 0
+
+
+@pytest.mark.parametrize("keys", [{"optimizer": "adamw"}, {"optimizer": "muon", "base_lr": 0}])
+def test_adamw_lr_needs_muon_and_its_schedule(keys):
+    with pytest.raises(ConfigError, match="adamw_lr is for optimizer: muon with a base_lr above 0"):
+        build(keys | {"adamw_lr": 0.003}, source="test")
 
 
 def test_muon_leaves_kernels_without_a_batch_norm_of_their_own_to_momentum():

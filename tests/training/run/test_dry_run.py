@@ -31,3 +31,16 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(image_folder, tmp_path)
     path = tmp_path / "last.ckpt"
     resume.save(path, assemble(config, 2).parameters, resume.Progress(), config, 2)
     assert number(r"last\.ckpt ([\d.]+) MB") == pytest.approx(path.stat().st_size / 1e6, rel=0.05)
+
+
+def test_every_size_of_image_is_timed(image_folder, tmp_path):
+    from training.run.dry_run import estimate
+
+    keys = {"arch": "RepVGG-Smoke", "num_classes": 2, "image_size": 16, "batch_size": 32, "device_target": "CPU"}
+    keys |= {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs"), "image_sizes": "0:12,8:16"}
+    told = estimate(build(keys | {"epochs": 10_000}, source="test"))
+    steps = re.findall(r"one step with images of (\d+) pixels: ([\d.]+) s", told)
+    assert [size for size, _ in steps] == ["12", "16"]
+    hours = float(re.search(r"of which ([\d.]+) h training", told)[1])
+    rounding = 20_000 * 0.0005 / 3600 + 0.005
+    assert hours == pytest.approx((16 * float(steps[0][1]) + 19_984 * float(steps[1][1])) / 3600, abs=rounding)

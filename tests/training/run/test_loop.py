@@ -157,6 +157,31 @@ def test_step_and_evaluation_are_compiled_once(image_folder, tmp_path):
     assert compiled[0][1] == 1
 
 
+def test_a_step_is_compiled_once_for_each_size_of_image(image_folder, tmp_path):
+    from mindspore.graph.api import ms_compile_cache
+
+    from training.data.pipeline import open_split, train_batches
+    from training.run.assembly import assemble
+    from training.run.evaluation import evaluate_images
+
+    keys = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "batch_size")}
+    keys |= {"data_url": str(image_folder), "save_dir": str(tmp_path), "image_sizes": "0:12,1:16", "epochs": 4}
+    config = build(keys, source="test")
+    run, train_images, val_images = assemble(config, 8), open_split(config, "train"), open_split(config, "val")
+    compiled, seen = [], set()
+    for _ in range(2):
+        for epoch in range(2):
+            run.network.set_train(True)
+            for batch in train_batches(train_images, config, epoch):
+                run.step(batch["image"], batch["label"])
+                seen.add((epoch, batch["image"].shape[-1]))
+            evaluate_images(run.network, val_images, config)
+        compiled.append((len(ms_compile_cache), len(run.network.compile_cache)))
+    assert seen == {(0, 12), (1, 16)}
+    assert compiled[0] == compiled[1]
+    assert compiled[0][1] == 1, "evaluation knows one size"
+
+
 def test_the_thread_that_waits_for_a_step_does_not_spin(tmp_path):
     """By default MindSpore spins in the meantime, which takes half of all CPU time here."""
     from training.run.assembly import assemble
@@ -216,6 +241,29 @@ def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_be
     assert logs[0] == logs[1]
     assert [line["epoch"] for line in logs[0]] == [1, 2]
     assert logs[0][0]["overflow_steps"] > 0
+
+
+def test_a_run_stopped_at_its_second_image_size_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
+    """The first epoch has eight steps and three batches to evaluate."""
+    from training.run import checkpoint
+    from training.run.loop import train
+
+    def run(folder, stop=None):
+        return train(build(keys | {"save_dir": str(tmp_path / folder)}, source="test"), stop)
+
+    keys = {key: EVERYTHING[key] for key in ("arch", "num_classes", "image_size", "batch_size", "epochs", "with_ema")}
+    keys |= {"data_url": str(image_folder), "image_sizes": "0:12,1:16", "optimizer": "nesterov", "base_lr": 0.01}
+    whole = run("whole")
+    with pytest.raises(Stopped, match="after step 3 of epoch 2"):
+        run("cut", StopsAt(8 + 3 + 2))
+    cut = run("cut")
+    for name in ("last.ckpt", "best.ckpt"):
+        expected, found = checkpoint.read(whole.with_name(name)), checkpoint.read(cut.with_name(name))
+        for parameter in set(expected) - {"run"}:
+            np.testing.assert_array_equal(found[parameter], expected[parameter], err_msg=f"{name}: {parameter}")
+    logs = [best.with_name("log.jsonl").read_text().splitlines() for best in (whole, cut)]
+    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert losses[0] == losses[1]
 
 
 def test_a_run_resumed_in_another_folder_finds_its_own_best(image_folder, tmp_path):
