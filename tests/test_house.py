@@ -45,3 +45,10 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
         if path.is_file() and (found := home.search(path.read_bytes())):
             offenders.append(f"{name}: {found[0].decode()}")
     assert not offenders
+
+
+def test_a_worker_runs_whole_modules(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
+    """If pytest-xdist loses our groups, each worker sets up every module's servers, and says nothing."""
+    if not hasattr(pytestconfig, "workerinput"):
+        pytest.skip("not run in a worker of pytest-xdist")
+    assert request.node.nodeid.endswith("@test_house.py")

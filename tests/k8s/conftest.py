@@ -120,7 +120,7 @@ def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
             reader.join(LIMIT_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service_urls(tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[list[str]]:
     """Two pods with two versions, as during a rollout; valid images of several formats, and some invalid ones."""
     bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
@@ -128,14 +128,14 @@ def service_urls(tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[...,
         yield [old, new]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def exposed(service_urls: list[str]) -> set[str]:
     """The names of all samples in a live /metrics response."""
     lines = httpx.get(f"{service_urls[0]}/metrics").text.splitlines()
     return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(service_urls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scrapes the services and evaluates our rules every second; has enough samples for every rate."""
     program = need("prometheus", "Debian's package prometheus")
@@ -180,7 +180,7 @@ def metrics_in() -> Callable[[str], set[str]]:
     return names_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def known(exposed: set[str]) -> set[str]:
     """What a query may read: the service's samples, our recorded series, and Prometheus's own `up`."""
     groups = yaml.safe_load((ROOT / "docker/prometheus/rules.yaml").read_text())["groups"]
