@@ -109,7 +109,7 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_th
     from training.network import repvgg
     from training.optim.optimizers import build_optimizer, parameter_groups
 
-    rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Tiny", 3)
+    rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Smoke", 3)
     config = build(KEYS | {"optimizer": "muon", "adamw_lr": adamw_lr}, source="test")
     optimizer = build_optimizer(network, config, STEPS)
     expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
