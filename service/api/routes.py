@@ -71,7 +71,7 @@ class Endpoints:
             top_k=read_top_k(parameters, len(classifier.bundle.labels)),
             deadline=self._lifecycle.uploads.deadline(exchange, timeout_s),
         )
-        return answer(exchange, classifier, uploads, outcomes)
+        return await answer(exchange, classifier, uploads, outcomes)
 
     async def _read(self, request: Request) -> list[Upload]:
         return await read_uploads(request, self._settings)

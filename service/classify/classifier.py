@@ -40,6 +40,7 @@ from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
 from service.errors import DeadlineExceeded, Draining, ServiceError
+from service.machine.aside import aside
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 # Larger images are not compared with others: hashing them would hold up the event loop for over a millisecond.
 MOST_COMPARED_BYTES = 1 << 20
+# Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
+MOST_SORTED_AT_ONCE = 50
 # Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
@@ -266,7 +269,8 @@ class Classifier:
         if not isinstance(result, _Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        predictions = top_k(scores, self.bundle.labels, request.top_k)
+        best_k = partial(top_k, scores, self.bundle.labels, request.top_k)
+        predictions = await aside(best_k) if request.top_k > MOST_SORTED_AT_ONCE else best_k()
         best = predictions[0]
         self._metrics.images.labels(result.image_format).inc()
         self._metrics.count_prediction(
