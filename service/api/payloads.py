@@ -109,17 +109,20 @@ def _is_one_image(media_type: str) -> bool:
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    too_large = RequestError("body_too_large", f"the body is larger than {max_bytes} bytes, the limit")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     received = 0
     async with aclosing(request.stream()) as stream:
         async for chunk in stream:
             received += len(chunk)
             if received > max_bytes:
-                raise too_large
+                raise _too_large(max_bytes)
             yield chunk
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError("body_too_large", f"the body is larger than {max_bytes} bytes, the limit")
 
 
 async def read_raw(body: Body) -> list[Upload]:

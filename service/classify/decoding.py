@@ -184,6 +184,7 @@ class DecodePool:
                 self._leave(job, line)
             else:
                 self._abandon(job, line, work)
+            del work  # it keeps its exception, whose traceback keeps this frame: a cycle would keep the image in memory
 
     def _leave(self, job: _Job, line: _Line) -> None:
         line.leave(job)

@@ -204,14 +204,15 @@ class InferenceV2:
         limit = self._settings.max_body_bytes
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = await read_body(request, limit)
-        if encoding:
-            body = await aside(partial(unpack, body, encoding, limit))
         classifier = self._named(request, self._lifecycle.still_open(classifier))
-        work = partial(self._parse, body, request.headers.get(JSON_LENGTH), classifier)
-        return classifier, *await aside_if_large(len(body), work)
+        work = partial(self._parse, body, encoding, request.headers.get(JSON_LENGTH), classifier)
+        return classifier, *(await aside(work) if encoding else await aside_if_large(len(body), work))
 
-    def _parse(self, body: bytes, json_length: str | None, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
-        asked, binary = parse(body, json_length)
+    def _parse(
+        self, body: bytes, encoding: str, json_length: str | None, classifier: Classifier
+    ) -> tuple[InferRequest, list[Image]]:
+        """In one go: what is unpacked does not wait in memory."""
+        asked, binary = parse(unpack(body, encoding, self._settings.max_body_bytes), json_length)
         images = read_images(
             asked.inputs,
             binary,
