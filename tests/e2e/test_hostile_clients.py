@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.runtime.connections import LINGER_S
+from service.runtime.http.connections import LINGER_SILENT_S as LINGER_S
 
 if TYPE_CHECKING:
     from conftest import Server
