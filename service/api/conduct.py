@@ -1,7 +1,8 @@
 """Clients that ignore Retry-After: how long the next refusal of each is held back.
 
 1. the first refusal is sent at once, and so is every one that a client receives after it has waited as it was told to;
-2. one that asks too early and cannot be served gets its refusal later each time (`hold_s`); if it can be served, it is;
+2. one that asks too early and cannot be served gets its refusal later each time (`hold_s`), but not before there is
+   room again; if it can be served, it is;
 3. all refusals held back together are sent at a bounded rate, so that any number of such clients costs little;
 4. waiting as told shrinks the delay again.
 
@@ -14,20 +15,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 FIRST_HOLD_S = 0.25
 GROWTH = 4
 MOST_HOLD_S = 1.0
-# Refusals a second of those held back. Each takes about 0.3 ms of CPU time.
-RATE = 200
-# However many there are, none is held back for longer.
-MOST_QUEUE_S = 5.0
+# Between two refusals of those held back. Each takes about 0.3 ms of CPU time.
+PERIOD_S = 0.005
 # Clocks differ, and a client may round.
 TOLERANCE_S = 0.1
+# After a client has waited as told, there may be more of its kind for so long.
+OTHERS_WAIT_S = 3.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Conduct:
     """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits."""
 
@@ -35,12 +37,14 @@ class Conduct:
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
 
-    def ask(self, arrived: float) -> None:
-        """A request has arrived, at a time of `time.monotonic`."""
+    def ask(self, arrived: float) -> bool:
+        """A request has arrived, at a time of `time.monotonic`. -> Had its client waited as it was told to?"""
         if self._retry_at is None:
-            return
-        self.early = self.early + 1 if arrived < self._retry_at - TOLERANCE_S else self.early // 2
+            return False
+        waited = arrived >= self._retry_at - TOLERANCE_S
+        self.early = self.early // 2 if waited else self.early + 1
         self._retry_at = None
+        return waited
 
     def refuse(self, retry_after_s: float | None) -> None:
         """It is about to be told to retry after so many seconds, of which the header has whole ones."""
@@ -50,31 +54,58 @@ class Conduct:
     def hold_s(self) -> float:
         return min(MOST_HOLD_S, FIRST_HOLD_S * GROWTH ** min(self.early - 1, 10)) if self.early else 0.0
 
-    async def hold(self, until: float) -> None:
-        """Until then, or `release`."""
+    async def hold(self) -> None:
+        """Until `release`."""
         self._held = asyncio.get_running_loop().create_future()
-        timer = asyncio.get_running_loop().call_later(max(0.0, until - time.monotonic()), self.release)
-        try:
-            await self._held
-        finally:
-            timer.cancel()
+        await self._held
 
     def release(self) -> None:
-        """The client has left, or the server ends."""
+        """It is time, the client has left, or the server ends."""
         if self._held is not None and not self._held.done():
             self._held.set_result(None)
 
 
+@dataclass
+class _Hold:
+    until: float
+    has_room: Callable[[], bool]
+
+
 class Holds:
-    """The refusals held back by this process."""
+    """The refusals held back by this process, in the order in which they will be sent."""
 
     def __init__(self) -> None:
-        self._last_at = 0.0
+        self._waiting: dict[Conduct, _Hold] = {}
+        self._is_ticking = False
+        self._others_wait_until = 0.0
 
-    async def hold(self, conduct: Conduct, retry_after_s: float | None) -> None:
-        """Before a refusal is sent."""
+    @property
+    def others_wait(self) -> bool:
+        """Are there clients that wait as they are told to?"""
+        return time.monotonic() < self._others_wait_until
+
+    def ask(self, conduct: Conduct, arrived: float) -> None:
+        if conduct.ask(arrived):
+            self._others_wait_until = time.monotonic() + OTHERS_WAIT_S
+
+    async def hold(self, conduct: Conduct, retry_after_s: float | None, has_room: Callable[[], bool]) -> None:
+        """Before a refusal is sent. `has_room`: could a request like it be served now?"""
         if hold_s := conduct.hold_s:
-            now = time.monotonic()
-            self._last_at = min(max(now + hold_s, self._last_at + 1 / RATE), now + MOST_QUEUE_S)
-            await conduct.hold(self._last_at)
+            self._waiting[conduct] = _Hold(time.monotonic() + hold_s, has_room)
+            if not self._is_ticking:
+                self._tick()
+            try:
+                await conduct.hold()
+            finally:
+                self._waiting.pop(conduct, None)
         conduct.refuse(retry_after_s)
+
+    def _tick(self) -> None:
+        """One refusal is sent, if it is time or if there is room for its client's next request."""
+        self._is_ticking = bool(self._waiting)
+        if self._waiting:
+            asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
+            conduct, hold = next(iter(self._waiting.items()))
+            if time.monotonic() >= hold.until or hold.has_room():
+                del self._waiting[conduct]
+                conduct.release()

@@ -98,6 +98,7 @@ class Exchange:
     clock: Callable[[], float]
     trace: RequestTrace | None = None
     conduct: Conduct | None = None
+    has_room: Callable[[], bool] = lambda: False  # for a request like this one
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     images: int | None = None
@@ -187,13 +188,14 @@ class RequestMiddleware:
         vertex_health_route: str = "",
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._vertex_health_route = vertex_health_route
         self._clock = clock
         self._tracing = tracing
-        self._holds = Holds()
+        self._holds = holds or Holds()
         self._unlogged = Unlogged(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,8 +204,10 @@ class RequestMiddleware:
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
         scope.setdefault("state", {})["exchange"] = exchange
+        if "received" in scope["state"]:
+            self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
         if exchange.conduct and not is_quiet(scope["path"], self._vertex_health_route):
-            exchange.conduct.ask(exchange.arrived)
+            self._holds.ask(exchange.conduct, exchange.arrived)
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}
@@ -239,7 +243,7 @@ class RequestMiddleware:
 
     async def _hold(self, exchange: Exchange, fault: Fault) -> None:
         if exchange.conduct is not None and fault.code in REFUSALS:
-            await self._holds.hold(exchange.conduct, fault.retry_after_s)
+            await self._holds.hold(exchange.conduct, fault.retry_after_s, exchange.has_room)
 
     def _record(self, exchange: Exchange, method: str, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")

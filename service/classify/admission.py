@@ -16,17 +16,23 @@ from contextlib import contextmanager
 from service.classify.batching import Batcher
 from service.classify.decoding import DecodePool
 from service.errors import DeadlineExceeded, Overloaded
+from service.observe.lag import LoopLag
 
 # The share of a request's remaining time that its predicted wait may fill. Predictions are wrong, and a late answer is
 # worth nothing. Simulated at 1.5 times the capacity: with this 98 % of it is answered in time, with 1.0 only 29 %.
 MARGIN = 0.8
+# How often an image waits for the event loop: its request, its decoding, its batch, its answer.
+TURNS = 4
 
 
 class Admission:
     """Knows what is waiting in `decoders` and in `batcher`, and how much memory the accepted images take."""
 
-    def __init__(self, decoders: DecodePool, batcher: Batcher, max_queue_bytes: int, tensor_bytes: int) -> None:
-        """`tensor_bytes`: the memory of one decoded image."""
+    def __init__(
+        self, decoders: DecodePool, batcher: Batcher, max_queue_bytes: int, tensor_bytes: int, lag: LoopLag
+    ) -> None:
+        """`tensor_bytes`: the memory of one decoded image; `lag`: of the event loop."""
+        self._lag = lag
         self._decoders = decoders
         self._batcher = batcher
         self._max_queue_bytes = max_queue_bytes
@@ -38,9 +44,9 @@ class Admission:
         """Seconds until decoders and engine have finished what is here. They work in parallel, and the images that are
         not decoded yet go through the engine too."""
         engine_s = self._batcher.backlog_s + self._decoders.images * self._batcher.speed.image_s
-        return max(self._decoders.backlog_s, engine_s)
+        return max(self._decoders.backlog_s, engine_s) + TURNS * self._lag.seconds
 
-    def check(self, images: int, encoded_bytes: int, deadline: float) -> None:
+    def check(self, images: int, encoded_bytes: int, deadline: float, margin: float = MARGIN) -> None:
         """`deadline` is a time of `time.monotonic`. Raises Overloaded, or DeadlineExceeded for what even an idle server
         could not do in time."""
         remaining_s = deadline - time.monotonic()
@@ -51,7 +57,7 @@ class Admission:
                 f"this takes about {idle_s:.3g} s here, and {remaining_s:.3g} s are left to the deadline"
             )
         wait_s = self.predicted_wait_s
-        late_s = wait_s + idle_s - MARGIN * remaining_s
+        late_s = wait_s + idle_s - margin * remaining_s
         if wait_s and late_s > 0:
             raise Overloaded(f"{wait_s:.3g} s of work are waiting already", late_s)
         if self._held_bytes and self._held_bytes + self._bytes(images, encoded_bytes) > self._max_queue_bytes:

@@ -28,7 +28,7 @@ from models.errors import ImageError
 from models.golden import GoldenReport
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
-from service.classify.admission import Admission
+from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
@@ -142,7 +142,7 @@ class Classifier:
         self._idle.set()
         self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics)
         tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
-        self._admission = Admission(self._decoders, batcher, settings.max_queue_bytes, tensor_bytes)
+        self._admission = Admission(self._decoders, batcher, settings.max_queue_bytes, tensor_bytes, metrics.loop_lag)
         self.keeps_answers = settings.cache_bytes > 0
         self._deduplicates = settings.single_flight == "on" or self.keeps_answers
         self._deduplicator: Deduplicator[_Result] = Deduplicator(settings.cache_bytes, _kept_bytes)
@@ -188,14 +188,15 @@ class Classifier:
         """Seconds until decoders and engine have finished what is here."""
         return self._admission.predicted_wait_s
 
-    def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
+    def admit(self, images: int, encoded_bytes: int, deadline: float, margin: float = MARGIN) -> None:
         """Can `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
+        `margin`: as in classify.admission.
 
         Raises Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
         if self._closed:
             raise self._draining()
-        self._admission.check(images, encoded_bytes, deadline)
+        self._admission.check(images, encoded_bytes, deadline, margin)
 
     async def classify(
         self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._all = connections
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
-        self._arrived = 0.0  # the first byte in the buffer
+        self._arrived = self._received = 0.0  # the first byte in the buffer, and the last
         self._call: Call | None = None  # until it is answered
         self._body: Body | None = None  # until it is read
         self._lingers = False
@@ -140,8 +140,9 @@ class Connection(asyncio.Protocol):
         if self._lingers:
             self._discard(len(data))
             return
+        self._received = time.monotonic()
         if not self._buffer:
-            self._arrived = time.monotonic()
+            self._arrived = self._received
         self._buffer += data
         self._advance()
 
@@ -208,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._watch_call()
         self._body = body_of(head.length)
         self._call = call = Call(head, self, self._all.common_headers())
-        state = {**self._all.app_state, "arrived": self._arrived, "conduct": self._conduct}
+        state = {**self._all.app_state, "arrived": self._arrived, "received": self._received, "conduct": self._conduct}
         task = self._loop.create_task(call.run(self._all.app, scope_of(head, state=state, **self._address)))
         self._all.tasks.add(task)
         task.add_done_callback(self._all.tasks.discard)
@@ -253,6 +254,7 @@ class Connection(asyncio.Protocol):
         else:
             self._wait_for_request()
             self.resume_reading()
+            self._received = time.monotonic()  # of a pipelined request, which was not ready before
             self._advance()
 
     def _wait_for_request(self) -> None:
