@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 FIRST_HOLD_S = 0.25
 GROWTH = 4
-MOST_HOLD_S = 1.0
+MOST_HOLD_S = 2.0
 # Between two refusals of those held back. Each takes about 0.3 ms of CPU time.
 PERIOD_S = 0.005
 # Clocks differ, and a client may round.
