@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -19,10 +18,6 @@ from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
 from service.classify.classifier import Classified, Classifier, Image, Outcome
 from service.engines import selection
-from service.machine.aside import aside_if_large
-
-# In an answer.
-BYTES_PER_PREDICTION = 64
 
 
 async def classify_images(
@@ -49,39 +44,36 @@ def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
         exchange.batch_size = max(timing.batch_size for timing in timings)
 
 
-async def answer(
+def answer(
     exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]
 ) -> Response:
-    frame = Answer(model=served_model(classifier), results=[], request_id=exchange.request_id)
-    return await answer_as(exchange, classifier, uploads, outcomes, frame)
+    model = served_model(classifier)
+    return answer_as(
+        exchange,
+        classifier,
+        uploads,
+        outcomes,
+        lambda r: Answer(model=model, results=r, request_id=exchange.request_id),
+    )
 
 
-async def answer_as(
+def answer_as(
     exchange: Exchange,
     classifier: Classifier,
     uploads: Sequence[Upload],
     outcomes: Sequence[Outcome],
-    frame: BaseModel,
+    body: Callable[[list[Result]], BaseModel],
 ) -> Response:
-    """`frame`: the answer with no results in its first list, which is where they belong. A problem document if no image
-    has an answer."""
+    """`body` turns the results into the answer's JSON. A problem document if no image has an answer."""
     faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
-    predictions = sum(len(outcome.predictions) for outcome in outcomes if isinstance(outcome, Classified))
-    text = await aside_if_large(predictions * BYTES_PER_PREDICTION, partial(_text, frame, uploads, outcomes))
-    headers = cache_status(outcomes, keeps=classifier.keeps_answers)
-    return Response(text, media_type="application/json", headers=headers)
-
-
-def _text(frame: BaseModel, uploads: Sequence[Upload], outcomes: Sequence[Outcome]) -> str:
-    """One result after the other: all of them at once can take a tenth of a second, in one call."""
-    head, _, tail = frame.model_dump_json(exclude_none=True).partition("[]")
     results = [
-        result_of(index, upload.filename, outcome).model_dump_json(exclude_none=True)
+        result_of(index, upload.filename, outcome)
         for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
     ]
-    return f"{head}[{','.join(results)}]{tail}"
+    headers = cache_status(outcomes, keeps=classifier.keeps_answers)
+    return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
 
 
 def cache_status(outcomes: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:
