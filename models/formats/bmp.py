@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.formats.opening import SILENT, LateImage, damaged, open_with_pillow, unsupported
+from models.formats.opening import SILENT, HeaderError, LateImage, damaged, open_with_pillow, unsupported
 
 _FILE_HEADER_BYTES = 14
 _OS2_1, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 64, 40, 52, 56, 108, 124
@@ -62,6 +62,8 @@ def _read_header(encoded: bytes) -> _Header:
         raise unsupported("an OS/2 BMP with its own compression")
     if compression in _COMPRESSIONS or compression > _ALPHA_MASKS:
         raise unsupported(_COMPRESSIONS.get(compression, f"a BMP of compression {compression}"))
+    if width <= 0 or height == 0:
+        raise HeaderError
     if bits not in _BITS:
         raise unsupported(f"a BMP of {bits} bits a pixel")
     masks, behind = _read_masks(encoded, length, bits, compression)

@@ -15,21 +15,28 @@ _ORDERS = {b"II": "<", b"MM": ">"}
 # TIFF 6.0: BYTE, SHORT, LONG and their signed forms. The standard requires SHORT; some cameras write others.
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _PREFIX = re.compile(rb"(Exif\0[\0\xff])*")
-_XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\s*["'<]""")
 
 
-def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """1 to 8 (EXIF 2.32); UPRIGHT if none can be read. XMP is used only if EXIF gives none."""
-    try:
-        stated = _of_exif(exif)
-    except struct.error:
-        stated = None
-    if stated is None and (found := _XMP.search(xmp)):
-        stated = int(found[1])
-    return stated if stated is not None and 1 <= stated <= 8 else UPRIGHT
+def orientation(*exifs: bytes, xmp: bytes = b"") -> int:
+    """1 to 8 (EXIF 2.32), from the first EXIF block that gives one, else from XMP; UPRIGHT if none can be read."""
+    for exif in exifs:
+        if stated := _of_exif(exif):
+            return stated
+    found = _XMP.search(xmp.replace(b"\0", b""))  # in UTF-16 and UTF-32 too
+    return int(found[1]) if found else UPRIGHT
 
 
 def _of_exif(exif: bytes) -> int | None:
+    """None unless it gives one of 1 to 8."""
+    try:
+        stated = _read_directory(exif)
+    except struct.error:
+        return None
+    return stated if stated is not None and 1 <= stated <= 8 else None
+
+
+def _read_directory(exif: bytes) -> int | None:
     """Raises struct.error if the directory is cut short."""
     prefix = _PREFIX.match(exif)
     start = prefix.end() if prefix else 0

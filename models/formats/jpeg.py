@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from models.bounds import allowed_reads, check_scans, too_many_pieces
@@ -55,6 +56,8 @@ _UNSUPPORTED = {
 # all blocks are there, it never decodes these bytes. If blocks are missing, it soon runs out of them and, without an
 # end marker, asks for more data, which Pillow reports as truncation.
 _AHEAD = b"\xff\0" * 8
+# Fewer zeros may be blocks of one colour.
+_UNWRITTEN_BYTES = 64
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
 _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
@@ -96,11 +99,25 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _end_of_blocks(encoded: bytes, data: int) -> int:
-    """Offset of the end marker, or of the end. A search from the front takes a twentieth of the decoding time."""
-    if encoded.endswith(_END):
-        return len(encoded) - len(_END)
-    end = encoded.find(_END, data)
-    return end if end >= 0 else len(encoded.rstrip(b"\xff"))
+    """Offset of the first end marker after `data`, or of the end.
+
+    Zeros up to the end of a file without an end marker are what an interrupted copy has not written.
+    """
+    places = [place for shift in (0, 1) if (place := _first_pair(encoded, data + shift)) is not None]
+    return min(places) if places else len(_without_zeros(encoded).rstrip(b"\xff"))
+
+
+def _first_pair(encoded: bytes, start: int) -> int | None:
+    """The first end marker an even number of bytes after `start`. bytes.find takes eight times as long, a twentieth of
+    the decoding time."""
+    pairs = np.frombuffer(encoded, "<u2", max(len(encoded) - start, 0) // 2, min(start, len(encoded)))
+    found = pairs == int.from_bytes(_END, "little")
+    return start + 2 * int(found.argmax()) if found.any() else None
+
+
+def _without_zeros(encoded: bytes) -> bytes:
+    whole = encoded.rstrip(b"\0")
+    return whole if len(encoded) - len(whole) >= _UNWRITTEN_BYTES else encoded
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
@@ -147,7 +164,8 @@ def _read_header(encoded: bytes) -> _Header:
 def _statements(exifs: list[bytes], xmp: bytes, profiles: list[bytes]) -> Statements:
     if not exifs and not xmp and not profiles:
         return SILENT
-    return Statements(exif.orientation(b"".join(exifs), xmp), _profile(profiles))
+    # Long EXIF data continues in the next segment; other programs add a second block.
+    return Statements(exif.orientation(b"".join(exifs), *exifs[1:], xmp=xmp), _profile(profiles))
 
 
 def _is_for_libjpeg(marker: int, content: bytes) -> bool:
@@ -222,7 +240,7 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
             data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         found = _MARKER_BEHIND_DATA.search(encoded, data)
         if found is None:
-            return scans, len(encoded.rstrip(b"\xff")), False
+            return scans, len(_without_zeros(encoded).rstrip(b"\xff")), False
         place = found.start()
 
 

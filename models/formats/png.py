@@ -36,6 +36,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow reads a chunk in three parts: head, content and checksum.
 _READS_A_CHUNK = 3
 _MAX_TEXT_BYTES = 1 << 20
+_ZLIB_HEADER_BYTES, _CHECKSUM_BYTES = 2, 4
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _CHECKED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
 # Pillow scales samples of fewer than 8 bits to 0..255, so the transparent value is scaled too.
@@ -60,6 +61,9 @@ def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
         late = b"IDAT" in chunks and kind in (b"PLTE", b"tRNS", b"iCCP")
         if right and not late:
             chunks.setdefault(kind, []).append(content)
+    data = chunks.get(b"IDAT")
+    if data and encoded.endswith(bytes(data[-1][-_CHECKSUM_BYTES:])):  # the file ends in its image data
+        chunks[b"IDAT"] = _with_checksum(data)
     return _open(chunks)
 
 
@@ -79,6 +83,19 @@ def _chunks(encoded: bytes) -> Iterator[Chunk]:
         else:
             yield kind, content, kind == b"IDAT"
         place += 12 + length
+
+
+def _with_checksum(data: list[memoryview]) -> list[memoryview]:
+    """A zlib stream of which nothing but its Adler-32 is cut off -> the whole stream; unchanged if more is missing."""
+    stream, checksum, at_once = zlib.decompressobj(-zlib.MAX_WBITS), zlib.adler32(b""), 1 << 20
+    left = b"".join(data)[_ZLIB_HEADER_BYTES:]
+    try:
+        while not stream.eof and (content := stream.decompress(left, at_once)):
+            checksum, left = zlib.adler32(content, checksum), stream.unconsumed_tail
+    except zlib.error:
+        return data
+    missing = _CHECKSUM_BYTES - len(stream.unused_data)
+    return [*data, memoryview(struct.pack(">I", checksum)[-missing:])] if stream.eof and missing > 0 else data
 
 
 def _open(chunks: dict[bytes, list[memoryview]]) -> Image.Image:
@@ -149,10 +166,10 @@ def _read_16_bits(encoded: bytes, key: bytes) -> Image.Image:
 
 def _statements(chunks: dict[bytes, list[memoryview]]) -> Statements:
     profile = next((profile for content in chunks.get(b"iCCP", []) if (profile := _profile(bytes(content)))), None)
-    stated = next((bytes(content) for content in chunks.get(b"eXIf", [])), b"")
     texts = _texts(chunks)
-    stated = stated or next((_of_hex(texts[name]) for name in _EXIF_TEXTS if name in texts), b"")
-    return Statements(exif.orientation(stated, texts.get(_XMP_TEXT, b"")), profile)
+    exifs = [bytes(content) for content in chunks.get(b"eXIf", [])]
+    exifs += [_of_hex(texts[name]) for name in _EXIF_TEXTS if name in texts]
+    return Statements(exif.orientation(*exifs, xmp=texts.get(_XMP_TEXT, b"")), profile)
 
 
 def _profile(content: bytes) -> bytes | None:

@@ -58,9 +58,9 @@ _UNSUPPORTED_COLOURS = {
     32845: "a TIFF in LogLuv colours",
     34892: "a camera's raw file (linear samples)",
 }
-_UNCOMPRESSED, _OLD_JPEG, _JPEG, _WEBP = 1, 6, 7, 50001
+_UNCOMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
 _LOSSLESS = frozenset({_UNCOMPRESSED, 5, 8, 32773, 32946, 34925, 50000})
-_COMPRESSIONS = _LOSSLESS | {2, 3, 4, _OLD_JPEG, _JPEG, _WEBP}
+_COMPRESSIONS = _LOSSLESS | {2, 3, 4, _OLD_JPEG, _JPEG}
 _COMPRESSION_NAMES = {
     32766: "NeXT",
     32809: "ThunderScan",
@@ -71,6 +71,7 @@ _COMPRESSION_NAMES = {
     34712: "JPEG 2000",
     34887: "LERC",
     34892: "lossy DNG",
+    50001: "WebP",  # Pillow's libtiff is built without it
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
@@ -243,7 +244,7 @@ def _check_size(layout: Layout, max_pixels: int) -> None:
 def _statements(numbers: Mapping[int, tuple[int, ...]], fields: Mapping[int, Field]) -> Statements:
     stated = (numbers.get(_ORIENTATION) or (0,))[0]
     xmp = fields[_XMP].content if _XMP in fields else b""
-    orientation = stated if 1 <= stated <= 8 else exif.orientation(b"", xmp)
+    orientation = stated if 1 <= stated <= 8 else exif.orientation(xmp=xmp)
     return Statements(orientation, fields[_PROFILE].content if _PROFILE in fields else None)
 
 

@@ -17,8 +17,9 @@ from models.formats.opening import MAX_PROFILE_BYTES, Statements, open_with_pill
 
 _HEADER_BYTES = 12
 _PIXELS = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"})
-# VP8X flags for animation and alpha, without those for ICC, EXIF and XMP.
-_FLAGS = 0x12
+# VP8X flags; without those for ICC, EXIF and XMP.
+_ANIMATION, _ALPHA = 0x02, 0x10
+_FLAGS = _ANIMATION | _ALPHA
 
 
 def open_webp(encoded: bytes, max_pixels: int) -> Image.Image:
@@ -27,14 +28,16 @@ def open_webp(encoded: bytes, max_pixels: int) -> Image.Image:
     stated: dict[bytes, bytes] = {}
     for kind, content in _chunks(encoded):
         if kind == b"VP8X":
-            content = memoryview(bytes([content[0] & _FLAGS]) + bytes(content[1:]))
+            flags = content[0] & _FLAGS
+            # The canvas outside the first frame is transparent, whatever the frames are.
+            content = memoryview(bytes([flags | _ALPHA if flags & _ANIMATION else flags]) + bytes(content[1:]))
         if kind in _PIXELS:
             kept += [kind, struct.pack("<I", len(content)), content, b"\0" * (len(content) % 2)]
         else:
             stated.setdefault(kind, bytes(content))
     header = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, kept)), b"WEBP")
     profile = stated.get(b"ICCP", b"")
-    orientation = exif.orientation(stated.get(b"EXIF", b""), stated.get(b"XMP ", b""))
+    orientation = exif.orientation(stated.get(b"EXIF", b""), xmp=stated.get(b"XMP ", b""))
     facts = Statements(orientation, profile if len(profile) <= MAX_PROFILE_BYTES else None)
     return open_with_pillow(b"".join([header, *kept]), "WEBP", facts)
 

@@ -167,6 +167,12 @@ def test_kinds_that_are_not_supported_are_named(encoded: bytes, kind: str) -> No
         decode(encoded)
 
 
+@pytest.mark.parametrize(("width", "height"), [(-2, 1), (0, 1), (2, 0)])
+def test_sides_that_are_none_are_damage_and_no_great_number(width: int, height: int) -> None:
+    with pytest.raises(ImageError, match="not a readable image"):
+        decode(bmp(info_header(width, height, 24), TWO_24))
+
+
 @pytest.mark.parametrize(
     "encoded",
     [

@@ -20,6 +20,15 @@ def entry(kind: int, value: bytes, tag: int = 0x0112, count: int = 1) -> bytes:
     return struct.pack(">HHI", tag, kind, count) + value.ljust(4, b"\0")
 
 
+XMP = [
+    b'<x tiff:Orientation="8"/>',
+    b"<x tiff:Orientation='8'/>",
+    b'<x tiff:Orientation = "8" />',
+    b"<tiff:Orientation>8</tiff:Orientation>",
+    b"<tiff:Orientation>\n  8\n</tiff:Orientation>",
+    '<x tiff:Orientation="8"/>'.encode("utf-16-be"),
+    '<x tiff:Orientation="8"/>'.encode("utf-32"),
+]
 LEADS_OUT = entry(2, b"\xff\xff\xff\xff", 0x010F, 1000)
 STATED = {
     "as the standard has it": exif(6),
@@ -59,10 +68,15 @@ def test_what_states_none_is_upright(name: str) -> None:
 
 
 def test_xmp_counts_where_exif_is_silent() -> None:
-    for xmp in (b'<x tiff:Orientation="8"/>', b"<tiff:Orientation>8</tiff:Orientation>"):
-        assert orientation(b"", xmp) == 8
-        assert orientation(exif(3), xmp) == 3
-    assert orientation(b"", b'tiff:Orientation="9"') == 1
+    for xmp in XMP:
+        for broken in (b"", b"nonsense", exif(0), exif(9)):
+            assert orientation(broken, xmp=xmp) == 8
+        assert orientation(exif(3), xmp=xmp) == 3
+    assert orientation(b"", xmp=b'tiff:Orientation="9"') == orientation(xmp=b'tiff:Orientation="81"') == 1
+
+
+def test_of_several_blocks_the_first_that_can_be_read_counts() -> None:
+    assert orientation(b"nonsense", exif(0), exif(6), exif(3)) == 6
 
 
 def test_whatever_the_bytes_are_there_is_an_orientation() -> None:

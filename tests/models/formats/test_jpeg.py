@@ -80,6 +80,8 @@ ENDINGS = {
     "zeros before the marker": bytes(100) + b"\xff\xd9",
     "text before the marker": b"Copyright" + b"\xff\xd9",
     "text and no marker": b"Copyright" * 20,
+    "zeros and no marker": bytes(500),
+    "two markers": b"\xff\xd9\xff\xd9",
     "a film behind it": b"\xff\xd9" + b"ftypmp42" + bytes(500) + b"\xff\xda\xff\xd9" * 10,
     "another picture behind it": b"\xff\xd9" + JPEG,
     "a picture without end behind it": b"\xff\xd9" + JPEG[:-2],
@@ -94,7 +96,17 @@ def test_a_picture_is_complete_if_its_blocks_are(kind: str, ending: str) -> None
     assert pixels(right[:-2] + ENDINGS[ending]) == pixels(right)
 
 
-@pytest.mark.parametrize("end", [b"", b"\xff\xd9", b"\xff\xd9trailing"], ids=["cut", "with an end marker", "and more"])
+TORN = {
+    "cut": b"",
+    "with an end marker": b"\xff\xd9",
+    "and more": b"\xff\xd9trailing",
+    "with two end markers": b"\xff\xd9\xff\xd9",
+    "with another picture": b"\xff\xd9" + JPEG,
+    "filled up with zeros": bytes(50_000),
+}
+
+
+@pytest.mark.parametrize("end", TORN.values(), ids=TORN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_missing_blocks_are_refused_whatever_the_end_marker_says(kind: str, end: bytes) -> None:
     right = KINDS[kind]
@@ -171,6 +183,11 @@ def test_rare_codings_are_read_whole_or_not_at_all(encoded: bytes) -> None:
     for end in (b"", b"\xff\xd9"):
         with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
             decode(encoded[: len(encoded) - 30] + end)
+
+
+def test_a_second_block_of_exif_data_counts_where_the_first_is_broken() -> None:
+    first, second = (segment(0xE1, b"Exif\0\0" + content) for content in (b"MM\0*", exif(3)))
+    assert pixels(with_segment(JPEG, first + second)) == [row[::-1] for row in EXPECTED[::-1]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -319,6 +319,7 @@ def test_an_orientation_turns_samples_of_any_size(orientation: int, bits: int) -
     [
         ({259: 34712}, "a TIFF of compression JPEG 2000"),
         ({259: 34887}, "a TIFF of compression LERC"),
+        ({259: 50001}, "a TIFF of compression WebP"),
         ({259: 34661}, "a TIFF of compression JBIG"),
         ({259: 4711}, "a TIFF of compression 4711"),
         ({262: 32803}, r"a camera's raw file \(CFA samples\)"),

@@ -28,6 +28,9 @@ def sized(encoded: bytes, size: int) -> bytes:
     return encoded[:4] + struct.pack("<I", size) + encoded[8:]
 
 
+FRAME = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
 ODD: dict[str, Callable[[bytes], bytes]] = {
     "a size of 0": lambda right: sized(right, 0),
     "a size that is too large": lambda right: sized(right, 1 << 30),
@@ -52,6 +55,18 @@ def test_what_says_nothing_about_pixels_decides_nothing(name: str, right: bytes)
 def test_an_orientation_is_found_beside_it(name: str) -> None:
     assert pixels(STATED) == TURNED
     assert pixels(ODD[name](STATED)) == TURNED
+
+
+@pytest.mark.parametrize("alpha", [0, 0x10])
+@pytest.mark.parametrize("background", [b"\xff\xff\xff\xff", b"\0\0\0\xff", bytes(4)])
+def test_the_canvas_outside_the_first_frame_is_white(background: bytes, alpha: int) -> None:
+    picture = np.full((4, 6, 3), 255, np.uint8)
+    picture[2:, 2:] = FRAME
+    frame = encode(FRAME, "WEBP", lossless=True)[12:]
+    place = bytes([1, 0, 0, 1, 0, 0]) + bytes([3, 0, 0, 1, 0, 0]) + bytes(4)
+    chunks = chunk(b"VP8X", bytes([2 | alpha, 0, 0, 0, 5, 0, 0, 3, 0, 0])) + chunk(b"ANIM", background + b"\0\0")
+    chunks += chunk(b"ANMF", place + frame)
+    assert pixels(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks) == picture.tolist()
 
 
 def test_missing_pixels_are_refused() -> None:
