@@ -14,12 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.formats.opening import SILENT, HeaderError, LateImage, damaged, open_with_pillow, unsupported
+from models.formats.opening import (
+    MAX_PROFILE_BYTES,
+    HeaderError,
+    LateImage,
+    Statements,
+    damaged,
+    open_with_pillow,
+    unsupported,
+)
 
 _FILE_HEADER_BYTES = 14
 _OS2_1, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 64, 40, 52, 56, 108, 124
 _RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
 _COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG"}
+# In a version 5 header: the kind of colour space, and the place (from the header) and the length of its profile.
+_COLOUR_SPACE_AT, _PROFILE_AT = 56, 112
+_EMBEDDED = b"DEBM"
 _BITS = frozenset({1, 4, 8, 16, 24, 32})
 # Red, green, blue and alpha masks where the header gives none.
 _NO_MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
@@ -40,12 +51,12 @@ class _Header(NamedTuple):
 
 def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
     """May raise anything; ImageError for unsupported formats."""
-    header = _read_header(encoded)
+    header, stated = _read_header(encoded), Statements(profile=_profile(encoded))
     size = header.width, header.height
     if header.bits in _NO_MASKS and header.compression in (_MASKS, _ALPHA_MASKS):
         mode = "RGBA" if header.masks[3] else "RGB"
-        return LateImage("BMP", mode, size, partial(_read_masked, encoded, header), SILENT)
-    return open_with_pillow(_rewritten(encoded, header), "BMP")
+        return LateImage("BMP", mode, size, partial(_read_masked, encoded, header), stated)
+    return open_with_pillow(_rewritten(encoded, header), "BMP", stated)
 
 
 def _read_header(encoded: bytes) -> _Header:
@@ -70,6 +81,17 @@ def _read_header(encoded: bytes) -> _Header:
     palette, behind = _read_palette(encoded, behind, bits, colours, 3 if length == _OS2_1 else 4)
     place = place if start + length <= place < len(encoded) else behind
     return _Header(width, abs(height), height < 0, bits, compression, masks, palette, place)
+
+
+def _profile(encoded: bytes) -> bytes | None:
+    """The ICC profile of a version 5 header; None for a profile that is a file's name, and for one cut short."""
+    (length,) = struct.unpack_from("<I", encoded, _FILE_HEADER_BYTES)
+    start = _FILE_HEADER_BYTES
+    if length != _V5 or not encoded.startswith(_EMBEDDED, start + _COLOUR_SPACE_AT):
+        return None
+    place, size = struct.unpack_from("<II", encoded, start + _PROFILE_AT)
+    profile = encoded[start + place : start + place + min(size, MAX_PROFILE_BYTES)]
+    return profile if len(profile) == size else None
 
 
 def _read_masks(encoded: bytes, length: int, bits: int, compression: int) -> tuple[tuple[int, ...], int]:

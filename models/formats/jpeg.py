@@ -187,11 +187,17 @@ def _read_frame(marker: int, content: bytes) -> _Frame:
 
 
 def _profile(pieces: list[bytes]) -> bytes | None:
-    """ICC.1:2022, annex B.4: each piece starts with its number, counted from 1, and the number of pieces."""
-    numbered = {piece[0]: piece[2:] for piece in pieces if len(piece) > 2 and piece[1] == len(pieces)}
-    whole = sorted(numbered) == list(range(1, len(pieces) + 1))
-    profile = b"".join(numbered[number] for number in sorted(numbered)) if whole else b""
-    return profile if 0 < len(profile) <= MAX_PROFILE_BYTES else None
+    """ICC.1:2022, annex B.4: each piece starts with its number, counted from 1, and the number of pieces.
+
+    Some programs count from 0, state a wrong number of pieces, or write the profile twice. Its own length tells
+    whether it is whole.
+    """
+    numbered: dict[int, bytes] = {}
+    for piece in pieces:
+        numbered.setdefault(piece[0] if piece else 0, piece[2:])
+    profile = b"".join(numbered[number] for number in sorted(numbered))
+    whole = len(profile) >= 4 and len(profile) >= int.from_bytes(profile[:4], "big")
+    return profile if whole and len(profile) <= MAX_PROFILE_BYTES else None
 
 
 def _read_scan(encoded: bytes, place: int) -> tuple[_Scan, int]:

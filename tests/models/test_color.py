@@ -16,7 +16,7 @@ from models.color import TRANSFORMS, _conversion, keep_matching_profile, to_srgb
 from models.errors import ImageError
 from models.manifest import Preprocess
 from models.preprocess import decode, open_image, preprocess, read_pixels, to_tensor
-from tests.models.formats.pictures import WHITE, encode, icc_segments, tiff, with_segment
+from tests.models.formats.pictures import WHITE, bmp, encode, icc_segments, info_header, segment, tiff, with_segment
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -100,6 +100,34 @@ def test_the_profile_of_a_jpeg_may_come_in_pieces_and_in_any_order() -> None:
     parts = [b"\xff\xe2" + part for part in pieces.split(b"\xff\xe2")[1:]]
     assert np.array_equal(np.asarray(decode(with_segment(jpeg, b"".join(parts[::-1])))), whole)
     assert np.array_equal(np.asarray(decode(with_segment(jpeg, b"".join(parts[:-1])))), np.asarray(decode(jpeg)))
+
+
+@pytest.mark.parametrize(("first", "stated", "copies"), [(0, 4, 1), (1, 0, 1), (1, 99, 1), (1, 4, 2)])
+def test_the_pieces_may_be_numbered_wrongly_or_come_twice(first: int, stated: int, copies: int) -> None:
+    jpeg = encode(DOTS, "JPEG", quality=95)
+    quarter = -(-len(P3) // 4)
+    pieces = b"".join(
+        segment(0xE2, b"ICC_PROFILE\0" + bytes([first + number, stated]) + P3[quarter * number :][:quarter])
+        for number in range(4)
+    )
+    found = decode(with_segment(jpeg, pieces * copies))
+    assert np.array_equal(np.asarray(found), np.asarray(decode(with_segment(jpeg, icc_segments(P3)))))
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+def test_the_profile_of_a_bmp_lies_behind_its_pixels(bits: int) -> None:
+    colours = np.dstack([DOTS[::-1, :, ::-1], np.zeros(DOTS.shape[:2], np.uint8)])[:, :, : bits // 8]
+    place, masks = 124 + colours.size, struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0)
+
+    def picture(kind: bytes, length: int, icc: bytes) -> bytes:
+        more = masks + kind + bytes(48) + struct.pack("<IIII", 4, place, length, 0)
+        header = info_header(24, 16, bits, 3 if bits == 32 else 0, length=124, more=more)
+        return bmp(header, colours.tobytes() + icc)
+
+    converted = np.asarray(decode(encode(DOTS, "PNG", icc_profile=P3)))
+    assert np.array_equal(np.asarray(decode(picture(b"DEBM", len(P3), P3))), converted)
+    for ignored in (picture(b"KNIL", len(P3), P3), picture(b"DEBM", len(P3), P3[:-1]), picture(b"DEBM", 5, b"nope.")):
+        assert np.array_equal(np.asarray(decode(ignored)), DOTS)
 
 
 def test_greys_are_converted_by_a_profile_for_greys() -> None:
