@@ -15,10 +15,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import math
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +99,13 @@ def images_in(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in files if not name.startswith("."))
         yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file of `images_in`. Raises OSError, also for a pipe, which might block forever, or a device."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path.read_bytes()
 
 
 def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:

@@ -242,6 +242,7 @@ READERS = {
     "image/*": Reader(read_raw, BINARY),
     "application/octet-stream": Reader(read_raw, BINARY),
     "application/x-image": Reader(read_raw, BINARY),
+    "binary/octet-stream": Reader(read_raw, BINARY),  # object stores name files of unknown type so
     "multipart/form-data": Reader(
         read_multipart, {"type": "object", "properties": {"images": {"type": "array", "items": BINARY}}}
     ),

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from models.errors import ImageError
-from models.preprocess import SUFFIXES, images_in
+from models.preprocess import SUFFIXES, images_in, read_file
 from service.classify.classifier import Classifier, Outcome
 from service.errors import UsageError
 from service.machine.limits import usable_cpus
@@ -88,8 +88,10 @@ def progress_bar(images: int, stream: TextIO) -> tqdm[NoReturn]:
 
 
 async def _classify_file(classifier: Classifier, path: Path, top_k: int) -> Outcome:
+    # What is named by hand may be a pipe, as shells make one of `<(...)`: it has no suffix.
+    read = read_file if path.suffix.lower() in SUFFIXES else Path.read_bytes
     try:
-        encoded = await asyncio.to_thread(path.read_bytes)
+        encoded = await asyncio.to_thread(read, path)
     except OSError as error:
         return ImageError("undecodable_image", f"the file cannot be read: {error.strerror}")
     return (await classifier.classify([encoded], top_k=top_k, deadline=math.inf))[0]

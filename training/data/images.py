@@ -20,10 +20,9 @@ from PIL import Image
 from models.color import to_srgb
 from models.errors import ImageError
 from models.manifest import Icc, Preprocess
-from models.preprocess import open_image, read_pixels, resize_and_crop, to_tensor
+from models.preprocess import open_image, read_file, read_pixels, resize_and_crop, to_tensor
 from training.data.names import printable
 from training.errors import DataError
-from training.files import read_whole
 
 T = TypeVar("T", bound=NDArray[Any] | Image.Image)
 KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all of CIFAR-10 takes 150 MiB
@@ -130,9 +129,11 @@ class ImageFolder:
 
     def picture(self, index: int, icc: Icc) -> Image.Image:
         try:
-            return read_pixels(open_image(read_whole(self.images[index][0])), icc=icc)
+            return read_pixels(open_image(read_file(self.images[index][0])), icc=icc)
         except ImageError as error:
             raise DataError(f"{self.name(index)}: {error.detail}") from error
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error.strerror}") from error
 
     def kept_picture(self, index: int, icc: Icc) -> Image.Image:
         return self.kept.get((index, icc), lambda: self.picture(index, icc))

@@ -7,21 +7,18 @@ It ends when its input does.
 from __future__ import annotations
 
 import json
-import stat
 import sys
 from pathlib import Path
 
 from models.errors import ImageError
 from models.manifest import Preprocess
-from models.preprocess import open_image, read_pixels, resized_size
+from models.preprocess import open_image, read_file, read_pixels, resized_size
 
 
 def problem(path: Path, depth: str, spec: Preprocess) -> str | None:
     """What keeps the file from being trained on: `headers` are read only, or `pixels` decoded as in training."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return "not a regular file"
-        image = open_image(path.read_bytes())
+        image = open_image(read_file(path))
         resized_size(image.size, spec)
         if depth == "pixels":
             read_pixels(image, icc=spec.icc)

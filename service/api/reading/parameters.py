@@ -53,7 +53,8 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name[:100].lower())
+    # `amp;` is left of an `&` that was escaped for HTML.
+    return re.sub(r"[\W_]", "", name[:100].lower().removeprefix("amp;"))
 
 
 def read_top_k(parameters: Mapping[str, str], classes: int) -> int:

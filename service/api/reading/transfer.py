@@ -26,6 +26,7 @@ def malformed(place: str, why: str, index: int | None) -> RequestError:
 
 def decode_base64(text: str, place: str, index: int) -> bytes:
     """Base64, or a `data:` URI (RFC 2397). Raises RequestError, which names the `place` in the body."""
+    text = text.lstrip()
     if text[:5].lower() == "data:":
         return _decode_data_uri(text, place, index)
     try:

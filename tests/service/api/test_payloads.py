@@ -74,6 +74,7 @@ def json_of(*images: object) -> bytes:
         'image/jpeg;q=1;name="a;b"',
         "image/*",
         "application/x-image",
+        "binary/octet-stream",
         "image/svg+xml",
     ],
 )

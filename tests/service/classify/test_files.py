@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -41,6 +43,36 @@ def test_a_missing_path_is_named(photos: Path) -> None:
 def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no images found; in a folder these count: .*\.jpg.*\.png"):
         find_images([tmp_path])
+
+
+def test_a_pipe_in_a_folder_blocks_nothing(tmp_path: Path, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "photo.jpg").write_bytes(jpeg_bytes)
+    settings = Settings(model=str(tiny_bundle), engine="fake")
+
+    async def scenario() -> list[object]:
+        async with open_classifier(settings) as classifier:
+            outcomes = classify_files(classifier, find_images([tmp_path]), top_k=1, settings=settings)
+            return [outcome async for _, outcome in outcomes]
+
+    photo, pipe = asyncio.run(scenario())
+    assert str(pipe) == "the file cannot be read: not a regular file"
+    assert isinstance(photo, Classified)
+
+
+def test_a_pipe_that_is_named_is_read(tmp_path: Path, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
+    os.mkfifo(tmp_path / "63")
+    writer = threading.Thread(target=(tmp_path / "63").write_bytes, args=(jpeg_bytes,))
+    writer.start()
+    settings = Settings(model=str(tiny_bundle), engine="fake")
+
+    async def scenario() -> list[object]:
+        async with open_classifier(settings) as classifier:
+            outcomes = classify_files(classifier, [tmp_path / "63"], top_k=1, settings=settings)
+            return [outcome async for _, outcome in outcomes]
+
+    assert isinstance(asyncio.run(scenario())[0], Classified)
+    writer.join()
 
 
 @pytest.mark.parametrize("max_queue_bytes", [1, 1 << 30])

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +40,13 @@ def test_a_file_is_decoded_once_a_run(image_folder):
     assert images.kept_picture(5, "srgb") is picture
     with pytest.raises(DataError, match="cannot be read"):
         images.kept_square(5, SPEC.model_copy(update={"crop_pct": 0.5}))
+
+
+def test_a_pipe_blocks_no_step_that_runs_without_verification(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    images = ImageFolder(tmp_path, ("a", "b"), ((tmp_path / "pipe.png", 0),))
+    with pytest.raises(DataError, match=r"pipe\.png cannot be read: not a regular file"):
+        images.picture(0, "srgb")
 
 
 def test_a_picture_that_cannot_be_resized_is_named(tmp_path):

@@ -18,7 +18,10 @@ def query(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        *[(name, "top_k") for name in ("topk", "topK", "top-k", "Top_K", "top.k", "top", "top_ks", "tok_k", "top_n")],
+        *[
+            (name, "top_k")
+            for name in ("topk", "topK", "top-k", "Top_K", "top.k", "top", "top_ks", "tok_k", "top_n", "amp;top_k")
+        ],
         *[
             (name, "timeout_ms")
             for name in ("timeout", "timeoutms", "timeout-ms", "timeoutMs", "time_out", "timeout_s")

@@ -34,6 +34,7 @@ def test_every_spelling_of_base64_means_the_same(content: bytes, url_safe: bool,
         ("data:image/png;base64,+/8%0A%3D", b"\xfb\xff"),
         ("data:image/png,%FB%ff", b"\xfb\xff"),
         ("data:,", b""),
+        (" \ndata:image/png;base64,+/8=", b"\xfb\xff"),
     ],
 )
 def test_a_data_uri_has_parameters_and_percent_encoding(uri: str, content: bytes) -> None:
