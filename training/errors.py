@@ -13,7 +13,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from contextlib import suppress
+from typing import ParamSpec, TextIO
 
 P = ParamSpec("P")
 
@@ -47,7 +48,8 @@ class Stopped(TrainingError):
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
     """Decorates a verb's `main`: a TrainingError becomes one line on stderr and its exit code.
 
-    Text that the terminal's encoding lacks is escaped. When the reader of a pipe has gone, the exit code is 1.
+    Text that the terminal's encoding lacks is escaped. When stdout cannot be written, the exit code is 1, without
+    a message if the reader of a pipe has gone.
     """
 
     @functools.wraps(verb)
@@ -60,15 +62,34 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
             if sys.stdout is not None:
                 sys.stdout.flush()
             return code
-        except BrokenPipeError:
+        except OSError as error:
+            if not (isinstance(error, BrokenPipeError) or _is_lost(sys.stdout)):
+                raise
+            if not isinstance(error, BrokenPipeError):
+                _report(f"error: the output cannot be written: {error.strerror}")
             # What is left in the buffer would fail again when Python flushes it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except TrainingError as error:
-            print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
+            _report(str(error) if isinstance(error, Stopped) else f"error: {error}")
             return error.exit_code
         except KeyboardInterrupt:
-            print("interrupted; all files on disk are complete, run the same command to resume", file=sys.stderr)
+            _report("interrupted; all files on disk are complete, run the same command to resume")
             return 130
 
     return reporting
+
+
+def _is_lost(stream: TextIO) -> bool:
+    """Whether not even a line's end can be written."""
+    try:
+        print(file=stream, flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _report(line: str) -> None:
+    if sys.stderr is not None:  # None if it was closed before Python started; print would write to stdout
+        with suppress(OSError):  # its reader may have gone
+            print(line, file=sys.stderr, flush=True)
