@@ -44,7 +44,7 @@ class Chunked:
         """What there is of the body in the next MOST_CHUNKS_AT_ONCE chunks. Raises Malformed."""
         self._pieces: list[bytes] = []
         steps = 0
-        while not self.ended and self._state(buffer) and steps < 3 * MOST_CHUNKS_AT_ONCE:
+        while steps < 3 * MOST_CHUNKS_AT_ONCE and not self.ended and self._state(buffer):
             steps += 1
         return b"".join(self._pieces)
 
@@ -81,9 +81,10 @@ class Chunked:
         return True
 
     def _read_trailer(self, buffer: bytearray) -> bool:
-        line = _take_line(buffer)
+        line = _take_line(buffer, b"\n")
         if line is None:
             return False
+        line = line.removesuffix(b"\r")
         self._trailer_bytes += len(line)
         if self._trailer_bytes > MOST_TRAILER_BYTES or (line and not HEADER.fullmatch(line + b"\r\n")):
             raise Malformed
@@ -91,14 +92,14 @@ class Chunked:
         return True
 
 
-def _take_line(buffer: bytearray) -> bytes | None:
-    end = buffer.find(b"\r\n", 0, MOST_LINE_BYTES + 2)
+def _take_line(buffer: bytearray, line_end: bytes = b"\r\n") -> bytes | None:
+    end = buffer.find(line_end, 0, MOST_LINE_BYTES + 2)
     if end < 0:
         if len(buffer) > MOST_LINE_BYTES:
             raise Malformed
         return None
     line = bytes(buffer[:end])
-    del buffer[: end + 2]
+    del buffer[: end + len(line_end)]
     return line
 
 
