@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from service.api import page
-from service.api.conduct import Holds
 from service.api.gate import GateMiddleware
 from service.api.health import Probes
 from service.api.keys import KeyMiddleware
@@ -78,13 +77,10 @@ def create_app(
     )
     app.state.lifecycle = lifecycle
     # The last middleware added is the outermost.
-    holds = Holds()
     health_route = settings.vertex_health_route
-    app.add_middleware(GateMiddleware, lifecycle=lifecycle, settings=settings, holds=holds)
+    app.add_middleware(GateMiddleware, lifecycle=lifecycle, settings=settings)
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
-    app.add_middleware(
-        RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing, holds=holds
-    )
+    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     app.state.probes = probes = Probes(lifecycle, settings, processes)
     # The first route that matches wins: those that Vertex AI names come first, then the most frequent ones.

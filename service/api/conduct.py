@@ -25,8 +25,6 @@ MOST_HOLD_S = 2.0
 PERIOD_S = 0.005
 # Clocks differ, and a client may round.
 TOLERANCE_S = 0.1
-# After a client has waited as told, there may be more of its kind for so long.
-OTHERS_WAIT_S = 3.0
 
 
 @dataclass(eq=False)
@@ -37,14 +35,13 @@ class Conduct:
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
 
-    def ask(self, arrived: float) -> bool:
-        """A request has arrived, at a time of `time.monotonic`. -> Had its client waited as it was told to?"""
+    def ask(self, arrived: float) -> None:
+        """A request has arrived, at a time of `time.monotonic`."""
         if self._retry_at is None:
-            return False
+            return
         waited = arrived >= self._retry_at - TOLERANCE_S
         self.early = self.early // 2 if waited else self.early + 1
         self._retry_at = None
-        return waited
 
     def refuse(self, retry_after_s: float | None) -> None:
         """It is about to be told to retry after so many seconds, of which the header has whole ones."""
@@ -77,16 +74,6 @@ class Holds:
     def __init__(self) -> None:
         self._waiting: dict[Conduct, _Hold] = {}
         self._is_ticking = False
-        self._others_wait_until = 0.0
-
-    @property
-    def others_wait(self) -> bool:
-        """Are there clients that wait as they are told to?"""
-        return time.monotonic() < self._others_wait_until
-
-    def ask(self, conduct: Conduct, arrived: float) -> None:
-        if conduct.ask(arrived):
-            self._others_wait_until = time.monotonic() + OTHERS_WAIT_S
 
     async def hold(self, conduct: Conduct, retry_after_s: float | None, has_room: Callable[[], bool]) -> None:
         """Before a refusal is sent. `has_room`: could a request like it be served now?"""

@@ -188,14 +188,13 @@ class RequestMiddleware:
         vertex_health_route: str = "",
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
-        holds: Holds | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._vertex_health_route = vertex_health_route
         self._clock = clock
         self._tracing = tracing
-        self._holds = holds or Holds()
+        self._holds = Holds()
         self._unlogged = Unlogged(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -207,7 +206,7 @@ class RequestMiddleware:
         if "received" in scope["state"]:
             self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
         if exchange.conduct and not is_quiet(scope["path"], self._vertex_health_route):
-            self._holds.ask(exchange.conduct, exchange.arrived)
+            exchange.conduct.ask(exchange.arrived)
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}

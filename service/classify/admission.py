@@ -22,7 +22,7 @@ from service.observe.lag import LoopLag
 # worth nothing. Simulated at 1.5 times the capacity: with this 98 % of it is answered in time, with 1.0 only 29 %.
 MARGIN = 0.8
 # How often an image waits for the event loop: its request, its decoding, its batch, its answer.
-TURNS = 4
+TURNS = 2
 
 
 class Admission:
