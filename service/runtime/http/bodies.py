@@ -12,7 +12,7 @@ MOST_TRAILER_BYTES = 32 << 10
 # Chunks read in one turn of the event loop. A chunk takes 2 microseconds, and there may be one for every byte.
 MOST_CHUNKS_AT_ONCE = 1000
 
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,20})[ \t]*(?:;[^\r\n]*)?")
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,20})(?:;[^\r\n]*)?[ \t]*")
 
 
 class Sized:

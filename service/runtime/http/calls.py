@@ -99,7 +99,10 @@ class Call:
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
             await app(scope, self.receive, self.send)
-        except BaseException:
+        except asyncio.CancelledError:
+            self._line.abort()
+            raise
+        except Exception:
             log.exception("the application failed")
         if not self.ended and not self.disconnected:
             await self._give_up()
@@ -109,7 +112,7 @@ class Call:
         if self.begun:
             self._line.abort()
             return
-        self._start = None
+        self._start = self._left = None
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": b"Internal Server Error"})

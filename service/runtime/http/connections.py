@@ -30,14 +30,9 @@ from service.runtime.http.bodies import Body, body_of
 from service.runtime.http.calls import STATUS_LINES, Call, scope_of
 from service.runtime.http.heads import Head, Malformed, TooLarge, take_head
 
-# Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
-KEEP_ALIVE_S = 75.0
-# How long a client that was answered may go on sending, and may be silent meanwhile. Closing with unread bytes would
-# reset the connection, and the answer might be lost. nginx has the same (lingering_time, lingering_timeout).
-LINGER_S = 30.0
-LINGER_SILENT_S = 5.0
 # The application has deadlines of its own; this is for its bugs.
 CALL_S = 3600.0
+LINGER_SILENT_S = 5.0
 # Files that are not connections.
 OTHER_FILES = 500
 RETRY_WITHOUT_ROOM_S = 1.0
@@ -62,6 +57,12 @@ class Connections:
     app: ASGIApp
     head_s: float
     most_discarded_bytes: int
+    # Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
+    keep_alive_s: float = 75.0
+    # How long a client that was answered may go on sending, and may be silent meanwhile. To close with unread bytes
+    # would reset the connection, and the answer might be lost. nginx has the same (lingering_time, lingering_timeout).
+    linger_s: float = 30.0
+    linger_silent_s: float = LINGER_SILENT_S
     app_state: dict[str, Any] = field(default_factory=dict)
     common_headers: Callable[[], list[tuple[bytes, bytes]]] = list
     open: set[Any] = field(default_factory=set)
@@ -171,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _watch_call(self) -> None:
         if self.write_paused:
-            self._due_in(KEEP_ALIVE_S, self._check_that_answers_are_read)
+            self._due_in(self._all.keep_alive_s, self._check_that_answers_are_read)
         else:
             self._due_in(CALL_S, self.abort)
 
@@ -248,8 +249,8 @@ class Connection(asyncio.Protocol):
         elif self._body is not None:
             self._discarded = 0
             self._all.lingering[self] = None
-            self._due_in(LINGER_SILENT_S, self._check_that_rest_arrives)
-            self._give_up_at = time.monotonic() + LINGER_S
+            self._due_in(self._all.linger_silent_s, self._check_that_rest_arrives)
+            self._give_up_at = time.monotonic() + self._all.linger_s
             self.resume_reading()
         else:
             self._wait_for_request()
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
 
     def _wait_for_request(self) -> None:
         self._all.idle[self] = None
-        self._due_in(KEEP_ALIVE_S, self._linger)
+        self._due_in(self._all.keep_alive_s, self._linger)
 
     # Ends
 
@@ -292,9 +293,9 @@ class Connection(asyncio.Protocol):
             self._call.disconnect()  # for the application
             self._call = None
         self._transport.write_eof()
-        self._give_up_at = time.monotonic() + LINGER_S
+        self._give_up_at = time.monotonic() + self._all.linger_s
         self._unsent = self._transport.get_write_buffer_size()
-        self._due_in(LINGER_SILENT_S, self._check_that_rest_arrives)
+        self._due_in(self._all.linger_silent_s, self._check_that_rest_arrives)
         self.resume_reading()
 
     def _discard(self, size: int) -> None:
@@ -308,7 +309,7 @@ class Connection(asyncio.Protocol):
         moves = self._heard or unsent < self._unsent
         self._heard, self._unsent = False, unsent
         if moves and time.monotonic() < self._give_up_at:
-            self._due_in(LINGER_SILENT_S, self._check_that_rest_arrives)
+            self._due_in(self._all.linger_silent_s, self._check_that_rest_arrives)
         else:
             self.abort()
 
@@ -318,7 +319,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._unsent = unsent
-        self._due_in(KEEP_ALIVE_S, self._check_that_answers_are_read)
+        self._due_in(self._all.keep_alive_s, self._check_that_answers_are_read)
 
     def shutdown(self) -> None:
         """The server ends: so does this, after the answer that is in progress."""
