@@ -13,6 +13,7 @@ times the work of an image: refused at once they took all of the CPU, and nobody
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class Conduct:
     """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits."""
 
     early: int = 0
+    has_left: bool = False
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
 
@@ -51,48 +53,58 @@ class Conduct:
     def hold_s(self) -> float:
         return min(MOST_HOLD_S, FIRST_HOLD_S * GROWTH ** min(self.early - 1, 10)) if self.early else 0.0
 
-    async def hold(self) -> None:
-        """Until `release`."""
+    def hold(self) -> asyncio.Future[None]:
+        """Done with `release`."""
         self._held = asyncio.get_running_loop().create_future()
-        await self._held
+        return self._held
+
+    @property
+    def is_held(self) -> bool:
+        return self._held is not None and not self._held.done()
 
     def release(self) -> None:
-        """It is time, the client has left, or the server ends."""
+        """It is time, or the server ends."""
         if self._held is not None and not self._held.done():
             self._held.set_result(None)
 
+    def leave(self) -> None:
+        """The connection has ended."""
+        self.has_left = True
+        self.release()
 
-@dataclass
+
+@dataclass(order=True)
 class _Hold:
     until: float
-    has_room: Callable[[], bool]
+    conduct: Conduct = field(compare=False)
+    has_room: Callable[[], bool] = field(compare=False)
 
 
 class Holds:
-    """The refusals held back by this process, in the order in which they will be sent."""
+    """The refusals held back by this process."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Conduct, _Hold] = {}
+        self._heap: list[_Hold] = []
         self._is_ticking = False
 
     async def hold(self, conduct: Conduct, retry_after_s: float | None, has_room: Callable[[], bool]) -> None:
         """Before a refusal is sent. `has_room`: could a request like it be served now?"""
         if hold_s := conduct.hold_s:
-            self._waiting[conduct] = _Hold(time.monotonic() + hold_s, has_room)
+            held = conduct.hold()
+            heapq.heappush(self._heap, _Hold(time.monotonic() + hold_s, conduct, has_room))
             if not self._is_ticking:
                 self._tick()
-            try:
-                await conduct.hold()
-            finally:
-                self._waiting.pop(conduct, None)
+            await held
         conduct.refuse(retry_after_s)
 
     def _tick(self) -> None:
-        """One refusal is sent, if it is time or if there is room for its client's next request."""
-        self._is_ticking = bool(self._waiting)
-        if self._waiting:
+        """Sends one refusal, if it is time or if there is room for its client's next request."""
+        while self._heap and not self._heap[0].conduct.is_held:
+            heapq.heappop(self._heap)  # its client has left
+        self._is_ticking = bool(self._heap)
+        if self._heap:
             asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
-            conduct, hold = next(iter(self._waiting.items()))
-            if time.monotonic() >= hold.until or hold.has_room():
-                del self._waiting[conduct]
-                conduct.release()
+            first = self._heap[0]
+            if time.monotonic() >= first.until or first.has_room():
+                heapq.heappop(self._heap)
+                first.conduct.release()

@@ -235,9 +235,12 @@ class RequestMiddleware:
             fault = fault_of(error)
             if fault.code == "internal_error":
                 log.exception("%s failed", exchange.path, extra=exchange.ids)
-            await self._hold(exchange, fault)
             if exchange.status is not None:
                 raise  # part of the answer is sent: all that is left is to close the connection
+            await self._hold(exchange, fault)
+            if exchange.conduct is not None and exchange.conduct.has_left:
+                exchange.status = CLIENT_LEFT
+                return
             await exchange.problem(fault)(scope, receive, send)
 
     async def _hold(self, exchange: Exchange, fault: Fault) -> None:

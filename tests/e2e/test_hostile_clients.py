@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.runtime.http.connections import LINGER_SILENT_S as LINGER_S
+from service.runtime.http.connections import LINGER_SILENT_S
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -196,7 +196,7 @@ def test_the_next_request_may_follow_the_rest_of_an_unread_body(server: Server, 
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
         refused(connection, 404, "not_found")
         connection.sendall(bytes(500) + head % len(jpeg_bytes) + jpeg_bytes[:100])
-        time.sleep(LINGER_S + 0.5)
+        time.sleep(LINGER_SILENT_S + 0.5)
         connection.sendall(jpeg_bytes[100:])
         assert reply_to(connection)[0] == 200
 

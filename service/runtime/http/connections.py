@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._call is not None:
             self._call.disconnect()
-        self._conduct.release()
+        self._conduct.leave()
 
     def pause_writing(self) -> None:
         self.write_paused = True
