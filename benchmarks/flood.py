@@ -2,9 +2,9 @@
 
     python -m benchmarks.flood [--model BUNDLE] [--seconds 5] [--rounds 1]
 
-One server, and in each round: t(1), one client alone; the capacity, polite clients with a long deadline; then the floods.
-Unequal images are all different, equal ones all the same (which the service computes once). Health checks are asked on new
-connections meanwhile. Everything shares this machine, so only ratios within a round mean much.
+One server, and in each round: t(1), one client alone; the capacity, clients with a long deadline; then the floods.
+Unequal images are all different, equal ones all the same (which the service computes once). Health checks are asked on
+new connections meanwhile. Everything shares this machine, so only ratios within a round mean much.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 CLIENTS, POLITE, MANY = 64, 4, 1000
 UNEQUAL = 1200
 LONG_MS = 20_000
-PROBE_EVERY_S = 0.05
+PROBE_EVERY_S = 0.25
 # name -> clients, of them polite, deadline as a multiple of t(1), aim
 FLOODS = {
     "64 rude, 10 t(1)": (CLIENTS, 0, 10, 0.8),
@@ -118,8 +118,9 @@ def report(name: str, figures: dict[str, Any], capacity: float, aim: float, prob
     late = figures["answers"] - figures["answers_in_time"]
     groups = "".join(f"; {kind} {group['in_time_per_second']:.0f}/s" for kind, group in figures["groups"].items())
     print(
-        f"  {name:<30} {in_time:6.0f}/s = {in_time / capacity:.2f} of capacity (aim {aim}), {late} late, {refused} refused;"
-        f" probes p50 {median(probes.took_ms or [0]):.0f}, p99 {probes.p99():.0f} ms, {probes.failed} failed{groups}",
+        f"  {name:<30} {in_time:6.0f}/s = {in_time / capacity:.2f} of capacity (aim {aim}),",
+        f"{late} late, {refused} refused; probes p50 {median(probes.took_ms or [0]):.0f},",
+        f"p99 {probes.p99():.0f} ms, {probes.failed} failed{groups}",
         flush=True,
     )
 

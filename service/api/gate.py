@@ -23,9 +23,9 @@ from service.errors import ServiceError
 from service.settings import Settings
 
 # Instead of `classify.admission.MARGIN`. It grows while such requests are answered well within their deadlines, which
-# is so while they wait for the event loop only, and shrinks with each that is not: to stay, 3 % may be late.
-EARLY_MARGIN, MOST_EARLY_MARGIN = 0.65, 0.75
-GROWTH, SHRINKING = 0.0003, 0.01
+# is so while they wait for the event loop only, and shrinks with each that is not: to stay, 4 % may be late.
+EARLY_MARGIN, MOST_EARLY_MARGIN = 0.6, 0.75
+GROWTH, SHRINKING = 0.0004, 0.01
 # An answer that takes a larger share of the time is late: it has a way to go yet.
 IN_TIME_SHARE = 0.9
 # The share of the margin below which a client is told to ask again: its request takes a moment to arrive.

@@ -213,8 +213,12 @@ class RequestMiddleware:
 
         async def stamp(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if exchange.code in REFUSALS and exchange.conduct is not None:
+                    await self._hold(exchange, exchange.conduct, headers)
+                    if exchange.conduct.has_left:
+                        return
+                exchange.status = message["status"]
                 headers["X-Request-ID"] = exchange.request_id
                 headers["Server-Timing"] = exchange.server_timing()
                 if exchange.trace:
@@ -237,15 +241,10 @@ class RequestMiddleware:
                 log.exception("%s failed", exchange.path, extra=exchange.ids)
             if exchange.status is not None:
                 raise  # part of the answer is sent: all that is left is to close the connection
-            await self._hold(exchange, fault)
-            if exchange.conduct is not None and exchange.conduct.has_left:
-                exchange.status = CLIENT_LEFT
-                return
             await exchange.problem(fault)(scope, receive, send)
 
-    async def _hold(self, exchange: Exchange, fault: Fault) -> None:
-        if exchange.conduct is not None and fault.code in REFUSALS:
-            await self._holds.hold(exchange.conduct, fault.retry_after_s, exchange.has_room)
+    async def _hold(self, exchange: Exchange, conduct: Conduct, headers: MutableHeaders) -> None:
+        await self._holds.hold(conduct, float(headers.get("retry-after", 0)), exchange.has_room)
 
     def _record(self, exchange: Exchange, method: str, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")
