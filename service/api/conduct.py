@@ -30,19 +30,22 @@ TOLERANCE_S = 0.1
 
 @dataclass(eq=False)
 class Conduct:
-    """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits."""
+    """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits. `waited`:
+    did it wait before its present request?"""
 
     early: int = 0
+    waited: bool = False
     has_left: bool = False
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
 
     def ask(self, arrived: float) -> None:
         """A request has arrived, at a time of `time.monotonic`."""
+        self.waited = False
         if self._retry_at is None:
             return
-        waited = arrived >= self._retry_at - TOLERANCE_S
-        self.early = self.early // 2 if waited else self.early + 1
+        self.waited = arrived >= self._retry_at - TOLERANCE_S
+        self.early = self.early // 2 if self.waited else self.early + 1
         self._retry_at = None
 
     def refuse(self, retry_after_s: float | None) -> None:

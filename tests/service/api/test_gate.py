@@ -17,6 +17,7 @@ from service.api.conduct import Conduct
 from service.api.gate import EARLY_MARGIN, GateMiddleware
 from service.classify.admission import MARGIN
 from service.classify.classifier import Classifier
+from service.errors import Overloaded
 
 # What comes next is that the request has no Content-Type.
 ADMITTED = 415
@@ -139,3 +140,21 @@ def test_a_flood_of_refusals_is_a_line_a_second(
 def test_admission_takes_the_margin(serve: Callable[..., TestClient]) -> None:
     classifier: Classifier = serve().app.state.lifecycle.classifier  # type: ignore[attr-defined]
     classifier.admit(1, 0, time.monotonic() + 10, EARLY_MARGIN)
+
+
+def test_a_client_that_waits_and_is_refused_again_makes_the_others_get_less() -> None:
+    gate = GateMiddleware(None, None, type("S", (), {"timeout_ms": 1, "vertex_predict_route": ""})())  # type: ignore[arg-type]
+    answered = type("Exchange", (), {"elapsed_s": lambda _: 0.1})()
+
+    def answer(times: int) -> float:
+        for _ in range(times):
+            with gate._learning(answered, 1.0):
+                pass
+        return gate._margin
+
+    assert answer(1000) > EARLY_MARGIN
+    with pytest.raises(Overloaded), gate._making_room():
+        raise Overloaded("", 1.0)
+    assert answer(1000) == EARLY_MARGIN, "and for a while"
+    gate._grows_from = 0.0
+    assert answer(1000) > EARLY_MARGIN
