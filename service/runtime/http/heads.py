@@ -6,7 +6,7 @@
    its connection (RFC 9112, 6.3);
 4. anything else raises Malformed: no two readers of the same bytes may disagree about where a request ends.
 
-h11 decides the same; the tests compare the two. It takes 41 microseconds for a request and its answer, this takes 9.
+h11 decides the same; the tests compare the two. It takes 45 microseconds for a request and its answer, we take 11.
 """
 
 from __future__ import annotations
