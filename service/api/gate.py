@@ -96,4 +96,4 @@ class GateMiddleware:
         return True
 
     def _admit(self, deadline: float, margin: float) -> None:
-        self._lifecycle.serving().admit(1, 0, deadline, margin)
+        self._lifecycle.serving().admit(1, 0, deadline, margin=margin)
