@@ -24,7 +24,7 @@ from service.settings import Settings
 
 # Instead of `classify.admission.MARGIN`. It grows while such requests are answered well within their deadlines, which
 # is so while they wait for the event loop only, and shrinks with each that is not: to stay, 4 % may be late.
-EARLY_MARGIN, MOST_EARLY_MARGIN = 0.6, 0.75
+EARLY_MARGIN, MOST_EARLY_MARGIN = 0.5, 0.75
 GROWTH, SHRINKING = 0.0004, 0.01
 # After a client that waits has been refused again, the margin of the others does not grow for so long.
 ROOM_FOR_S = 3.0
