@@ -60,8 +60,8 @@ def early() -> Conduct:
 
 def busy(monkeypatch: pytest.MonkeyPatch, wait_s: float) -> None:
     """So much work is waiting, of images that take 1 ms."""
-    monkeypatch.setattr("service.classify.admission.Admission.predicted_wait_s", property(lambda _: wait_s))
-    monkeypatch.setattr("service.classify.admission.Admission._idle_server_s", lambda *_: 0.001)
+    monkeypatch.setattr("service.classify.admission.Admission.predicted_wait_s", lambda *_: wait_s)
+    monkeypatch.setattr("service.classify.admission.Admission._engine_s", lambda *_: 0.001)
 
 
 @pytest.mark.parametrize("path", ["/classify", "/invocations"])
@@ -96,7 +96,7 @@ def test_one_that_can_be_served_is_served_however_early(ask: Ask, monkeypatch: p
 
 def test_a_deadline_that_cannot_be_met_is_answered_504_there_too(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     busy(monkeypatch, 0.0)
-    monkeypatch.setattr("service.classify.admission.Admission._idle_server_s", lambda *_: 9.0)
+    monkeypatch.setattr("service.classify.admission.Admission._engine_s", lambda *_: 9.0)
     assert ask(early(), query="top_k=1&timeout_ms=20")[2]["code"] == "deadline_exceeded"
 
 
