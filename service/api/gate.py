@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from models.formats.sizes import UNKNOWN
 from service.api.lifecycle import Lifecycle
 from service.api.requests import Exchange
 from service.errors import Overloaded, ServiceError
@@ -24,7 +25,7 @@ from service.settings import Settings
 
 # Instead of `classify.admission.MARGIN`. It grows while such requests are answered well within their deadlines, which
 # is so while they wait for the event loop only, and shrinks with each that is not: to stay, 4 % may be late.
-EARLY_MARGIN, MOST_EARLY_MARGIN = 0.6, 0.75
+EARLY_MARGIN, MOST_EARLY_MARGIN = 0.5, 0.75
 GROWTH, SHRINKING = 0.0004, 0.01
 # After a client that waits has been refused again, the margin of the others does not grow for so long.
 ROOM_FOR_S = 3.0
@@ -96,4 +97,4 @@ class GateMiddleware:
         return True
 
     def _admit(self, deadline: float, margin: float) -> None:
-        self._lifecycle.serving().admit(1, 0, deadline, margin=margin)
+        self._lifecycle.serving().admit(1, 0, deadline, (UNKNOWN,), margin)
