@@ -168,7 +168,7 @@ class _Generator:
 
     async def _tick(self, tick: Callable[[Run, float], None]) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_S + 0.001)  # uvloop may wake up a millisecond early
             tick(self._found, self._now() - self._started)
 
     async def _closed_loop(self) -> None:
