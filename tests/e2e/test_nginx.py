@@ -80,7 +80,7 @@ def test_an_image_is_classified_through_a_proxy(proxy: str, jpeg_bytes: bytes, w
     ],
 )
 def test_an_early_answer_arrives_through_a_proxy(proxy: str, way: str, path: str, size: int, status: int) -> None:
-    """Not the 502 that nginx makes of a reset. Each on a connection of its own: nginx may close one that it has answered
+    """Not the 502 that nginx makes of a reset. Each on a new connection: nginx may close one that it has answered
     early, although it said that it would keep it."""
     headers = {"Content-Type": "image/jpeg"}
     replies = [httpx.post(proxy + way + path, content=bytes(size), headers=headers, timeout=60) for _ in range(5)]
