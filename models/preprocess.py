@@ -104,7 +104,7 @@ def images_in(folder: Path) -> Iterator[Path]:
 def read_file(path: Path) -> bytes:
     """The content of a file of `images_in`. Raises OSError, also for a pipe, which might block forever, or a device."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 

@@ -99,12 +99,9 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _end_of_blocks(encoded: bytes, data: int) -> int:
-    """Offset of the first end marker after `data`, or of the end.
-
-    Zeros up to the end of a file without an end marker are what an interrupted copy has not written.
-    """
+    """Offset of the first end marker after `data`, or of the end."""
     places = [place for shift in (0, 1) if (place := _first_pair(encoded, data + shift)) is not None]
-    return min(places) if places else len(_without_zeros(encoded).rstrip(b"\xff"))
+    return min(places) if places else _end_without_marker(encoded)
 
 
 def _first_pair(encoded: bytes, start: int) -> int | None:
@@ -115,9 +112,10 @@ def _first_pair(encoded: bytes, start: int) -> int | None:
     return start + 2 * int(found.argmax()) if found.any() else None
 
 
-def _without_zeros(encoded: bytes) -> bytes:
-    whole = encoded.rstrip(b"\0")
-    return whole if len(encoded) - len(whole) >= _UNWRITTEN_BYTES else encoded
+def _end_without_marker(encoded: bytes) -> int:
+    """Where the data of a file without an end marker ends. Zeros there are what an interrupted copy has not written."""
+    written = encoded.rstrip(b"\0")
+    return len((written if len(encoded) - len(written) >= _UNWRITTEN_BYTES else encoded).rstrip(b"\xff"))
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
@@ -246,7 +244,7 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
             data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         found = _MARKER_BEHIND_DATA.search(encoded, data)
         if found is None:
-            return scans, len(_without_zeros(encoded).rstrip(b"\xff")), False
+            return scans, _end_without_marker(encoded), False
         place = found.start()
 
 

@@ -61,10 +61,9 @@ def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
         late = b"IDAT" in chunks and kind in (b"PLTE", b"tRNS", b"iCCP")
         if right and not late:
             chunks.setdefault(kind, []).append(content)
-    data = chunks.get(b"IDAT")
-    if data and encoded.endswith(bytes(data[-1][-_CHECKSUM_BYTES:])):  # the file ends in its image data
-        chunks[b"IDAT"] = _with_checksum(data)
-    return _open(chunks)
+    image_data = chunks.get(b"IDAT", [])
+    cut = bool(image_data) and encoded.endswith(bytes(image_data[-1][-_CHECKSUM_BYTES:]))  # it ends in them
+    return _open(chunks, max_pixels if cut else 0)
 
 
 def _chunks(encoded: bytes) -> Iterator[Chunk]:
@@ -85,26 +84,32 @@ def _chunks(encoded: bytes) -> Iterator[Chunk]:
         place += 12 + length
 
 
-def _with_checksum(data: list[memoryview]) -> list[memoryview]:
-    """A zlib stream of which nothing but its Adler-32 is cut off -> the whole stream; unchanged if more is missing."""
+def _with_checksum(data: list[memoryview], most: int) -> list[memoryview]:
+    """A zlib stream of which nothing but its Adler-32 is cut off -> the whole stream; unchanged if more is missing, or
+    if it holds more than about `most` bytes."""
     stream, checksum, at_once = zlib.decompressobj(-zlib.MAX_WBITS), zlib.adler32(b""), 1 << 20
     left = b"".join(data)[_ZLIB_HEADER_BYTES:]
     try:
-        while not stream.eof and (content := stream.decompress(left, at_once)):
+        while not stream.eof and most > 0 and (content := stream.decompress(left, at_once)):
             checksum, left = zlib.adler32(content, checksum), stream.unconsumed_tail
+            most -= len(content)
     except zlib.error:
         return data
     missing = _CHECKSUM_BYTES - len(stream.unused_data)
     return [*data, memoryview(struct.pack(">I", checksum)[-missing:])] if stream.eof and missing > 0 else data
 
 
-def _open(chunks: dict[bytes, list[memoryview]]) -> Image.Image:
+def _open(chunks: dict[bytes, list[memoryview]], complete_to: int) -> Image.Image:
+    """`complete_to`: image data of at most so many pixels get back a checksum that is cut off."""
     header, data = chunks.get(b"IHDR", []), chunks.get(b"IDAT", [])
     if len(header) != 1 or len(header[0]) != 13 or not data:
         raise HeaderError
     width, height, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", header[0])
     if interlace > 1:
         raise HeaderError
+    if width * height <= complete_to:
+        # Four samples a pixel at most; a row of each of the seven passes has its own filter and padding.
+        data = _with_checksum(data, (height + 8) * (width * min(bits, 16) // 2 + 8))
     palette = _palette(chunks.get(b"PLTE", []), bits) if colour == _PALETTE else b""
     key = _transparent(chunks.get(b"tRNS", []), bits, colour, len(palette) // 3)
     clean = _file(header[0], palette.ljust(768, b"\0") if palette else b"", key, data)

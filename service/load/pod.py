@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from models.manifest import Preprocess
-from models.preprocess import images_in, preprocess
+from models.preprocess import images_in, preprocess, read_file
 from models.store import Bundle
 from service.classify.tuning import Tuning, tune
 from service.engines.selection import engine_slots, engine_threads, open_engine
@@ -47,7 +47,10 @@ def measure(bundle: Bundle, folder: Path, settings: Settings, deadline_s: float)
 
 
 def _photos(folder: Path) -> list[bytes]:
-    photos = [path.read_bytes() for path in islice(sorted(images_in(folder)), MOST_PHOTOS)]
+    try:
+        photos = [read_file(path) for path in islice(sorted(images_in(folder)), MOST_PHOTOS)]
+    except OSError as error:
+        raise UsageError(f"--photos: {error.filename} cannot be read: {error.strerror}") from error
     if not photos:
         raise UsageError(f"--photos {folder} has no images")
     return photos

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,14 @@ def test_a_user_error_is_named(bundle, data, tmp_path, monkeypatch, capsys, chan
         flags[flags.index(flag) + 1] = value
     assert main(flags) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(bundle, data, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    flags = arguments(bundle, data, tmp_path / "out" / "2", "--precisions", "int8", calibration=tmp_path / "images")
+    assert main(flags) == 66
+    assert "pipe.png cannot be read: not a regular file" in capsys.readouterr().err
 
 
 def test_quantize_needs_no_mindspore():

@@ -98,6 +98,20 @@ def test_chunks_between_the_image_data_decide_nothing() -> None:
     assert pixels(head + parts + chunk(b"IEND")) == TWO
 
 
+def test_a_stream_without_its_checksum_is_read_no_further_than_its_image_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, adler32 = [], zlib.adler32
+
+    def counting(content: bytes, value: int = 1) -> int:
+        read.append(len(content))
+        return adler32(content, value)
+
+    monkeypatch.setattr(zlib, "adler32", counting)
+    head, _ = png_parts(8, 0, b"grey", width=4)
+    for stream in (BOMB[:-2], BOMB):
+        open_image(head + struct.pack(">I", len(stream)) + b"IDAT" + stream)
+    assert sum(read) <= 2 * (1 << 20), "of the 100 MiB that each stream holds"
+
+
 @pytest.mark.parametrize(
     "tail",
     [b"", b"\0\0\0\0IEND", chunk(b"IEND", damaged=True), chunk(b"IEND") + b"trailing", b"\0\0\0", b"junk" * 9],

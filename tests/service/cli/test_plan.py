@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def test_an_impossible_plan_is_a_usage_error(
     ended = repvgg("doctor", "--model", tiny_bundle, *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
+
+
+def test_a_pipe_among_the_photos_is_named_and_not_waited_for(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    plan = ("--plan", "--rate", 5, "--deadline-ms", 5, "--photos", tmp_path)
+    ended = repvgg("doctor", "--model", tiny_bundle, *plan)
+    assert (ended.code, ended.out) == (2, "")
+    assert "pipe.jpg cannot be read: not a regular file" in ended.err
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "many"])
