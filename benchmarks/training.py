@@ -23,7 +23,7 @@ from training.errors import reporting_errors
 from training.run import device
 
 if TYPE_CHECKING:
-    from training.run.loop import Run
+    from training.run.assembly import Run
 
 STEP, PIPELINE, KEPT, BOTH = "step", "pipeline", "kept", "both"
 
