@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
+from weights.errors import UnknownVariant, WeightsError
+
 P = ParamSpec("P")
 
 
@@ -67,6 +69,9 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
         except TrainingError as error:
             print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
             return error.exit_code
+        except WeightsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return (ConfigError if isinstance(error, UnknownVariant) else DataError).exit_code
         except KeyboardInterrupt:
             print("interrupted; all files on disk are complete, run the same command to resume", file=sys.stderr)
             return 130
