@@ -18,6 +18,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,targ
 RUN find /opt/repvgg -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
+COPY weights weights
 COPY service service
 COPY training training
 # Installed apart from its dependencies, so that a new version is a small layer on top of a large, unchanged one.

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TextIO
 
+from weights.errors import UnknownVariant, WeightsError
+
 P = ParamSpec("P")
 
 
@@ -73,6 +75,9 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
         except TrainingError as error:
             _report(str(error) if isinstance(error, Stopped) else f"error: {error}")
             return error.exit_code
+        except WeightsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return (ConfigError if isinstance(error, UnknownVariant) else DataError).exit_code
         except KeyboardInterrupt:
             _report("interrupted; all files on disk are complete, run the same command to resume")
             return 130

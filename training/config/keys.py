@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from training.config import policies, progressive
 from training.config.choices import OPTIMIZERS, SCHEDULES
-from training.network.variants import VARIANTS
+from weights.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     # Architecture
-    arch: str = Field("RepVGG-A0", description="an architecture from training.network.variants.VARIANTS")
+    arch: str = Field("RepVGG-A0", description="an architecture from weights.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start training from")
     reset_classifier: bool = Field(

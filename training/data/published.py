@@ -22,7 +22,8 @@ from models.preprocess import images_in
 from training.data.images import ImageFolder, square_of
 from training.data.names import check_labels, listed, printable
 from training.errors import DataError
-from training.files import IMAGENET_LABELS, IMAGENET_WNIDS, read_whole
+from training.files import IMAGENET_WNIDS, read_whole
+from weights.labels import IMAGENET_LABELS
 
 Split = Literal["train", "val"]
 

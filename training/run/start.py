@@ -10,12 +10,12 @@ from training.config import TrainConfig
 from training.data.images import tensor_of
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.network import repvgg
-from training.network.variants import VARIANTS
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.run import checkpoint, ranks, resume
 from training.run.assembly import Run, assemble
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
+from weights.variants import VARIANTS
 
 WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distinct numbers of the covariance
 

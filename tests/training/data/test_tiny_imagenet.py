@@ -10,8 +10,7 @@ from training.data.datasets import open_split, open_splits
 from training.data.names import check_labels
 from training.data.published import imagenet_names, tiny_imagenet
 from training.errors import DataError
-from training.files import IMAGENET_LABELS
-from training.weights.labels import read_labels
+from weights.labels import IMAGENET_LABELS, read_labels
 
 CAT, GOLDFISH = "n02124075", "n01443537"
 PER_CLASS, VAL = 6, {"val_0.JPEG": CAT, "val_1.JPEG": GOLDFISH, "val_2.JPEG": CAT}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.network.fuse import BatchNorm, fold_batch_norm, fuse_block, fuse_weights, identity_kernel, widen_to_3x3
-from training.network.variants import Variant
+from weights.fuse import BatchNorm, fold_batch_norm, fuse_block, fuse_weights, identity_kernel, widen_to_3x3
+from weights.variants import Variant
 
 
 def convolve(x, kernel, stride, groups):

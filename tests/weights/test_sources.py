@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from training.errors import CheckpointError, ConfigError
-from training.network.variants import VARIANTS
-from training.weights import sources
-from training.weights.sources import SOURCES
+from weights import sources
+from weights.errors import CheckpointError, UnknownVariant
+from weights.sources import SOURCES
+from weights.variants import VARIANTS
 
 ONE = np.ones(1, np.float32)
 
@@ -95,7 +95,7 @@ def test_the_preprocessing_is_the_published_one(source, arch, size, resize, inte
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own"}))
 def test_qarepvgg_is_only_read_from_our_own_checkpoints(source):
-    with pytest.raises(ConfigError, match=r"cannot read QARepVGG-A0 from .* \(--from own\); .*cxxgtxy/QARepVGG"):
+    with pytest.raises(UnknownVariant, match=r"cannot read QARepVGG-A0 from .* \(--from own\); .*cxxgtxy/QARepVGG"):
         sources.published_preprocess(SOURCES[source], "QARepVGG-A0")
 
 
@@ -104,5 +104,5 @@ def test_no_preprocessing_is_guessed_for_an_unpublished_variant(source):
     small = [name for name, variant in VARIANTS.items() if variant.block == "repvgg" and variant.strides[0] == 1]
     assert small
     for arch in small:
-        with pytest.raises(ConfigError, match=r"only its recipe defines its .* use python -m training\.export"):
+        with pytest.raises(UnknownVariant, match=r"only its recipe defines its .* use python -m training\.export"):
             sources.published_preprocess(SOURCES[source], arch)

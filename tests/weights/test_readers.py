@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from training.errors import CheckpointError
-from training.weights import readers
+from weights import readers
+from weights.errors import CheckpointError
 
 ARRAYS = {
     "single": np.linspace(-2, 2, 12, dtype="<f4").reshape(3, 4),

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import CheckpointError
+from weights.errors import CheckpointError
 
 Array = NDArray[Any]
 

@@ -5,11 +5,12 @@
 3. the preprocessing is the one published for the source and variant; it is never guessed.
 
 The tables were written from the sources' public code, which each of them cites. Our own names are described in
-training.network.repvgg.
+`weights.layout`.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Preprocess
-from training.config.keys import nearest
-from training.errors import CheckpointError, ConfigError
-from training.network.variants import VARIANTS
+from weights.errors import CheckpointError, UnknownVariant
+from weights.variants import VARIANTS
 
 Array = NDArray[Any]
 Renames = tuple[tuple[str, str], ...]
@@ -151,20 +151,26 @@ SOURCES: dict[str, Source] = {
 
 
 def published_preprocess(source: Source, arch: str) -> Preprocess:
-    """Raises ConfigError for an unknown variant, or one for which the source has published no preprocessing."""
+    """Raises UnknownVariant for an unknown variant, or one for which the source has published no preprocessing."""
     if arch not in VARIANTS:
-        raise ConfigError(f"unknown arch {arch!r}; did you mean {nearest(arch, list(VARIANTS))!r}?")
+        raise UnknownVariant(f"unknown arch {arch!r}; did you mean {nearest(arch)!r}?")
     if VARIANTS[arch].block == "qarepvgg" and source is not SOURCES["own"]:
-        raise ConfigError(
+        raise UnknownVariant(
             f"cannot read {arch} from {source.title}: for QARepVGG only checkpoints of training.train are supported "
             "(--from own); its authors, github.com/cxxgtxy/QARepVGG, use different names"
         )
     if VARIANTS[arch].strides != (2, 2, 2, 2, 2):
-        raise ConfigError(
+        raise UnknownVariant(
             f"{arch} is not a network for ImageNet, and only its recipe defines its preprocessing; use "
             "python -m training.export --config RECIPE --pretrained FILE.ckpt --bundle FOLDER"
         )
     return source.preprocess(arch)
+
+
+def nearest(arch: str) -> str:
+    """The variant whose name is most like `arch`."""
+    lower = {name.lower(): name for name in VARIANTS}
+    return lower[difflib.get_close_matches(arch.lower(), lower, n=1, cutoff=0.0)[0]]
 
 
 def translate(weights: Mapping[str, Array], source: Source) -> tuple[dict[str, Array], list[str]]:

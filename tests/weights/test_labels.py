@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import DataError
-from training.weights.labels import IMAGENET_LABELS, read_labels
+from weights.errors import LabelsError
+from weights.labels import IMAGENET_LABELS, read_labels
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_shipped_labels_are_those_of_imagenet():
@@ -36,5 +36,5 @@ def test_labels_may_have_a_byte_order_mark_and_the_line_ends_of_windows(tmp_path
 @pytest.mark.parametrize("content", [b"", b"# nothing else\n", b"cat\n\ndog\n", b"\xff\xfe"])
 def test_an_invalid_labels_file_is_named(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"labels\.txt"):
+    with pytest.raises(LabelsError, match=r"labels\.txt"):
         read_labels(tmp_path / "labels.txt")

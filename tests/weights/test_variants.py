@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.network.variants import VARIANTS
+from weights.variants import VARIANTS
 
 # Million parameters of the deploy form on ImageNet: RepVGG paper (CVPR 2021), tables 4 and 5, and its code's README.
 PUBLISHED = {

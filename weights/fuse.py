@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.network.variants import Block, Variant
+from weights.variants import Block, Variant
 
 Array = NDArray[Any]
 
