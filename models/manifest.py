@@ -100,18 +100,20 @@ class Preprocess(Strict):
     """How pixels become the input tensor; `models.preprocess` is its only reader.
 
     The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
-    proportion and rounded as `long_side_rounding` says; a centred square of `input_size` is cut with
-    its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or ignored, as `icc`
-    says; then `(pixel / 255 - mean) / std`. Bundles written before `icc` existed ignore profiles.
+    proportion and rounded as `long_side_rounding` says, or with `squash` both sides; a centred square of `input_size`
+    is cut with its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or
+    ignored, as `icc` says; then `(pixel / 255 - mean) / std`. `resize_to` is the size to resize to where `crop_pct`
+    cannot express it. Bundles written before `icc` existed ignore profiles.
     """
 
     input_size: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     color: Literal["RGB"] = "RGB"
-    resize: Literal["shortest_side"] = "shortest_side"
+    resize: Literal["shortest_side", "squash"] = "shortest_side"
+    resize_to: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
     antialias: Literal[True] = True
     long_side_rounding: Rounding = "floor"
-    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)]
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     crop_offset_rounding: Rounding = "floor"
     icc: Icc = "ignore"
     mean: tuple[float, float, float]
@@ -124,24 +126,29 @@ class Preprocess(Strict):
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
             if not all(low <= value <= 1.0 for value in values):
                 raise ValueError(f"{name} is in 0..1, not 0..255: {values}")
-        if self.input_size / self.crop_pct > MAX_SIDE:
+        if (self.crop_pct is None) == (self.resize_to is None):
+            raise ValueError("crop_pct or resize_to must be given, and not both")
+        if self.crop_pct is not None and self.input_size / self.crop_pct > MAX_SIDE:
             raise ValueError(
                 f"crop_pct {self.crop_pct} of input_size {self.input_size} asks for over {MAX_SIDE} pixels"
             )
+        if self.resize_size < self.input_size:
+            raise ValueError(f"resize_to {self.resize_to} is less than input_size {self.input_size}")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_ignored_profiles(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What bundles have always left out is left out, so that older releases read those that do not need `icc`."""
+    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What bundles have always left out is left out, so that older releases read those that do not need it."""
         written: dict[str, Any] = write(self)
         if self.icc == "ignore":
             del written["icc"]
-        return written
+        return {key: value for key, value in written.items() if key not in ("crop_pct", "resize_to") or value}
 
     @property
     def resize_size(self) -> int:
-        """Length of the short side after the resize, pixels: floor(input_size / crop_pct), as timm has it."""
-        return int(self.input_size / self.crop_pct)
+        """Length of the short side after the resize, pixels; where no size is given floor(input_size / crop_pct), as
+        timm has it."""
+        return self.resize_to or int(self.input_size / (self.crop_pct or 1.0))
 
 
 class Labels(Strict):
@@ -234,6 +241,25 @@ class Training(Strict):
     git_commit: str
 
 
+class Published(Strict):
+    """What a source states about its weights; nothing of it was measured here. `stated_by` says where it stands."""
+
+    top1: Unit
+    top5: Unit | None = None
+    dataset: str
+    stated_by: str
+
+
+class Source(Strict):
+    """What a bundle was pulled from: `address` as it was asked for, without secrets; `revision` is a commit or digest
+    that names the content for good. `licence` and `published` only where the source states them."""
+
+    address: str
+    revision: str
+    licence: str | None = None
+    published: Published | None = None
+
+
 class Manifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
@@ -247,6 +273,15 @@ class Manifest(Strict):
     training: Training
     accuracy: Accuracy | None = None
     temperature: Temperature = 1.0
+    source: Source | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_source(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older releases read bundles that were pulled from nowhere."""
+        written: dict[str, Any] = write(self)
+        if self.source is None:
+            del written["source"]
+        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -234,6 +234,8 @@ def resized_size(size: tuple[int, int], spec: Preprocess) -> tuple[int, int]:
     Raises ImageError for a side ratio at which the resized image, cut only afterwards, would fill the memory.
     """
     short = spec.resize_size
+    if spec.resize == "squash":
+        return short, short
     width, height = size
     long_side = _ROUND[spec.long_side_rounding](short * max(width, height) / min(width, height))
     if short * long_side > MAX_IMAGE_PIXELS:

@@ -551,3 +551,24 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(str(path.relative_to(tmp_path)) for path in images_in(tmp_path)) == counted
+
+
+# Sizes apart from a crop's fraction
+
+
+def test_squash_resizes_both_sides_and_then_crops() -> None:
+    picture = Image.fromarray(noise(40, 24, 3))
+    squashed = picture.resize((16, 16), Image.Resampling.BILINEAR).crop((1, 1, 15, 15))
+    asked = Preprocess(
+        input_size=14, resize="squash", resize_to=16, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    found = preprocess(encode(picture, "PNG"), asked)
+    np.testing.assert_allclose(found.transpose(1, 2, 0) * 255, np.asarray(squashed), atol=1e-4)
+
+
+def test_an_explicit_size_is_that_of_the_short_side() -> None:
+    picture = Image.fromarray(noise(40, 24, 3))
+    resized = picture.resize((15, 25), Image.Resampling.BILINEAR).crop((0, 5, 14, 19))
+    asked = Preprocess(input_size=14, resize_to=15, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    found = preprocess(encode(picture, "PNG"), asked)
+    np.testing.assert_allclose(found.transpose(1, 2, 0) * 255, np.asarray(resized), atol=1e-4)
