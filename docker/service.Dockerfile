@@ -19,6 +19,7 @@ RUN find /opt/repvgg -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY weights weights
+COPY hub hub
 COPY service service
 COPY training training
 # Installed apart from its dependencies, so that a new version is a small layer on top of a large, unchanged one.

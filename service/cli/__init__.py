@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, doctor, evaluate, inspect, serve
+from service.cli import bench, classify, doctor, evaluate, inspect, pull, serve
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
@@ -34,6 +34,7 @@ class Verb(Protocol):
 
 VERBS: dict[str, Verb] = {
     "serve": serve,
+    "pull": pull,
     "classify": classify,
     "evaluate": evaluate,
     "bench": bench,

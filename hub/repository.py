@@ -1,0 +1,105 @@
+"""A repository of the Hugging Face Hub -> a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hub import catalogue, space
+from hub.conversion import graph, timm
+from hub.conversion.classifier import Classifier, count, numpy_framework
+from hub.errors import Unusable
+from hub.progress import Progress
+from hub.sources.huggingface import HuggingFace, Repository
+from models.manifest import Source
+from weights import forward, layout, readers
+from weights.sources import SOURCES, translate
+from weights.variants import VARIANTS
+
+MAX_CONFIG_BYTES = 1 << 25
+WEIGHTS = "model.safetensors"
+NEEDED = (
+    f"a network of timm has config.json and {WEIGHTS}; a transformers one config.json, preprocessor_config.json and "
+    "onnx/model.onnx; a bundle manifest.json"
+)
+
+
+class Opened:
+    """A repository whose files can be asked for."""
+
+    def __init__(self, hub: HuggingFace, repository: Repository, progress: Progress) -> None:
+        self.hub, self.repository, self.progress = hub, repository, progress
+
+    def has(self, *paths: str) -> bool:
+        return all(path in self.repository.files for path in paths)
+
+    def file(self, path: str) -> Path:
+        return self.hub.file(self.repository, path)
+
+    def json(self, path: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self.hub.file(self.repository, path, MAX_CONFIG_BYTES).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise Unusable(f"{path} of {self.repository.name} is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise Unusable(f"{path} of {self.repository.name} is not a JSON object")
+        return content
+
+    def source(self, address: str, licence: str | None = None) -> Source:
+        stated, published = self.hub.card(self.repository)
+        published = published or catalogue.published(self.repository.name)
+        return Source(address=address, revision=self.repository.commit, licence=stated or licence, published=published)
+
+    def need_room(self, paths: list[str], store: Path) -> None:
+        sizes = [self.repository.files[path].size for path in paths]
+        missing = self.hub.missing_bytes(self.repository, paths)
+        space.check({self.hub.cache: missing, store: sum(sizes)})
+
+
+def recognise(opened: Opened) -> Callable[[Opened, Path], tuple[Classifier, str | None]]:
+    """What makes a classifier of it -> the classifier and the licence in its config. Raises Unusable."""
+    if opened.has("config.json", WEIGHTS) and timm.is_timm(opened.json("config.json")):
+        return from_timm
+    there = ", ".join(sorted(opened.repository.files)[:20]) or "no file"
+    raise Unusable(f"{opened.repository.name} has nothing to make a bundle of. It has: {there}. Needed: {NEEDED}")
+
+
+def from_timm(opened: Opened, store: Path) -> tuple[Classifier, str | None]:
+    """Raises HubError and WeightsError."""
+    config = opened.json("config.json")
+    variant = timm.architecture(config)
+    classes, spec = timm.num_classes(config), timm.preprocessing(config)
+    labels, origin = timm.labels(config, classes)
+    opened.progress.say(f"  labels: {origin}")
+    opened.need_room([WEIGHTS], store)
+    path = opened.file(WEIGHTS)
+    weights, _ = translate(readers.read(path), SOURCES["timm"])
+    if (found := len(weights.get("classifier.bias", labels))) != classes:
+        raise Unusable(f"config.json says num_classes {classes}, but {WEIGHTS} has {found} classes")
+    fused = layout.fused(weights, VARIANTS[variant], classes)
+    opened.progress.say("  fused; computing the logits of both forms, which takes minutes for the largest networks")
+    classifier = Classifier(
+        variant=variant,
+        parameters=count(list(fused.values())),
+        graph=graph.repvgg(fused, VARIANTS[variant], spec.input_size).SerializeToString(),
+        input=graph.INPUT,
+        output=graph.OUTPUT,
+        preprocess=spec,
+        labels=labels,
+        truth=partial(_logits, weights, variant),
+        framework=numpy_framework(),
+        dataset="ImageNet-1k" if "ImageNet-1k" in origin else "as its source says",
+        recipe=f"weights of timm: {WEIGHTS}, {opened.repository.files[WEIGHTS].digest.kind} "
+        f"{opened.repository.files[WEIGHTS].digest.value}",
+    )
+    licence = (config.get("pretrained_cfg") or {}).get("license")
+    return classifier, licence if isinstance(licence, str) else None
+
+
+def _logits(weights: Any, variant: str, tensors: Any) -> Any:
+    return forward.logits(weights, VARIANTS[variant], np.asarray(tensors, np.float32))
