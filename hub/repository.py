@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from hub import catalogue, space
-from hub.conversion import graph, timm
+from hub.conversion import graph, graphs_of_others, onnx_classifier, timm, transformers
 from hub.conversion.classifier import Classifier, count, numpy_framework
 from hub.errors import Unusable
 from hub.progress import Progress
@@ -22,6 +22,8 @@ from weights.sources import SOURCES, translate
 from weights.variants import VARIANTS
 
 MAX_CONFIG_BYTES = 1 << 25
+GRAPHS = ("onnx/model.onnx", "model.onnx")
+PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 NEEDED = (
     f"a network of timm has config.json and {WEIGHTS}; a transformers one config.json, preprocessor_config.json and "
@@ -63,8 +65,16 @@ class Opened:
 
 def recognise(opened: Opened) -> Callable[[Opened, Path], tuple[Classifier, str | None]]:
     """What makes a classifier of it -> the classifier and the licence in its config. Raises Unusable."""
-    if opened.has("config.json", WEIGHTS) and timm.is_timm(opened.json("config.json")):
+    config = opened.json("config.json") if opened.has("config.json") else {}
+    graph_file = next(filter(opened.has, GRAPHS), None)
+    if (
+        opened.has(WEIGHTS)
+        and timm.is_timm(config)
+        and (config["architecture"] in timm.ARCHITECTURES or not graph_file)
+    ):
         return from_timm
+    if graph_file and config and (timm.is_timm(config) or opened.has(PREPROCESSOR)):
+        return partial(from_onnx, graph_file)
     there = ", ".join(sorted(opened.repository.files)[:20]) or "no file"
     raise Unusable(f"{opened.repository.name} has nothing to make a bundle of. It has: {there}. Needed: {NEEDED}")
 
@@ -99,6 +109,36 @@ def from_timm(opened: Opened, store: Path) -> tuple[Classifier, str | None]:
     )
     licence = (config.get("pretrained_cfg") or {}).get("license")
     return classifier, licence if isinstance(licence, str) else None
+
+
+def from_onnx(path: str, opened: Opened, store: Path) -> tuple[Classifier, str | None]:
+    """Raises HubError."""
+    config = opened.json("config.json")
+    if timm.is_timm(config):
+        spec = timm.preprocessing(config)
+    else:
+        transformers.check_is_classifier(config)
+        spec = transformers.preprocessing(opened.json(PREPROCESSOR))
+    labels, origin = transformers.labels(config)
+    opened.progress.say(f"  labels: {origin}")
+    opened.need_room([path], store)
+    file = opened.file(path)
+    for name in graphs_of_others.external_files(file):
+        beside = str(PurePosixPath(path).parent / name)
+        if not opened.has(beside):
+            raise Unusable(f"{path} keeps weights in {name}, which {opened.repository.name} does not have")
+        opened.need_room([beside], store)
+        opened.file(beside)
+    entry = opened.repository.files[path]
+    classifier = onnx_classifier.classifier(
+        file,
+        spec,
+        labels,
+        variant=str(config.get("architecture") or config.get("model_type") or "unknown"),
+        recipe=f"{path}, {entry.digest.kind} {entry.digest.value}",
+        say=opened.progress.say,
+    )
+    return classifier, None
 
 
 def _logits(weights: Any, variant: str, tensors: Any) -> Any:

@@ -30,6 +30,7 @@ SAMPLES = Path(models.__file__).parent / "samples"
 GOLDEN_IMAGES = 4  # both PNG and JPEG; each takes seconds in numpy for the largest networks
 # Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
 TOLERANCE = 1e-3
+INT8_TOLERANCE = 0.1  # steps of quantisation that engines round to either side
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def write(classifier: Classifier, source: Source | None, folder: Path) -> Bundle
     images = {path.name: path.read_bytes() for path in paths}
     tensors = np.stack([preprocess(encoded, classifier.preprocess) for encoded in images.values()])
     logits = classifier.truth(tensors)
-    tolerance = TOLERANCE * max(1.0, float(logits.std()))
+    tolerance = (INT8_TOLERANCE if classifier.precision == "int8" else TOLERANCE) * max(1.0, float(logits.std()))
     _compare(classifier, tensors, logits, tolerance)
     files = pack(images, logits.tolist()) | {
         "model.onnx": classifier.graph,
