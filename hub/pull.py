@@ -7,26 +7,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses
+from hub import addresses, bundles, downloads, local, shelf
 from hub.addresses import Address
 from hub.conversion import classifier as conversion
 from hub.errors import HubError, Unusable, WrongRequest
+from hub.local import How
 from hub.progress import Progress
-from hub.sources.trust import Trust
+from hub.sources.trust import Trust, without_secrets
 from hub.sources.web import PAUSES_S, Web
 from models.errors import BundleError
-from models.manifest import Source
-from models.store import MANIFEST, STORE, Bundle, open_bundle
+from models.manifest import Manifest, Source
+from models.store import MANIFEST, STORE, Bundle, open_bundle, read
 from weights.errors import WeightsError
 
 
 @dataclass(frozen=True)
 class Request:
-    """`insecure_hosts`: hosts that may be private and without TLS."""
+    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://."""
 
     source: str
     store: Path = STORE
@@ -34,6 +36,8 @@ class Request:
     version: str | None = None
     revision: str | None = None
     insecure_hosts: tuple[str, ...] = ()
+    sha256: str | None = None
+    how: How = field(default_factory=How)
 
 
 def pull(
@@ -41,8 +45,13 @@ def pull(
 ) -> Bundle:
     """`pauses_s`: before each further attempt. Raises HubError."""
     address = addresses.parse(request.source, request.revision)
+    openers = {"hf": _from_hub, "https": _from_web, "http": _from_web}
+    if address.scheme not in openers:
+        raise WrongRequest(f"{address.scheme}:// is not supported yet; supported: {', '.join(openers)}")
     try:
-        return _from_hub(request, address, environ, progress, pauses_s)
+        bundle = openers[address.scheme](request, address, environ, progress, pauses_s)
+        shelf.tidy(bundle.folder, request.store)
+        return bundle
     except HubError:
         raise
     except (WeightsError, BundleError) as error:
@@ -62,11 +71,45 @@ def _from_hub(
     found = hub.repository(address.rest, address.revision)
     progress.say(f"{address} at {found.commit}")
     opened = repositories.Opened(hub, found, progress)
+    if repositories.is_bundle(opened):
+        return _adopt(request, repositories.fetch_bundle(opened, request.store))
     folder = place(request, address.rest.rpartition("/")[2], found.commit[:12])
     if bundle := already_there(folder, str(address), found.commit):
         return bundle
     classifier, licence = repositories.recognise(opened)(opened, request.store)
     return conversion.write(classifier, opened.source(str(address), licence), folder)
+
+
+def _from_web(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    web = Web(Trust.of(request.insecure_hosts), progress, pauses_s)
+    path, digest = downloads.fetch(str(address), request.sha256, environ, web)
+    if downloads.is_tar(path.name):
+        with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
+            return _adopt(request, bundles.unpack(path, Path(unpacked)))
+    folder = place(request, path.stem, digest[:12])
+    shown, revision = without_secrets(str(address)), f"sha256:{digest}"
+    if bundle := already_there(folder, shown, revision):
+        return bundle
+    made = local.classifier(path, request.how, progress.say)
+    return conversion.write(made, Source(address=shown, revision=revision), folder)
+
+
+def convert(path: Path, request: Request, progress: Progress) -> Bundle:
+    """A file that is here -> a bundle; `request` says where, and how. Raises HubError."""
+    try:
+        made = local.classifier(path, request.how, progress.say)
+        return conversion.write(made, None, place(request, path.stem, "1"))
+    except (WeightsError, BundleError) as error:
+        raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(f"{error.filename or path} cannot be written or read: {error.strerror}") from error
+
+
+def _adopt(request: Request, fetched: Path) -> Bundle:
+    manifest = Manifest.from_json(read(fetched / MANIFEST))
+    return bundles.adopt(fetched, place(request, manifest.name, manifest.version))
 
 
 def place(request: Request, name: str, version: str) -> Path:

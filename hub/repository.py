@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from hub import catalogue, space
-from hub.conversion import graph, graphs_of_others, onnx_classifier, timm, transformers
-from hub.conversion.classifier import Classifier, count, numpy_framework
+from hub import bundles, catalogue, space
+from hub.conversion import graphs_of_others, onnx_classifier, repvgg, timm, transformers
+from hub.conversion.classifier import Classifier
 from hub.errors import Unusable
 from hub.progress import Progress
 from hub.sources.huggingface import HuggingFace, Repository
-from models.manifest import Source
-from weights import forward, layout, readers
-from weights.sources import SOURCES, translate
-from weights.variants import VARIANTS
+from models.manifest import Manifest, Source
+from models.store import MANIFEST
 
 MAX_CONFIG_BYTES = 1 << 25
 GRAPHS = ("onnx/model.onnx", "model.onnx")
@@ -87,25 +83,16 @@ def from_timm(opened: Opened, store: Path) -> tuple[Classifier, str | None]:
     labels, origin = timm.labels(config, classes)
     opened.progress.say(f"  labels: {origin}")
     opened.need_room([WEIGHTS], store)
-    path = opened.file(WEIGHTS)
-    weights, _ = translate(readers.read(path), SOURCES["timm"])
-    if (found := len(weights.get("classifier.bias", labels))) != classes:
-        raise Unusable(f"config.json says num_classes {classes}, but {WEIGHTS} has {found} classes")
-    fused = layout.fused(weights, VARIANTS[variant], classes)
-    opened.progress.say("  fused; computing the logits of both forms, which takes minutes for the largest networks")
-    classifier = Classifier(
-        variant=variant,
-        parameters=count(list(fused.values())),
-        graph=graph.repvgg(fused, VARIANTS[variant], spec.input_size).SerializeToString(),
-        input=graph.INPUT,
-        output=graph.OUTPUT,
-        preprocess=spec,
-        labels=labels,
-        truth=partial(_logits, weights, variant),
-        framework=numpy_framework(),
+    entry = opened.repository.files[WEIGHTS]
+    opened.progress.say("  fusing; the logits of both forms take minutes for the largest networks")
+    classifier = repvgg.classifier(
+        opened.file(WEIGHTS),
+        "timm",
+        variant,
+        spec,
+        labels,
         dataset="ImageNet-1k" if "ImageNet-1k" in origin else "as its source says",
-        recipe=f"weights of timm: {WEIGHTS}, {opened.repository.files[WEIGHTS].digest.kind} "
-        f"{opened.repository.files[WEIGHTS].digest.value}",
+        recipe=f"weights of timm: {WEIGHTS}, {entry.digest.kind} {entry.digest.value}",
     )
     licence = (config.get("pretrained_cfg") or {}).get("license")
     return classifier, licence if isinstance(licence, str) else None
@@ -141,5 +128,25 @@ def from_onnx(path: str, opened: Opened, store: Path) -> tuple[Classifier, str |
     return classifier, None
 
 
-def _logits(weights: Any, variant: str, tensors: Any) -> Any:
-    return forward.logits(weights, VARIANTS[variant], np.asarray(tensors, np.float32))
+def is_bundle(opened: Opened) -> bool:
+    return opened.has(MANIFEST)
+
+
+def fetch_bundle(opened: Opened, store: Path) -> Path:
+    """-> the folder in the cache that holds a bundle of ours, whole. Raises HubError and BundleError."""
+    content = opened.hub.file(opened.repository, MANIFEST, bundles.MAX_MANIFEST_BYTES).read_bytes()
+    manifest = Manifest.from_json(content)
+    files = bundles.named_files(manifest)
+    _need(opened, files)
+    opened.need_room(files, store)
+    paths = {name: opened.file(name) for name in files}
+    images = bundles.golden_images(manifest, paths[manifest.golden.file].read_bytes())
+    _need(opened, images)
+    for name in images:
+        opened.file(name)
+    return opened.file(MANIFEST).parent
+
+
+def _need(opened: Opened, files: Iterable[str]) -> None:
+    if missing := [name for name in files if not opened.has(name)]:
+        raise Unusable(f"{MANIFEST} of {opened.repository.name} names {', '.join(missing)}, which is not there")

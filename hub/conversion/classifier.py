@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import onnx
 
 import models
 from hub.conversion.running import Run, Tensors, open_onnx
@@ -113,11 +112,3 @@ def _manifest(
         training=training,
         source=source,
     )
-
-
-def numpy_framework() -> str:
-    return f"numpy {np.__version__}, onnx {onnx.__version__}"
-
-
-def count(arrays: Sequence[Any]) -> int:
-    return sum(int(np.prod(array.shape)) for array in arrays)

@@ -70,8 +70,9 @@ def preprocessing(config: Config) -> Preprocess:
         return timm.preprocessing(config)
     kind = _SUFFIX.sub("", str(name))
     if kind not in FAMILIES:
-        nearest = difflib.get_close_matches(kind, FAMILIES, n=1, cutoff=0.0)[0]
-        raise Unusable(f"image_processor_type {name!r} is not known; the nearest is {nearest}ImageProcessor")
+        known = [f"{family}ImageProcessor" for family in FAMILIES]
+        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+        raise Unusable(f"image_processor_type {name!r} is not known; the nearest is {nearest}")
     family = FAMILIES[kind]
     for key, usual in (("do_resize", True), ("do_flip_channel_order", kind == "MobileViT"), ("do_pad", False)):
         if config.get(key, usual) != (key == "do_resize"):

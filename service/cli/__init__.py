@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, doctor, evaluate, inspect, pull, serve
+from service.cli import bench, classify, convert, doctor, evaluate, inspect, pull, remove, serve, shelf
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
@@ -35,6 +35,9 @@ class Verb(Protocol):
 VERBS: dict[str, Verb] = {
     "serve": serve,
     "pull": pull,
+    "convert": convert,
+    "list": shelf,
+    "remove": remove,
     "classify": classify,
     "evaluate": evaluate,
     "bench": bench,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +23,13 @@ INSTALL = "pip install 'repvgg[pull]'"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", nargs="?", help="hf://ORG/MODEL[@REVISION], or a short name such as repvgg-a0"
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="hf://ORG/MODEL[@REVISION], a short name such as repvgg-a0, or https:// weights, ONNX or .tar of a bundle",
     )
     parser.add_argument("--list", action="store_true", help="print the table of short names")
-    parser.add_argument(
-        "--store", type=Path, default=STORE, metavar="DIR", help="folder of bundles to write to (default: the store)"
-    )
-    parser.add_argument("--name", metavar="N", help="name of the bundle (default: the repository's)")
-    parser.add_argument("--version", metavar="V", help="version of the bundle (default: the commit's first letters)")
+    add_place(parser)
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of hf:// (default: main)")
     parser.add_argument(
         "--insecure-hosts",
@@ -36,11 +37,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOSTS",
         help="comma-separated hosts that may be private, and without TLS",
     )
+    parser.add_argument("--sha256", metavar="HEX", help="digest of what is at https://; without it, it is printed")
+    add_how(parser)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store", type=Path, default=STORE, metavar="DIR", help="folder of bundles to write to (default: the store)"
+    )
+    parser.add_argument("--name", metavar="N", help="name of the bundle (default: its source's)")
+    parser.add_argument("--version", metavar="V", help="version of the bundle (default: of its source)")
+
+
+def add_how(parser: argparse.ArgumentParser) -> None:
+    """What a single file does not say of itself."""
+    parser.add_argument("--from", dest="format", metavar="WHO", help="who wrote the file: onnx, timm or pytorch")
+    parser.add_argument("--arch", metavar="NAME", help="variant of RepVGG weights, such as RepVGG-A0")
+    parser.add_argument(
+        "--preprocess",
+        metavar="WHAT",
+        help="a preprocessor_config.json, a timm config.json, a manifest, or size=224,crop_pct=0.875,interpolation=...",
+    )
+    parser.add_argument("--labels", metavar="FILE", help="one label a line, or imagenet")
+    parser.add_argument("--output", metavar="NAME", help="output of an ONNX graph that has several")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Raises UsageError, AddressUnavailable, BundleError and ConfigError."""
-    _import_hub()
+    import_hub()
     if arguments.list:
         from hub import catalogue
 
@@ -48,22 +72,43 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if not arguments.source:
         raise UsageError("give a SOURCE, or --list to see the short names")
+    print(ready(pull(request_of(arguments), console)), file=console.out)
+    return 0
+
+
+def request_of(arguments: argparse.Namespace) -> Request:
+    from hub.local import How
     from hub.pull import Request
 
-    hosts = tuple(arguments.insecure_hosts.split(","))
-    request = Request(arguments.source, arguments.store, arguments.name, arguments.version, arguments.revision, hosts)
-    print(ready(pull(request, console)), file=console.out)
-    return 0
+    given = vars(arguments)
+    return Request(
+        source=given.get("source") or "",
+        store=arguments.store,
+        name=arguments.name,
+        version=arguments.version,
+        revision=given.get("revision"),
+        insecure_hosts=tuple(given.get("insecure_hosts", "").split(",")),
+        sha256=given.get("sha256"),
+        how=How(arguments.format, arguments.arch, arguments.preprocess, arguments.labels, arguments.output),
+    )
 
 
 def pull(request: Request, console: Console) -> Bundle:
     """Raises as `run`."""
-    from hub import errors
     from hub.progress import Progress
     from hub.pull import pull as fetch
 
-    try:
+    with translated():
         return fetch(request, console.environ, Progress(console.err))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The hub's errors as those that have an exit code."""
+    from hub import errors
+
+    try:
+        yield
     except errors.WrongRequest as error:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
@@ -76,13 +121,13 @@ def pull(request: Request, console: Console) -> Bundle:
 
 def pull_for_serving(address: str, console: Console) -> str:
     """`repvgg serve --model hf://...` -> the folder of the bundle. Raises as `run`."""
-    _import_hub()
+    import_hub()
     from hub.pull import Request
 
     return str(pull(Request(address), console).folder)
 
 
-def _import_hub() -> None:
+def import_hub() -> None:
     try:
         import hub.pull
         import hub.repository  # noqa: F401

@@ -135,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, commit: str, path: str, fault: str) -> None:
         if not (repo := self._repo(name)):
             return
+        commit = repo.branches.get(commit, commit)
         if repo.gated and not self.headers.get("Authorization"):
             self._send(401, b"", {"X-Error-Code": "GatedRepo"})
         elif commit != repo.commit or path not in repo.files:
