@@ -66,10 +66,20 @@ def _renamed(original: bytes, manifest: Manifest, folder: Path) -> bytes:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """The folder in `folder` that has the manifest of a `.tar`. Raises Unusable.
+    """The folder in `folder` that has the manifest of a `.tar`. Raises Unusable."""
+    extract(archive, folder)
+    return found_in(folder, archive.name)
 
-    Only plain files and folders, inside `folder`, no more than a bundle can have: no links, devices or absolute names.
-    """
+
+def found_in(folder: Path, source: str) -> Path:
+    found = sorted(folder.rglob(MANIFEST), key=lambda path: len(path.parts))
+    if not found:
+        raise Unusable(f"{source} has no {MANIFEST}: it is not a bundle")
+    return found[0].parent
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Only plain files and folders, inside `folder`, and no more than a bundle can have. Raises Unusable."""
     try:
         with tarfile.open(archive) as tar:
             total = 0
@@ -83,10 +93,6 @@ def unpack(archive: Path, folder: Path) -> Path:
                         shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise Unusable(f"{archive.name} is not a usable .tar: {error}") from error
-    found = sorted(folder.rglob(MANIFEST), key=lambda path: len(path.parts))
-    if not found:
-        raise Unusable(f"{archive.name} has no {MANIFEST}: it is not a bundle")
-    return found[0].parent
 
 
 def _check(archive: str, member: tarfile.TarInfo, number: int, total: int) -> None:

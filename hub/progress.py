@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 def megabytes(count: float) -> str:
-    return f"{count / 1e6:.3g} MB"
+    return f"{count / 1e6:.3g} MB" if count >= 1e5 else f"{count / 1e3:.3g} kB"
 
 
 class Progress:

@@ -8,16 +8,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses, bundles, downloads, local, shelf
+from hub import addresses, bundles, downloads, images, local, shelf
 from hub.addresses import Address
 from hub.conversion import classifier as conversion
 from hub.errors import HubError, Unusable, WrongRequest
 from hub.local import How
 from hub.progress import Progress
+from hub.sources.registry import Reference, Registry
 from hub.sources.trust import Trust, without_secrets
 from hub.sources.web import PAUSES_S, Web
 from models.errors import BundleError
@@ -45,7 +46,7 @@ def pull(
 ) -> Bundle:
     """`pauses_s`: before each further attempt. Raises HubError."""
     address = addresses.parse(request.source, request.revision)
-    openers = {"hf": _from_hub, "https": _from_web, "http": _from_web}
+    openers = {"hf": _from_hub, "https": _from_web, "http": _from_web, "oci": _from_registry}
     if address.scheme not in openers:
         raise WrongRequest(f"{address.scheme}:// is not supported yet; supported: {', '.join(openers)}")
     try:
@@ -94,6 +95,47 @@ def _from_web(
         return bundle
     made = local.classifier(path, request.how, progress.say)
     return conversion.write(made, Source(address=shown, revision=revision), folder)
+
+
+def _from_registry(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    registry = _registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
+    cache = downloads.cache(environ).parent / "layers"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
+        fetched, digest = images.fetch(registry, cache, Path(unpacked))
+        progress.say(f"{registry.reference} at {digest}")
+        return _adopt(request, fetched)
+
+
+def _registry(
+    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Registry:
+    reference = Reference.parse(rest)
+    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
+
+
+def push(
+    model: str,
+    target: str,
+    environ: Mapping[str, str],
+    progress: Progress,
+    insecure_hosts: Sequence[str] = (),
+    pauses_s: Sequence[float] = PAUSES_S,
+) -> str:
+    """A bundle -> where it is now, named by its digest. Raises HubError."""
+    address = addresses.parse(target)
+    if address.scheme != "oci":
+        raise WrongRequest(f"bundles are pushed to oci://REGISTRY/NAME:TAG, not to {address.scheme}://")
+    registry = _registry(address.rest, insecure_hosts, environ, progress, pauses_s)
+    if not registry.reference.tag:
+        raise WrongRequest(f"{target} has no tag: write oci://REGISTRY/NAME:TAG")
+    try:
+        digest = images.push(open_bundle(model), registry, progress)
+    except BundleError as error:
+        raise Unusable(str(error)) from error
+    return f"{registry.reference}@{digest}"
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:

@@ -52,9 +52,9 @@ class Again(Exception):
 class Denied(Unreachable):
     """A server answered, with a status that no other attempt changes."""
 
-    def __init__(self, address: str, status: int, reason: str) -> None:
+    def __init__(self, address: str, status: int, reason: str, headers: Mapping[str, str]) -> None:
         super().__init__(f"{without_secrets(address)} answered {status} {reason}")
-        self.status = status
+        self.status, self.headers = status, headers
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request:
+    ) -> urllib.request.Request | None:
+        if req.get_method() not in ("GET", "HEAD"):  # whatever is sent goes where it was sent to, or nowhere
+            return None
         self._trust.check(newurl)
         kept = dict(req.header_items())
         if origin(newurl) != origin(req.full_url):
             kept.pop("Authorization", None)
         kept.pop("Host", None)
-        return urllib.request.Request(newurl, headers=kept)  # noqa: S310  checked above
+        return urllib.request.Request(newurl, headers=kept, method=req.get_method())  # noqa: S310  checked above
 
 
 class Web:
@@ -221,10 +223,12 @@ class Web:
             raise Again(f"the connection ended after {megabytes(file.tell())}", progressed=file.tell() > begin)
 
     @contextmanager
-    def open(self, address: str, headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
+    def open(
+        self, address: str, headers: Mapping[str, str], method: str = "GET", content: bytes | BinaryIO | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         """One attempt at one request. Raises Again where another may help, Unreachable where not, and OSError."""
         self.trust.check(address)
-        request = urllib.request.Request(address, headers=dict(headers))  # noqa: S310  checked
+        request = urllib.request.Request(address, content, dict(headers), method=method)  # noqa: S310  checked
         try:
             response = self._opener.open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
@@ -252,7 +256,7 @@ def _refusal(error: urllib.error.HTTPError, address: str) -> Exception:
         return _NotSatisfiable()
     if error.code in (301, 302, 303, 307, 308):
         return Unreachable(f"{without_secrets(address)} redirects more than {MAX_REDIRECTS} times, or nowhere")
-    return Denied(address, error.code, error.reason)
+    return Denied(address, error.code, error.reason, dict(error.headers))
 
 
 def retry_after_s(header: str | None) -> float:

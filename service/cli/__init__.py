@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, convert, doctor, evaluate, inspect, pull, remove, serve, shelf
+from service.cli import bench, classify, convert, doctor, evaluate, inspect, pull, push, remove, serve, shelf
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
@@ -35,6 +35,7 @@ class Verb(Protocol):
 VERBS: dict[str, Verb] = {
     "serve": serve,
     "pull": pull,
+    "push": push,
     "convert": convert,
     "list": shelf,
     "remove": remove,

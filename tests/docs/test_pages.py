@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = (
     "Makefile",
     "benchmarks",
+    "hub",
     "k8s",
     "models",
     "pyproject.toml",
@@ -40,6 +41,7 @@ COPIED = (
     "service",
     "tests",
     "training",
+    "weights",
 )
 LANGUAGES = {"sh", "python", "diff", "json", "yaml", "ini", "text"}
 RUN = {"sh", "python", "diff"}
@@ -47,6 +49,12 @@ LIMIT_S = 240
 
 # A command that contains the key does not run here, because ...
 NOT_RUN = {
+    "pip install": "it changes the environment of the tests; .venv has the same packages",
+    "repvgg pull": "it needs the Hub; tests/hub pulls from a server that speaks its protocol",
+    "repvgg_a0.rvgg_in1k": "it is the bundle of the published weights",
+    "repvgg convert": "it needs a network of the reader's; tests/hub/test_pull_onnx.py converts some",
+    "repvgg push": "it needs a registry; tests/hub/test_registry.py runs one",
+    "repvgg remove": "it needs a bundle to remove; tests/hub/test_pull_onnx.py removes one",
     "kubectl ": "it needs a cluster; tests/k8s checks what it would apply",
     "docker ": "it needs a container engine; tests/images does the same with podman",
     "make sbom": "it needs a container engine; tests/images makes one with podman",
