@@ -26,6 +26,17 @@ class Address:
         return f"{self.scheme}://{self.rest}"
 
 
+@dataclass(frozen=True)
+class How:
+    """What a file does not say of itself. `format`: of hub.local.FORMATS; `labels`: a file, or `imagenet`."""
+
+    format: str | None = None
+    arch: str | None = None
+    preprocess: str | None = None
+    labels: str | None = None
+    output: str | None = None
+
+
 def parse(source: str, revision: str | None = None) -> Address:
     """An address, or a short name of the catalogue. Raises WrongRequest."""
     source = _TIMM_PREFIX.sub("hf://", source.strip())

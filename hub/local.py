@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from hub.addresses import How
 from hub.conversion import onnx_classifier, repvgg
 from hub.conversion.classifier import Classifier
 from hub.errors import WrongRequest
@@ -14,17 +14,6 @@ from weights.labels import IMAGENET_LABELS, read_labels
 from weights.sources import SOURCES, published_preprocess
 
 FORMATS = ("onnx", *(name for name in SOURCES if name not in ("own", "modelzoo", "mindcv")))
-
-
-@dataclass(frozen=True)
-class How:
-    """What a file does not say of itself. `format`: one of FORMATS; `labels`: a file, or `imagenet`."""
-
-    format: str | None = None
-    arch: str | None = None
-    preprocess: str | None = None
-    labels: str | None = None
-    output: str | None = None
 
 
 def classifier(path: Path, how: How, say: Callable[[str], None]) -> Classifier:

@@ -2,7 +2,8 @@
 
 1. only what was named is fetched, and nothing is fetched for an address that cannot work;
 2. a bundle that is there already is found equal, or the pull is refused; it is never changed;
-3. a pull that fails leaves no half bundle, and what it fetched is not fetched again.
+3. a pull that fails leaves no half bundle, and what it fetched is not fetched again;
+4. a bundle of ours from a registry or an archive needs no package of the extra `pull`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses, bundles, downloads, images, local, shelf
-from hub.addresses import Address
-from hub.conversion import classifier as conversion
+from hub import addresses, bundles, downloads, images, shelf
+from hub.addresses import Address, How
 from hub.errors import HubError, Unusable, WrongRequest
-from hub.local import How
 from hub.progress import Progress
 from hub.sources.registry import Reference, Registry
 from hub.sources.trust import Trust, without_secrets
@@ -64,7 +63,8 @@ def pull(
 def _from_hub(
     request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
 ) -> Bundle:
-    from hub import repository as repositories  # imports huggingface_hub
+    from hub import repository as repositories  # imports huggingface_hub and onnx
+    from hub.conversion import classifier as conversion
     from hub.sources import huggingface
 
     web = Web(Trust.of(request.insecure_hosts, [huggingface.endpoint(environ)]), progress, pauses_s)
@@ -93,6 +93,9 @@ def _from_web(
     shown, revision = without_secrets(str(address)), f"sha256:{digest}"
     if bundle := already_there(folder, shown, revision):
         return bundle
+    from hub import local  # imports onnx
+    from hub.conversion import classifier as conversion
+
     made = local.classifier(path, request.how, progress.say)
     return conversion.write(made, Source(address=shown, revision=revision), folder)
 
@@ -140,6 +143,9 @@ def push(
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:
     """A file that is here -> a bundle; `request` says where, and how. Raises HubError."""
+    from hub import local  # imports onnx
+    from hub.conversion import classifier as conversion
+
     try:
         made = local.classifier(path, request.how, progress.say)
         return conversion.write(made, None, place(request, path.stem, "1"))

@@ -64,7 +64,6 @@ def add_how(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Raises UsageError, AddressUnavailable, BundleError and ConfigError."""
-    import_hub()
     if arguments.list:
         from hub import catalogue
 
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
-    from hub.local import How
+    from hub.addresses import How
     from hub.pull import Request
 
     given = vars(arguments)
@@ -109,6 +108,8 @@ def translated() -> Iterator[None]:
 
     try:
         yield
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed, which this needs: {INSTALL}") from error
     except errors.WrongRequest as error:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
@@ -121,18 +122,9 @@ def translated() -> Iterator[None]:
 
 def pull_for_serving(address: str, console: Console) -> str:
     """`repvgg serve --model hf://...` -> the folder of the bundle. Raises as `run`."""
-    import_hub()
     from hub.pull import Request
 
     return str(pull(Request(address), console).folder)
-
-
-def import_hub() -> None:
-    try:
-        import hub.pull
-        import hub.repository  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed, which pull needs: {INSTALL}") from error
 
 
 def ready(bundle: Bundle) -> str:

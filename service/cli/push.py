@@ -16,7 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Raises as `pull`."""
-    pull.import_hub()
     from hub.progress import Progress
     from hub.pull import push
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from hub import shelf, space
+from hub.addresses import How
 from hub.errors import NoSpace, Unreachable, Unusable, Unverified, WrongRequest
-from hub.local import How
 from models import golden
 from models.store import open_bundle
 from service.cli import main

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +101,23 @@ def test_what_was_pushed_is_pulled(
         bundle = pull(source)
         assert files_of(bundle.folder) == files_of(tiny_bundle)
         shutil.rmtree(bundle.folder)
+
+
+def test_a_server_needs_no_further_package_to_pull(
+    host: str, tiny_bundle: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    push(tiny_bundle, f"oci://{host}/models/server:1", environ)
+    script = (
+        "import sys; sys.modules |= dict.fromkeys(('huggingface_hub', 'onnx', 'yaml'))\n"
+        "from service.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = [sys.executable, "-c", script, "pull", f"oci://{host}/models/server:1", "--store", str(tmp_path / "store")]
+    done = subprocess.run(argv, env=os.environ | environ, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    argv[4] = "repvgg-a0"
+    done = subprocess.run(argv, env=os.environ | environ, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 78
+    assert "is not installed, which this needs: pip install 'repvgg[pull]'" in done.stderr
 
 
 def test_a_tag_is_never_pushed_again_and_equal_bundles_are_equal_images(
