@@ -26,7 +26,7 @@ def classifier(
     """`source`: a key of SOURCES. Raises Unusable and WeightsError."""
     weights, _ = translate(readers.read(path), SOURCES[source])
     if (found := len(weights.get("classifier.bias", labels))) != len(labels):
-        raise Unusable(f"{path.name} has {found} classes, there are {len(labels)} labels")
+        raise Unusable(f"{path.name} has {found} classes, its labels or num_classes say {len(labels)}")
     fused = layout.fused(weights, VARIANTS[variant], len(labels))
     return Classifier(
         variant=variant,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,20 @@ def test_a_model_of_another_task_writes_nothing(pull: Pull, server: Server, tmp_
     with pytest.raises(Unusable, match="BertForMaskedLM"):
         pull("hf://org/bert")
     assert not (tmp_path / "store").exists()
+
+
+def test_serve_pulls_what_it_is_told_to_serve(server: Server, environ: dict[str, str], tmp_path: Path) -> None:
+    server.repos["org/vit"] = vit_repository(graphs.torch_dynamic())
+    command = [sys.executable, "-m", "service", "serve", "--model", "hf://org/vit", "--port", "0"]
+    command += ["--engine", "onnxruntime", "--log-format", "json"]
+    environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    with subprocess.Popen(command, env=os.environ | environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert any("http://127.0.0.1:" in line for line in process.stdout)
+        finally:
+            process.kill()
+    assert list((tmp_path / "cache" / "repvgg" / "bundles").glob("vit/*/manifest.json"))
 
 
 # Bundles of ours

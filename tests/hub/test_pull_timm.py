@@ -225,7 +225,7 @@ def test_a_revision_is_resolved_to_a_commit(pull: Pull, server: Server) -> None:
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"architecture": "repvgg_a7"}, "'repvgg_a7' is no RepVGG of timm's; the nearest is 'repvgg_a"),
     ({"num_classes": 0}, "num_classes is 0: the network has no classifier"),
-    ({"num_classes": 10}, "num_classes 10, but model.safetensors has 1000 classes"),
+    ({"num_classes": 10}, "model.safetensors has 1000 classes, its labels or num_classes say 10"),
     ({"label_names": ["a", "b"]}, "label_names has 2 labels"),
     ({"global_pool": "max"}, "global_pool 'max' is not supported"),
     ({"model_args": {"act_layer": "gelu"}}, "model_args changes the network by act_layer"),
