@@ -20,8 +20,8 @@ from mindspore import nn
 from training.config import TrainConfig
 from training.config.choices import OPTIMIZERS
 from training.optim.decoupled import AdamW, Lamb, Lion
+from training.optim.learning_rate import learning_rates
 from training.optim.muon import Muon, MuonAdamW
-from training.optim.schedules import learning_rates
 
 Groups = Sequence[dict[str, Any]]
 
