@@ -107,7 +107,7 @@ def test_shards_share_the_files(image_folder):
         verify(splits(image_folder), SPEC, "headers", 1, num_shards=3, shard_id=1)
 
 
-def test_published_arrays_have_nothing_that_could_be_broken(tmp_path):
+def test_published_arrays_need_no_check(tmp_path):
     arrays = ImageArrays(tmp_path, ("a", "b"), np.zeros((2, 4, 4), np.uint8), np.arange(2, dtype=np.int32))
     verify((arrays, arrays), SPEC, "pixels", 2)
 
