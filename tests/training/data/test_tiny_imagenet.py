@@ -112,7 +112,7 @@ def test_a_broken_image_of_either_split_is_named_before_the_run(published):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_run_on_it_keeps_its_last_look_for_val(published, tmp_path):
+def test_a_run_chooses_its_best_checkpoint_without_val(published, tmp_path):
     """Four of the twelve training images choose the best checkpoint; `training.eval` and the bundle use val."""
     from training.run.loop import train
 

@@ -75,7 +75,7 @@ def test_a_picture_that_is_too_long_and_thin_to_be_resized_is_broken(image_folde
         verify(splits(image_folder), SPEC, "headers", 2)
 
 
-def test_a_pipe_with_an_images_name_is_not_waited_for(image_folder):
+def test_a_pipe_with_an_images_name_does_not_block(image_folder):
     os.mkfifo(image_folder / "val" / "down" / "pipe.jpg")
     with pytest.raises(DataError, match=r"pipe\.jpg: cannot be read: not a regular file"):
         verify(splits(image_folder), SPEC, "pixels", 2)
