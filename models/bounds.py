@@ -1,8 +1,8 @@
 """Bounds on what a file makes its decoder do, set by what real pictures need: its pixels and bytes do not show it.
 
-1. a file of countless tiny segments, chunks or blocks is refused while it is read, before they fill the memory;
-2. a JPEG of countless scans, each of which passes over all pixels again, is refused before they are decoded;
-3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is refused before it is opened.
+1. a file of countless tiny segments, chunks or blocks is rejected while it is read, before they fill the memory;
+2. a JPEG of countless scans, each of which passes over all pixels again, is rejected before they are decoded;
+3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is rejected before it is opened.
 
 A megabyte of empty JPEG segments costs Pillow 34 MB and 0.4 s under the interpreter's lock; a megabyte of progressive
 scans costs half a minute.

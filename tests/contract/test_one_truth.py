@@ -167,7 +167,7 @@ def test_the_golden_logits_are_the_frameworks(mindspore, shipped):
 def test_training_evaluates_and_the_service_infers_bit_identical_tensors_of_odd_pictures(
     mindspore, shipped, serving, tmp_path
 ):
-    """Turned, transparent, in another colour space, of 16 bits, on a canvas: nothing that MindData would see alike."""
+    """Turned, transparent, in another colour space, of 16 bits, on a canvas: nothing that MindData reads alike."""
     from training.data.pipeline import evaluation_batches, scan
 
     folder = tmp_path / "pictures"

@@ -60,7 +60,7 @@ def refusal(encoded: bytes, max_pixels: int = 50_000_000) -> ImageError:
 
 
 @pytest.mark.parametrize("name", COUNTLESS)
-def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_refused_before_they_fill_the_memory(name: str) -> None:
+def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_rejected_before_they_fill_the_memory(name: str) -> None:
     tracemalloc.start()
     try:
         error = refusal(COUNTLESS[name])
@@ -85,7 +85,7 @@ def with_scans(more: int) -> bytes:
     return encoded[:-2] + last * more + encoded[-2:]
 
 
-def test_a_jpeg_of_countless_scans_is_refused_before_they_are_decoded() -> None:
+def test_a_jpeg_of_countless_scans_is_rejected_before_they_are_decoded() -> None:
     assert decode(with_scans(50)).size == PHOTO.size
     error = refusal(with_scans(MAX_SCANS))
     assert (error.code, error.detail) == ("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
@@ -109,7 +109,7 @@ def tiff(order: str, *entries: tuple[int, int, int, int], big: bool = False) -> 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("tag", [273, 279, 324, 325])
-def test_a_tiff_of_countless_strips_is_refused_before_it_is_opened(order: str, tag: int) -> None:
+def test_a_tiff_of_countless_strips_is_rejected_before_it_is_opened(order: str, tag: int) -> None:
     error = refusal(tiff(order, (256, 4, 1, 1), (257, 4, 1, 9), (tag, 4, MAX_STRIPS + 1, 8)))
     assert (error.code, error.detail) == (
         "undecodable_image",
@@ -117,13 +117,13 @@ def test_a_tiff_of_countless_strips_is_refused_before_it_is_opened(order: str, t
     )
 
 
-def test_a_big_tiff_of_countless_strips_is_refused_too() -> None:
+def test_a_big_tiff_of_countless_strips_is_rejected_too() -> None:
     assert "strips" in refusal(tiff("<", (273, 16, MAX_STRIPS + 1, 8), big=True)).detail
     entries = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, MAX_ENTRIES + 1)
     assert f"more than {MAX_ENTRIES} TIFF entries" in refusal(entries + bytes(100)).detail
 
 
-def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_refused_before_it_is_opened() -> None:
+def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_rejected_before_it_is_opened() -> None:
     tiles = ((256, 3, 1, 10), (257, 3, 1, 10), (322, 4, 1, 20_000), (323, 3, 1, 30_000))
     for order in "<>":
         error = refusal(tiff(order, *tiles))

@@ -84,7 +84,7 @@ def test_pixels_are_counted_from_the_header(format_: str) -> None:
         assert caught.value.code == "too_many_pixels"
 
 
-def test_60_megapixels_are_refused_before_anything_is_decoded() -> None:
+def test_60_megapixels_are_rejected_before_anything_is_decoded() -> None:
     """The picture has no pixels at all, only a header: it could not be decoded."""
     header = png(8, 2, b"", width=10_000, height=6_000)[:33]
     encoded = header + struct.pack(">I", 1000) + b"IDAT"
@@ -94,7 +94,7 @@ def test_60_megapixels_are_refused_before_anything_is_decoded() -> None:
         decode(encoded.replace(header, png(8, 2, b"", width=10, height=6)[:33]))
 
 
-def test_a_bomb_of_40_bytes_is_refused() -> None:
+def test_a_bomb_of_40_bytes_is_rejected() -> None:
     """256 megapixels of one colour, as lossless WebP."""
     bomb = bytes.fromhex("5249464620000000574542505650384c140000002f7ffe9f0f075081540820000a9afec78888fe07")
     with pytest.raises(ImageError, match="the image has 16000 x 16000 = 256000000 pixels"):
@@ -504,7 +504,7 @@ def test_the_long_side_is_rounded_as_the_spec_says(rounding: str, long_side: int
 
 
 @pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 5_000_000)])
-def test_an_image_too_long_and_thin_is_refused(size: tuple[int, int]) -> None:
+def test_an_image_too_long_and_thin_is_rejected(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size)
     with pytest.raises(ImageError, match=f"an image of {size[0]} x {size[1]} pixels is too long and thin") as caught:
         resize_and_crop(image, spec(224, 0.875))

@@ -104,7 +104,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_leaves_the_margin(short: i
     assert np.array_equal(*crops(encoded)) is (scale == 1)
 
 
-def test_a_truncated_jpeg_is_refused_in_both(photo: Image.Image) -> None:
+def test_a_truncated_jpeg_is_rejected_in_both(photo: Image.Image) -> None:
     encoded = encode(photo)
     for fast in (None, SPEC):
         with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):

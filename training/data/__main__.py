@@ -26,7 +26,7 @@ def verified_images(config: TrainConfig) -> Images:
 
 
 def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> str:
-    """Draw the first `count` images of the first epoch into `path` -> a line that says so. Raises TrainingError."""
+    """Draw the first `count` images of the first epoch into `path` -> a line for the user. Raises TrainingError."""
     count = min(count, len(images))
     batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
     captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]

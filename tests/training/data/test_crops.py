@@ -29,7 +29,7 @@ def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size, scale
 
 
 def test_areas_and_the_logarithms_of_aspects_are_uniform():
-    """In a picture so large that nearly every part fits, but for the largest areas."""
+    """In a picture so large that nearly every part fits, except the largest."""
     rng = np.random.default_rng(0)
     boxes = np.array([random_box(1000, 1000, AREA, rng) for _ in range(4000)])
     across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]

@@ -82,7 +82,7 @@ def test_a_training_epoch_is_shuffled_whole_and_repeatable(image_folder):
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(image_folder):
-    """Same colours, same normalisation on both ways: only crop and flip may differ."""
+    """The colours and the normalisation are the same; only crop and flip may differ."""
     from training.data.pipeline import evaluation_batches, evaluation_spec, scan, train_batches
 
     folder = scan(image_folder / "train", 2)
@@ -264,7 +264,7 @@ def test_an_epoch_entered_at_a_later_step_continues_with_the_same_batches(image_
 
 
 def test_random_operators_start_anew_after_every_part_of_an_epoch(tmp_path):
-    """Steps of one random crop each; the third part is entered in its midst."""
+    """Steps of one random crop each; the third part is entered in the middle."""
     from training.data.pipeline import PART, epoch_order, train_batches
     from training.data.published import ImageArrays
 
@@ -309,7 +309,7 @@ def test_more_workers_than_cores_are_no_error(image_folder):
 
 
 def test_images_come_with_their_labels_in_the_epochs_order(tmp_path):
-    """Each image is grey as its number, so that it is known again; more images than are read ahead."""
+    """The grey level of each image is its number, to recognise it by; more images than are read ahead."""
     from training.data.pipeline import CHUNK, epoch_order, train_batches
     from training.data.published import ImageArrays
 

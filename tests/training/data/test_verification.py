@@ -1,4 +1,4 @@
-"""Real files in real processes; a crash is the reader's own, since no file is known that crashes Pillow."""
+"""Real files in real processes; the crashes are staged in the reader, since no file is known to crash Pillow."""
 
 import os
 import sys
