@@ -14,13 +14,14 @@ import re
 import struct
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from models.bounds import BoundedFile, allowed_reads, check_scans, too_many_pieces
+from models.bounds import allowed_reads, check_scans, too_many_pieces
 from models.formats import exif
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
@@ -90,13 +91,15 @@ class _Scan(NamedTuple):
 
 class _Header(NamedTuple):
     """`kept`: the segments that determine the pixels, up to the first SOS; `scan`: offset of that SOS marker;
-    `restarts`: whether restart markers belong to the data."""
+    `restarts`: whether restart markers belong to the data; `pictures`: whether further ones are announced, as by
+    phones."""
 
     kept: list[bytes]
     frame: _Frame
     scan: int
-    restarts: bool
     stated: Statements
+    restarts: bool
+    pictures: bool
 
 
 def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
@@ -104,9 +107,17 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
     header = _read_header(encoded)
     scan, data = _read_scan(encoded, header.scan)
     if header.frame.marker in _SEQUENTIAL and len(scan.components) == len(header.frame.components):
-        blocks = memoryview(encoded)[header.scan : _end_of_blocks(encoded, data, header.restarts)]
-        return with_statements(_OneScan(b"".join([*header.kept, blocks, _AHEAD])), header.stated)
+        end = len(encoded) - len(_END)
+        if header.restarts or header.pictures or not _ends_at(encoded, end):
+            end = _end_of_blocks(encoded, data, header.restarts)
+        return with_statements(_OneScan(header, encoded, data, end), header.stated)
     return _open_scans(encoded, header)
+
+
+def _ends_at(encoded: bytes, end: int) -> bool:
+    """Whether an end marker is there, and no other one shortly before it. To search all data for markers takes longer
+    than all the rest of opening, and is left to _check_blocks."""
+    return encoded.endswith(_END) and not _MARKER.search(encoded, max(end - _SLACK - 1, 0), end)
 
 
 class _OneScan(JpegImagePlugin.JpegImageFile):
@@ -116,23 +127,29 @@ class _OneScan(JpegImagePlugin.JpegImageFile):
     stands in their place.
     """
 
-    def __init__(self, picture: bytes) -> None:
-        super().__init__(BoundedFile(picture))
-        self._data = memoryview(picture)[: -len(_AHEAD)]
-        self.decodermaxblock = max(len(self._data) - _SLACK, 1)
+    def __init__(self, header: _Header, encoded: bytes, data: int, end: int) -> None:
+        self._source = header, encoded, data, end
+        picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end], _AHEAD])
+        super().__init__(BytesIO(picture))  # the segments are counted
+        self.decodermaxblock = max(len(picture) - len(_AHEAD) - _SLACK, 1)
 
     def load_end(self) -> None:
         if self.fp is not None and self.fp.tell() <= self.decodermaxblock:
-            _check_without_filling(self._data)
+            _check_blocks(*self._source)
 
 
-def _check_without_filling(picture: memoryview) -> None:
-    """Raises OSError or ImageError if blocks are missing without what fills up the data of one scan."""
-    data = np.frombuffer(picture, np.uint8)
-    start = _start_of_filling(data)
-    if start < len(data):
-        _open_at_once(bytes(picture[: start + _SLACK]) + _AHEAD).load()
-    elif bytes(_FILLING_BYTES) in picture.tobytes():  # a hole, behind which the data are out of step
+def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
+    """Raises OSError or ImageError if blocks are missing before the first marker, or without what fills up the data."""
+    right = _end_of_blocks(encoded, data, header.restarts)
+    if right < end:
+        _OneScan(header, encoded, data, right).load()
+        return
+    found = np.frombuffer(encoded, np.uint8, end - data, data)
+    start = _start_of_filling(found)
+    if start < len(found):
+        blocks = memoryview(encoded)[header.scan : data + start + _SLACK]
+        _open_at_once(b"".join([*header.kept, blocks, _AHEAD])).load()
+    elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
         raise damaged("JPEG")
 
 
@@ -181,6 +198,7 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
 def _read_header(encoded: bytes) -> _Header:
     kept, exifs, profiles, xmp = [_START], list[bytes](), list[bytes](), b""
     frame: _Frame | None = None
+    pictures = False
     for marker, start, end in _segments(encoded):
         content = encoded[start:end]
         if marker in _TABLES or _is_for_libjpeg(marker, content):
@@ -194,9 +212,11 @@ def _read_header(encoded: bytes) -> _Header:
             xmp = content
         elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
             profiles.append(content[12:])
+        elif marker == _APP2 and content.startswith(b"MPF\0"):
+            pictures = True
         elif marker == _SOS and frame:
             restarts = any(segment[1] == _DRI and any(segment[4:6]) for segment in kept)
-            return _Header(kept, frame, start - 4, restarts, _statements(exifs, xmp, profiles))
+            return _Header(kept, frame, start - 4, _statements(exifs, xmp, profiles), restarts, pictures)
         elif marker in _UNSUPPORTED:
             raise unsupported(_UNSUPPORTED[marker])
     raise HeaderError
