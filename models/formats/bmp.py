@@ -25,13 +25,15 @@ from models.formats.opening import (
 )
 
 _FILE_HEADER_BYTES = 14
-_OS2_1, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 64, 40, 52, 56, 108, 124
+# OS/2's second header may end after any field from the depth on; what it lacks is zero.
+_OS2_1, _SHORTEST_OS2_2, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 16, 64, 40, 52, 56, 108, 124
+_WINDOWS = (_OS2_1, _INFO, _V2, _V3, _V4, _V5)
 _RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
 _COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG"}
 # In a version 5 header: the kind of colour space, and the place (from the header) and the length of its profile.
 _COLOUR_SPACE_AT, _PROFILE_AT = 56, 112
 _EMBEDDED = b"DEBM"
-_BITS = frozenset({1, 4, 8, 16, 24, 32})
+_BITS = frozenset({1, 2, 4, 8, 16, 24, 32})
 # Red, green, blue and alpha masks where the header gives none.
 _NO_MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
@@ -56,7 +58,10 @@ def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
     if header.bits in _NO_MASKS and header.compression in (_MASKS, _ALPHA_MASKS):
         mode = "RGBA" if header.masks[3] else "RGB"
         return LateImage("BMP", mode, size, partial(_read_masked, encoded, header), stated)
-    return open_with_pillow(_rewritten(encoded, header), "BMP", stated)
+    pixels = memoryview(encoded)[header.place :]
+    if header.bits == 2:
+        pixels, header = memoryview(_in_4_bits(pixels, header)), header._replace(bits=4)
+    return open_with_pillow(_rewritten(header, pixels), "BMP", stated)
 
 
 def _read_header(encoded: bytes) -> _Header:
@@ -65,11 +70,12 @@ def _read_header(encoded: bytes) -> _Header:
     if length == _OS2_1:
         width, height, _, bits = struct.unpack_from("<HHHH", encoded, start + 4)
         compression, colours = _RGB, 0
-    elif length in (_INFO, _V2, _V3, _OS2_2, _V4, _V5):
-        width, height, _, bits, compression, _, _, _, colours = struct.unpack_from("<iiHHIIiiI", encoded, start + 4)
+    elif _SHORTEST_OS2_2 <= length <= _OS2_2 or length in (_V4, _V5):
+        fields = encoded[start : start + length].ljust(_INFO, b"\0")
+        width, height, _, bits, compression, _, _, _, colours = struct.unpack_from("<iiHHIIiiI", fields, 4)
     else:
         raise unsupported(f"a BMP with a header of {length} bytes")
-    if length == _OS2_2 and compression > _RLE4:
+    if length not in _WINDOWS and compression > _RLE4:
         raise unsupported("an OS/2 BMP with its own compression")
     if compression in _COMPRESSIONS or compression > _ALPHA_MASKS:
         raise unsupported(_COMPRESSIONS.get(compression, f"a BMP of compression {compression}"))
@@ -120,11 +126,23 @@ def _read_palette(encoded: bytes, place: int, bits: int, colours: int, entry: in
     return found.ljust(4 << bits, b"\0") + (b"\0" * 4 if bits < 8 else b""), place + entry * count
 
 
-def _rewritten(encoded: bytes, header: _Header) -> bytes:
+def _in_4_bits(pixels: memoryview, header: _Header) -> bytes:
+    """Pixels of 2 bits, of Windows CE. Raises ImageError if some are missing."""
+    if header.compression != _RGB:
+        raise unsupported("a compressed BMP of 2 bits a pixel")
+    stride, wanted = ((header.width * bits + 31) // 32 * 4 for bits in (2, 4))
+    if len(pixels) < stride * header.height:
+        raise damaged("BMP")
+    rows = np.frombuffer(pixels, np.uint8, stride * header.height).reshape(header.height, stride)
+    upper, lower = rows >> 4, rows & 15
+    pairs = np.stack([(upper & 12) << 2 | upper & 3, (lower & 12) << 2 | lower & 3], axis=2)
+    return pairs.reshape(header.height, 2 * stride)[:, :wanted].tobytes()
+
+
+def _rewritten(header: _Header, pixels: memoryview) -> bytes:
     """The same picture under a 40-byte header."""
     place = _FILE_HEADER_BYTES + _INFO + len(header.palette)
     height = -header.height if header.top_down else header.height
-    pixels = memoryview(encoded)[header.place :]
     compression = _RGB if header.bits == 24 else header.compression
     size, colours = place + len(pixels), len(header.palette) // 4
     start = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, place)
@@ -144,6 +162,8 @@ def _read_masked(encoded: bytes, header: _Header) -> Image.Image:
         samples = np.frombuffer(encoded, f"<u{header.bits // 8}", width, header.place + row * stride)
         for channel, mask in enumerate(masks):
             picture[row, :, channel] = _channel(samples, mask)
+    if len(masks) == 4 and not picture[:, :, 3].any():
+        picture[:, :, 3] = 255  # as browsers do: the program had no transparency, and filled with zeros
     return Image.fromarray(picture if header.top_down else picture[::-1])
 
 
