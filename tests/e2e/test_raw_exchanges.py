@@ -289,6 +289,7 @@ def test_head_has_the_headers_of_get_and_no_body(talk: Conversation, path: str) 
         ("topK=3", "topK; did you mean top_k?"),
         ("top-k=3", "top-k; did you mean top_k?"),
         ("TOP_K=3", "TOP_K; did you mean top_k?"),
+        ("top_k=1&k=3", "k; did you mean top_k?"),
         ("top_k=1&top=3", "top; did you mean top_k?"),
         ("timeout=3", "timeout; did you mean timeout_ms?"),
         ("timeoutms=3", "timeoutms; did you mean timeout_ms?"),
@@ -314,7 +315,8 @@ def test_the_parameters_of_probes_have_their_names_too(talk: Conversation, path:
 
 
 @pytest.mark.parametrize(
-    "query", ["utm_source=x&_=1&fbclid=y&cachebuster=2", "", "&&", "top_k=1&top_k=1", "=1", "%FF=1"]
+    "query",
+    ["stop=3&to=x&t=1&n=5", "utm_source=x&_=1&fbclid=y&cachebuster=2", "", "&&", "top_k=1&top_k=1", "=1", "%FF=1"],
 )
 def test_foreign_parameters_are_ignored(talk: Conversation, jpeg_bytes: bytes, query: str) -> None:
     talk.send(post(jpeg_bytes, target=f"/classify?{query}".encode()))
