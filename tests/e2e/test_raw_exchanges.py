@@ -132,6 +132,9 @@ def bodies(jpeg: bytes) -> dict[str, tuple[bytes, bytes]]:
         "JSON with a charset": (JSON.replace(b"json", b"json; charset=UTF-8"), images % text),
         "JSON with a byte order mark": (JSON, b"\xef\xbb\xbf" + images % text),
         "JSON in UTF-16": (JSON, (images % text).decode().encode("utf-16")),
+        "a form with a byte order mark": (FORM, b"\xef\xbb\xbf" + form(jpeg, named)),
+        "a filename in pieces": (FORM, form(jpeg, disposition + b"; filename*0=a; filename*1=.jpg\r\n")),
+        "text/json": (b"Content-Type: text/json\r\n", images % text),
         "vendor JSON": (b"Content-Type: application/vnd.api+json\r\n", images % text),
         "base64 in lines": (JSON, images % lines),
         "URL-safe base64 without padding": (JSON, images % url_safe),
@@ -221,6 +224,28 @@ def test_a_chunked_body_has_extensions_and_trailers(talk: Conversation, jpeg_byt
     body = b"%X;name=value\r\n" % len(jpeg_bytes) + jpeg_bytes + b"\r\n0\r\nX-Checksum: 1\r\n\r\n"
     talk.send(head, body, LIVE)
     assert [talk.reply().status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"4\r\nbody\n0\r\n\r\n",
+        b"4\r\nbodyy\r\n0\r\n\r\n",
+        b"4;a\nb\r\nbody\r\n0\r\n\r\n",
+        b"4\nbody\r\n0\r\n\r\n",
+        b" 4\r\nbody\r\n0\r\n\r\n",
+        b"0x4\r\nbody\r\n0\r\n\r\n",
+        b"-4\r\nbody\r\n0\r\n\r\n",
+        b"4\r\r\nbody\r\n0\r\n\r\n",
+        b"\r\n4\r\nbody\r\n0\r\n\r\n",
+    ],
+)
+def test_a_chunk_that_two_servers_could_take_for_two_things_is_refused(talk: Conversation, body: bytes) -> None:
+    talk.send(b"POST /classify HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" + JPEG + CRLF, body, LIVE)
+    reply = talk.reply()
+    assert (reply.status, reply.json()["code"]) == (400, "malformed_request")
+    assert reply.headers["Connection"] == "close"
+    assert talk.is_closed()
 
 
 @pytest.mark.parametrize(
