@@ -1,5 +1,5 @@
-"""BMP: rewrites every header as the one that Pillow reads best, and decodes bit masks, which Pillow supports only in
-part.
+"""BMP: rewrites every header as the one that Pillow reads best, and decodes bit masks and runs, which Pillow supports only
+in part.
 
 The file size in the header is ignored. (Microsoft, "Bitmap Storage"; the OS/2 1 and 2 headers.)
 """
@@ -7,6 +7,7 @@ The file size in the header is ignored. (Microsoft, "Bitmap Storage"; the OS/2 1
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.bounds import BYTES_PER_FURTHER_READ, MAX_READS_OF_BMP, too_many_pieces
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
     HeaderError,
@@ -29,6 +31,11 @@ _FILE_HEADER_BYTES = 14
 _OS2_1, _SHORTEST_OS2_2, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 16, 64, 40, 52, 56, 108, 124
 _WINDOWS = (_OS2_1, _INFO, _V2, _V3, _V4, _V5)
 _RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
+# What a run of length 0 means; all else are so many colours as they are. And a step that no run makes.
+_END_OF_ROW, _END_OF_BITMAP, _DELTA = range(3)
+_NEXT_ROW = (-1, 1)
+_READS_A_RUN = 2
+_RUNS = frozenset({(8, _RLE8), (4, _RLE4)})
 _COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG"}
 # In a version 5 header: the kind of colour space, and the place (from the header) and the length of its profile.
 _COLOUR_SPACE_AT, _PROFILE_AT = 56, 112
@@ -58,6 +65,8 @@ def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
     if header.bits in _NO_MASKS and header.compression in (_MASKS, _ALPHA_MASKS):
         mode = "RGBA" if header.masks[3] else "RGB"
         return LateImage("BMP", mode, size, partial(_read_masked, encoded, header), stated)
+    if (header.bits, header.compression) in _RUNS:
+        return LateImage("BMP", "RGB", size, partial(_read_runs, encoded, header), stated)
     pixels = memoryview(encoded)[header.place :]
     if header.bits == 2:
         pixels, header = memoryview(_in_4_bits(pixels, header)), header._replace(bits=4)
@@ -163,8 +172,58 @@ def _read_masked(encoded: bytes, header: _Header) -> Image.Image:
         for channel, mask in enumerate(masks):
             picture[row, :, channel] = _channel(samples, mask)
     if len(masks) == 4 and not picture[:, :, 3].any():
-        picture[:, :, 3] = 255  # as browsers do: the program had no transparency, and filled with zeros
+        picture[:, :, 3] = 255  # nobody draws that: the program knew no transparency, and filled with zeros
     return Image.fromarray(picture if header.top_down else picture[::-1])
+
+
+def _read_runs(encoded: bytes, header: _Header) -> Image.Image:
+    """Run-length encoded pixels. Those that are skipped, and those behind an end of the bitmap, have colour 0; so does
+    an empty row, which Pillow leaves out.
+
+    Raises IndexError if the data end before, and ImageError for more runs than a picture needs.
+    """
+    width, height, picture = header.width, header.height, bytearray(header.width * header.height)
+    x, y = 0, 0
+    for step, colours in _runs(encoded, header.place, header.bits):
+        x, y = (0, y + 1) if step == _NEXT_ROW else (x + step[0], y + step[1])
+        if y >= height:
+            break
+        fitting = colours[: max(width - x, 0)]
+        picture[y * width + x : y * width + x + len(fitting)] = fitting
+        x += len(colours)
+        if y == height - 1 and x >= width:
+            break
+    image = Image.frombytes("P", (width, height), bytes(picture))
+    image.putpalette(header.palette[: 4 << header.bits], "BGRX")
+    rgb = image.convert("RGB")
+    return rgb if header.top_down else rgb.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+
+
+def _runs(encoded: bytes, place: int, bits: int) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """(columns and rows to go on, colours), to the end of the bitmap."""
+    for _ in range((MAX_READS_OF_BMP + len(encoded) // BYTES_PER_FURTHER_READ) // _READS_A_RUN):
+        count, value = encoded[place], encoded[place + 1]
+        place += 2
+        if count:
+            yield (0, 0), _colours(encoded[place - 1 : place] * count, bits)[:count]
+        elif value == _END_OF_ROW:
+            yield _NEXT_ROW, b""
+        elif value == _END_OF_BITMAP:
+            return
+        elif value == _DELTA:
+            yield (encoded[place], encoded[place + 1]), b""
+            place += 2
+        else:
+            length = (value * bits + 7) // 8
+            if place + length > len(encoded):
+                raise damaged("BMP")
+            yield (0, 0), _colours(encoded[place : place + length], bits)[:value]
+            place += length + length % 2
+    raise too_many_pieces()
+
+
+def _colours(packed: bytes, bits: int) -> bytes:
+    return packed if bits == 8 else bytes(colour for pair in packed for colour in (pair >> 4, pair & 15))
 
 
 def _channel(samples: NDArray[Any], mask: int) -> NDArray[np.uint8]:

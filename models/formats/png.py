@@ -64,6 +64,8 @@ def open_png(encoded: bytes, max_pixels: int) -> Image.Image:
         late = b"IDAT" in chunks and kind in (b"PLTE", b"tRNS", b"iCCP")
         if not right and not late:
             wrong.add(kind)
+        if kind == b"PLTE" and not late:
+            chunks.pop(b"tRNS", None)  # it must follow the palette; libpng and browsers ignore it here
         if (right or kind == b"IDAT") and not late:
             chunks.setdefault(kind, []).append(content)
     image_data = chunks.get(b"IDAT", [])

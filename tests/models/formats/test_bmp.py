@@ -102,7 +102,7 @@ def test_colours_under_masks_are_scaled_to_8_bits(
 )
 @pytest.mark.parametrize("length", [56, 108, 124])
 def test_a_picture_that_would_be_wholly_transparent_is_opaque(bits: int, layout: tuple[int, ...], length: int) -> None:
-    """As in browsers; with one opaque pixel, the others are transparent."""
+    """With one opaque pixel, the others are transparent."""
     header = info_header(2, 1, bits, 3, length=length, more=masks(*layout))
     number = "<2H" if bits == 16 else "<2I"
     assert pixels(bmp(header, struct.pack(number, layout[0], layout[1]))) == [[RED, GREEN]]
@@ -187,6 +187,28 @@ def test_run_lengths_are_read(bits: int, compression: int, runs: bytes) -> None:
     found = pixels(bmp(info_header(4, 1, bits, compression, colours=2), runs, between=RED_4 + GREEN_4))
     expected = [RED, GREEN, RED, GREEN] if runs[0] == 4 else [RED, GREEN, GREEN, RED]
     assert found == [expected]
+
+
+RUNS = [
+    # of three rows of two pixels, from the bottom; colour 0 is red, all others are green
+    (b"\2\x11\0\0\0\0\2\x11\0\1", [[GREEN] * 2, [RED] * 2, [GREEN] * 2]),
+    (b"\2\x11\0\1", [[RED] * 2, [RED] * 2, [GREEN] * 2]),
+    (b"\0\1", [[RED] * 2] * 3),
+    (b"\0\2\1\1\1\x11\0\1", [[RED] * 2, [RED, GREEN], [RED] * 2]),
+    (b"\1\x11\0\2\0\2\1\x11\0\1", [[RED, GREEN], [RED] * 2, [GREEN, RED]]),
+    (b"\2\x11\0\0\2\x11\0\0\2\x11", [[GREEN] * 2] * 3),
+    (b"\7\x11\0\0\1\0\1\x11\0\0\2\x11\0\0\0\1", [[GREEN] * 2, [RED, GREEN], [GREEN] * 2]),
+]
+
+
+@pytest.mark.parametrize(("runs", "expected"), RUNS)
+@pytest.mark.parametrize(("bits", "compression", "colours"), [(4, 2, 16), (8, 1, 18)])
+def test_rows_and_pixels_that_runs_leave_out_have_the_first_colour(
+    bits: int, compression: int, colours: int, runs: bytes, expected: list[list[list[int]]]
+) -> None:
+    header = info_header(2, 3, bits, compression, colours=colours)
+    for gap in (b"", b"x"):  # runs are aligned to themselves, not to the file
+        assert pixels(bmp(header, runs, between=RED_4 + GREEN_4 * (colours - 1) + gap)) == expected
 
 
 @pytest.mark.parametrize(

@@ -349,3 +349,8 @@ def _rows(width: int, height: int, bits: int, interlace: int) -> list[int]:
         columns = len(range(left, width, across))
         rows += [(columns * bits + 7) // 8] * len(range(top, height, down)) if columns else []
     return rows
+
+
+def test_a_trns_before_its_palette_is_in_the_wrong_place() -> None:
+    """libpng and browsers ignore it."""
+    assert pixels(png(8, 3, b"\0\1", width=2, before=chunk(b"tRNS", b"\0\0") + PALETTE)) == TWO
