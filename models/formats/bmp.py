@@ -1,5 +1,5 @@
-"""BMP: rewrites every header as the one that Pillow reads best, and decodes bit masks and runs, which Pillow supports only
-in part.
+"""BMP: rewrites every header as the one that Pillow reads best, and decodes bit masks and runs, which Pillow supports
+only in part.
 
 The file size in the header is ignored. (Microsoft, "Bitmap Storage"; the OS/2 1 and 2 headers.)
 """
