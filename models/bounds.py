@@ -20,7 +20,7 @@ from models.errors import ImageError
 # Pillow reads four times a JPEG segment, three times a PNG chunk, twice a GIF block of 255 bytes.
 MAX_READS = 100_000
 BYTES_PER_FURTHER_READ = 1024
-# Run-length encoded BMPs are decoded in Python, with two reads a run: a photo of a megapixel, in one or two seconds.
+# Run-length encoded BMPs are decoded in Python, two reads a run: a photo of a megapixel, in one or two seconds.
 MAX_READS_OF_BMP = 2_000_000
 # Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500.
 MAX_SCANS = 100

@@ -191,6 +191,7 @@ def _on_canvas(image: Image.Image) -> Image.Image:
         return rgb
     canvas = Image.new("RGB", rgb.size, "white")
     canvas.paste(rgb.crop(frame), frame)
+    canvas.info.update(rgb.info)  # a profile
     return canvas
 
 
@@ -201,6 +202,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     its inks.
     """
     image.load()
+    if image.mode == "L" and image.format in ("GIF", "BMP") and "icc_profile" in image.info:
+        image = image.convert("P")  # as it is in the file: a palette of greys, which the profile gives a tint
     space = keep_matching_profile(image)
     profile = image.info.get("icc_profile")
     if space == "CMYK":

@@ -90,8 +90,13 @@ def _reader(media_type: str) -> Reader:
     return reader
 
 
+# From before application/json was registered.
+_OLD_NAMES = dict.fromkeys(("text/json", "text/x-json", "application/x-json"), "application/json")
+
+
 def find_reader(media_type: str) -> Reader | None:
     """By the type, by its kind (`image/*`), or by its structured suffix: `application/vnd.api+json` is JSON."""
+    media_type = _OLD_NAMES.get(media_type, media_type)
     kind, slash, subtype = media_type.partition("/")
     _, plus, suffix = subtype.rpartition("+")
     return (

@@ -12,12 +12,13 @@ import training
 ROOT = Path(training.__file__).parents[1]
 VERB = """
 import sys
-from training.errors import DataError, reporting_errors
+from training.errors import DataError, Parser, reporting_errors
 
 @reporting_errors
 def main():
     if "broken" in sys.argv:
         raise DataError("no image")
+    Parser().parse_args(sys.argv[1:]) if "--help" in sys.argv else None
     print("epoch 1", flush="flushed" in sys.argv)
     open("nowhere") if "gone" in sys.argv else None
     return 0
@@ -41,7 +42,7 @@ def run(words, streams, **environ):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", ["", "flushed"])
+@pytest.mark.parametrize("words", ["", "flushed", "--help"])
 def test_a_full_disk_is_one_line(words, unbuffered):
     assert run(words, ">/dev/full", PYTHONUNBUFFERED=unbuffered) == (
         1,

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from training.config.keys import ARCH_ALIASES, TrainConfig, nearest
-from training.errors import ConfigError
+from training.errors import ConfigError, Parser
 
 __all__ = ["TrainConfig", "build", "effective", "parse", "read_yaml"]
 
@@ -48,7 +48,7 @@ def parse(
 
 
 def _parser(prog: str, description: str, extra: Mapping[str, Any]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="recipe; each of its keys is also a flag")
     parser.add_argument("--print-config", action="store_true", help="show every value with its source, and exit")

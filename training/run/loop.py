@@ -37,7 +37,7 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
     run, progress, train_images, val_images = start(config, process)
     journal = Journal(config.run_dir, progress.epoch) if process.is_main else None
     if progress == Progress():
-        prepare_first_epoch(run, train_images, val_images)
+        prepare_first_epoch(run, train_images)
     ranks.broadcast(run.parameters.values(), process)
     with stop or StopRequest() as stop:
         while progress.epoch < config.epochs:

@@ -1,14 +1,16 @@
 """multipart/form-data (RFC 7578), parsed while it arrives.
 
 1. a form is read alike in whatever pieces it arrives, and each byte is searched once;
-2. lines end in CRLF or in LF; a preamble, an epilogue and spaces after a boundary are skipped;
+2. lines end in CRLF or in LF; a byte order mark, a preamble, an epilogue and spaces after a boundary are skipped;
 3. a part's head is bounded; the content of a part that nobody wants is dropped as it arrives.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from urllib.parse import unquote_to_bytes
 
 # The head of a real part has about 150 bytes; file names may be long.
@@ -47,7 +49,7 @@ class FormParser:
         self._searched = 0  # no delimiter begins before it
         self._line_end = b""
         self._wanted = False
-        self._step = self._skip_preamble
+        self._step = self._skip_mark
 
     def feed(self, chunk: bytes) -> None:
         self._buffer += chunk
@@ -57,6 +59,16 @@ class FormParser:
         del self._buffer[:done]
         self._at -= done
         self._searched -= done
+
+    def _skip_mark(self) -> bool:
+        """Some programs write one before any text."""
+        begin = self._buffer[1 : 1 + len(BOM_UTF8)]
+        if begin != BOM_UTF8 and BOM_UTF8.startswith(begin):
+            return False
+        if begin == BOM_UTF8:
+            del self._buffer[1 : 1 + len(BOM_UTF8)]
+        self._step = self._skip_preamble
+        return True
 
     def _skip_preamble(self) -> bool:
         found = self._find_delimiter()
@@ -146,15 +158,36 @@ def read_options(value: str) -> tuple[str, dict[str, str]]:
 def read_filename(disposition: str) -> str | None:
     """The file's name in a Content-Disposition; None if it has none, empty for a file field that was left empty.
 
-    `filename*` (RFC 8187) goes before `filename`, as in RFC 6266; RFC 7578 has none, but clients send it alone.
+    `filename*` (RFC 8187) and `filename*0`, `filename*1` (RFC 2231) go before `filename`, as in RFC 6266; RFC 7578 has
+    none of them, but clients send them alone.
     """
     _, options = read_options(disposition)
     if extended := options.get("filename*"):
-        charset = extended.partition("'")[0].lower()
-        encoded = extended.split("'", 2)[-1]
-        name = unquote_to_bytes(encoded).decode("latin-1" if charset == "iso-8859-1" else "utf-8", "replace")
+        name = _decode([(extended, True)])
+    elif pieces := list(_continued(options, "filename")):
+        name = _decode(pieces)
     elif "filename" in options:
         name = options["filename"].encode("latin-1").decode("utf-8", "replace")
     else:
         return None
     return _WINDOWS_FOLDER.sub("", name)  # old browsers send the whole path
+
+
+def _continued(options: Mapping[str, str], name: str) -> Iterator[tuple[str, bool]]:
+    """The pieces `name*0`, `name*1*` and so on, and whether each is percent-encoded."""
+    for number in count():
+        piece = f"{name}*{number}"
+        if piece not in options and f"{piece}*" not in options:
+            return
+        yield options.get(piece) or options.get(f"{piece}*", ""), piece not in options
+
+
+def _decode(pieces: list[tuple[str, bool]]) -> str:
+    """The first one begins with a character set and a language if it is percent-encoded."""
+    (first, is_encoded), *others = pieces
+    charset, encoded = "utf-8", first
+    if is_encoded:
+        charset, encoded = first.partition("'")[0].lower(), first.split("'", 2)[-1]
+    texts = [(encoded, is_encoded), *others]
+    content = b"".join(unquote_to_bytes(text) if is_coded else text.encode("latin-1") for text, is_coded in texts)
+    return content.decode("latin-1" if charset == "iso-8859-1" else "utf-8", "replace")

@@ -78,6 +78,12 @@ def test_a_part_that_nobody_wants_takes_no_memory() -> None:
     assert parts == [({"name": "a"}, b"x")]
 
 
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+def test_a_form_may_begin_with_a_byte_order_mark(piece: int) -> None:
+    assert parsed(b"\xef\xbb\xbf--b\r\n\r\nx\r\n--b--", piece) == [({}, b"x")]
+    assert parsed(b"\xef\xbb--b\r\n\r\nx\r\n--b--", piece) == []
+
+
 @pytest.mark.parametrize("end", [b"", b"--b", b"--b-", b"--b\r", b"--b\r\n", b"--b\r\nx: y\r\n", b"--bc--"])
 def test_a_form_without_its_last_boundary_has_not_ended(end: bytes) -> None:
     assert not parsed(b"--b\r\n\r\nx\r\n" + end).parser.has_ended
@@ -109,6 +115,14 @@ def test_options_are_quoted_or_not() -> None:
         ("form-data; filename*=UTF-8''it's.jpg", "it's.jpg"),
         ("form-data; filename*=UTF-8''%FF.jpg", "\ufffd.jpg"),
         ("form-data; filename*=klingon''a.jpg", "a.jpg"),
+        ("form-data; filename*0=ca; filename*1=t.jpg", "cat.jpg"),
+        ('form-data; filename*1="t.jpg"; filename*0="ca"; filename=dog.jpg', "cat.jpg"),
+        ("form-data; filename*0*=UTF-8''%e7%8c; filename*1*=%ab; filename*2=.jpg", "猫.jpg"),
+        ("form-data; filename*0*=iso-8859-1'en'%fc; filename*1=%20b.jpg", "ü%20b.jpg"),
+        ("form-data; FILENAME*0=a; filename*2=c", "a"),
+        ("form-data; filename*1=b", None),
+        ('form-data; filename*0=""', ""),
+        ("form-data; filename*0=a; filename*=UTF-8''b", "b"),
         ('form-data; filename="\xe7\x8c\xab"', "猫"),
     ],
 )
