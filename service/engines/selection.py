@@ -36,7 +36,7 @@ from service.machine.limits import usable_cpus
 from service.settings import Settings
 
 # Of equally fast ones the first is preferred.
-AUTO_ENGINES = ("onnxruntime", "openvino")
+AUTO_ENGINES = ("onnxruntime", "openvino", "ncnn")
 # Its import takes seconds, so it is tried only if none of those can serve.
 LAST_RESORT = "mindspore"
 EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
