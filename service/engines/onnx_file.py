@@ -42,6 +42,7 @@ MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("name", 1, "string", False),
         ("f", 2, "float", False),
         ("i", 3, "int64", False),
+        ("s", 4, "bytes", False),
         ("ints", 8, "int64", True),
     ),
     "Array": (
@@ -65,7 +66,7 @@ TYPES = {1: ("float32", "float_data"), 7: ("int64", "int64_data")}
 
 @dataclass(frozen=True)
 class Node:
-    """`attributes`: an int, a list of ints or a float by name; those of other kinds are left out."""
+    """`attributes`: an int, a list of ints, a float or a text by name; those of other kinds are left out."""
 
     op_type: str
     inputs: tuple[str, ...]
@@ -99,12 +100,17 @@ def read_graph(path: Path) -> Graph:
 
 
 def _read_node(node: Any) -> Node:
-    attributes = {
-        one.name: list(one.ints) if one.ints else one.i if one.HasField("i") else one.f
-        for one in node.attribute
-        if one.ints or one.HasField("i") or one.HasField("f")
-    }
-    return Node(node.op_type, tuple(node.input), ",".join(node.output), attributes)
+    attributes = {one.name: _read_value(one) for one in node.attribute}
+    known = {name: value for name, value in attributes.items() if value is not None}
+    return Node(node.op_type, tuple(node.input), ",".join(node.output), known)
+
+
+def _read_value(attribute: Any) -> Any:
+    if attribute.ints:
+        return list(attribute.ints)
+    if attribute.HasField("s"):
+        return attribute.s.decode(errors="replace")
+    return next((getattr(attribute, field) for field in ("i", "f") if attribute.HasField(field)), None)
 
 
 def _read_array(path: Path, array: Any) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from models.errors import BundleError
 from service.engines.artifacts import check_tensors, choose_artifact
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes.concurrency import AloneOrShared
+from service.errors import EngineUnavailable
 
 # Read when ncnn is loaded. Its threads would otherwise spin while they wait, and take the CPU from those that decode.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -53,8 +54,8 @@ class NcnnEngine:
     def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> NcnnEngine:
         """For `slots` calls at once; a call that is alone has all the threads, else they are divided.
 
-        Raises BundleError for an artifact that is missing, cannot be loaded, does not fit the manifest, or has layers
-        that this engine does not compute."""
+        Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
+        EngineUnavailable for a network with layers that this engine does not compute."""
         artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
         graph = read_graph(path)
@@ -63,9 +64,9 @@ class NcnnEngine:
         check_tensors(f"{path} output", graph.outputs, artifact.output, [classes])
         try:
             layers = list(translated(graph))
-        except (KeyError, ValueError) as error:
-            raise BundleError(f"{path} cannot be computed by ncnn: {error}") from error
-        weights = b"".join(layer.weights for layer in layers)
+        except ValueError as error:
+            raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
+        weights = b"".join(part for layer in layers for part in layer.weights)
         alone = Network(layers, weights, threads)
         shared = Network(layers, weights, max(1, threads // slots)) if slots > 1 else alone
         return cls(alone, shared, bundle)
@@ -90,7 +91,7 @@ class Layer:
     def __init__(self, kind: str, parameters: dict[int, int], *weights: NDArray[np.float32]) -> None:
         self.kind = kind
         self.parameters = " ".join(f"{key}={value}" for key, value in parameters.items())
-        self.weights = b"".join([FLOAT32, *(array.tobytes() for array in weights)]) if weights else b""
+        self.weights: list[Any] = [FLOAT32, *map(np.ascontiguousarray, weights)] if weights else []
 
 
 class Network:
@@ -134,56 +135,64 @@ def _configured(threads: int) -> ncnn.Net:
 
 
 def translated(graph: Graph) -> Iterator[Layer]:
-    """The layers of ncnn that compute what the graph computes. Raises ValueError, or KeyError for a missing array."""
+    """The layers of ncnn that compute what the graph computes. Raises ValueError for one that they cannot."""
     at = graph.inputs[0][0]
     nodes = list(graph.nodes)
     while nodes:
         node = nodes.pop(0)
         if not node.inputs or node.inputs[0] != at:
-            raise ValueError(f"{node.op_type} does not follow the layer before it: only a plain chain is supported")
+            raise ValueError(f"{node.op_type} does not follow the layer before it, and only a plain chain is supported")
         relu = nodes[0] if nodes and nodes[0].op_type == "Relu" and nodes[0].inputs == (node.output,) else None
         at = (relu or node).output
         if relu:
             nodes.pop(0)
         if node.op_type not in RESHAPES:
-            yield _layer(node, graph.arrays, int(relu is not None))
+            yield _layer(node, [_constant(graph, name) for name in node.inputs[1:]], int(relu is not None))
     if at != graph.outputs[0][0]:
         raise ValueError("its last layer is not its output")
 
 
-def _layer(node: Node, arrays: dict[str, Any], relu: int) -> Layer:
+def _constant(graph: Graph, name: str) -> NDArray[Any]:
+    if name not in graph.arrays:
+        raise ValueError(f"{name} is computed and no constant, and only a plain chain is supported")
+    return graph.arrays[name]
+
+
+def _layer(node: Node, constants: list[NDArray[Any]], relu: int) -> Layer:
     if node.op_type == "Conv":
-        return _convolution(node, *(arrays[name] for name in node.inputs[1:]), relu=relu)
-    if node.op_type == "Gemm":
-        return _matrix(node, *(arrays[name] for name in node.inputs[1:]), relu=relu)
-    if node.op_type in MEANS and not relu and _axes(node, arrays) in ([2, 3], [-2, -1]):
+        return _convolution(node, *constants, relu=relu)
+    if node.op_type == "Gemm" and len(constants) == 2:
+        return _matrix(node, *constants, relu=relu)
+    if node.op_type in MEANS and not relu and _axes(node, constants) in ([2, 3], [-2, -1]):
         return Layer("Pooling", {0: 1, 4: 1})  # the mean of each channel
     raise ValueError(f"it has a layer {node.op_type}{' with ReLU' * relu}, which is not supported")
 
 
-def _axes(node: Node, arrays: dict[str, Any]) -> list[int]:
+def _axes(node: Node, constants: list[NDArray[Any]]) -> list[int]:
     if node.op_type == "GlobalAveragePool":
         return [2, 3]
-    given = node.attributes.get("axes")
-    return sorted(given if given is not None else arrays[node.inputs[1]].tolist())
+    given = constants[0].tolist() if constants else node.attributes.get("axes", [])
+    return sorted(given)
 
 
 def _convolution(
     node: Node, kernel: NDArray[np.float32], bias: NDArray[np.float32] | None = None, *, relu: int
 ) -> Layer:
-    rows, size = kernel.shape[0], kernel.shape[-1]
+    rows, _, *sizes = kernel.shape
+    padding = node.attributes.get("pads", [0, 0, 0, 0])
     strides, dilations = (node.attributes.get(name, [1, 1]) for name in ("strides", "dilations"))
-    pads = node.attributes.get("pads", [0, 0, 0, 0])
     if node.attributes.get("group", 1) != 1:
         raise ValueError("it has grouped convolutions, which are not supported")
-    if len({*strides}) > 1 or len({*pads}) > 1 or dilations != [1, 1] or kernel.shape[2] != size:
+    if {*dilations} != {1} or any(len({*those}) > 1 for those in (sizes, padding, strides)) or len(sizes) != 2:
         raise ValueError("it has a convolution that is not square, or dilated, which is not supported")
-    parameters = {0: rows, 1: size, 3: strides[0], 4: pads[0], 5: int(bias is not None), 6: kernel.size, 9: relu}
+    if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
+        raise ValueError("it has a convolution with automatic padding, which is not supported")
+    parameters = {0: rows, 1: sizes[0], 3: strides[0], 4: padding[0], 5: int(bias is not None), 6: kernel.size, 9: relu}
     return Layer("Convolution", parameters, kernel, *(() if bias is None else (bias,)))
 
 
 def _matrix(node: Node, matrix: NDArray[np.float32], bias: NDArray[np.float32], *, relu: int) -> Layer:
     if node.attributes.get("transA") or any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         raise ValueError("it has a scaled or transposed Gemm, which is not supported")
-    rows = matrix if node.attributes.get("transB") else np.ascontiguousarray(matrix.T)
+    rows = matrix if node.attributes.get("transB") else matrix.T
     return Layer("InnerProduct", {0: rows.shape[0], 1: 1, 2: rows.size, 9: relu}, rows, bias)
