@@ -16,6 +16,7 @@ from service.engines.artifacts import check_tensors, choose_artifact
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
+from service.machine.limits import memory_limits
 
 # Read when ncnn is loaded. Its threads would otherwise spin while they wait, and take the CPU from those that decode.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -36,6 +37,8 @@ INPUT = "image"
 MEANS = ("ReduceMean", "GlobalAveragePool")
 # Their order in memory is that of the mean's values already.
 RESHAPES = ("Flatten", "Squeeze")
+# Memory of a loaded network by that of its weights: Winograd's algorithm turns the 9 numbers of a kernel into 36.
+EXPANSION = 4
 
 
 class NcnnEngine:
@@ -55,7 +58,7 @@ class NcnnEngine:
         """For `slots` calls at once; a call that is alone has all the threads, else they are divided.
 
         Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
-        EngineUnavailable for a network with layers that this engine does not compute."""
+        EngineUnavailable for a network with layers that it does not compute, or too large for the memory limit."""
         artifact = choose_artifact(cls.name, bundle, precision)
         path = bundle.path(artifact)
         graph = read_graph(path)
@@ -67,6 +70,7 @@ class NcnnEngine:
         except ValueError as error:
             raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
         weights = b"".join(part for layer in layers for part in layer.weights)
+        _check_memory(len(weights), networks=2 if slots > 1 else 1)
         alone = Network(layers, weights, threads)
         shared = Network(layers, weights, max(1, threads // slots)) if slots > 1 else alone
         return cls(alone, shared, bundle)
@@ -124,6 +128,16 @@ class Network:
 
     def close(self) -> None:
         self._net.clear()
+
+
+def _check_memory(weights_bytes: int, networks: int) -> None:
+    needed = weights_bytes * (1 + EXPANSION * networks)
+    limit = min(memory_limits(), default=2 * needed)
+    if 2 * needed > limit:  # the rest is for the program and its images
+        raise EngineUnavailable(
+            f"the engine ncnn would need {needed >> 20} MiB for this network, over half of the memory limit of "
+            f"{limit >> 20} MiB; raise the limit, or serve it with another engine"
+        )
 
 
 def _configured(threads: int) -> ncnn.Net:
