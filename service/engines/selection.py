@@ -43,8 +43,8 @@ LAST_RESORT = "mindspore"
 EXACTNESS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 CLEARLY_FASTER = 1.1
 # Faster than any fp32: only special instructions make a precision so fast, and then a more exact one on the same engine
-# is not faster. Those of int8 make four products where fp32 makes one, those of bf16 two; measured: 3.0 to 3.9. Nor does
-# another engine's fp32 catch up: those seen are up to a tenth faster, 1.6 times with Winograd's algorithm (ncnn).
+# is not faster. Those of int8 make four products where fp32 makes one, those of bf16 two; measured: 3.0 to 3.9. No
+# other engine's fp32 catches up: those seen are up to a tenth faster, 1.6 times with Winograd's algorithm (ncnn).
 FAR_FASTER = 2.5
 MEASURE_S = 0.3  # at most, for all candidates; loading, warm-up and golden checks come on top
 MEASURED_IMAGES = 16  # in a batch
