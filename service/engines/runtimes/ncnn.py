@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.manifest import Precision
+    from models.manifest import Artifact, Precision
     from models.store import Bundle
     from service.engines.onnx_file import Graph, Node
 
@@ -59,20 +59,10 @@ class NcnnEngine:
 
         Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a network with layers that it does not compute, or too large for the memory limit."""
-        artifact = choose_artifact(cls.name, bundle, precision)
-        path = bundle.path(artifact)
-        graph = read_graph(path)
-        size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
-        check_tensors(f"{path} input", graph.inputs, artifact.input, [3, size, size])
-        check_tensors(f"{path} output", graph.outputs, artifact.output, [classes])
-        try:
-            layers = list(translated(graph))
-        except ValueError as error:
-            raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
-        weights = b"".join(part for layer in layers for part in layer.weights)
-        _check_memory(len(weights), networks=2 if slots > 1 else 1)
-        alone = Network(layers, weights, threads)
-        shared = Network(layers, weights, max(1, threads // slots)) if slots > 1 else alone
+        program = _read(bundle, choose_artifact(cls.name, bundle, precision))
+        _check_memory(len(program.weights), networks=2 if slots > 1 else 1)
+        alone = Network(program, threads)
+        shared = Network(program, max(1, threads // slots)) if slots > 1 else alone
         return cls(alone, shared, bundle)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,22 +88,29 @@ class Layer:
         self.weights: list[Any] = [FLOAT32, *map(np.ascontiguousarray, weights)] if weights else []
 
 
-class Network:
-    """The layers, ready to compute one image after another in any number of threads."""
+class Program:
+    """The layers, one after another, as ncnn reads them."""
 
-    def __init__(self, layers: list[Layer], weights: bytes, threads: int) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         names = [INPUT, *(f"{layer.kind}{number}" for number, layer in enumerate(layers))]
         lines = [
-            f"{layer.kind} {names[number + 1]} 1 1 {names[number]} {names[number + 1]} {layer.parameters}"
-            for number, layer in enumerate(layers)
+            f"{layer.kind} {output} 1 1 {source} {output} {layer.parameters}"
+            for layer, source, output in zip(layers, names, names[1:])  # noqa: B905  # Python 3.7 has no strict
         ]
-        self._output = names[-1]
+        self.text = "\n".join([MAGIC, f"{len(names)} {len(names)}", f"Input {INPUT} 0 1 {INPUT}", *lines, ""])
+        self.output = names[-1]
+        self.weights = b"".join(part for layer in layers for part in layer.weights)
+
+
+class Network:
+    """A program, ready to compute one image after another in any number of threads."""
+
+    def __init__(self, program: Program, threads: int) -> None:
+        self._program = program  # ncnn leaves some of the weights where they are
         self._net = _configured(threads)
-        text = "\n".join([MAGIC, f"{len(names)} {len(names)}", f"Input {INPUT} 0 1 {INPUT}", *lines, ""])
-        self._weights = weights  # ncnn leaves some of them where they are
-        if self._net.load_param_mem(text) != 0:
+        if self._net.load_param_mem(program.text) != 0:
             raise BundleError("ncnn does not load the network that was made for it")
-        self._net.load_model_mem(weights)
+        self._net.load_model_mem(program.weights)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.stack([self._infer_one(image) for image in np.ascontiguousarray(images, np.float32)])
@@ -121,13 +118,25 @@ class Network:
     def _infer_one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._net.create_extractor() as extractor:
             extractor.input(INPUT, ncnn.Mat(image))
-            status, logits = extractor.extract(self._output)
+            status, logits = extractor.extract(self._program.output)
             if status != 0:
                 raise MemoryError("ncnn could not compute the image")
             return np.array(logits)  # a copy: the extractor owns the other
 
     def close(self) -> None:
         self._net.clear()
+
+
+def _read(bundle: Bundle, artifact: Artifact) -> Program:
+    path = bundle.path(artifact)
+    graph = read_graph(path)
+    size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
+    check_tensors(f"{path} input", graph.inputs, artifact.input, [3, size, size])
+    check_tensors(f"{path} output", graph.outputs, artifact.output, [classes])
+    try:
+        return Program(list(translated(graph)))
+    except ValueError as error:
+        raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
 
 
 def _check_memory(weights_bytes: int, networks: int) -> None:

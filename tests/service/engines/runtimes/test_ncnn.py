@@ -25,7 +25,7 @@ from service.engine_table import ENGINES
 from service.engines.conformance import Effort, verify_one
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes import ncnn
-from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, Network, translated
+from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, Network, Program, translated
 from service.engines.selection import open_engine
 from service.errors import EngineUnavailable
 from service.settings import Settings
@@ -95,8 +95,7 @@ def plain_chain(size: int) -> onnx.ModelProto:
 def test_any_plain_chain_is_computed_at_any_size(tmp_path: Path, size: int) -> None:
     model = plain_chain(size)
     onnx.save_model(model, tmp_path / "chain.onnx")
-    layers = list(translated(read_graph(tmp_path / "chain.onnx")))
-    network = Network(layers, b"".join(part for layer in layers for part in layer.weights), threads=2)
+    network = Network(Program(list(translated(read_graph(tmp_path / "chain.onnx")))), threads=2)
     images = np.random.default_rng(0).normal(size=(3, 3, size, size)).astype(np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"image": images})
     np.testing.assert_allclose(network.infer(images), expected, atol=1e-4 * np.abs(expected).max())
