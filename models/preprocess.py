@@ -138,8 +138,8 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
 
 def _no_image(encoded: bytes) -> ImageError:
     hint = what_it_is(encoded)
-    said = f"not a readable image; formats: {', '.join(FORMATS)}" + (f"; {hint}" if hint else "")
-    return ImageError("undecodable_image", said)
+    detail = f"not a readable image; formats: {', '.join(FORMATS)}" + (f"; {hint}" if hint else "")
+    return ImageError("undecodable_image", detail)
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS, icc: Icc = "srgb") -> Image.Image:

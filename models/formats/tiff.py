@@ -235,10 +235,10 @@ def _check_size(layout: Layout, max_pixels: int) -> None:
     """Raises ImageError for blocks that take too much memory: a block is decoded as a whole."""
     most = 8 * max_pixels
     if layout.band_bytes > most:
-        said = (
+        detail = (
             f"the image has strips or tiles of {layout.band_bytes} bytes, the limit is 8 for each allowed pixel: {most}"
         )
-        raise ImageError("too_many_pixels", said)
+        raise ImageError("too_many_pixels", detail)
 
 
 def _statements(numbers: Mapping[int, tuple[int, ...]], fields: Mapping[int, Field]) -> Statements:

@@ -168,9 +168,9 @@ class Reader:
         else:
             self.check(step, self.run("bash", "-c", self.exports + self.addressed(shortened(step.text))))
 
-    def check(self, step: Step, said: str) -> None:
+    def check(self, step: Step, output: str) -> None:
         for part, words in SAYS.items():
-            assert part not in step.text or words in said, f"{step.text}\n{said}"
+            assert part not in step.text or words in output, f"{step.text}\n{output}"
 
     def addressed(self, text: str) -> str:
         if ADDRESS.search(text) and not self.address:

@@ -229,7 +229,7 @@ def test_threads_share_a_transform() -> None:
                 assert np.array_equal(np.asarray(found), right)
 
 
-def test_whatever_a_profile_holds_the_picture_is_there_or_an_image_error() -> None:
+def test_any_profile_gives_a_picture_or_an_image_error() -> None:
     random = np.random.default_rng(9)
     kinds = [(DOTS, "PNG", P3), (DOTS[..., 0], "PNG", GREY)]
     kinds.append((np.asarray(Image.fromarray(DOTS).convert("CMYK")), "TIFF", lut_profile()))

@@ -66,12 +66,12 @@ def test_streams_that_are_closed_or_lost_change_no_exit_code(words, streams, exp
 
 
 @pytest.mark.parametrize("words", ["", "flushed"])
-def test_a_reader_that_has_enough_is_told_nothing(words):
+def test_a_reader_that_closes_its_pipe_gets_no_message(words):
     code, _, err = run(words, "| true")
     assert (code in (0, 1), err) == (True, "")  # 0 where all was written before the reader had gone
 
 
-def test_another_error_of_the_system_is_no_lost_stream():
+def test_another_os_error_is_not_taken_for_a_lost_stream():
     code, out, err = run("gone", "")
     assert (code, out) == (1, "epoch 1\n\n")
     assert "FileNotFoundError" in err

@@ -100,10 +100,10 @@ def _problem(item: Any) -> str:
     """One of pydantic's validation errors as a message of ours."""
     if not item["loc"]:
         return str(item["msg"])
-    place, found = ".".join(map(str, item["loc"])), item["input"]
+    place, value = ".".join(map(str, item["loc"])), item["input"]
     if choices := _choices(str(item["loc"][0])):
-        return f"{place}: unknown value {found!r}; did you mean {nearest(found, choices)!r}? ({', '.join(choices)})"
-    return f"{place}: {item['msg']} (got {found!r})"
+        return f"{place}: unknown value {value!r}; did you mean {nearest(value, choices)!r}? ({', '.join(choices)})"
+    return f"{place}: {item['msg']} (got {value!r})"
 
 
 def _choices(key: str) -> list[str]:
