@@ -84,7 +84,7 @@ def test_what_kubernetes_injects_for_a_service_named_repvgg_is_ignored_with_one_
         ("decode_threads", "0", "a whole number in 1..256"),
         ("drain_seconds", "-1", "a number in 0..3600"),
         ("drain_seconds", "nan", "a number in 0..3600"),
-        ("engine", "tensorrt", "one of auto, onnxruntime, openvino, mindspore-lite, mindspore, fake"),
+        ("engine", "tensorrt", "one of auto, onnxruntime, openvino, ncnn, mindspore-lite, mindspore, fake"),
         ("log_format", "xml", "one of json, console"),
     ],
 )
