@@ -47,11 +47,12 @@ class FormParser:
         self._searched = 0  # no delimiter begins before it
         self._line_end = b""
         self._wanted = False
-        self._step = self._skip_preamble
+        # A function of the class: a bound method would keep the parser, and all that it has read, in a cycle.
+        self._step: Callable[[FormParser], bool] = FormParser._skip_preamble
 
     def feed(self, chunk: bytes) -> None:
         self._buffer += chunk
-        while self._step():
+        while self._step(self):
             continue
         done = min(self._at, self._searched)
         del self._buffer[:done]
@@ -83,7 +84,7 @@ class FormParser:
 
     def _pass_delimiter(self, match: re.Match[bytes]) -> bool:
         self.has_ended = match[1] is not None
-        self._step = self._skip_epilogue if self.has_ended else self._read_head
+        self._step = FormParser._skip_epilogue if self.has_ended else FormParser._read_head
         # The head has the line's end before it, for an empty head to end like any other.
         self._at = self._searched = match.end() if self.has_ended else match.end() - 1
         return True
@@ -97,7 +98,7 @@ class FormParser:
         self._wanted = self._begin_part(_read_headers(bytes(self._buffer[self._at + 1 : match.start()])))
         self._at = match.end()
         self._searched = self._at - 1  # the blank line's end may be that before the boundary: the part is empty
-        self._step = self._read_content
+        self._step = FormParser._read_content
         return True
 
     def _read_content(self) -> bool:

@@ -14,6 +14,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -26,6 +27,8 @@ DEFAULT_TOP_K = 5
 NEARLY = 0.75
 # A query can hold thousands of names; nobody mistypes so many.
 MOST_NAMES_COMPARED = 50
+# Characters of a value. A valid one has fewer.
+MOST_SHOWN = 100
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _OFF = ("0", "false", "no", "off")
@@ -50,6 +53,14 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
     for name in islice(dict.fromkeys(name for name in given if name not in known), MOST_NAMES_COMPARED):
         if likely := difflib.get_close_matches(_plain(name), plain, n=1, cutoff=NEARLY):
             raise _invalid(f"there is no parameter {name}; did you mean {plain[likely[0]]}?")
+
+
+def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters in JSON as in a query. A list or an object may be huge and can be no valid value: its type will do."""
+    return {
+        name: str(value)[:MOST_SHOWN] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+        for name, value in parameters.items()
+    }
 
 
 def _plain(name: str) -> str:
