@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,17 +27,13 @@ from models.formats.sizes import UNKNOWN, Stated, stated_size
 from models.manifest import Preprocess
 from models.preprocess import open_image, read_tensor
 from service.classify.decode_speed import DecodeSpeed
-from service.classify.memory import Memory
+from service.classify.memory import LINES, Memory
 from service.errors import DeadlineExceeded
 from service.machine.limits import usable_cpus
 from service.machine.priority import lower_priority
 from service.observe.drift import input_signals
 from service.observe.metrics import TENSOR, Metrics
 from service.settings import Settings
-
-# Most pixels of an image in a line, and what share of the decode threads it has: for web photos, for phone photos, and
-# for the rest, of which a file of 2 kB can take 0.7 s.
-LINES = ((4_000_000, 1.0), (20_000_000, 1.0), (sys.maxsize, 0.5))
 
 
 class DecodingStopped(Exception):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from math import ceil
 from pathlib import Path
 
-from service.classify.decoding import LINES
+from service.classify.memory import pixels_at_once
 from service.machine.limits import memory_limits, usable_cpus
 from service.settings import MEBIBYTE, Settings
 
@@ -21,7 +20,7 @@ def memory_shortage(settings: Settings, root: Path = Path("/")) -> str | None:
     If they do not fit, the kernel kills the process without any message.
     """
     threads = settings.decode_threads or usable_cpus(root)
-    needed = PROGRAM_BYTES + _pixels_at_once(threads, settings.max_image_pixels) * BYTES_PER_PIXEL
+    needed = PROGRAM_BYTES + pixels_at_once(threads, settings.max_image_pixels) * BYTES_PER_PIXEL
     limit = min(memory_limits(root), default=needed)
     if needed <= limit:
         return None
@@ -30,13 +29,3 @@ def memory_shortage(settings: Settings, root: Path = Path("/")) -> str | None:
         f"{needed >> 20} MiB: the process may be killed without a message (exit code 137); raise the limit, or lower "
         "max_image_pixels or decode_threads"
     )
-
-
-def _pixels_at_once(threads: int, largest: int) -> int:
-    """Being decoded, at most."""
-    pixels = 0
-    for most_pixels, share in LINES:
-        pixels += ceil(threads * share) * min(most_pixels, largest)
-        if largest <= most_pixels:
-            break
-    return pixels
