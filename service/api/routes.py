@@ -60,7 +60,7 @@ class Endpoints:
         parameters = read_query(request, CLASSIFY_PARAMETERS)
         read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
-        # After a rejection uvicorn drops the rest of the body, and the connection stays usable.
+        # After a rejection the rest of the body is discarded, and the connection stays usable.
         classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
         classifier = self._lifecycle.still_open(classifier)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
-from models.formats.sizes import Stated, stated_size
+from models.formats.sizes import Stated
 from models.golden import GoldenReport
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
@@ -234,7 +234,7 @@ class Classifier:
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
         encoded = [image for image in images if isinstance(image, bytes)]
         encoded_bytes = sum(map(len, encoded))
-        stated = [stated_size(image) for image in encoded]
+        stated = [self._decoders.stated(image) for image in encoded]
         try:
             measures_again = self.admit(len(images), encoded_bytes, deadline, stated)
         except ServiceError as error:

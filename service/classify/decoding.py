@@ -136,6 +136,11 @@ class DecodePool:
             for number, (most_pixels, share) in enumerate(LINES)
         ]
 
+    def stated(self, encoded: bytes) -> Stated:
+        """What its header says. One that has too many pixels is rejected for them, which takes no time."""
+        image = stated_size(encoded)
+        return image if image.pixels <= self._settings.max_image_pixels else UNKNOWN
+
     def wait_s(self, images: Iterable[Stated] = (UNKNOWN,)) -> float:
         """Seconds until threads are free for these images."""
         return max((line.backlog_s for line in {self._line(image) for image in images}), default=0.0)
@@ -153,7 +158,7 @@ class DecodePool:
         closes first. Cancelling it takes the image out of the line."""
         try:
             try:
-                return await self._decode(encoded, stated_size(encoded), deadline)
+                return await self._decode(encoded, self.stated(encoded), deadline)
             except _Larger as larger:
                 return await self._decode(encoded, larger.found, deadline)
         except _TooLate:
