@@ -17,7 +17,6 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.formats.sizes import UNKNOWN
 from service.api.lifecycle import Lifecycle
 from service.api.requests import Exchange
 from service.errors import Overloaded, ServiceError
@@ -97,4 +96,4 @@ class GateMiddleware:
         return True
 
     def _admit(self, deadline: float, margin: float) -> None:
-        self._lifecycle.serving().admit(1, 0, deadline, (UNKNOWN,), margin)
+        self._lifecycle.serving().admit(deadline, margin)

@@ -61,7 +61,7 @@ class Endpoints:
         read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
         # After a rejection the rest of the body is discarded, and the connection stays usable.
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
         classifier = self._lifecycle.still_open(classifier)
         outcomes = await classify_images(

@@ -3,7 +3,8 @@
 1. a request that would probably miss its deadline is rejected before its images are decoded, and the error says when
    to retry;
 2. a request that would miss it even on an idle server is rejected as such: a retry would not help;
-3. all images of a request count, each with the pixels that its header states;
+3. all images of a request count, each with the pixels that its header states; before the body is read, one image of
+   the usual kind counts, which alone rejects no one;
 4. accepted images take at most `max_queue_bytes` of memory, but a single request always fits;
 5. an estimate that causes rejections is measured again after a while: one request is let through in spite of it.
 """
@@ -26,6 +27,8 @@ from service.observe.lag import LoopLag
 MARGIN = 0.8
 # How often an image waits for the event loop: its request, its decoding, its batch, its answer.
 TURNS = 2
+# Of the remaining time, what an image that nobody has seen may take in the prediction: a smaller one may come.
+MOST_UNSEEN_SHARE = 1 / 3
 
 
 class Admission:
@@ -52,9 +55,10 @@ class Admission:
         deadline: float,
         stated: Sequence[Stated] = (),
         margin: float = MARGIN,
+        unseen_s: float = 0.0,
     ) -> bool:
-        """`deadline` is a time of `time.monotonic`; `stated`: what is known of the images. -> Is it let through in
-        spite of an estimate, to measure that again?
+        """`deadline` is a time of `time.monotonic`; `stated`: what is known of the images; `unseen_s`: the time of one
+        of which nothing is. -> Is it let through in spite of an estimate, to measure that again?
 
         Raises Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
@@ -67,11 +71,16 @@ class Admission:
                 f"this takes about {idle_s:.3g} s here, and {remaining_s:.3g} s are left to the deadline"
             )
         wait_s = self.predicted_wait_s(stated or (UNKNOWN,))
-        late_s = wait_s + (0.0 if measures_again else idle_s) - margin * remaining_s
+        late_s = wait_s + unseen_s + (0.0 if measures_again else idle_s) - margin * remaining_s
         if wait_s and late_s > 0:
             raise Overloaded(f"{wait_s:.3g} s of work are waiting already", late_s)
         self._memory.check(self._bytes(images, encoded_bytes), retry_after_s=wait_s)
         return measures_again
+
+    def check_unread(self, deadline: float, margin: float = MARGIN) -> None:
+        """The same before the body is read."""
+        most_s = MOST_UNSEEN_SHARE * max(0.0, deadline - time.monotonic())
+        self.check(1, 0, deadline, margin=margin, unseen_s=min(self._decoders.speed.usual_s, most_s))
 
     @contextmanager
     def holding(self, images: int, encoded_bytes: int) -> Iterator[None]:

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
-from models.formats.sizes import Stated
 from models.golden import GoldenReport
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
@@ -205,23 +204,15 @@ class Classifier:
         """Seconds until decoders and engine have finished what is here."""
         return self._admission.predicted_wait_s()
 
-    def admit(
-        self,
-        images: int,
-        encoded_bytes: int,
-        deadline: float,
-        stated: Sequence[Stated] = (),
-        margin: float = MARGIN,
-    ) -> bool:
-        """Can `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
-        `stated`: what is known of them; `margin`: as in classify.admission. -> Are they let through only to measure an
-        old estimate again?
+    def admit(self, deadline: float, margin: float = MARGIN) -> None:
+        """Before a body is read: can an image be answered by `deadline`, a time of `time.monotonic`? `margin`: as in
+        classify.admission.
 
         Raises Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
         if self._closed:
             raise self._draining()
-        return self._admission.check(images, encoded_bytes, deadline, stated, margin)
+        self._admission.check_unread(deadline, margin)
 
     async def classify(
         self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
@@ -235,8 +226,10 @@ class Classifier:
         encoded = [image for image in images if isinstance(image, bytes)]
         encoded_bytes = sum(map(len, encoded))
         stated = [self._decoders.stated(image) for image in encoded]
+        if self._closed:
+            return [self._draining() for _ in images]
         try:
-            measures_again = self.admit(len(images), encoded_bytes, deadline, stated)
+            measures_again = self._admission.check(len(images), encoded_bytes, deadline, stated)
         except ServiceError as error:
             return [error for _ in images]
         self._requests += 1

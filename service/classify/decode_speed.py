@@ -3,7 +3,9 @@
 1. an image is judged by others like it: nothing that one client sends makes the service wrong about other images;
 2. before any image like it, the nearest size counts, or what the machine has shown so far;
 3. an estimate that has not been confirmed for a while rejects no one: the next image like it is let through, which
-   measures it again.
+   measures it again;
+4. of an image that nobody has seen yet, only `usual_s` is known: a quarter of the latest images took less, and each of
+   them counts as much as any other, however slow it was.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ AGE_S = 5.0
 TRUSTED_S = 1.0
 PROBE_SHARE = 0.05
 MOST_TRUSTED_S = 20.0
+# An image moves `usual_s` by a factor, so that a slow one counts for no more than others.
+QUARTILE = 0.25
+STEP = 0.05
 
 
 def newest_weight(age_s: float, least: float, forgotten_s: float = AGE_S) -> float:
@@ -56,6 +61,7 @@ class DecodeSpeed:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.usual_s = IMAGE_S
         self._known: dict[tuple[str, int], _Average] = {}
         self._machine: _Average | None = None
         self._probed_at: dict[tuple[str, int], float] = {}
@@ -72,6 +78,7 @@ class DecodeSpeed:
                 average.learn(slowness, now)
         self._known.setdefault(key, _Average(slowness, now))
         self._machine = self._machine or _Average(slowness, now)
+        self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))
 
     def may_reject(self, image: Stated, *, alone: bool = True) -> bool:
         """Has the estimate been confirmed lately? If not, the one who asks is to be let through. An image that is not

@@ -168,7 +168,7 @@ class InferenceV2:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
         classifier = self._served(request)
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         read = partial(self._read, classifier=classifier)
         classifier, asked, images = await self._lifecycle.uploads.read(request, read)
         check_names(asked.parameters, PARAMETERS)

@@ -45,7 +45,7 @@ class Vertex:
     async def predict(self, request: Request) -> Response:
         exchange = Exchange.of(request)
         classifier = self._lifecycle.serving()
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         asked, uploads = await self._lifecycle.uploads.read(request, self._read)
         classifier = self._lifecycle.still_open(classifier)
         parameters = as_texts(asked.parameters)

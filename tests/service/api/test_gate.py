@@ -139,7 +139,7 @@ def test_a_flood_of_refusals_is_a_line_a_second(
 
 def test_admission_takes_the_margin(serve: Callable[..., TestClient]) -> None:
     classifier: Classifier = serve().app.state.lifecycle.classifier  # type: ignore[attr-defined]
-    classifier.admit(1, 0, time.monotonic() + 10, margin=EARLY_MARGIN)
+    classifier.admit(time.monotonic() + 10, EARLY_MARGIN)
 
 
 def test_a_client_that_waits_and_is_refused_again_makes_the_others_get_less() -> None:

@@ -68,6 +68,29 @@ def test_all_images_of_a_request_count_each_with_its_pixels(run: Run, tiny_bundl
     run(scenario())
 
 
+def test_before_the_body_is_read_an_image_of_the_usual_kind_counts(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            first = await it.occupied(jpeg_bytes)
+            it.classifier.batcher.speed.learn_drained(1, 1000.0)
+            waiting = it.classify(jpeg_bytes, deadline=time.monotonic() + 36000)
+            await it.until(lambda: it.classifier.batcher.queue_depth == 1)
+            wait_s = it.classifier.predicted_wait_s
+            it.classifier.admit(time.monotonic() + 1.6 * wait_s)
+            it.classifier._decoders.speed.usual_s = wait_s
+            with pytest.raises(Overloaded):
+                it.classifier.admit(time.monotonic() + 1.6 * wait_s)
+            it.classifier._decoders.speed.usual_s = 100 * wait_s
+            it.classifier.admit(time.monotonic() + 3 * wait_s)  # it may be a smaller one
+            it.gate.set()
+            assert all(isinstance(outcome, Classified) for outcome in [*await first, *await waiting])
+            it.classifier.admit(time.monotonic() + 0.1 * wait_s)
+
+    run(scenario())
+
+
 def test_slow_images_do_not_make_the_service_refuse_others(run: Run, tiny_bundle: Path, jpeg_bytes: bytes) -> None:
     """One of 50 megapixels in 2 kB made 181 requests in a row fail on an idle server."""
 

@@ -74,3 +74,14 @@ def test_many_images_at_once_are_no_first_measurement(clock: Clock) -> None:
     speed = DecodeSpeed(clock)
     assert speed.may_reject(LARGE, alone=False)
     assert not speed.may_reject(LARGE)
+
+
+def test_the_usual_image_is_one_of_the_quicker_ones_however_slow_others_are(clock: Clock) -> None:
+    speed = DecodeSpeed(clock)
+    for _ in range(1000):
+        speed.learn(SMALL, 0.002)
+    assert speed.usual_s == pytest.approx(0.002, rel=0.1)
+    for _ in range(1000):
+        for image, seconds in ((SMALL, 0.002), (BOMB, 30.0), (BOMB, 30.0)):
+            speed.learn(image, seconds)
+    assert speed.usual_s == pytest.approx(0.002, rel=0.1)
