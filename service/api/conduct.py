@@ -4,7 +4,9 @@
 2. one that asks too early and cannot be served gets its refusal later each time (`hold_s`), but not before there is
    room again; if it can be served, it is;
 3. all refusals held back together are sent at a bounded rate, so that any number of such clients costs little;
-4. waiting as told shrinks the delay again.
+4. waiting as told shrinks the delay again;
+5. new connections do not help: once an address has spent its allowance of first refusals (`Address`), a connection from
+   there begins as if it had asked too early once.
 
 A client in a closed loop sends nothing while it waits for an answer. Measured with 64 of them and a deadline of ten
 times the work of an image: refused at once they took all of the CPU, and nobody was answered.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +29,47 @@ MOST_HOLD_S = 2.0
 PERIOD_S = 0.005
 # Clocks differ, and a client may round.
 TOLERANCE_S = 0.1
+# First refusals that the connections of one address get at once, and how many a second make up for them.
+ALLOWANCE = 100
+REFILL_PER_S = 20
+MOST_ADDRESSES = 10_000
+
+
+@dataclass
+class Address:
+    """`spent`: of its allowance, at `at`."""
+
+    spent: float = 0.0
+    at: float = 0.0
+
+    def spend(self) -> None:
+        self.spent, self.at = self._spent_now() + 1, time.monotonic()
+
+    @property
+    def has_spent_all(self) -> bool:
+        return self._spent_now() >= ALLOWANCE
+
+    def _spent_now(self) -> float:
+        return max(0.0, self.spent - REFILL_PER_S * (time.monotonic() - self.at))
+
+
+class Addresses:
+    """Those of the clients. The ones that have been known for longest are forgotten first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | bytes, Address] = {}
+
+    def get(self, address: str) -> Address:
+        name = _network(address)
+        if name not in self._known and len(self._known) >= MOST_ADDRESSES:
+            del self._known[next(iter(self._known))]
+        return self._known.setdefault(name, Address())
+
+
+def _network(address: str) -> str | bytes:
+    """A host of IPv6 has 64 bits of addresses to choose from."""
+    address = address.removeprefix("::ffff:").partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6, address)[:8] if ":" in address else address
 
 
 @dataclass(eq=False)
@@ -33,16 +77,19 @@ class Conduct:
     """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits. `waited`:
     did it wait before its present request?"""
 
+    address: Address = field(default_factory=Address)
     early: int = 0
     waited: bool = False
     has_left: bool = False
+    _is_new: bool = True
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
 
     def ask(self, arrived: float) -> None:
         """A request has arrived, at a time of `time.monotonic`."""
-        self.waited = False
+        self.waited, is_new, self._is_new = False, self._is_new, False
         if self._retry_at is None:
+            self.early += is_new and self.address.has_spent_all
             return
         self.waited = arrived >= self._retry_at - TOLERANCE_S
         self.early = self.early // 2 if self.waited else self.early + 1
@@ -50,6 +97,8 @@ class Conduct:
 
     def refuse(self, retry_after_s: float | None) -> None:
         """It is about to be told to retry after so many seconds, of which the header has whole ones."""
+        if not self.early:
+            self.address.spend()
         self._retry_at = time.monotonic() + max(1, math.ceil(retry_after_s or 0.0))
 
     @property

@@ -32,6 +32,7 @@ ROOM_FOR_S = 3.0
 IN_TIME_SHARE = 0.9
 # The share of the margin below which a client is told to ask again: its request takes a moment to arrive.
 ROOM_SHARE = 0.8
+_INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 _TIMEOUT = re.compile(rb"(?:^|&)timeout_ms=([0-9]{1,9})(?:&|$)")
 
 
@@ -44,24 +45,30 @@ class GateMiddleware:
         self._timeout_s = settings.timeout_ms / 1000
         self._margin = EARLY_MARGIN
         self._grows_from = 0.0
-        paths = filter(None, ("/classify", "/invocations", settings.vertex_predict_route))
-        self._routes = {path: SimpleNamespace(path=path) for path in paths}
+        self._paths = frozenset({"/classify", "/invocations", settings.vertex_predict_route})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._routes:
+        if scope["type"] == "http" and scope["method"] == "POST" and (route := self._route(scope["path"])):
             exchange: Exchange = scope["state"]["exchange"]
             if exchange.conduct is not None and exchange.conduct.waited and not exchange.conduct.early:
                 with self._making_room():
                     return await self._app(scope, receive, send)
             if exchange.conduct is not None and exchange.conduct.early:
+                scope["route"] = SimpleNamespace(path=route)  # for the metrics
                 timeout_s = self._check(exchange, scope)
                 with self._learning(exchange, timeout_s):
                     return await self._app(scope, receive, send)
         return await self._app(scope, receive, send)
 
+    def _route(self, path: str) -> str | None:
+        """Its template, if images are classified there."""
+        if path in self._paths:
+            return path
+        found = _INFER.fullmatch(path)
+        return found and f"/v2/models/{{name}}{'/versions/{version}' if found[1] else ''}/infer"
+
     def _check(self, exchange: Exchange, scope: Scope) -> float:
         """-> its deadline, seconds from its arrival."""
-        scope["route"] = self._routes[scope["path"]]  # for the metrics
         found = _TIMEOUT.search(scope["query_string"])
         timeout_s = min(self._timeout_s, int(found[1]) / 1000 if found else math.inf)
         exchange.has_room = partial(self._has_room, timeout_s)

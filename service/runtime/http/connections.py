@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp
 
-from service.api.conduct import Conduct
+from service.api.conduct import Addresses, Conduct
 from service.api.problems import Fault, problem_response
 from service.runtime.http.bodies import Body, body_of
 from service.runtime.http.calls import STATUS_LINES, Call, scope_of
@@ -65,6 +65,7 @@ class Connections:
     linger_silent_s: float = LINGER_SILENT_S
     app_state: dict[str, Any] = field(default_factory=dict)
     common_headers: Callable[[], list[tuple[bytes, bytes]]] = list
+    addresses: Addresses = field(default_factory=Addresses)
     open: set[Any] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     lingering: dict[Connection, None] = field(default_factory=dict)
@@ -127,7 +128,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._all.open.add(self)
-        self._address = {"client": _address(transport, "peername"), "server": _address(transport, "sockname")}
+        client = _address(transport, "peername")
+        self._address = {"client": client, "server": _address(transport, "sockname")}
+        if client is not None:
+            self._conduct.address = self._all.addresses.get(client[0])
         self._wait_for_request()
         if len(self._all.open) > most_connections():
             del self._all.idle[self]

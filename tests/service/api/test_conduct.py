@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.api import conduct as module
-from service.api.conduct import MOST_HOLD_S, Conduct, Holds
+from service.api.conduct import ALLOWANCE, MOST_HOLD_S, Address, Addresses, Conduct, Holds
 
 
 def refused_at_once(times: int) -> Conduct:
@@ -52,6 +52,48 @@ def test_waiting_makes_up_for_not_waiting() -> None:
         holds.append(conduct.hold_s)
     assert holds == sorted(holds, reverse=True)
     assert holds[-1] == 0
+
+
+def refused_on_new_connections(address: Address, times: int) -> list[float]:
+    """How long each refusal is held back."""
+    held = []
+    for _ in range(times):
+        conduct = Conduct(address)
+        conduct.ask(time.monotonic())
+        held.append(conduct.hold_s)
+        conduct.refuse(1.0)
+    return held
+
+
+def test_new_connections_do_not_help_beyond_an_allowance() -> None:
+    address = Address()
+    held = refused_on_new_connections(address, 3 * ALLOWANCE)
+    assert not any(held[:ALLOWANCE])
+    assert all(held[2 * ALLOWANCE :])
+    address.at -= 60.0
+    assert not any(refused_on_new_connections(address, ALLOWANCE))
+
+
+def test_a_connection_that_waits_is_never_held_back_whatever_others_of_its_address_do() -> None:
+    conduct = Conduct(Address())
+    conduct.ask(time.monotonic())
+    conduct.refuse(1.0)
+    refused_on_new_connections(conduct.address, 2 * ALLOWANCE)
+    conduct.ask(time.monotonic() + 1.0)
+    assert conduct.hold_s == 0
+
+
+def test_a_network_of_ipv6_is_one_address_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = Addresses()
+    assert addresses.get("2001:db8::1") is addresses.get("2001:db8::2:0:0:1")
+    assert addresses.get("fe80::1%eth0") is addresses.get("fe80::2")
+    assert addresses.get("::ffff:10.0.0.1") is addresses.get("10.0.0.1") is not addresses.get("10.0.0.2")
+    monkeypatch.setattr(module, "MOST_ADDRESSES", 4)
+    first = addresses.get("10.0.0.1")
+    for number in range(10):
+        addresses.get(f"10.0.1.{number}")
+    assert len(addresses._known) == 4
+    assert addresses.get("10.0.0.1") is not first
 
 
 def test_a_request_that_was_served_is_not_too_early() -> None:

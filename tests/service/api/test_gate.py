@@ -64,18 +64,21 @@ def busy(monkeypatch: pytest.MonkeyPatch, wait_s: float) -> None:
     monkeypatch.setattr("service.classify.admission.Admission._engine_s", lambda *_: 0.001)
 
 
-@pytest.mark.parametrize("path", ["/classify", "/invocations"])
+@pytest.mark.parametrize(
+    "path", ["/classify", "/invocations", "/v2/models/tiny/infer", "/v2/models/tiny/versions/1/infer"]
+)
 def test_a_refusal_before_routing_is_like_any_other(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, registry: CollectorRegistry, path: str
 ) -> None:
-    busy(monkeypatch, 3.0)
+    busy(monkeypatch, 3000.0)
     replies = [ask(conduct, path, "timeout_ms=1000") for conduct in (None, early())]
     (status, headers, problem), (early_status, early_headers, early_problem) = replies
     assert status == early_status == 503
     assert early_headers.keys() == headers.keys() >= {"retry-after", "x-request-id", "server-timing"}
     assert early_problem.keys() == problem.keys()
     assert early_problem["code"] == problem["code"] == "overloaded"
-    labels = {"route": path, "code": "503"}
+    route = path.replace("tiny", "{name}").replace("versions/1", "versions/{version}")
+    labels = {"route": route, "code": "503"}
     assert registry.get_sample_value("repvgg_request_duration_seconds_count", labels) == 2
     assert registry.get_sample_value("repvgg_requests_rejected_total", {"reason": "overload"}) == 2
 
