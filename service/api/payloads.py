@@ -23,7 +23,7 @@ from service.api.problems import RequestError
 from service.api.reading.multipart import FormParser, MalformedForm, read_filename, read_options
 from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
 from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage, reference
-from service.machine.aside import aside_if_large
+from service.machine.aside import JOINING, aside_if_large, join, join_here
 from service.settings import Settings
 
 # A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
@@ -52,7 +52,7 @@ class Body:
     max_images: int
 
     async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks])
+        return await join([chunk async for chunk in self.chunks])
 
 
 def too_many_images(max_images: int) -> RequestError:
@@ -79,7 +79,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Raises RequestError over the limit; starlette's ClientDisconnect."""
     async with aclosing(_limited(request, max_bytes)) as chunks:
-        return b"".join([chunk async for chunk in chunks])
+        return await join([chunk async for chunk in chunks])
 
 
 def _reader(media_type: str) -> Reader:
@@ -194,7 +194,7 @@ async def read_multipart(body: Body) -> list[Upload]:
     except MalformedForm as error:
         raise RequestError("malformed_request", f"the multipart body is broken: {error}") from error
     form.check_whole(parser)
-    return await aside_if_large(form.encoded_bytes, form.uploads)
+    return await aside_if_large(form.work_bytes, form.uploads)
 
 
 class _Form:
@@ -203,8 +203,8 @@ class _Form:
     memory."""
 
     def __init__(self, max_images: int) -> None:
-        self.encoded_bytes = 0
-        self._parts: list[tuple[str | None, bytes, str]] = []  # name, content, transfer encoding
+        self.work_bytes = 0  # of `uploads`
+        self._parts: list[tuple[str | None, list[bytes], str]] = []  # name, pieces of the content, transfer encoding
         self._max_images = max_images
         self._plain_fields = 0
         self._filename: str | None = None
@@ -225,19 +225,20 @@ class _Form:
             raise too_many_images(self._max_images)
         return is_image
 
-    def end_part(self, content: bytes) -> None:
-        if self._filename == "" and not content:
+    def end_part(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        if self._filename == "" and not size:
             return  # browsers send this for a file field that was left empty
         if len(self._parts) == self._max_images:
             raise too_many_images(self._max_images)
-        self._parts.append((self._filename or None, content, self._encoding))
-        self.encoded_bytes += len(content) if self._encoding else 0
+        self._parts.append((self._filename or None, pieces, self._encoding))
+        self.work_bytes += size if self._encoding else size // JOINING
 
     def uploads(self) -> list[Upload]:
         """Raises RequestError for a part that is not in its transfer encoding."""
         return [
-            Upload(filename, decode_part(content, encoding, f"part {index}", index))
-            for index, (filename, content, encoding) in enumerate(self._parts)
+            Upload(filename, decode_part(join_here(pieces), encoding, f"part {index}", index))
+            for index, (filename, pieces, encoding) in enumerate(self._parts)
         ]
 
     def check_whole(self, parser: FormParser) -> None:

@@ -33,10 +33,12 @@ def decode_base64(text: str, place: str, index: int) -> bytes:
     text = text.lstrip()
     if text[:5].lower() == "data:":
         return _decode_data_uri(text, place, index)
-    try:
-        plain = text.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise malformed(place, "not valid base64 (only ASCII characters can be)", index) from error
+    if not text.isascii():
+        raise malformed(place, "not valid base64 (only ASCII characters can be)", index)
+    return _decode_ascii(text.encode("ascii"), place, index)
+
+
+def _decode_ascii(plain: bytes, place: str, index: int) -> bytes:
     try:
         return _strictly(plain)
     except ValueError:
@@ -95,7 +97,11 @@ def decode_part(content: bytes, encoding: str, place: str, index: int) -> bytes:
     if encoding in ("", "binary", "8bit", "7bit"):
         return content
     if encoding == "base64":
-        return decode_base64(content.decode("latin-1"), place, index)
+        content = content.lstrip()
+        is_plain = content.isascii() and content[:5].lower() != b"data:"
+        return (
+            _decode_ascii(content, place, index) if is_plain else decode_base64(content.decode("latin-1"), place, index)
+        )
     if encoding == "quoted-printable":
         return _decode_quoted_printable(content)
     raise malformed(place, f"Content-Transfer-Encoding {encoding} is not known", index)
