@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from service.api.problems import RequestError
 from service.api.reading.multipart import FormParser, MalformedForm, read_filename, read_options
-from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
+from service.api.reading.transfer import count, decode_base64, decode_part, json_as_utf8, without_line_breaks
 from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage, reference
 from service.machine.aside import JOINING, aside_if_large, join, join_here
 from service.settings import Settings
@@ -139,7 +139,7 @@ def refuse_countless(json: bytes, max_images: int) -> None:
     JSON has a comma between any two values, and an image needs two at most, with that of a `data:` URI. Raises
     RequestError `too_many_images`.
     """
-    if json.count(b",") > 2 * max_images + OTHER_COMMAS:
+    if count(json, b",") > 2 * max_images + OTHER_COMMAS:
         raise too_many_images(max_images)
     refuse_escapes(json)
 
@@ -147,7 +147,7 @@ def refuse_countless(json: bytes, max_images: int) -> None:
 def refuse_escapes(json: bytes) -> None:
     """Text that is mostly escapes takes ten times as long to parse. Base64 has one a line, or before each `/`. Raises
     RequestError."""
-    if json.count(b"\\") > OTHER_ESCAPES + len(json) // BYTES_PER_ESCAPE:
+    if count(json, b"\\") > OTHER_ESCAPES + len(json) // BYTES_PER_ESCAPE:
         raise RequestError("malformed_request", "the JSON has more escapes (\\) than an image in base64 needs")
 
 
@@ -160,7 +160,7 @@ def _parse_json(content: bytes, max_images: int) -> list[Upload]:
     content = json_as_utf8(content)
     refuse_countless(content, max_images)
     try:
-        images = ClassifyRequest.model_validate_json(content).images
+        images = ClassifyRequest.model_validate_json(without_line_breaks(content)).images
     except ValidationError as error:
         raise RequestError("malformed_request", explain(error, '{"images": [{"b64": "..."}]}')) from error
     return decode_images(images, "images", max_images)

@@ -20,7 +20,7 @@ from service.api.lifecycle import Lifecycle
 from service.api.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.problems import RequestError
 from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k
-from service.api.reading.transfer import json_as_utf8
+from service.api.reading.transfer import json_as_utf8, without_line_breaks
 from service.api.requests import Exchange
 from service.api.routes import CLASSIFY_PARAMETERS
 from service.api.schemas import VertexAnswer, VertexRequest
@@ -66,7 +66,7 @@ def _parse(content: bytes, max_images: int) -> tuple[VertexRequest, list[Upload]
     content = json_as_utf8(content)
     refuse_countless(content, max_images)
     try:
-        asked = VertexRequest.model_validate_json(content)
+        asked = VertexRequest.model_validate_json(without_line_breaks(content))
     except ValidationError as error:
         raise RequestError("malformed_request", explain(error, _FORM)) from error
     return asked, decode_images(asked.instances, "instances", max_images)

@@ -19,6 +19,9 @@ from service.api.problems import RequestError
 # Takes the interpreter 0.1 ms of base64. Divisible by four: base64 has groups of four characters.
 STEP_BYTES = 1 << 16
 _WHITESPACE = b" \t\n\r\f\v"
+# Strings of JSON that are parsed faster without their line breaks, and how many quotes are looked at to find them.
+LONG_STRING_BYTES = 1 << 20
+MOST_QUOTES = 1000
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 # A form decoder turns `+` into a space. Text of this length has a `+` practically always.
 _LONG_ENOUGH_FOR_A_PLUS = 1000
@@ -131,3 +134,51 @@ def json_as_utf8(content: bytes) -> bytes:
         return b"".join([text.encode() for text in codecs.iterdecode(_steps(content), encoding)])
     except UnicodeError as error:
         raise RequestError("malformed_request", f"body: the JSON is not valid {encoding}") from error
+
+
+def count(text: bytes, byte: bytes) -> int:
+    """As `bytes.count`, in steps."""
+    return sum(step.count(byte) for step in _steps(text))
+
+
+def without_line_breaks(json: bytes, long: int = LONG_STRING_BYTES) -> bytes:
+    """JSON whose long strings have no escaped white space, which means nothing in base64. The parser takes 20 ms for
+    30 MB with it, in one call, and 7 ms without."""
+    parts: list[bytes] = []
+    done, start, quotes = 0, 0, 0
+    while (start := json.find(b'"', start) + 1) and quotes < MOST_QUOTES:
+        end = json.find(b'"', start)
+        while end > 0 and _is_escaped(json, end) and (quotes := quotes + 1) < MOST_QUOTES:
+            end = json.find(b'"', end + 1)
+        if end < 0:
+            break
+        if end - start >= long:
+            parts += [json[done:start], _without_escaped_space(json[start:end])]
+            done = end
+        start, quotes = end + 1, quotes + 1
+    return b"".join([*parts, json[done:]]) if parts else json
+
+
+def _is_escaped(json: bytes, quote: int) -> bool:
+    at = quote
+    while json[at - 1 : at] == b"\\":
+        at -= 1
+    return (quote - at) % 2 == 1
+
+
+def _without_escaped_space(text: bytes) -> bytes:
+    """Unchanged if it has escaped backslashes, which base64 has not."""
+    pieces: list[bytes] = []
+    start = 0
+    while start < len(text):
+        end = start + STEP_BYTES
+        end -= text[end - 1 : end] == b"\\"
+        piece = text[start:end]
+        if b"\\" in piece:
+            if b"\\\\" in piece:
+                return text
+            for escape in (b"\\n", b"\\r", b"\\t"):
+                piece = piece.replace(escape, b"")
+        pieces.append(piece)
+        start = end
+    return b"".join(pieces)
