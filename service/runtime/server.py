@@ -33,6 +33,7 @@ from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.machine.heap import give_large_blocks_pages, return_free_memory
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
@@ -73,6 +74,7 @@ def serve(
     lifecycle: Lifecycle = app.state.lifecycle
     config = _server_config(app)
     shorten_switch_interval()
+    give_large_blocks_pages()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
     DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
@@ -131,6 +133,7 @@ class DrainingServer(uvicorn.Server):
         self._announced = False
         self._last_classifier: Classifier | None = None
         self._reload: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -212,6 +215,11 @@ class DrainingServer(uvicorn.Server):
         limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
         await super().shutdown(sockets)
         limit.cancel()
+        self._stop_trimming()
+
+    def _stop_trimming(self) -> None:
+        if self._trimming is not None:
+            self._trimming.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: announce the model once it is open, and react to a new model after a reload."""
@@ -224,6 +232,8 @@ class DrainingServer(uvicorn.Server):
         if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
             self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()
+            self._stop_trimming()
+            self._trimming = asyncio.create_task(return_free_memory())
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:
