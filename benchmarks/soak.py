@@ -2,13 +2,14 @@
 
 python -m benchmarks.soak FOLDER [--requests N] [--clients N] [--model BUNDLE] [--precision P] [--swaps N]
 
-Many clients send the images of FOLDER to `repvgg serve` in random order. 1 % of the requests contain a damaged image, 1
-% are aborted before their answer, and 1 % have a deadline of a few milliseconds, whose refusals are ignored: the next
-request follows at once. 0.1 % are bombs, small files of 50 megapixels, and 0.1 % come from a client that reads its answer
-only after a while. Every answer is compared with the one computed here without a server. `--swaps` reloads the model that many times during the run, alternating between version
-1 and 2. The exit code is 1 if anything went wrong: an unexpected status, label or score, a request without an answer,
-an image left in a queue, or memory that grew by more than 5 % after the first fifth of the run: in each fifth the least
-counts, since a bomb takes 200 to 400 MB while it is decoded.
+Many clients send the images of FOLDER to `repvgg serve` in random order. 1 % of the requests contain a damaged image,
+1 % are aborted before their answer, and 1 % have a deadline of a few milliseconds, whose refusals are ignored: the
+next request follows at once. 0.1 % are bombs, small files of 50 megapixels, and 0.1 % come from a client that reads
+its answer only after a while. Every answer is compared with the one computed here without a server. `--swaps` reloads
+the model that many times during the run, alternating between version 1 and 2. The exit code is 1 if anything went
+wrong: an unexpected status, label or score, a request without an answer, an image left in a queue, or memory that
+grew by more than 5 % after the first fifth of the run: in each fifth the least counts, since a bomb takes 200 to 400
+MB while it is decoded.
 """
 
 from __future__ import annotations
