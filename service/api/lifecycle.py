@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import ContractError
 from service.api.reading.uploads import RETRY_WHILE_DRAINING_S, Uploads
 from service.classify.classifier import Classifier
+from service.classify.memory import Memory
 from service.engines.base import Engine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
 from service.observe.metrics import Metrics
@@ -45,7 +46,8 @@ class Lifecycle:
         self.classifier: Classifier | None = None
         self.failure: Exception | None = None
         self.draining = False
-        self.uploads = Uploads(settings)
+        self._memory = Memory(settings.max_queue_bytes)
+        self.uploads = Uploads(settings, self._memory)
         self.opened = asyncio.Event()
         self._settings = settings
         self._grace_s = settings.timeout_ms / 1000  # once its body is read, a request ends within it
@@ -77,7 +79,9 @@ class Lifecycle:
 
     async def _start(self) -> None:
         try:
-            self.classifier = await Classifier.open(self._settings, self._metrics, engine=self._engine)
+            self.classifier = await Classifier.open(
+                self._settings, self._metrics, engine=self._engine, memory=self._memory
+            )
         except Exception as error:
             log.debug("the start failed", exc_info=True)
             self.failure = error
@@ -106,7 +110,7 @@ class Lifecycle:
         if self.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
         settings = self._settings.model_copy(update=changes)
-        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics))
+        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics, memory=self._memory))
         try:
             return await self._opening
         except asyncio.CancelledError:

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.conduct import Conduct, Holds
 from service.api.problems import Fault, fault_of, problem_response
 from service.observe.metrics import Metrics
 
@@ -53,11 +54,38 @@ REJECTIONS = {
     "too_many_pixels": "limit",
 }
 
+# Codes of which there may be a flood.
+REFUSALS = frozenset({"overloaded", "deadline_exceeded"})
+
 # An exemplar, which carries the id, may have 128 characters with its name.
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
+
+
+class Unlogged:
+    """Of the refusals of one second, only the first is logged, with the number of those before it that were not."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._second = -1
+        self._count = 0
+
+    def is_first(self) -> bool:
+        """In this second? Counts those that are not."""
+        second = int(self._clock())
+        if second == self._second:
+            self._count += 1
+            return False
+        self._second = second
+        return True
+
+    def fields(self, exchange: Exchange) -> dict[str, Any]:
+        if exchange.code not in REFUSALS or not self._count:
+            return {}
+        count, self._count = self._count, 0
+        return {"more_refusals": count}
 
 
 @dataclass
@@ -69,6 +97,8 @@ class Exchange:
     arrived: float
     clock: Callable[[], float]
     trace: RequestTrace | None = None
+    conduct: Conduct | None = None
+    has_room: Callable[[], bool] = lambda: False  # for a request like this one
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     images: int | None = None
@@ -81,7 +111,10 @@ class Exchange:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         trace = tracing.start(scope["method"], scope["path"], scope["headers"]) if tracing else None
-        return cls(request_id, scope["path"], clock(), clock, trace)
+        state = scope.get("state", {})
+        return cls(
+            request_id, scope["path"], state.get("arrived") or clock(), clock, trace, conduct=state.get("conduct")
+        )
 
     @classmethod
     def of(cls, request: Request) -> Exchange:
@@ -161,6 +194,8 @@ class RequestMiddleware:
         self._vertex_health_route = vertex_health_route
         self._clock = clock
         self._tracing = tracing
+        self._holds = Holds()
+        self._unlogged = Unlogged(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -168,14 +203,22 @@ class RequestMiddleware:
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
         scope.setdefault("state", {})["exchange"] = exchange
+        if "received" in scope["state"]:
+            self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
+        if exchange.conduct and not is_quiet(scope["path"], self._vertex_health_route):
+            exchange.conduct.ask(exchange.arrived)
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}
 
         async def stamp(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if exchange.code in REFUSALS and exchange.conduct is not None:
+                    await self._hold(exchange, exchange.conduct, headers)
+                    if exchange.conduct.has_left:
+                        return
+                exchange.status = message["status"]
                 headers["X-Request-ID"] = exchange.request_id
                 headers["Server-Timing"] = exchange.server_timing()
                 if exchange.trace:
@@ -200,6 +243,9 @@ class RequestMiddleware:
                 raise  # part of the answer is sent: all that is left is to close the connection
             await exchange.problem(fault)(scope, receive, send)
 
+    async def _hold(self, exchange: Exchange, conduct: Conduct, headers: MutableHeaders) -> None:
+        await self._holds.hold(conduct, float(headers.get("retry-after", 0)), exchange.has_room)
+
     def _record(self, exchange: Exchange, method: str, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")
         status = exchange.status or CLIENT_LEFT  # no status: it was cancelled from outside, and nothing was sent
@@ -207,6 +253,8 @@ class RequestMiddleware:
         self._count(exchange, route, status, seconds)
         if exchange.trace:
             exchange.trace.end(method, route, status, request_id=exchange.request_id, code=exchange.code)
+        if exchange.code in REFUSALS and not self._unlogged.is_first():
+            return
         quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
         access_log.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -214,7 +262,7 @@ class RequestMiddleware:
             method,
             exchange.path,
             status,
-            extra=_log_fields(exchange, method, scope, status, seconds),
+            extra=_log_fields(exchange, method, scope, status, seconds) | self._unlogged.fields(exchange),
         )
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:

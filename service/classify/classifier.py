@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,15 +29,17 @@ from models.errors import ImageError
 from models.golden import GoldenReport
 from models.store import MANIFEST, Bundle, open_bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
-from service.classify.admission import Admission
+from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
+from service.classify.memory import Memory
 from service.classify.tuning import tune
 from service.engines.base import Engine
 from service.engines.check import check_engine
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
 from service.errors import DeadlineExceeded, Draining, ServiceError
+from service.machine.aside import aside
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -47,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # Larger images are not compared with others: hashing them would hold up the event loop for over a millisecond.
 MOST_COMPARED_BYTES = 1 << 20
+# Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
+MOST_SORTED_AT_ONCE = 50
 # Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
@@ -104,10 +109,12 @@ class _Progress:
 
 @dataclass
 class _Request:
-    """`deadline` is a time of `time.monotonic`; `computations` are those that this request runs itself."""
+    """`deadline` and `decode_by` are times of `time.monotonic`; `computations` are those that this request runs
+    itself."""
 
     top_k: int
     deadline: float
+    decode_by: float
     trace: RequestTrace | None = None
     computations: list[_Progress] = field(default_factory=list)
 
@@ -130,6 +137,7 @@ class Classifier:
         settings: Settings,
         metrics: Metrics,
         choice: Choice | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.bundle = bundle
         self.engine = engine
@@ -140,9 +148,10 @@ class Classifier:
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics)
+        memory = memory or Memory(settings.max_queue_bytes)
+        self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics, memory)
         tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
-        self._admission = Admission(self._decoders, batcher, settings.max_queue_bytes, tensor_bytes)
+        self._admission = Admission(self._decoders, batcher, memory, tensor_bytes, metrics.loop_lag)
         self.keeps_answers = settings.cache_bytes > 0
         self._deduplicates = settings.single_flight == "on" or self.keeps_answers
         self._deduplicator: Deduplicator[_Result] = Deduplicator(settings.cache_bytes, _kept_bytes)
@@ -150,11 +159,18 @@ class Classifier:
 
     @classmethod
     async def open(
-        cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None, measuring: bool = False
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        engine: Engine | None = None,
+        measuring: bool = False,
+        memory: Memory | None = None,
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
-        `measuring`: accept pixels that the manifest does not vouch for, because they are about to be measured.
+        `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
+        not vouch for, because they are about to be measured.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         """
         bundle = await asyncio.to_thread(open_bundle, settings.model)
@@ -177,7 +193,7 @@ class Classifier:
         batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
         tuning.teach(batcher.speed)
         _publish(bundle, engine, report, metrics)
-        return cls(bundle, engine, batcher, settings, metrics, choice)
+        return cls(bundle, engine, batcher, settings, metrics, choice, memory)
 
     @property
     def decode_threads(self) -> int:
@@ -186,16 +202,17 @@ class Classifier:
     @property
     def predicted_wait_s(self) -> float:
         """Seconds until decoders and engine have finished what is here."""
-        return self._admission.predicted_wait_s
+        return self._admission.predicted_wait_s()
 
-    def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
-        """Can `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
+    def admit(self, deadline: float, margin: float = MARGIN) -> None:
+        """Before a body is read: can an image be answered by `deadline`, a time of `time.monotonic`? `margin`: as in
+        classify.admission.
 
         Raises Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
         if self._closed:
             raise self._draining()
-        self._admission.check(images, encoded_bytes, deadline)
+        self._admission.check_unread(deadline, margin)
 
     async def classify(
         self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
@@ -206,16 +223,22 @@ class Classifier:
         """
         if not 1 <= top_k <= len(self.bundle.labels):
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
-        encoded_bytes = sum(len(image) for image in images if isinstance(image, bytes))
+        encoded = [image for image in images if isinstance(image, bytes)]
+        encoded_bytes = sum(map(len, encoded))
+        stated = [self._decoders.stated(image) for image in encoded]
+        if self._closed:
+            return [self._draining() for _ in images]
         try:
-            self.admit(len(images), encoded_bytes, deadline)
+            measures_again = self._admission.check(len(images), encoded_bytes, deadline, stated)
         except ServiceError as error:
             return [error for _ in images]
         self._requests += 1
         self._idle.clear()
         try:
             with self._admission.holding(len(images), encoded_bytes):
-                return await self._classify_all(images, _Request(top_k, deadline, trace))
+                # An image that measures decoding again is decoded even if that seems to take too long.
+                decode_by = math.inf if measures_again and len(images) == 1 else deadline
+                return await self._classify_all(images, _Request(top_k, deadline, decode_by, trace))
         finally:
             self._requests -= 1
             if not self._requests:
@@ -247,7 +270,8 @@ class Classifier:
         if not isinstance(result, _Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        predictions = top_k(scores, self.bundle.labels, request.top_k)
+        best_k = partial(top_k, scores, self.bundle.labels, request.top_k)
+        predictions = await aside(best_k) if request.top_k > MOST_SORTED_AT_ONCE else best_k()
         best = predictions[0]
         self._metrics.images.labels(result.image_format).inc()
         self._metrics.count_prediction(
@@ -286,7 +310,10 @@ class Classifier:
 
     async def _decode_and_infer(self, image: Image, request: _Request, progress: _Progress) -> _Computed:
         started = time.monotonic()
-        decoded = Decoded.from_tensor(image) if isinstance(image, np.ndarray) else await self._decoders.decode(image)
+        if isinstance(image, np.ndarray):
+            decoded = Decoded.from_tensor(image)
+        else:
+            decoded = await self._decoders.decode(image, request.decode_by)
         decode_s = time.monotonic() - started
         progress.stage = "queue"
         inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.enter_engine, request.trace)

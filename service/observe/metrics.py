@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from models.preprocess import FORMATS
 from service.observe.drift import SIGNALS
+from service.observe.lag import LoopLag
 
 # Seconds: fine steps on both sides of the 100 ms objective, then up to the server's deadline of 10 s.
 BUCKETS_S = (
@@ -70,6 +71,7 @@ class Metrics:
         self.requests_cancelled = Counter(
             "repvgg_requests_cancelled", "Requests whose client disconnected, by stage", ["stage"], registry=registry
         )
+        self.loop_lag = LoopLag()  # of the last moments, for admission
         self.event_loop_lag = Histogram(
             "repvgg_event_loop_lag_seconds", "Delay of wake-ups of the event loop", buckets=BUCKETS_S, registry=registry
         )

@@ -33,11 +33,13 @@ from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.machine.heap import give_large_blocks_pages, return_free_memory
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
-from service.runtime.connections import Connection
-from service.runtime.listener import BACKLOG, url_of
+from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
+from service.runtime.http.connections import Connection, Connections
+from service.runtime.listener import url_of
 from service.runtime.signals import SIGNALS
 from service.runtime.worker_group import WorkerGroup
 from service.settings import Settings
@@ -45,12 +47,6 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.observe.tracing import Tracing
 
-# Connections accepted in one iteration of the event loop, which notices only afterwards that they have run out.
-ACCEPTED_AT_ONCE = 128
-# No worker should accept all connections that arrive together before another one wakes up.
-WORKER_ACCEPTS_AT_ONCE = 1
-# Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
-KEEP_ALIVE_S = 75
 # Extra time after the deadline for clients to read their answers, before they are cut off.
 LINGER_S = 5
 FORCED = 1
@@ -76,8 +72,9 @@ def serve(
     if channel:
         channel.answer("why not alive", app.state.probes.why_not_alive)
     lifecycle: Lifecycle = app.state.lifecycle
-    config = _server_config(app, settings, WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE)
+    config = _server_config(app)
     shorten_switch_interval()
+    give_large_blocks_pages()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
     DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
@@ -90,18 +87,9 @@ def serve(
     log.info("stopped")
 
 
-def _server_config(app: FastAPI, settings: Settings, accepted_at_once: int) -> uvicorn.Config:
+def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
-        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
-        lifespan="on",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        backlog=accepted_at_once,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        app, lifespan="on", ws="none", log_config=None, log_level="warning", access_log=False, server_header=False
     )
 
 
@@ -145,6 +133,7 @@ class DrainingServer(uvicorn.Server):
         self._announced = False
         self._last_classifier: Classifier | None = None
         self._reload: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -174,9 +163,20 @@ class DrainingServer(uvicorn.Server):
             self._on_signal(signal.SIGTERM)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            listener.listen(BACKLOG)  # uvicorn uses its backlog also as the number of connections accepted at once
+        """uvicorn's own sockets and connections are not used: see `runtime.http`."""
+        await super().startup([])
+        connections = Connections(
+            app=self.config.loaded_app,
+            head_s=self._settings.timeout_ms / 1000,
+            most_discarded_bytes=2 * self._settings.max_body_bytes,
+            app_state=self.lifespan.state,
+            common_headers=lambda: self.server_state.default_headers,
+            open=self.server_state.connections,
+            tasks=self.server_state.tasks,
+        )
+        at_once = WORKER_ACCEPTS_AT_ONCE if self._channel else ACCEPTS_AT_ONCE
+        make = partial(Connection, connections)
+        self.servers = [Acceptor(listener, make, at_once) for listener in sockets or []]  # type: ignore[misc]
 
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name
@@ -215,6 +215,11 @@ class DrainingServer(uvicorn.Server):
         limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
         await super().shutdown(sockets)
         limit.cancel()
+        self._stop_trimming()
+
+    def _stop_trimming(self) -> None:
+        if self._trimming is not None:
+            self._trimming.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: announce the model once it is open, and react to a new model after a reload."""
@@ -227,6 +232,8 @@ class DrainingServer(uvicorn.Server):
         if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
             self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()
+            self._stop_trimming()
+            self._trimming = asyncio.create_task(return_free_memory())
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:

@@ -70,7 +70,8 @@ NOT_RUN = {
 }
 # Flags that make such a command finish sooner.
 SHORTER = {
-    "bench --url": "--duration 0.3 --warm-up 0.1",
+    "bench --url": "--duration 1 --warm-up 0.1",
+    "--rude": "--duration 3",  # in a flood, the first refusals come before any answer
     "inspect --verify --engine": "--calls 3 --max-batch-size 2",
     "training.train": "--epochs 1 --warmup_length 1 --batch_size 8",
     "training.data": "--batch_size 8",

@@ -17,6 +17,8 @@ from urllib.parse import unquote_to_bytes
 MAX_HEAD_BYTES = 16_384
 # RFC 2046 allows 70.
 MAX_BOUNDARY_BYTES = 256
+# The content of a part is kept in pieces of at least this size.
+PIECE_BYTES = 1 << 16
 
 # What follows a boundary: the end of the form, or of the line.
 _AFTER_BOUNDARY = re.compile(rb"(--)|[ \t]{0,100}(\r?\n)")
@@ -32,10 +34,15 @@ class MalformedForm(Exception):
 
 
 class FormParser:
-    """Calls `begin_part` with the headers of each part, and `end_part` with its content if `begin_part` wants it."""
+    """Calls `begin_part` with the headers of each part, and `end_part` with the pieces of its content if `begin_part`
+    wants it."""
 
     def __init__(
-        self, boundary: bytes, begin_part: Callable[[Mapping[str, str]], bool], end_part: Callable[[bytes], None]
+        self,
+        boundary: bytes,
+        begin_part: Callable[[Mapping[str, str]], bool],
+        end_part: Callable[[list[bytes]], None],
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         """Raises MalformedForm, and so does `feed`."""
         if len(boundary) > MAX_BOUNDARY_BYTES:
@@ -49,11 +56,14 @@ class FormParser:
         self._searched = 0  # no delimiter begins before it
         self._line_end = b""
         self._wanted = False
-        self._step = self._skip_mark
+        self._piece_bytes = piece_bytes
+        self._pieces: list[bytes] = []  # of the present part
+        # A function of the class: a bound method would keep the parser, and all that it has read, in a cycle.
+        self._step: Callable[[FormParser], bool] = FormParser._skip_mark
 
     def feed(self, chunk: bytes) -> None:
         self._buffer += chunk
-        while self._step():
+        while self._step(self):
             continue
         done = min(self._at, self._searched)
         del self._buffer[:done]
@@ -67,7 +77,7 @@ class FormParser:
             return False
         if begin == BOM_UTF8:
             del self._buffer[1 : 1 + len(BOM_UTF8)]
-        self._step = self._skip_preamble
+        self._step = FormParser._skip_preamble
         return True
 
     def _skip_preamble(self) -> bool:
@@ -95,7 +105,7 @@ class FormParser:
 
     def _pass_delimiter(self, match: re.Match[bytes]) -> bool:
         self.has_ended = match[1] is not None
-        self._step = self._skip_epilogue if self.has_ended else self._read_head
+        self._step = FormParser._skip_epilogue if self.has_ended else FormParser._read_head
         # The head has the line's end before it, for an empty head to end like any other.
         self._at = self._searched = match.end() if self.has_ended else match.end() - 1
         return True
@@ -109,22 +119,30 @@ class FormParser:
         self._wanted = self._begin_part(_read_headers(bytes(self._buffer[self._at + 1 : match.start()])))
         self._at = match.end()
         self._searched = self._at - 1  # the blank line's end may be that before the boundary: the part is empty
-        self._step = self._read_content
+        self._step = FormParser._read_content
         return True
 
     def _read_content(self) -> bool:
         found = self._find_delimiter()
         if not self._wanted:
             self._at = max(self._at, self._searched)
+        elif found is None and self._searched - self._at > self._piece_bytes:
+            self._take(self._searched - 1)  # a line's end may belong to the boundary after it
         if found is None:
             return False
         begin, match = found
         if self._wanted:
-            end = begin - 1 if self._line_end == b"\r\n" and self._buffer[begin - 1 : begin] == b"\r" else begin
-            with memoryview(self._buffer) as view:
-                content = bytes(view[self._at : max(self._at, end)])
-            self._end_part(content)
+            self._take(begin - 1 if self._line_end == b"\r\n" and self._buffer[begin - 1 : begin] == b"\r" else begin)
+            pieces, self._pieces = self._pieces, []
+            self._end_part(pieces)
         return self._pass_delimiter(match)
+
+    def _take(self, end: int) -> None:
+        """The content up to there."""
+        if end > self._at:
+            with memoryview(self._buffer) as view:
+                self._pieces.append(bytes(view[self._at : end]))
+            self._at = end
 
     def _skip_epilogue(self) -> bool:
         self._at = self._searched = len(self._buffer)

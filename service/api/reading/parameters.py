@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -28,6 +29,8 @@ _OTHERWISE = {"top_k": r"k|top|topk\w*", "timeout_ms": r"timeout\w*", "timeout":
 _LEAST_LETTERS = 4
 # A query can hold thousands of names; nobody mistypes so many.
 MOST_NAMES_COMPARED = 50
+# Characters of a value. A valid one has fewer.
+MOST_SHOWN = 100
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _OFF = ("0", "false", "no", "off")
@@ -70,6 +73,14 @@ def _one_slip(one: str, other: str) -> bool:
         )
         one, other = one[alike:][::-1], other[alike:][::-1]
     return max(len(one), len(other)) <= 1 or (len(one) == len(other) == 2 and one == other[::-1])
+
+
+def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters in JSON as in a query. A list or an object may be huge and can be no valid value: its type will do."""
+    return {
+        name: str(value)[:MOST_SHOWN] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+        for name, value in parameters.items()
+    }
 
 
 def read_top_k(parameters: Mapping[str, str], classes: int) -> int:

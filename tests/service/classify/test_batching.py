@@ -338,16 +338,19 @@ def test_an_image_that_cannot_meet_its_deadline_is_dropped_before_the_engine(run
     run(scenario())
 
 
-def test_an_estimate_that_causes_rejections_fades(run: Run) -> None:
+def test_an_estimate_that_causes_rejections_is_measured_again_after_a_while(run: Run) -> None:
     async def scenario() -> None:
         world = World()
         world.gate.set()
         world.batcher.speed.learn(1, 2.0)
         for _ in range(200):
             [outcome] = await outcomes(world.submit(picture(1), world.clock.now + 1.0))
-            if isinstance(outcome, Inferred):
-                break
+            assert isinstance(outcome, DeadlineExceeded)
+        assert world.batcher.speed.batch_s(1) == 2.0
+        world.clock.now += 60.0
+        [outcome] = await outcomes(world.submit(picture(1), world.clock.now + 1.0))
         assert isinstance(outcome, Inferred)
+        assert world.batcher.speed.batch_s(1) < 0.1
 
     run(scenario())
 
