@@ -55,6 +55,7 @@ class Lifecycle:
         self._engine = engine
         self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
         self._opening: asyncio.Task[Classifier] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._retiring: asyncio.Task[None] | None = None
         self._reloading = False
         self._left_at_work: list[Classifier] = []
@@ -63,7 +64,7 @@ class Lifecycle:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Opens the model in the background; at the end, finishes the accepted requests and closes it."""
-        starting = asyncio.create_task(self._start())
+        self._starting = starting = asyncio.create_task(self._start())
         lag = asyncio.create_task(self._metrics.watch_event_loop())
         try:
             yield
@@ -161,11 +162,12 @@ class Lifecycle:
         return any(not classifier.batcher.idle for classifier in self._left_at_work)
 
     def drain(self) -> None:
-        """From now on `/readyz` fails; requests are still answered, but no other model is opened."""
+        """From now on `/readyz` fails; requests are still answered, but no model is opened any more."""
         self.draining = True
         self.uploads.drain()
-        if self._opening is not None:
-            self._opening.cancel()
+        for opening in (self._starting, self._opening):
+            if opening is not None:
+                opening.cancel()
 
     @contextmanager
     def request(self) -> Iterator[None]:

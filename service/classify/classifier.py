@@ -28,19 +28,19 @@ from numpy.typing import NDArray
 from models.errors import ImageError
 from models.formats.sizes import Stated, stated_size
 from models.golden import GoldenReport
-from models.store import MANIFEST, Bundle, open_bundle, sha256
+from models.store import MANIFEST, Bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
 from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
 from service.classify.memory import Memory
-from service.classify.tuning import tune
+from service.classify.opening import OpenModel
 from service.engines.base import Engine
-from service.engines.check import check_engine
-from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
+from service.engines.selection import Choice
 from service.errors import DeadlineExceeded, Draining, ServiceError
 from service.machine.aside import aside
+from service.machine.own_thread import in_own_thread
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 MOST_COMPARED_BYTES = 1 << 20
 # Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
 MOST_SORTED_AT_ONCE = 50
+# For an engine to be closed: longer than a process of its own gets for it; and one that is not there now.
+CLOSE_S = 10.0
+UNAVAILABLE_CLOSE_S = 0.25
 # Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
@@ -173,28 +176,14 @@ class Classifier:
         `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
         not vouch for, because they are about to be measured.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
+        Cancelling it takes effect at once; its thread closes the engine later.
         """
-        bundle = await asyncio.to_thread(open_bundle, settings.model)
-        if not measuring:
-            check_pixels(bundle, settings)
-        choice: Choice | None = None
-        if engine is None:
-            opened = await asyncio.to_thread(open_engine, bundle, settings)
-            engine, choice = opened
-        try:
-            slots = engine_slots(engine.name, settings)
-            if choice is None:
-                report = await asyncio.to_thread(check_engine, engine, bundle)
-            else:
-                report = choice.golden  # open_engine has checked it
-            tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
-        except BaseException:
-            engine.close()
-            raise
-        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
+        opened = await in_own_thread(partial(OpenModel.open, settings, engine, measuring), OpenModel.close)
+        tuning, engine = opened.tuning, opened.engine
+        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=opened.slots)
         tuning.teach(batcher.speed)
-        _publish(bundle, engine, report, metrics)
-        return cls(bundle, engine, batcher, settings, metrics, choice, memory)
+        _publish(opened.bundle, engine, opened.report, metrics)
+        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory)
 
     @property
     def decode_threads(self) -> int:
@@ -346,9 +335,17 @@ class Classifier:
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
         self._decoders.close()
         if self.batcher.idle:
-            await asyncio.to_thread(self.engine.close)
+            await self._close_engine()
         else:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
+
+    async def _close_engine(self) -> None:
+        """One that is being opened again cannot be closed before it is open: nobody waits for that."""
+        limit_s = UNAVAILABLE_CLOSE_S if self.batcher.engine_unavailable_s else CLOSE_S
+        try:
+            await asyncio.wait_for(in_own_thread(self.engine.close), limit_s)
+        except asyncio.TimeoutError:
+            log.warning("the engine %s is not closed after %g s", self.engine.name, limit_s)
 
 
 def _kept_bytes(result: _Result) -> int:

@@ -166,13 +166,13 @@ class RestartingEngine:
             life.end(grace_s=0.0)
 
     def close(self) -> None:
-        """End it, by force if need be."""
+        """End it, by force if need be: at once if it is being opened."""
         with self._changed:
             self._closed = True
-            life = self._life
+            life, grace_s = self._life, CLOSE_S if self._engine else 0.0
             self._changed.notify_all()
         if life is not None:
-            life.end(CLOSE_S)
+            life.end(grace_s)
         self._supervisor.join()
 
     def _begin_call(self) -> Engine:

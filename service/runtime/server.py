@@ -7,7 +7,7 @@
    requests were lost;
 4. SIGHUP does the same as POST /models/reload;
 5. if the start fails, the process ends with the reason; a clean end has exit code 0, one that lost requests 1;
-6. a stuck engine does not prevent the process from ending;
+6. neither a stuck engine nor one that is being opened prevents the process from ending;
 7. a worker process gets its signals from the supervisor, and ends when the supervisor does.
 """
 
@@ -33,9 +33,11 @@ from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.machine.own_thread import is_at_work
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
+from service.runtime.early_end import obey_signals
 from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
 from service.runtime.http.connections import Connection, Connections
 from service.runtime.listener import url_of
@@ -76,6 +78,7 @@ def serve(
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
     DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
+    obey_signals(0)
     if lifecycle.failure is not None:
         raise lifecycle.failure
     if lifecycle.engine_is_at_work:
@@ -83,6 +86,8 @@ def serve(
         log.error("stopped while the engine was still working on a batch")
         os._exit(FORCED)
     log.info("stopped")
+    if is_at_work():  # a model is being opened, which cannot be interrupted
+        os._exit(0)
 
 
 def _server_config(app: FastAPI) -> uvicorn.Config:
