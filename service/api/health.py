@@ -69,11 +69,11 @@ class Probes:
         return await self._liveness(request, {"live": True})
 
     async def _liveness(self, request: Request, body: dict[str, Any]) -> Response:
-        if detail := await self.why_not_alive():
+        if detail := self.why_not_alive():
             return Exchange.of(request).problem(Fault("internal_error", detail))
         return JSONResponse(body)
 
-    async def why_not_alive(self) -> str:
+    def why_not_alive(self) -> str:
         """Empty if it is alive."""
         if self._engine_age_s() > self._stuck_after_s:
             return f"the engine has been busy with one batch for {self._engine_age_s():.0f} s"

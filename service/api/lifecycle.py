@@ -52,6 +52,8 @@ class Lifecycle:
         self._settings = settings
         self._grace_s = settings.timeout_ms / 1000  # once its body is read, a request ends within it
         self._metrics = metrics
+        metrics.workers_wanted.set(settings.workers)
+        metrics.workers_serving.set_function(lambda: float(self.classifier is not None))
         self._engine = engine
         self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
         self._opening: asyncio.Task[Classifier] | None = None

@@ -119,6 +119,7 @@ class RestartingEngine:
         self._failure: Exception | None = None
         self._unavailable_since = self._expected_back = time.monotonic()
         self._opening_s = 0.0
+        self.on_restart: Callable[[], object] = lambda: None
         self._supervisor = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
 
     @classmethod
@@ -201,6 +202,8 @@ class RestartingEngine:
             if self._failure is not None:
                 return
             self._pause(self._restarts.delay_after(time.monotonic() - started))
+            if not self._closed:
+                self.on_restart()
 
     def _pause(self, delay_s: float) -> None:
         with self._changed:

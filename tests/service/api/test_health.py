@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.requests import Request
@@ -57,6 +57,7 @@ def test_draining_is_not_ready_but_lives_and_answers(client: TestClient, jpeg_by
 
 def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Callable[..., TestClient]) -> None:
     class Leaving(FakeEngine):
+        on_restart: Any = None
         unavailable_s = 0.0
 
         def restart(self) -> None:
