@@ -145,6 +145,7 @@ class Probes:
             "checksums": opened,
             "golden": opened,
             "warm_up": opened,
+            "version": self._lifecycle.why_older or opened,
             "engine": self._state_of_engine(),
             "draining": "yes" if self._lifecycle.draining else "no",
         }

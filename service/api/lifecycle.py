@@ -3,7 +3,8 @@
 1. the socket listens while the model is being opened, and requests are answered 503 `not_ready` meanwhile;
 2. draining is announced while requests are still answered, so that no request is lost; each answer then closes its
    connection, so that no client sends its next request to a server that is ending;
-3. the error of a failed start is kept, and the process ends with it;
+3. a start passes over versions that cannot serve, and says so; the error of a failed start is kept, and the process
+   ends with it;
 4. a new model replaces the serving one only when it is open, checked and warm; until then, and if it fails, the old
    one serves;
 5. a request ends on the model that served when it began, and only then is that model closed; an upload that takes
@@ -83,7 +84,7 @@ class Lifecycle:
     async def _start(self) -> None:
         try:
             self.classifier = await Classifier.open(
-                self._settings, self._metrics, engine=self._engine, memory=self._memory
+                self._settings, self._metrics, engine=self._engine, starting=True, memory=self._memory
             )
         except Exception as error:
             log.debug("the start failed", exc_info=True)
@@ -148,6 +149,14 @@ class Lifecycle:
             "engine": serving.engine.name,
             "precision": serving.engine.precision,
         }
+
+    @property
+    def why_older(self) -> str:
+        """Why an older version serves than the newest, which the start should have opened; "" if it does not."""
+        if self.classifier is None or not self.classifier.passed_over:
+            return ""
+        newer, serving = ", ".join(self.classifier.passed_over), self.classifier.bundle.manifest.version
+        return f"{serving}, because newer ones cannot serve: {newer}; the log has the reasons"
 
     @property
     def is_changing(self) -> bool:

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.formats.sizes import Stated, stated_size
-from models.golden import GoldenReport
 from models.store import MANIFEST, Bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
 from service.classify.admission import MARGIN, Admission
@@ -131,7 +130,7 @@ class _Request:
 
 class Classifier:
     """One open bundle on one engine; answers images until `close`. `choice`: why this engine, unless it was handed
-    in."""
+    in; `passed_over`: newer versions that cannot serve."""
 
     def __init__(
         self,
@@ -142,7 +141,9 @@ class Classifier:
         metrics: Metrics,
         choice: Choice | None = None,
         memory: Memory | None = None,
+        passed_over: Sequence[str] = (),
     ) -> None:
+        self.passed_over = passed_over
         self.bundle = bundle
         self.engine = engine
         self.choice = choice
@@ -169,21 +170,28 @@ class Classifier:
         *,
         engine: Engine | None = None,
         measuring: bool = False,
+        starting: bool = False,
         memory: Memory | None = None,
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
         `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
-        not vouch for, because they are about to be measured.
+        not vouch for, because they are about to be measured. `starting`: pass over versions that cannot serve.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
         Cancelling it takes effect at once; its thread closes the engine later.
         """
-        opened = await in_own_thread(partial(OpenModel.open, settings, engine, measuring), OpenModel.close)
+        if starting:
+            work = partial(OpenModel.open_newest_good, settings, engine)
+        else:
+            work = partial(OpenModel.open, settings, engine, measuring)
+        opened = await in_own_thread(work, OpenModel.close)
+        opened.warn()
         tuning, engine = opened.tuning, opened.engine
         batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=opened.slots)
         tuning.teach(batcher.speed)
-        _publish(opened.bundle, engine, opened.report, metrics)
-        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory)
+        _publish(opened, metrics)
+        passed_over = [version for version, _ in opened.passed_over]
+        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory, passed_over)
 
     @property
     def decode_threads(self) -> int:
@@ -353,11 +361,12 @@ def _kept_bytes(result: _Result) -> int:
     return result.logits.nbytes + OVERHEAD_BYTES if isinstance(result, _Computed) else 0
 
 
-def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
-    manifest = bundle.manifest
-    digest = sha256(bundle.folder / MANIFEST)
+def _publish(opened: OpenModel, metrics: Metrics) -> None:
+    manifest, engine, report = opened.bundle.manifest, opened.engine, opened.report
+    digest = sha256(opened.bundle.folder / MANIFEST)
     metrics.model_info.clear()  # of the model that this one replaces
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.golden_delta.set(report.max_delta if report else 0.0)
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)
-    metrics.expect_labels(bundle.labels)
+    metrics.life.older_bundle.set(bool(opened.passed_over))
+    metrics.expect_labels(opened.bundle.labels)

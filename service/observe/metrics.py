@@ -36,12 +36,17 @@ MAX_LABELS = 1000
 OTHER_LABEL = "other"
 
 
-class WorkersMetrics:
-    """Updated by the supervisor, of which there is one for several workers; each worker has them at 0."""
+class LifeMetrics:
+    """Updated by the supervisor, if there are several workers; `restarts` only by it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.restarts = Counter("repvgg_worker_restarts", "Worker processes that were replaced", registry=registry)
+        self.older_bundle = Gauge(
+            "repvgg_older_bundle",
+            "1 if an older version was opened at the start because newer ones could not be",
+            registry=registry,
+        )
 
 
 class Metrics:
@@ -167,8 +172,8 @@ class Metrics:
         ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start time
 
     def _define_life(self, registry: CollectorRegistry) -> None:
-        """Updated by `api.lifecycle`; engine_restarts by `batching`. With the supervisor's own, which see the rest."""
-        WorkersMetrics(registry)
+        """Updated by `api.lifecycle`; engine_restarts by `batching`, older_bundle by `classifier`."""
+        self.life = LifeMetrics(registry)
         self.workers_wanted = Gauge("repvgg_workers_wanted", "Processes that should serve", registry=registry)
         self.workers_serving = Gauge("repvgg_workers_serving", "Processes that serve a model", registry=registry)
         self.engine_restarts = Counter(

@@ -227,7 +227,9 @@ class DrainingServer(uvicorn.Server):
             self._announce()
             if self._supervisor is not None:
                 with suppress(ChannelClosed):  # `_follow_supervisor` notices it too
-                    await self._supervisor[0].ask("opened", serves=self._lifecycle.what_serves())
+                    await self._supervisor[0].ask(
+                        "opened", serves=self._lifecycle.what_serves(), older=self._lifecycle.why_older
+                    )
         if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
             self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()

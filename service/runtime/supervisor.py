@@ -29,7 +29,7 @@ from service.engines.backoff import Backoff, Restarts
 from service.errors import NotReady, ReloadRunning, ServiceError
 from service.machine.limits import usable_cpus
 from service.observe.aggregation import Snapshot, merge, snapshot, without_gauges
-from service.observe.metrics import WorkersMetrics
+from service.observe.metrics import LifeMetrics
 from service.runtime.channel import ChannelClosed
 from service.runtime.exits import EXIT_CODES, FAILURE
 from service.runtime.signals import SIGNALS
@@ -53,8 +53,8 @@ def supervise(settings: Settings, listener: socket.socket) -> int:
 
 
 class Supervisor:
-    """`_configured`: the model in the settings; `_chosen`: what the workers serve, once the first one does; `_missing`:
-    what became of workers that do not serve, by number."""
+    """`_configured`: the model in the settings; `_chosen`: what the workers serve, once the first one does; `_version`:
+    why that is not the newest version, if so; `_missing`: what became of workers that do not serve, by number."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         share = max(1, usable_cpus() // settings.workers)
@@ -64,9 +64,10 @@ class Supervisor:
         self._configured = {name: getattr(settings, name) for name in ("model", "engine", "precision")}
         self._chosen: dict[str, str] = {}
         self._workers: dict[int, WorkerHandle] = {}
+        self._version = ""
         self._missing: dict[int, str] = {}
         self._ended_workers_samples: Snapshot = []
-        self._metrics = WorkersMetrics(CollectorRegistry())
+        self._metrics = LifeMetrics(CollectorRegistry())
         self._reloading = False
         self._first_opened = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -142,9 +143,11 @@ class Supervisor:
         settings = self._settings.model_copy(update=self._chosen)
         worker = WorkerHandle.start(number, settings, self._listener, open_first=bool(self._chosen))
 
-        async def opened(serves: dict[str, str]) -> None:
+        async def opened(serves: dict[str, str], older: str) -> None:
             worker.serves = True
             self._missing.pop(number, None)
+            if not self._chosen:
+                self._note_version(older)
             self._chosen = self._chosen or serves
             self._first_opened.set()
             if serves != self._chosen:  # a reload happened while it was opening the model
@@ -156,9 +159,15 @@ class Supervisor:
         worker.channel.answer("reload", self._reload)
         return worker
 
+    def _note_version(self, older: str) -> None:
+        """Workers that start later are told the version, so that only the first one knows of newer ones."""
+        self._version = older
+        self._metrics.older_bundle.set(bool(older))
+
     async def _checks(self) -> dict[str, str]:
         serving = sum(worker.serves for worker in self._workers.values())
-        return {"workers": "; ".join([f"{serving} of {self._settings.workers} serve", *self._missing.values()])}
+        workers = "; ".join([f"{serving} of {self._settings.workers} serve", *self._missing.values()])
+        return {"workers": workers} | ({"version": self._version} if self._version else {})
 
     async def _samples(self) -> list[Snapshot]:
         workers = list(self._workers.values())
@@ -175,6 +184,7 @@ class Supervisor:
             if first is None:
                 raise NotReady("no worker serves yet", RETRY_WHILE_STARTING_S)
             self._chosen = await first.channel.ask("reload", changes=self._configured | changes)
+            self._note_version("")
             for worker in [worker for worker in self._workers.values() if worker.serves and worker is not first]:
                 await self._follow(worker)
         finally:
