@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +161,30 @@ def test_a_stuck_worker_is_replaced(tiny_bundle: Path) -> None:
         os.kill(workers_of(process)[0], signal.SIGSTOP)
         said = next(line["msg"] for line in lines if line["level"] == "error")
         assert said == f"worker {next(serving)['worker']} is killed: it has not answered for 4 s"
+        process.terminate()
+        assert process.wait(120) == 0
+
+
+def test_a_flood_of_scrapes_gets_no_healthy_worker_killed(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-c", IMPATIENT, "--model", str(tiny_bundle), "--drain-seconds", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        lines = (json.loads(line) for line in process.stdout)
+        serving = (line for line in lines if line["msg"].startswith("serving "))
+        (_, url) = (next(serving), next(serving)["url"])
+        pids = workers_of(process)
+        stop_at = time.monotonic() + 8  # twice as long as a stuck one lives here
+
+        def scrape() -> int:
+            answered = 0
+            with httpx.Client(base_url=url, timeout=120) as client:
+                while time.monotonic() < stop_at:
+                    answered += client.get("/metrics").status_code == 200
+                    client.get("/readyz?verbose")
+            return answered
+
+        with ThreadPoolExecutor(8) as scrapers:
+            assert min(scraper.result() for scraper in [scrapers.submit(scrape) for _ in range(8)]) > 0
+        assert workers_of(process) == pids
         process.terminate()
         assert process.wait(120) == 0
 
