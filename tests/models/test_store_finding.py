@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.errors import BundleError
-from models.store import STORE, Bundle, find_bundle, open_bundle
+from models.store import STORE, Bundle, find_bundle, find_versions, open_bundle
 
 Values = dict[str, Any]
 Write = Callable[[Path], Bundle]
@@ -76,3 +76,17 @@ def test_an_unknown_model_lists_the_known_ones(store: Callable[..., Path], model
 def test_an_empty_store_lists_none(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"or one of the store: none$"):
         open_bundle("tiny", tmp_path / "nowhere")
+
+
+def test_the_versions_that_a_name_stands_for_newest_first(store: Callable[..., Path]) -> None:
+    folder = store("tiny/9", "tiny/10", "tiny/beta")
+    tiny = folder / "tiny"
+    for other in ("11", "3", ".12", "lost+found"):  # 11: a copy that broke off, or goes on
+        (tiny / other).mkdir()
+    (tiny / "12").write_text("a file")
+    for model in ("tiny", tiny):
+        assert [path.name for path in find_versions(model, folder)] == ["11", "10", "9", "beta"]
+    for model in ("tiny/9", tiny / "9"):
+        assert find_versions(model, folder) == [tiny / "9"]
+    with pytest.raises(BundleError, match="no model bundle at nothing"):
+        find_versions("nothing", folder)
