@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector, Summary
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from models.preprocess import FORMATS
+from service.observe import logs
 from service.observe.drift import SIGNALS
 from service.observe.lag import LoopLag
 
@@ -34,6 +37,14 @@ SLOT_STATES = ("idle", "busy")
 TENSOR = "tensor"
 MAX_LABELS = 1000
 OTHER_LABEL = "other"
+
+
+class LogLines(Collector):
+    """`repvgg_log_lines_dropped_total`, which the log itself counts."""
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Log lines that were dropped because the log was not read or could not be written"
+        yield CounterMetricFamily("repvgg_log_lines_dropped", text, value=logs.dropped_lines())
 
 
 class Metrics:
@@ -155,6 +166,7 @@ class Metrics:
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
+        registry.register(LogLines())
         ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start time
 
     def expect_labels(self, labels: Iterable[str]) -> None:

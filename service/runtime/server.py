@@ -34,6 +34,7 @@ from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
+from service.observe import logs
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
 from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
@@ -81,6 +82,7 @@ def serve(
     if lifecycle.engine_is_at_work:
         # Python would wait for the engine's thread forever.
         log.error("stopped while the engine was still working on a batch")
+        logs.flush()
         os._exit(FORCED)
     log.info("stopped")
 
@@ -203,6 +205,7 @@ class DrainingServer(uvicorn.Server):
         """End immediately, losing the requests in flight; without any, the normal end is just as quick."""
         if lost := len(self.server_state.tasks):
             log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
+            logs.flush()
             os._exit(FORCED)
         self._stop()
 
