@@ -13,6 +13,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -41,6 +42,9 @@ PLATFORM_VARIABLES = {
     "AIP_HEALTH_ROUTE": "vertex_health_route",
     "AIP_PREDICT_ROUTE": "vertex_predict_route",
 }
+
+# Settings with several values, comma-separated.
+LISTS = {"api_keys": "keys, comma-separated", "trusted_proxies": "addresses or networks (10.0.0.0/8), comma-separated"}
 
 # What None stands for.
 DEFAULTS = {
@@ -146,6 +150,9 @@ class Settings(BaseModel):
         (),
         description="API keys; a client must send one; flags are visible in ps, variables are not",
     )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = Field(
+        (), description="proxies whose X-Forwarded-For is believed"
+    )
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
@@ -221,8 +228,8 @@ def allowed(name: str) -> str:
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
         return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
-    if field.annotation is not str:
-        return "a list, comma-separated"
+    if name in LISTS:
+        return LISTS[name]
     return "a path that starts with /" if name.endswith("_route") else "text"
 
 

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from service.api.access.reloads import check_reload
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
@@ -82,6 +83,7 @@ class Endpoints:
 
     async def reload(self, request: Request) -> Response:
         """Open the newest version of the bundle, or the one given, check it, and let it replace the serving one."""
+        check_reload(request, has_keys=bool(self._settings.api_keys))
         version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())

@@ -89,7 +89,14 @@ def serve(
 
 def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        app, lifespan="on", ws="none", log_config=None, log_level="warning", access_log=False, server_header=False
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # it would believe any caller on this machine; ours is in `api.access`
     )
 
 
