@@ -81,7 +81,13 @@ def create_app(
     health_route = settings.vertex_health_route
     app.add_middleware(GateMiddleware, lifecycle=lifecycle, settings=settings)
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
-    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=metrics,
+        vertex_health_route=health_route,
+        tracing=tracing,
+        objective_s=settings.objective_ms / 1000,
+    )
     if settings.trusted_proxies:
         app.add_middleware(ProxyMiddleware, proxies=settings.trusted_proxies)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)

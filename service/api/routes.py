@@ -57,10 +57,12 @@ class Endpoints:
     async def classify(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
         parameters = read_query(request, CLASSIFY_PARAMETERS)
         read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        exchange.expect_answer_within(timeout_s)
         # After a rejection uvicorn drops the rest of the body, and the connection stays usable.
         classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)

@@ -169,12 +169,15 @@ class InferenceV2:
     async def infer(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._served(request)
         classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
         read = partial(self._read, classifier=classifier)
         classifier, asked, images = await self._lifecycle.uploads.read(request, read)
         check_names(asked.parameters, PARAMETERS)
-        deadline = self._lifecycle.uploads.deadline(exchange, read_timeout_s(asked.parameters))
+        timeout_s = read_timeout_s(asked.parameters)
+        exchange.expect_answer_within(timeout_s)
+        deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
         most = max(output.count for output in outputs)
         outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
