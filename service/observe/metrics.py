@@ -33,6 +33,7 @@ REJECTIONS = ("overload", "deadline", "limit", "draining")
 DECODE_FAILURES = ("undecodable_image", "too_many_pixels")
 CLASSIFY_CODES = ("200", "400", "413", "415", "422", "500", "503", "504")
 IMAGE_FAILURES = (*DECODE_FAILURES, "overloaded", "deadline_exceeded", "not_ready", "draining", "internal_error")
+CONNECTION_REFUSALS = ("overloaded", "request_timeout", "headers_too_large", "malformed_request")
 REFUSED_RELOADS = ("rejected", "running", "forbidden")
 SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
@@ -99,6 +100,14 @@ class Metrics:
         self.reloads_refused = Counter(
             "repvgg_reloads_refused", "Reloads that did not happen, by reason", ["reason"], registry=registry
         )
+        self.connections_refused = Counter(
+            "repvgg_connections_refused",
+            "Connections closed with an error before a request reached the application, by problem code",
+            ["code"],
+            registry=registry,
+        )
+        for code in CONNECTION_REFUSALS:
+            self.connections_refused.labels(code)
         for result in RESULTS:
             self.slo_requests.labels(result)
         for reason in REFUSED_RELOADS:

@@ -28,6 +28,7 @@ PROMISED = {
     "repvgg_decode_failures_total": ("counter", {"reason"}),
     "repvgg_images_failed_total": ("counter", {"code"}),
     "repvgg_slo_requests_total": ("counter", {"result"}),
+    "repvgg_connections_refused_total": ("counter", {"code"}),
     "repvgg_objective_seconds": ("gauge", set()),
     "repvgg_reloads_refused_total": ("counter", {"reason"}),
     "repvgg_log_lines_dropped_total": ("counter", set()),
