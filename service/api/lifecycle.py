@@ -51,7 +51,7 @@ class Lifecycle:
         self.opened = asyncio.Event()
         self._settings = settings
         self._grace_s = settings.timeout_ms / 1000  # once its body is read, a request ends within it
-        self.metrics = metrics
+        self._metrics = metrics
         self._engine = engine
         self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
         self._opening: asyncio.Task[Classifier] | None = None
@@ -60,11 +60,15 @@ class Lifecycle:
         self._left_at_work: list[Classifier] = []
         self._closed: weakref.WeakSet[Classifier] = weakref.WeakSet()
 
+    def note_refused_connection(self, code: str) -> None:
+        """A connection got this problem before it had a request."""
+        self._metrics.connections_refused.labels(code).inc()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Opens the model in the background; at the end, finishes the accepted requests and closes it."""
         starting = asyncio.create_task(self._start())
-        lag = asyncio.create_task(self.metrics.watch_event_loop())
+        lag = asyncio.create_task(self._metrics.watch_event_loop())
         try:
             yield
         finally:
@@ -80,7 +84,7 @@ class Lifecycle:
     async def _start(self) -> None:
         try:
             self.classifier = await Classifier.open(
-                self._settings, self.metrics, engine=self._engine, memory=self._memory
+                self._settings, self._metrics, engine=self._engine, memory=self._memory
             )
         except Exception as error:
             log.debug("the start failed", exc_info=True)
@@ -110,7 +114,7 @@ class Lifecycle:
         if self.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
         settings = self._settings.model_copy(update=changes)
-        self._opening = asyncio.create_task(Classifier.open(settings, self.metrics, memory=self._memory))
+        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics, memory=self._memory))
         try:
             return await self._opening
         except asyncio.CancelledError:
@@ -118,12 +122,12 @@ class Lifecycle:
                 raise
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
-            self.metrics.reloads_refused.labels("rejected").inc()
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
             store = f"{_folder_of(old).parent.parent}/"  # clients should not learn the path
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
-            self.metrics.reloads_refused.labels("rejected").inc()
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
             raise ServiceError("internal error") from error
 

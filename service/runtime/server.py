@@ -177,7 +177,7 @@ class DrainingServer(uvicorn.Server):
             most_discarded_bytes=2 * self._settings.max_body_bytes,
             app_state=self.lifespan.state,
             common_headers=lambda: self.server_state.default_headers,
-            note_refusal=lambda code: self._lifecycle.metrics.connections_refused.labels(code).inc(),
+            note_refusal=self._lifecycle.note_refused_connection,
             open=self.server_state.connections,
             tasks=self.server_state.tasks,
         )
