@@ -46,8 +46,9 @@ PLATFORM_VARIABLES = {
 # Settings with several values, comma-separated.
 LISTS = {"api_keys": "keys, comma-separated", "trusted_proxies": "addresses or networks (10.0.0.0/8), comma-separated"}
 
-# What None stands for.
+# What None stands for, and what else needs other words.
 DEFAULTS = {
+    "strict_version": "off",
     "decode_threads": "the number of usable CPUs",
     "engine_threads": "the number of usable CPUs",
     "engine_slots": "the engine's threads on a CPU, otherwise 1",
@@ -87,6 +88,9 @@ class Settings(BaseModel):
 
     model: Text = Field(
         "repvgg-tiny-cifar10", min_length=1, description="model bundle: a folder, or a name[/version] of the store"
+    )
+    strict_version: bool = Field(
+        False, description="refuse to start with an older version of the model if the newest cannot serve"
     )
     engine: EngineName = Field("auto", description="runtime that computes the logits")
     engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
@@ -224,6 +228,8 @@ def allowed(name: str) -> str:
     field = Settings.model_fields[name]
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(get_args(field.annotation))
+    if field.annotation is bool:
+        return "on or off"
     bounds = {type(bound).__name__: bound for bound in field.metadata}
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
@@ -240,8 +246,9 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         wanted = allowed(name)
         limits = "" if wanted == "text" else f"{wanted}; "
         default = DEFAULTS.get(name) or {(): "none", "": "none"}.get(field.default, field.default)
+        switch: dict[str, Any] = {"nargs": "?", "const": "on", "metavar": "on|off"} if field.annotation is bool else {}
         parser.add_argument(
             flag_name(name),
-            metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
+            **{"metavar": "N" if "number" in wanted else name.rpartition("_")[2].upper()} | switch,
             help=f"{field.description} ({limits}default {default}; {variable_name(name)})",
         )

@@ -118,6 +118,8 @@ class Batcher:
         self.speed = BatchSpeed(max_batch_size, clock)
         self._engine = engine
         self._restartable = engine if isinstance(engine, RestartableEngine) else None
+        if self._restartable:
+            self._restartable.on_restart = metrics.engine_restarts.inc
         self._metrics = metrics
         self._clock = clock
         self._image_shape = (3, engine.input_size, engine.input_size)

@@ -27,20 +27,19 @@ from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.formats.sizes import Stated, stated_size
-from models.golden import GoldenReport
-from models.store import MANIFEST, Bundle, open_bundle, sha256
+from models.store import MANIFEST, Bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
 from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
 from service.classify.memory import Memory
-from service.classify.tuning import tune
+from service.classify.opening import OpenModel
 from service.engines.base import Engine
-from service.engines.check import check_engine
-from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
+from service.engines.selection import Choice
 from service.errors import DeadlineExceeded, Draining, ServiceError
 from service.machine.aside import aside
+from service.machine.own_thread import in_own_thread
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -53,6 +52,9 @@ log = logging.getLogger(__name__)
 MOST_COMPARED_BYTES = 1 << 20
 # Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
 MOST_SORTED_AT_ONCE = 50
+# For an engine to be closed: longer than a process of its own gets for it; and one that is not there now.
+CLOSE_S = 10.0
+UNAVAILABLE_CLOSE_S = 0.25
 # Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
@@ -128,7 +130,7 @@ class _Request:
 
 class Classifier:
     """One open bundle on one engine; answers images until `close`. `choice`: why this engine, unless it was handed
-    in."""
+    in; `passed_over`: newer versions that cannot serve."""
 
     def __init__(
         self,
@@ -139,7 +141,9 @@ class Classifier:
         metrics: Metrics,
         choice: Choice | None = None,
         memory: Memory | None = None,
+        passed_over: Sequence[str] = (),
     ) -> None:
+        self.passed_over = passed_over
         self.bundle = bundle
         self.engine = engine
         self.choice = choice
@@ -166,35 +170,28 @@ class Classifier:
         *,
         engine: Engine | None = None,
         measuring: bool = False,
+        starting: bool = False,
         memory: Memory | None = None,
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
         `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
-        not vouch for, because they are about to be measured.
+        not vouch for, because they are about to be measured. `starting`: pass over versions that cannot serve.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
+        Cancelling it takes effect at once; its thread closes the engine later.
         """
-        bundle = await asyncio.to_thread(open_bundle, settings.model)
-        if not measuring:
-            check_pixels(bundle, settings)
-        choice: Choice | None = None
-        if engine is None:
-            opened = await asyncio.to_thread(open_engine, bundle, settings)
-            engine, choice = opened
-        try:
-            slots = engine_slots(engine.name, settings)
-            if choice is None:
-                report = await asyncio.to_thread(check_engine, engine, bundle)
-            else:
-                report = choice.golden  # open_engine has checked it
-            tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
-        except BaseException:
-            engine.close()
-            raise
-        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
+        if starting:
+            work = partial(OpenModel.open_newest_good, settings, engine)
+        else:
+            work = partial(OpenModel.open, settings, engine, measuring)
+        opened = await in_own_thread(work, OpenModel.close)
+        opened.warn()
+        tuning, engine = opened.tuning, opened.engine
+        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=opened.slots)
         tuning.teach(batcher.speed)
-        _publish(bundle, engine, report, metrics)
-        return cls(bundle, engine, batcher, settings, metrics, choice, memory)
+        _publish(opened, metrics)
+        passed_over = [version for version, _ in opened.passed_over]
+        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory, passed_over)
 
     @property
     def decode_threads(self) -> int:
@@ -346,9 +343,17 @@ class Classifier:
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
         self._decoders.close()
         if self.batcher.idle:
-            await asyncio.to_thread(self.engine.close)
+            await self._close_engine()
         else:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
+
+    async def _close_engine(self) -> None:
+        """One that is being opened again cannot be closed before it is open: nobody waits for that."""
+        limit_s = UNAVAILABLE_CLOSE_S if self.batcher.engine_unavailable_s else CLOSE_S
+        try:
+            await asyncio.wait_for(in_own_thread(self.engine.close), limit_s)
+        except asyncio.TimeoutError:
+            log.warning("the engine %s is not closed after %g s", self.engine.name, limit_s)
 
 
 def _kept_bytes(result: _Result) -> int:
@@ -356,11 +361,12 @@ def _kept_bytes(result: _Result) -> int:
     return result.logits.nbytes + OVERHEAD_BYTES if isinstance(result, _Computed) else 0
 
 
-def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
-    manifest = bundle.manifest
-    digest = sha256(bundle.folder / MANIFEST)
+def _publish(opened: OpenModel, metrics: Metrics) -> None:
+    manifest, engine, report = opened.bundle.manifest, opened.engine, opened.report
+    digest = sha256(opened.bundle.folder / MANIFEST)
     metrics.model_info.clear()  # of the model that this one replaces
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.golden_delta.set(report.max_delta if report else 0.0)
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)
-    metrics.expect_labels(bundle.labels)
+    metrics.life.older_bundle.set(bool(opened.passed_over))
+    metrics.expect_labels(opened.bundle.labels)

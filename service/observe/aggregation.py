@@ -22,6 +22,7 @@ MAXIMUM = frozenset(
         *("repvgg_predicted_wait_seconds", "repvgg_batch_expected_seconds"),
         *("repvgg_golden_delta", "repvgg_golden_tolerance", "repvgg_objective_seconds"),
         *("repvgg_model_info", "repvgg_build"),
+        *("repvgg_workers_wanted", "repvgg_older_bundle"),
         *("process_start_time_seconds", "process_max_fds"),
     }
 )

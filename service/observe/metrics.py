@@ -51,6 +51,20 @@ class LogLines(Collector):
         yield CounterMetricFamily("repvgg_log_lines_dropped", text, value=logs.dropped_lines())
 
 
+class LifeMetrics:
+    """Of every process. Updated by the supervisor, if there are several workers; `restarts` only by it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.restarts = Counter("repvgg_worker_restarts", "Worker processes that were replaced", registry=registry)
+        self.older_bundle = Gauge(
+            "repvgg_older_bundle",
+            "1 if an older version was opened at the start because newer ones could not be",
+            registry=registry,
+        )
+        registry.register(LogLines())
+
+
 class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -59,6 +73,7 @@ class Metrics:
         self._define_images(registry)
         self._define_batching(registry)
         self._define_identity(registry)
+        self._define_life(registry)
 
     def _define_requests(self, registry: CollectorRegistry) -> None:
         """Updated by `api`, but the stages decode, queue and infer by `classifier`.
@@ -197,8 +212,16 @@ class Metrics:
         )
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
-        registry.register(LogLines())
         ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start time
+
+    def _define_life(self, registry: CollectorRegistry) -> None:
+        """Updated by `api.lifecycle`; engine_restarts by `batching`, older_bundle by `classifier`."""
+        self.life = LifeMetrics(registry)
+        self.workers_wanted = Gauge("repvgg_workers_wanted", "Processes that should serve", registry=registry)
+        self.workers_serving = Gauge("repvgg_workers_serving", "Processes that serve a model", registry=registry)
+        self.engine_restarts = Counter(
+            "repvgg_engine_restarts", "Attempts to start an engine again, successful or not", registry=registry
+        )
 
     def expect_labels(self, labels: Iterable[str]) -> None:
         """Create the children of `predictions` for the bundle's first MAX_LABELS labels."""

@@ -7,7 +7,7 @@
    requests were lost;
 4. SIGHUP does the same as POST /models/reload;
 5. if the start fails, the process ends with the reason; a clean end has exit code 0, one that lost requests 1;
-6. a stuck engine does not prevent the process from ending;
+6. neither a stuck engine nor one that is being opened prevents the process from ending;
 7. a worker process gets its signals from the supervisor, and ends when the supervisor does.
 """
 
@@ -27,18 +27,22 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.processes import SingleProcess
 from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.machine.own_thread import is_at_work
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.observe import logs
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
+from service.runtime.early_end import obey_signals
 from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
 from service.runtime.http.connections import Connection, Connections
+from service.runtime.lifeline import Lifeline
 from service.runtime.listener import url_of
 from service.runtime.signals import SIGNALS
 from service.runtime.worker_group import WorkerGroup
@@ -58,25 +62,25 @@ def serve(
     settings: Settings,
     listener: socket.socket,
     engine: Engine | None = None,
-    channel: Channel | None = None,
+    supervisor: tuple[Channel, Lifeline] | None = None,
     open_first: bool = False,
 ) -> None:
     """Blocks until a signal. Raises whatever prevented the service from starting.
 
-    `engine` replaces the one in the settings; `channel` leads to the supervisor of several workers; `open_first` as in
+    `engine` replaces the one in the settings; `supervisor`: the ways to that of several workers; `open_first` as in
     create_app.
     """
     tracing = find_tracing(os.environ)
-    join = partial(WorkerGroup, channel) if channel else SingleProcess
+    join = partial(WorkerGroup, supervisor[0]) if supervisor else SingleProcess
     app = create_app(settings, engine=engine, join=join, open_first=open_first, tracing=tracing)
-    if channel:
-        channel.answer("why not alive", app.state.probes.why_not_alive)
     lifecycle: Lifecycle = app.state.lifecycle
     config = _server_config(app)
     shorten_switch_interval()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
+    DrainingServer(config, lifecycle, url, settings, supervisor, others_serve=open_first).run(sockets=[listener])
+    if supervisor is None:
+        obey_signals(0)
     if lifecycle.failure is not None:
         raise lifecycle.failure
     if lifecycle.engine_is_at_work:
@@ -85,6 +89,9 @@ def serve(
         logs.flush()
         os._exit(FORCED)
     log.info("stopped")
+    if is_at_work():  # a model is being opened, which cannot be interrupted
+        logs.flush()
+        os._exit(0)
 
 
 def _server_config(app: FastAPI) -> uvicorn.Config:
@@ -126,14 +133,14 @@ class DrainingServer(uvicorn.Server):
         lifecycle: Lifecycle,
         url: str,
         settings: Settings,
-        channel: Channel | None,
+        supervisor: tuple[Channel, Lifeline] | None,
         *,
         others_serve: bool,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._url = url
-        self._channel = channel
+        self._supervisor = supervisor
         self._settings = settings
         self._others_serve = others_serve
         self._grace_s = settings.timeout_ms / 1000 + LINGER_S
@@ -145,8 +152,8 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's version raises the signal again at the end, and the process would not exit with 0.
         loop = asyncio.get_running_loop()
-        if self._channel is not None:
-            following = loop.create_task(self._follow_supervisor(self._channel))
+        if self._supervisor is not None:
+            following = loop.create_task(self._follow_supervisor(*self._supervisor))
             yield
             following.cancel()
             return
@@ -158,12 +165,13 @@ class DrainingServer(uvicorn.Server):
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    async def _follow_supervisor(self, channel: Channel) -> None:
-        async def on_signal(name: str) -> None:
-            self._on_signal(signal.Signals[name])
-
-        channel.answer("signal", on_signal)
-        await channel.run()
+    async def _follow_supervisor(self, channel: Channel, lifeline: Lifeline) -> None:
+        probes: Probes = self.config.app.state.probes  # type: ignore[union-attr]
+        talking = asyncio.create_task(channel.run())
+        try:
+            await lifeline.run(self._on_signal, probes.why_not_alive)
+        finally:
+            talking.cancel()
         if not self._lifecycle.draining:
             log.error("the supervisor has ended")
             self._on_signal(signal.SIGTERM)
@@ -181,7 +189,7 @@ class DrainingServer(uvicorn.Server):
             open=self.server_state.connections,
             tasks=self.server_state.tasks,
         )
-        at_once = WORKER_ACCEPTS_AT_ONCE if self._channel else ACCEPTS_AT_ONCE
+        at_once = WORKER_ACCEPTS_AT_ONCE if self._supervisor else ACCEPTS_AT_ONCE
         make = partial(Connection, connections)
         self.servers = [Acceptor(listener, make, at_once) for listener in sockets or []]  # type: ignore[misc]
 
@@ -229,9 +237,11 @@ class DrainingServer(uvicorn.Server):
         if self._lifecycle.classifier is not None and not self._announced:
             self._announced = True
             self._announce()
-            if self._channel is not None:
+            if self._supervisor is not None:
                 with suppress(ChannelClosed):  # `_follow_supervisor` notices it too
-                    await self._channel.ask("opened", serves=self._lifecycle.what_serves())
+                    await self._supervisor[0].ask(
+                        "opened", serves=self._lifecycle.what_serves(), older=self._lifecycle.why_older
+                    )
         if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
             self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()

@@ -33,8 +33,8 @@ class WorkerGroup:
         return await asyncio.to_thread(MergedMetrics, await self._channel.ask("samples"))
 
     async def checks(self) -> dict[str, str]:
-        serving = await self._channel.ask("serving")
-        return {"workers": f"{serving['workers']} of {serving['wanted']} serve"}
+        checks: dict[str, str] = await self._channel.ask("checks")
+        return checks
 
     async def _samples(self) -> Snapshot:
         return await asyncio.to_thread(snapshot, self._metrics.registry)

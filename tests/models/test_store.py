@@ -20,7 +20,18 @@ import pytest
 import models
 from models.errors import BundleError
 from models.manifest import Manifest
-from models.store import MANIFEST, STORE, Bundle, find_bundle, name_and_version, open_bundle, read, verify, write_bundle
+from models.store import (
+    MANIFEST,
+    STORE,
+    Bundle,
+    find_bundle,
+    find_versions,
+    name_and_version,
+    open_bundle,
+    read,
+    verify,
+    write_bundle,
+)
 
 Values = dict[str, Any]
 Files = dict[str, bytes]
@@ -437,3 +448,17 @@ def test_a_folder_that_cannot_name_a_bundle_is_rejected(folder: str) -> None:
 
 def test_a_bundle_is_named_after_the_last_two_parts_of_its_folder() -> None:
     assert name_and_version(Path("/store/repvgg-a0/1.2")) == ("repvgg-a0", "1.2")
+
+
+def test_the_versions_that_a_name_stands_for_newest_first(store: Callable[..., Path]) -> None:
+    folder = store("tiny/9", "tiny/10", "tiny/beta")
+    tiny = folder / "tiny"
+    for other in ("11", "3", ".12", "lost+found"):  # 11: a copy that broke off, or goes on
+        (tiny / other).mkdir()
+    (tiny / "12").write_text("a file")
+    for model in ("tiny", tiny):
+        assert [path.name for path in find_versions(model, folder)] == ["11", "10", "9", "beta"]
+    for model in ("tiny/9", tiny / "9"):
+        assert find_versions(model, folder) == [tiny / "9"]
+    with pytest.raises(BundleError, match="no model bundle at nothing"):
+        find_versions("nothing", folder)

@@ -447,6 +447,7 @@ def test_images_are_not_tried_one_by_one_while_the_engine_stays_unavailable(run:
 
 def test_waiting_for_an_unavailable_engine_does_not_change_the_estimate_of_its_speed(run: Run) -> None:
     class Returning(FakeEngine):
+        on_restart: Any = None
         unavailable_s = 2.0
 
         def restart(self) -> None:
@@ -471,6 +472,7 @@ def test_waiting_for_an_unavailable_engine_does_not_change_the_estimate_of_its_s
 @pytest.mark.parametrize(("kinds", "restarts"), [([POISON] * 5, 1), ([POISON] * 4 + [GOOD] + [POISON] * 4, 0)])
 def test_an_engine_that_fails_many_batches_in_a_row_is_restarted(run: Run, kinds: list[float], restarts: int) -> None:
     class Restartable(FakeEngine):
+        on_restart: Any = None
         unavailable_s = 0.0
         restarts = 0
 
