@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
@@ -56,6 +57,9 @@ REJECTIONS = {
 
 # problem code that only a reload gets -> reason in repvgg_reloads_refused_total
 REFUSED_RELOADS = {"reload_running": "running", "forbidden": "forbidden"}
+
+# A service that has answered nobody for so long is not just busy.
+ANSWERS_S = 10.0
 
 # Codes of which there may be a flood.
 REFUSALS = frozenset({"overloaded", "deadline_exceeded"})
@@ -149,9 +153,9 @@ class Exchange:
         """Since its body was read."""
         return self.elapsed_s() - self.stages.get("read", 0.0)
 
-    def work(self, status: int) -> Work:
+    def work(self, status: int, *, others_are_answered: bool) -> Work:
         codes = {*self.failed_images, *([self.code] if self.code else ())}
-        early = self.conduct is not None and self.conduct.early > 0
+        early = self.conduct is not None and self.conduct.early > 0 and others_are_answered
         return Work(status, codes, self.elapsed_s(), self.stages.get("read"), self.limit_s or 0.0, self.promises, early)
 
     def note_read(self) -> None:
@@ -220,6 +224,7 @@ class RequestMiddleware:
         self._tracing = tracing
         self._holds = Holds()
         self._unlogged = Unlogged(clock)
+        self._answered_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -294,7 +299,7 @@ class RequestMiddleware:
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
         self._metrics.request_duration.labels(route, str(status)).observe(seconds, exchange.exemplar)
         if exchange.limit_s is not None:
-            self._metrics.slo_requests.labels(exchange.work(status).result(self._objective_s)).inc()
+            self._count_result(exchange, status)
         for code, count in exchange.failed_images.items():
             self._metrics.images_failed.labels(code).inc(count)
         if exchange.code in REFUSED_RELOADS:
@@ -307,6 +312,24 @@ class RequestMiddleware:
             self._metrics.requests_cancelled.labels("read").inc()
         if exchange.answered is not None:
             self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
+
+    def _count_result(self, exchange: Exchange, status: int) -> None:
+        work = exchange.work(status, others_are_answered=self._answers())
+        result = work.result(self._objective_s)
+        if result in ("good", "slow"):
+            self._answered_at = self._clock()
+        if result == "failed" and exchange.code == "overloaded" and exchange.conduct is not None:
+            exchange.conduct.judge(self._count_refusal)
+        else:
+            self._metrics.slo_requests.labels(result).inc()
+
+    def _count_refusal(self, waited: bool) -> None:
+        """Whether the service failed its client depends on what the client does next."""
+        self._metrics.slo_requests.labels("failed" if waited or not self._answers() else "excluded").inc()
+
+    def _answers(self) -> bool:
+        """Anybody at all? Else even those who ask again too early are right to complain."""
+        return self._clock() - self._answered_at < ANSWERS_S
 
 
 def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seconds: float) -> dict[str, Any]:

@@ -32,7 +32,7 @@ OURS = frozenset({"internal_error", "not_ready", "draining"})
 class Work:
     """`codes`: the problem code of the request, and those of its images. `read_s`: when its body was read, None if it
     never was; `limit_s`: the deadline that applied; `promises`: how many times the promise its images amount to;
-    `ignores_retry_after`: the client asked again too early."""
+    `ignores_retry_after`: the client asked again too early, while the service answers others."""
 
     status: int
     codes: Set[str]
@@ -60,4 +60,5 @@ class Work:
 
     def _is_late_by_itself(self, promise_s: float) -> bool:
         never_arrived = self.read_s is None and self.elapsed_s >= self.limit_s
-        return self.ignores_retry_after or never_arrived or self.limit_s - (self.read_s or 0.0) < promise_s
+        rude = self.ignores_retry_after and "deadline_exceeded" not in self.codes  # which no Retry-After comes with
+        return rude or never_arrived or self.limit_s - (self.read_s or 0.0) < promise_s

@@ -15,6 +15,7 @@ LEFT = replace(GOOD, status=499)
 FAILED = {
     "a bug": replace(GOOD, status=500, codes={"internal_error"}),
     "an error without a code": replace(GOOD, status=500),
+    "a missed deadline of a client that asks again at once": replace(LATE, ignores_retry_after=True),
     "not ready": replace(GOOD, status=503, codes={"not_ready"}),
     "draining": replace(GOOD, status=503, codes={"draining"}),
     "overload": REJECTED,
