@@ -1,7 +1,9 @@
-"""Who asks, and whether they may, over a real socket: proxies and reloads."""
+"""Who asks, and whether they may, over a real socket: proxies, reloads, and connections that are refused."""
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -55,3 +57,16 @@ def test_with_keys_a_reload_needs_one_of_them_and_may_come_through_a_proxy(start
     assert httpx.post(url, timeout=120).status_code == 401
     assert httpx.post(url, headers=key | XFF, timeout=120).status_code == 200
     assert httpx.post(url, headers=key | {"Origin": "http://evil.example.com"}, timeout=120).status_code == 403
+
+
+def test_connections_that_are_refused_are_counted(server: Server) -> None:
+    def refused() -> float:
+        text = httpx.get(f"{server.url}/metrics", timeout=120).text
+        (value,) = re.findall(r'^repvgg_connections_refused_total{code="malformed_request"} (\S+)$', text, re.MULTILINE)
+        return float(value)
+
+    before = refused()
+    with socket.create_connection(("127.0.0.1", server.port), 120) as connection:
+        connection.sendall(b"GET / HTTP/9\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert refused() == before + 1

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
+from service.api.conduct import Conduct
+from service.api.problems import Fault
+from service.api.requests import ANSWERS_S, RequestMiddleware
 from service.engines.runtimes.fake import FakeEngine
+from service.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -101,3 +108,71 @@ def test_refused_reloads_are_counted(client: TestClient, registry: CollectorRegi
     reasons = ("rejected", "forbidden", "running")
     found = [registry.get_sample_value("repvgg_reloads_refused_total", {"reason": reason}) for reason in reasons]
     assert found == [1, 1, 0]
+
+
+class Front:
+    """The middleware over an application that answers what `overloaded` says."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.overloaded = False
+        self.now = time.monotonic()
+        self._middleware = RequestMiddleware(self._app, Metrics(registry), clock=lambda: self.now)
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["state"]["exchange"]
+        exchange.expect_answer_within(10)
+        reply = exchange.problem(Fault("overloaded", "busy", 1.0)) if self.overloaded else Response("ok")
+        await reply(scope, receive, send)
+
+    async def ask(self, conduct: Conduct, *, overloaded: bool, after_s: float = 0.0) -> None:
+        async def nothing(message: Message | None = None) -> Message:
+            return {"type": "http.disconnect"}
+
+        self.now += after_s
+        self.overloaded = overloaded
+        state = {"arrived": self.now, "conduct": conduct}
+        scope = {"type": "http", "method": "POST", "path": "/classify", "headers": [], "state": state}
+        await self._middleware(scope, nothing, nothing)  # type: ignore[arg-type]
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def test_refusals_to_a_client_that_ignores_retry_after_cost_nothing(
+    run: Run, registry: CollectorRegistry, counted: Callable[[], dict[str, float]]
+) -> None:
+    async def scenario() -> None:
+        front, rude = Front(registry), Conduct()
+        await front.ask(Conduct(), overloaded=False)
+        for _ in range(3):
+            await front.ask(rude, overloaded=True)
+
+    run(scenario())
+    assert counted() == {"good": 1, "excluded": 3}
+
+
+def test_a_refusal_to_a_client_that_waits_costs_the_budget(
+    run: Run, registry: CollectorRegistry, counted: Callable[[], dict[str, float]]
+) -> None:
+    async def scenario() -> None:
+        front, polite = Front(registry), Conduct()
+        await front.ask(polite, overloaded=True)
+        assert counted() == {}
+        await front.ask(polite, overloaded=False, after_s=60.0)
+
+    run(scenario())
+    assert counted() == {"failed": 1, "good": 1}
+
+
+def test_where_nobody_is_answered_even_rude_clients_count(
+    run: Run, registry: CollectorRegistry, counted: Callable[[], dict[str, float]]
+) -> None:
+    async def scenario() -> None:
+        front, rude = Front(registry), Conduct()
+        await front.ask(Conduct(), overloaded=False)
+        await front.ask(rude, overloaded=True, after_s=ANSWERS_S)
+        await front.ask(rude, overloaded=True)
+        rude.leave()
+
+    run(scenario())
+    assert counted() == {"good": 1, "failed": 2}
