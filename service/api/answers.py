@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from models.formats.sizes import stated_size
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
@@ -20,6 +21,7 @@ from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFau
 from service.classify.classifier import Classified, Classifier, Image, Outcome
 from service.engines import selection
 from service.machine.aside import aside_if_large
+from service.observe.objective import PIXELS_PER_PROMISE
 
 # In an answer.
 BYTES_PER_PREDICTION = 64
@@ -32,11 +34,25 @@ async def classify_images(
     disconnected."""
     exchange = Exchange.of(request)
     exchange.images = len(images)
+    exchange.promises = float(len(images))
     work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace)
-    outcomes = await while_connected(request.receive, work)
+    outcomes: list[Outcome] = []
+    try:
+        outcomes = await while_connected(request.receive, work)
+    finally:
+        failed = [outcome for outcome in outcomes if not isinstance(outcome, Classified)]
+        exchange.failed_images.update(fault_of(outcome).code for outcome in failed)
+        if failed or exchange.worked_s() > exchange.objective_s / 2:  # else their sizes do not matter
+            exchange.promises = promises_of(images)
     exchange.answered = exchange.clock()
     note_timings(exchange, outcomes)
     return outcomes
+
+
+def promises_of(images: Sequence[Image]) -> float:
+    """What they amount to, in images of PIXELS_PER_PROMISE."""
+    pixels = (stated_size(image).pixels if isinstance(image, bytes) else 0 for image in images)
+    return sum(max(1.0, count / PIXELS_PER_PROMISE) for count in pixels)
 
 
 def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:

@@ -84,6 +84,7 @@ class Conduct:
     _is_new: bool = True
     _retry_at: float | None = None
     _held: asyncio.Future[None] | None = field(default=None, repr=False)
+    _unjudged: Callable[[bool], None] | None = field(default=None, repr=False)
 
     def ask(self, arrived: float) -> None:
         """A request has arrived, at a time of `time.monotonic`."""
@@ -93,6 +94,7 @@ class Conduct:
             return
         self.waited = arrived >= self._retry_at - TOLERANCE_S
         self.early = self.early // 2 if self.waited else self.early + 1
+        self._judge(self.waited)
         self._retry_at = None
 
     def refuse(self, retry_after_s: float | None) -> None:
@@ -100,6 +102,16 @@ class Conduct:
         if not self.early:
             self.address.spend()
         self._retry_at = time.monotonic() + max(1, math.ceil(retry_after_s or 0.0))
+
+    def judge(self, tell: Callable[[bool], None]) -> None:
+        """Its refusal: `tell(False)` if its client asks again too early, `tell(True)` if it waits or leaves."""
+        self._judge(True)
+        self._unjudged = tell
+
+    def _judge(self, waited: bool) -> None:
+        tell, self._unjudged = self._unjudged, None
+        if tell is not None:
+            tell(waited)
 
     @property
     def hold_s(self) -> float:
@@ -122,6 +134,7 @@ class Conduct:
     def leave(self) -> None:
         """The connection has ended."""
         self.has_left = True
+        self._judge(True)
         self.release()
 
 

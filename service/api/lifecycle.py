@@ -64,6 +64,10 @@ class Lifecycle:
         self._left_at_work: list[Classifier] = []
         self._closed: weakref.WeakSet[Classifier] = weakref.WeakSet()
 
+    def note_refused_connection(self, code: str) -> None:
+        """A connection got this problem before it had a request."""
+        self._metrics.connections_refused.labels(code).inc()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Opens the model in the background; at the end, finishes the accepted requests and closes it."""
@@ -122,10 +126,12 @@ class Lifecycle:
                 raise
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
             store = f"{_folder_of(old).parent.parent}/"  # clients should not learn the path
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
             raise ServiceError("internal error") from error
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -29,14 +31,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.conduct import Conduct, Holds
 from service.api.problems import Fault, fault_of, problem_response
 from service.observe.metrics import Metrics
+from service.observe.objective import CLIENT_LEFT, Work
 
 if TYPE_CHECKING:
     from service.observe.tracing import RequestTrace, Tracing
 
 T = TypeVar("T")
 
-# As in nginx: the client closed the connection before there was an answer.
-CLIENT_LEFT = 499
 # Probes and scrapes come every few seconds; they are logged only when they fail, or at level debug.
 QUIET_ROUTES = frozenset(
     {"/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
@@ -53,6 +54,12 @@ REJECTIONS = {
     "too_many_images": "limit",
     "too_many_pixels": "limit",
 }
+
+# problem code that only a reload gets -> reason in repvgg_reloads_refused_total
+REFUSED_RELOADS = {"reload_running": "running", "forbidden": "forbidden"}
+
+# A service that has answered nobody for so long is not just busy.
+ANSWERS_S = 10.0
 
 # Codes of which there may be a flood.
 REFUSALS = frozenset({"overloaded", "deadline_exceeded"})
@@ -102,6 +109,10 @@ class Exchange:
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     images: int | None = None
+    limit_s: float | None = None  # the deadline of a request to classify; None for others
+    objective_s: float = 0.1
+    promises: float = 1.0  # as in observe.objective
+    failed_images: Counter[str] = field(default_factory=Counter)  # by problem code
     code: str | None = None
     status: int | None = None
     answered: float | None = None
@@ -132,6 +143,20 @@ class Exchange:
 
     def elapsed_s(self) -> float:
         return self.clock() - self.arrived
+
+    def expect_answer_within(self, limit_s: float | None) -> None:
+        """The earliest of these counts; None is none."""
+        if limit_s is not None:
+            self.limit_s = min(limit_s, self.limit_s or limit_s)
+
+    def worked_s(self) -> float:
+        """Since its body was read."""
+        return self.elapsed_s() - self.stages.get("read", 0.0)
+
+    def work(self, status: int, *, others_are_answered: bool) -> Work:
+        codes = {*self.failed_images, *([self.code] if self.code else ())}
+        early = self.conduct is not None and self.conduct.early > 0 and others_are_answered
+        return Work(status, codes, self.elapsed_s(), self.stages.get("read"), self.limit_s or 0.0, self.promises, early)
 
     def note_read(self) -> None:
         """The body is read."""
@@ -188,20 +213,25 @@ class RequestMiddleware:
         vertex_health_route: str = "",
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
+        objective_s: float = 0.1,
     ) -> None:
         self._app = app
+        self._objective_s = objective_s
+        metrics.objective.set(objective_s)
         self._metrics = metrics
         self._vertex_health_route = vertex_health_route
         self._clock = clock
         self._tracing = tracing
         self._holds = Holds()
         self._unlogged = Unlogged(clock)
+        self._answered_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
+        exchange.objective_s = self._objective_s
         scope.setdefault("state", {})["exchange"] = exchange
         if "received" in scope["state"]:
             self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
@@ -240,6 +270,7 @@ class RequestMiddleware:
             if fault.code == "internal_error":
                 log.exception("%s failed", exchange.path, extra=exchange.ids)
             if exchange.status is not None:
+                exchange.code = fault.code
                 raise  # part of the answer is sent: all that is left is to close the connection
             await exchange.problem(fault)(scope, receive, send)
 
@@ -267,6 +298,12 @@ class RequestMiddleware:
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
         self._metrics.request_duration.labels(route, str(status)).observe(seconds, exchange.exemplar)
+        if exchange.limit_s is not None:
+            self._count_result(exchange, status)
+        for code, count in exchange.failed_images.items():
+            self._metrics.images_failed.labels(code).inc(count)
+        if exchange.code in REFUSED_RELOADS:
+            self._metrics.reloads_refused.labels(REFUSED_RELOADS[exchange.code]).inc()
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
         if "read" in exchange.stages:
@@ -275,6 +312,24 @@ class RequestMiddleware:
             self._metrics.requests_cancelled.labels("read").inc()
         if exchange.answered is not None:
             self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
+
+    def _count_result(self, exchange: Exchange, status: int) -> None:
+        work = exchange.work(status, others_are_answered=self._answers())
+        result = work.result(self._objective_s)
+        if result in ("good", "slow"):
+            self._answered_at = self._clock()
+        if result == "failed" and exchange.code == "overloaded" and exchange.conduct is not None:
+            exchange.conduct.judge(self._count_refusal)
+        else:
+            self._metrics.slo_requests.labels(result).inc()
+
+    def _count_refusal(self, waited: bool) -> None:
+        """Whether the service failed its client depends on what the client does next."""
+        self._metrics.slo_requests.labels("failed" if waited or not self._answers() else "excluded").inc()
+
+    def _answers(self) -> bool:
+        """Anybody at all? Else even those who ask again too early are right to complain."""
+        return self._clock() - self._answered_at < ANSWERS_S
 
 
 def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
@@ -286,6 +341,7 @@ def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seco
         "code": exchange.code,
         "client": client[0] if client else None,
         "images": exchange.images,
+        "failed_images": dict(exchange.failed_images) or None,
         "batch_size": exchange.batch_size,
         **{f"{stage}_ms": round(duration * 1000, 3) for stage, duration in exchange.stages.items()},
         "total_ms": round(seconds * 1000, 3),

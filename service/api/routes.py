@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from service.api.access.reloads import check_reload
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
@@ -56,10 +57,12 @@ class Endpoints:
     async def classify(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
         parameters = read_query(request, CLASSIFY_PARAMETERS)
         read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        exchange.expect_answer_within(timeout_s)
         # After a rejection the rest of the body is discarded, and the connection stays usable.
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
@@ -82,6 +85,7 @@ class Endpoints:
 
     async def reload(self, request: Request) -> Response:
         """Open the newest version of the bundle, or the one given, check it, and let it replace the serving one."""
+        check_reload(request, has_keys=bool(self._settings.api_keys))
         version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Blocks. Raises whatever prevented the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
-    logs.configure(settings.log_format, console.log_stream)
+    logs.configure(settings.log_format, console.log_stream, background=True)
     for warning in (*warnings, memory_shortage(settings)):
         if warning:
             log.warning("%s", warning)

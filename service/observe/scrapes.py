@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 SHARE = 0.05
 BURST_S = 0.25
 MOST_AGE_S = 1.0
+# Characters of the header that are read; Prometheus sends 250.
+MOST_ACCEPT = 1000
 
 Encode = Callable[[Collector], bytes]
 
@@ -72,7 +74,7 @@ class Scrapes:
 def _encoder(accept: str) -> tuple[Encode, str]:
     """One of two formats, and no other version or escaping: each would be another text to build."""
     try:
-        _, media_type = choose_encoder(accept)
+        _, media_type = choose_encoder(accept[:MOST_ACCEPT])
     except (ValueError, TypeError):  # a version that is no number
         return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
     if media_type.startswith("application/openmetrics-text"):

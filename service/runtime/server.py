@@ -37,6 +37,7 @@ from service.errors import ServiceError
 from service.machine.heap import give_large_blocks_pages, return_free_memory
 from service.machine.own_thread import is_at_work
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
+from service.observe import logs
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
 from service.runtime.early_end import obey_signals
@@ -87,15 +88,24 @@ def serve(
     if lifecycle.engine_is_at_work:
         # Python would wait for the engine's thread forever.
         log.error("stopped while the engine was still working on a batch")
+        logs.flush()
         os._exit(FORCED)
     log.info("stopped")
     if is_at_work():  # a model is being opened, which cannot be interrupted
+        logs.flush()
         os._exit(0)
 
 
 def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        app, lifespan="on", ws="none", log_config=None, log_level="warning", access_log=False, server_header=False
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # it would believe any caller on this machine; ours is in `api.access`
     )
 
 
@@ -178,6 +188,7 @@ class DrainingServer(uvicorn.Server):
             most_discarded_bytes=2 * self._settings.max_body_bytes,
             app_state=self.lifespan.state,
             common_headers=lambda: self.server_state.default_headers,
+            note_refusal=self._lifecycle.note_refused_connection,
             open=self.server_state.connections,
             tasks=self.server_state.tasks,
         )
@@ -213,6 +224,7 @@ class DrainingServer(uvicorn.Server):
         """End immediately, losing the requests in flight; without any, the normal end is just as quick."""
         if lost := len(self.server_state.tasks):
             log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
+            logs.flush()
             os._exit(FORCED)
         self._stop()
 

@@ -33,7 +33,7 @@ def work(
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     console = Console.standard(os.environ)
-    logs.configure(settings.log_format, console.log_stream, worker=number)
+    logs.configure(settings.log_format, console.log_stream, worker=number, background=True)
     from service.runtime.server import serve  # the web framework: not before it is needed
 
     try:

@@ -108,6 +108,25 @@ def test_keys_are_split_at_commas_and_never_shown() -> None:
     assert "key" not in f"{settings!r} {settings.model_dump_json()}".replace("api_keys", "")
 
 
+@pytest.mark.parametrize("blank", ["", " ", ",", " , ,", "\t", "\x00", "a\nb", "\u200b"])
+@pytest.mark.parametrize("flag", ["--api-keys", "--trusted-proxies"])
+def test_a_list_that_is_given_but_has_no_usable_item_is_an_error(flag: str, blank: str) -> None:
+    variable = variable_name(flag.removeprefix("--").replace("-", "_"))
+    given: list[tuple[dict[str, object], dict[str, str], str]] = [(parse(flag, blank), {}, flag)]
+    if blank:  # an empty variable is not given
+        given.append(({}, {variable: blank}, variable))
+    for flags, environ, source in given:
+        with pytest.raises(ConfigError, match=f"(?s)^{source}.* is invalid: it must be .*, comma-separated$"):
+            load_settings(flags, environ)
+
+
+@pytest.mark.parametrize(("flag", "blanks"), [("--host", ("", " ")), ("--model", ("", " ")), ("--engine-python", " ")])
+def test_text_that_is_given_but_blank_is_an_error(flag: str, blanks: tuple[str, ...]) -> None:
+    for blank in blanks:
+        with pytest.raises(ConfigError, match=f"^{flag}={blank} is invalid: it must be text that is not blank$"):
+            load_settings(parse(flag, blank), {})
+
+
 def test_a_wrong_key_is_not_shown() -> None:
     with pytest.raises(ConfigError) as error:
         load_settings({"api_keys": [["secret"]]}, {})

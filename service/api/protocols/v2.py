@@ -11,6 +11,7 @@ Extension" and "Model Configuration Extension" of Triton's documentation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +48,7 @@ from service.api.protocols.tensors import (
     read_images,
     refuse_shared_memory,
 )
-from service.api.reading.parameters import as_texts, check_names, read_top_k
+from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
 from service.api.schemas import (
@@ -74,6 +75,7 @@ MICROSECONDS = 1_000_000
 # What the `parameters` of a request may have.
 PARAMETERS = ("top_k", "timeout", "binary_data_output")
 
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
 
 
@@ -167,12 +169,15 @@ class InferenceV2:
     async def infer(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._served(request)
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         read = partial(self._read, classifier=classifier)
         classifier, asked, images = await self._lifecycle.uploads.read(request, read)
         check_names(asked.parameters, PARAMETERS)
-        deadline = self._lifecycle.uploads.deadline(exchange, read_timeout_s(asked.parameters))
+        timeout_s = read_timeout_s(asked.parameters)
+        exchange.expect_answer_within(timeout_s)
+        deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
         most = max(output.count for output in outputs)
         outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
@@ -224,8 +229,8 @@ class InferenceV2:
 
 def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
     """-> the request, and the bytes after its JSON. Raises RequestError."""
-    if json_length is not None and not (json_length.isdecimal() and int(json_length) <= len(body)):
-        raise malformed(f"{JSON_LENGTH} is {json_length}, but the body has {len(body)} bytes")
+    if json_length is not None and not (_LENGTH.fullmatch(json_length) and int(json_length) <= len(body)):
+        raise malformed(f"{JSON_LENGTH} is {json_length[:MOST_SHOWN]}, but the body has {len(body)} bytes")
     end = len(body) if json_length is None else int(json_length)
     if end > MAX_JSON_BYTES:
         raise RequestError(

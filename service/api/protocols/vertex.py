@@ -44,6 +44,7 @@ class Vertex:
 
     async def predict(self, request: Request) -> Response:
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         asked, uploads = await self._lifecycle.uploads.read(request, self._read)
@@ -52,6 +53,7 @@ class Vertex:
         check_names(parameters, CLASSIFY_PARAMETERS)
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        exchange.expect_answer_within(timeout_s)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         images = [upload.content for upload in uploads]
         outcomes = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)

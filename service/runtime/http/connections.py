@@ -66,6 +66,7 @@ class Connections:
     app_state: dict[str, Any] = field(default_factory=dict)
     common_headers: Callable[[], list[tuple[bytes, bytes]]] = list
     addresses: Addresses = field(default_factory=Addresses)
+    note_refusal: Callable[[str], None] = lambda code: None  # of a connection, by problem code
     open: set[Any] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     lingering: dict[Connection, None] = field(default_factory=dict)
@@ -277,6 +278,7 @@ class Connection(asyncio.Protocol):
         if self._call is not None and not self._call.ended and self._call.begun:
             self._linger()
             return
+        self._all.note_refusal(fault.code)
         request_id = uuid.uuid4().hex
         reply = problem_response(fault, instance="", request_id=request_id)
         headers = [*reply.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]

@@ -166,3 +166,23 @@ def test_a_client_that_leaves_is_not_waited_for(run: Callable[..., Any], monkeyp
 
     run(leave())
     assert (leaving.has_left, ending.has_left) == (True, False)
+
+
+@pytest.mark.parametrize(("then_s", "waited"), [(0.0, False), (1.0, True)])
+def test_a_refusal_is_judged_by_what_the_client_does_next(then_s: float, waited: bool) -> None:
+    conduct, told = Conduct(), list[bool]()
+    conduct.refuse(1.0)
+    conduct.judge(told.append)
+    assert told == []
+    conduct.ask(time.monotonic() + then_s)
+    assert told == [waited]
+    conduct.leave()
+    assert told == [waited]
+
+
+def test_a_client_that_leaves_after_a_refusal_may_have_given_up() -> None:
+    conduct, told = Conduct(), list[bool]()
+    conduct.judge(told.append)
+    conduct.judge(told.append)
+    conduct.leave()
+    assert told == [True, True]

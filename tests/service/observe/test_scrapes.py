@@ -6,10 +6,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.registry import Collector
 
-from service.observe.scrapes import BURST_S, MOST_AGE_S, Scrapes
+from service.observe.scrapes import BURST_S, MOST_AGE_S, Scrapes, _encoder
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -94,3 +96,22 @@ def test_a_format_that_cannot_be_understood_is_answered_in_the_oldest_one(run: R
         assert (await World(0.0).scrapes.get(accept)).media_type.startswith("text/plain; version=0.0.4")
 
     run(scenario())
+
+
+PIECES = (
+    "application/openmetrics-text",
+    "text/plain",
+    *";,=",
+    "version=",
+    "escaping=",
+    "q=",
+    "abc",
+    "1.0.0",
+    "9" * 5000,
+    "-1",
+)
+
+
+@given(accept=st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
+def test_any_header_is_answered_in_one_of_the_two_formats(accept: str) -> None:
+    assert _encoder(accept)[1].startswith(("text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0"))
