@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.deploy.versions import check_new, check_new_checkpoint
-from training.errors import reporting_errors
+from training.errors import Parser, reporting_errors
 from training.run import device
 from weights.labels import IMAGENET_LABELS, read_labels
 from weights.sources import SOURCES, published_preprocess
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.convert", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.convert", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_source_flags(parser)
     _add_result_flags(parser)

@@ -8,13 +8,14 @@ TrainingError            1
 └── Stopped       130, 143   SIGINT or SIGTERM stopped the run after it was saved
 """
 
+import argparse
 import functools
 import io
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 from weights.errors import UnknownVariant, WeightsError
 
@@ -45,6 +46,16 @@ class Stopped(TrainingError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises OSError if the help cannot be written, which argparse ignores."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is not None and file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
 
 
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:

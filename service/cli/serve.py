@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings, warnings = load_settings(vars(arguments), console.environ)
     if "://" in settings.model:
         settings = settings.model_copy(update={"model": pull.pull_for_serving(settings.model, console)})
-    logs.configure(settings.log_format, console.log_stream)
+    logs.configure(settings.log_format, console.log_stream, background=True)
     for warning in (*warnings, memory_shortage(settings)):
         if warning:
             log.warning("%s", warning)

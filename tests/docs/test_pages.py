@@ -78,7 +78,8 @@ NOT_RUN = {
 }
 # Flags that make such a command finish sooner.
 SHORTER = {
-    "bench --url": "--duration 0.3 --warm-up 0.1",
+    "bench --url": "--duration 1 --warm-up 0.1",
+    "--rude": "--duration 3",  # in a flood, the first refusals come before any answer
     "inspect --verify --engine": "--calls 3 --max-batch-size 2",
     "training.train": "--epochs 1 --warmup_length 1 --batch_size 8",
     "training.data": "--batch_size 8",
@@ -176,9 +177,9 @@ class Reader:
         else:
             self.check(step, self.run("bash", "-c", self.exports + self.addressed(shortened(step.text))))
 
-    def check(self, step: Step, said: str) -> None:
+    def check(self, step: Step, output: str) -> None:
         for part, words in SAYS.items():
-            assert part not in step.text or words in said, f"{step.text}\n{said}"
+            assert part not in step.text or words in output, f"{step.text}\n{output}"
 
     def addressed(self, text: str) -> str:
         if ADDRESS.search(text) and not self.address:

@@ -59,6 +59,12 @@ def test_it_classifies_read_only_without_capabilities_as_user_1000(start: Callab
     assert container.run("python", "-c", "from service.machine.limits import *; print(usable_cpus())").stdout == "1\n"
 
 
+def test_it_serves_with_winograds_algorithm(start: Callable[..., Container]) -> None:
+    container = start("--env=REPVGG_ENGINE=ncnn", "--env=REPVGG_PRECISION=fp32").wait_until_healthy()
+    assert container.classify(SHIP) == "ship"
+    assert container.get("/models").json()["engine"] == "ncnn"
+
+
 def test_sigterm_drains_and_the_container_exits_with_0(start: Callable[..., Container]) -> None:
     container = start("--env=REPVGG_DRAIN_SECONDS=3600").wait_until_healthy()
     container.podman("kill", f"--signal={signal.SIGTERM}", container.name)
@@ -124,3 +130,5 @@ def test_the_bill_of_materials_lists_the_pinned_and_the_debian_packages(podman: 
     assert {name for name, _ in listed} >= {"onnxruntime", "pillow", "repvgg", "libc6"}
     python = {(name, version) for name, version in listed if name in dict(pins)}
     assert python <= set(pins)
+    # ncnn's downloader wants these; see decision 0015.
+    assert not {name for name, _ in listed} & {"requests", "portalocker"}

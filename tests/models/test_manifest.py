@@ -308,8 +308,8 @@ def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Value
         ({}, None),
         ({"images": 150, "agreement": 0.98, "fast_top1": 0.85}, None),
         ({"fast_top1": 0.9}, None),
-        ({"images": 149}, "fast pixels were measured on 149 large photos, it takes 150"),
-        ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, it takes 98%"),
+        ({"images": 149}, "fast pixels were measured on 149 large photos, at least 150 are needed"),
+        ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, at least 98% is needed"),
         ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1, 0.50% is allowed"),
     ],
 )

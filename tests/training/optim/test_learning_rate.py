@@ -7,7 +7,7 @@ from PIL import Image
 from training.config import build
 from training.config.choices import SCHEDULES
 from training.errors import TrainingError
-from training.optim.schedules import Curve, learning_rates, rates
+from training.optim.learning_rate import Curve, learning_rates, rates
 from training.schedules import main
 
 
