@@ -12,7 +12,7 @@ MOST_TRAILER_BYTES = 32 << 10
 # Chunks read in one turn of the event loop. A chunk takes 2 microseconds, and there may be one for every byte.
 MOST_CHUNKS_AT_ONCE = 1000
 
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,20})(?:;[^\r\n]*)?[ \t]*")
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,20})[ \t]*(?:;[^\r\n]*)?")
 
 
 class Sized:
@@ -53,7 +53,8 @@ class Chunked:
         line = _take_line(buffer)
         if line is None:
             return False
-        found = _SIZE.fullmatch(line)
+        # A line feed alone ends no such line (RFC 9112, 2.2): a proxy might find another body.
+        found = _SIZE.fullmatch(line, 0, len(line) - 1) if line.endswith(b"\r") else None
         if found is None:
             raise Malformed
         self._left = int(found[1], 16)
@@ -81,7 +82,7 @@ class Chunked:
         return True
 
     def _read_trailer(self, buffer: bytearray) -> bool:
-        line = _take_line(buffer, b"\n")
+        line = _take_line(buffer)
         if line is None:
             return False
         line = line.removesuffix(b"\r")
@@ -92,14 +93,15 @@ class Chunked:
         return True
 
 
-def _take_line(buffer: bytearray, line_end: bytes = b"\r\n") -> bytes | None:
-    end = buffer.find(line_end, 0, MOST_LINE_BYTES + 2)
+def _take_line(buffer: bytearray) -> bytes | None:
+    """Without its line feed."""
+    end = buffer.find(b"\n", 0, MOST_LINE_BYTES + 2)
     if end < 0:
         if len(buffer) > MOST_LINE_BYTES:
             raise Malformed
         return None
     line = bytes(buffer[:end])
-    del buffer[: end + len(line_end)]
+    del buffer[: end + 1]
     return line
 
 

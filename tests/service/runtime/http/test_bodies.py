@@ -32,7 +32,7 @@ def test_a_body_of_a_known_length_ends_there() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_chunks_may_have_extensions_and_trailers_and_come_in_any_pieces(size: int) -> None:
     body = Chunked()
-    content = b'3;a="b"\r\nabc\r\n2 \t\r\nde\r\n000\r\nX-Checksum: 1\r\n\r\nGET'
+    content = b'3 ; a = "b"\r\nabc\r\n2 \t\r\nde\r\n000\r\nX-Checksum: 1\r\n\r\nGET'
     assert taken(body, content, size) == (b"abcde", b"GET")
     assert body.ended
 
@@ -46,8 +46,6 @@ def test_chunks_may_have_extensions_and_trailers_and_come_in_any_pieces(size: in
     ids=lambda content: repr(content[:20]),
 )
 def test_broken_chunks_are_malformed(content: bytes) -> None:
-    if content == b"1\n":
-        content += b"x" * MOST_LINE_BYTES
     with pytest.raises(Malformed):
         taken(Chunked(), content)
 
@@ -82,9 +80,9 @@ def judged(content: bytes) -> tuple[bytes, bool] | None:
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.booleans(), st.lists(PIECES, max_size=12).map(b"".join).filter(lambda content: b"\n " not in content))
+@given(st.booleans(), st.lists(PIECES, max_size=12).map(b"".join).filter(lambda content: b"\n " not in content and b" ;" not in content))
 def test_h11_finds_the_same_body(has_trailer: bool, content: bytes) -> None:
-    """But for folded trailers, which are malformed here."""
+    """But for folded trailers, which are malformed here, and spaces before an extension, which h11 rejects."""
     content = b"0\r\n" * has_trailer + content + b"\r\n" * 8  # h11 judges a trailer when it is whole
     body = Chunked()
     try:
