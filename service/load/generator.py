@@ -190,7 +190,8 @@ class _Generator:
             seconds = float(refusal.headers.get("retry-after", seconds))
         elif refusal is not None and self._plan.rude:
             return
-        await asyncio.sleep(min(seconds, max(0.0, self._ends - self._now())))
+        rest_s = max(0.0, self._ends - self._now()) + 0.001  # uvloop may wake up a millisecond early
+        await asyncio.sleep(min(seconds, rest_s))
 
     async def _open_loop(self) -> None:
         assert self._plan.rate is not None
