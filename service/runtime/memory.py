@@ -25,7 +25,8 @@ def memory_shortage(settings: Settings, root: Path = Path("/")) -> str | None:
     if needed <= limit:
         return None
     return (
-        f"the memory limit is {limit >> 20} MiB, but decoding the largest images on {threads} threads takes up to "
+        f"the memory limit is {limit >> 20} MiB, but decoding the largest images on {threads} "
+        f"{'thread' if threads == 1 else 'threads'} takes up to "
         f"{needed >> 20} MiB: the process may be killed without a message (exit code 137); raise the limit, or lower "
         "max_image_pixels or decode_threads"
     )

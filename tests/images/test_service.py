@@ -119,7 +119,9 @@ def test_a_memory_limit_that_is_too_low_is_logged_before_the_kernel_acts(start: 
     container = start("--memory=256m", "--cpus=1").wait_until_healthy()
     warning = json.loads(container.log().splitlines()[0])
     assert warning["level"] == "warning"
-    assert warning["msg"].startswith("the memory limit is 256 MiB, but decoding 1 of the largest images at once takes")
+    assert warning["msg"].startswith(
+        "the memory limit is 256 MiB, but decoding the largest images on 1 thread takes up to"
+    )
     assert container.classify(SHIP) == "ship"
 
 

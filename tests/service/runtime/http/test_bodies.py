@@ -80,7 +80,10 @@ def judged(content: bytes) -> tuple[bytes, bool] | None:
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.booleans(), st.lists(PIECES, max_size=12).map(b"".join).filter(lambda content: b"\n " not in content and b" ;" not in content))
+@given(
+    st.booleans(),
+    st.lists(PIECES, max_size=12).map(b"".join).filter(lambda content: b"\n " not in content and b" ;" not in content),
+)
 def test_h11_finds_the_same_body(has_trailer: bool, content: bytes) -> None:
     """But for folded trailers, which are malformed here, and spaces before an extension, which h11 rejects."""
     content = b"0\r\n" * has_trailer + content + b"\r\n" * 8  # h11 judges a trailer when it is whole
