@@ -106,7 +106,7 @@ def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     try:
         (directory,) = struct.unpack_from(order + offset, encoded, place)
         (count,) = struct.unpack_from(order + entries, encoded, directory)
-    except struct.error:
+    except (struct.error, OverflowError):  # the offset of a BigTIFF may be no address at all
         return
     if count > MAX_ENTRIES:
         raise ImageError("undecodable_image", f"the image has more than {MAX_ENTRIES} TIFF entries, the limit")

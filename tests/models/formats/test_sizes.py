@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from typing import Any
 
@@ -59,3 +60,8 @@ def test_damage_never_raises(name: str, seed: int, cut: int) -> None:
     for place in rng.integers(0, len(content), 5):
         content[place] = rng.integers(0, 256)
     assert stated_size(bytes(content[: len(content) - cut])).pixels >= 0
+
+
+@pytest.mark.parametrize("offset", [2**40, 2**63, 2**64 - 1])
+def test_a_directory_far_outside_the_file_states_nothing(offset: int) -> None:
+    assert stated_size(b"II+\0" + struct.pack("<HHQ", 8, 0, offset) + bytes(64)) == UNKNOWN
