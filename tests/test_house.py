@@ -52,3 +52,10 @@ def test_a_worker_runs_whole_modules(request: pytest.FixtureRequest, pytestconfi
     if not hasattr(pytestconfig, "workerinput"):
         pytest.skip("not run in a worker of pytest-xdist")
     assert request.node.nodeid.endswith("@test_house.py")
+
+
+def test_fixtures_of_a_package_end_with_it() -> None:
+    """In a folder that is no package, pytest keeps them until all tests have ended: servers under load among them."""
+    for conftest in (ROOT / "tests").rglob("conftest.py"):
+        if 'scope="package"' in conftest.read_text():
+            assert (conftest.parent / "__init__.py").is_file(), f"{conftest.parent} is not a package"
