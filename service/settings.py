@@ -64,7 +64,7 @@ def _split_commas(value: Any) -> Any:
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("repvgg-tiny-cifar10", description="model bundle: a folder, or a name[/version] of the store")
+    model: str = Field("repvgg-small-tinyimagenet", description="model bundle: a folder, or a name[/version] of the store")
     engine: EngineName = Field("auto", description="runtime that computes the logits")
     engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
         "cpu", description="execution provider of onnxruntime"
