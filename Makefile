@@ -44,7 +44,7 @@ sbom:  ## print the CycloneDX bill of materials of an image: make sbom IMAGE=rep
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
 lock:  ## update the lock files; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
-	$(UV_COMPILE) --extra onnx --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
+	$(UV_COMPILE) --extra onnx --extra ncnn --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
 	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
 	$(UV_COMPILE) --extra cuda --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-cuda.lock
 	$(UV_COMPILE) --extra train --constraint requirements/dev.lock pyproject.toml --output-file requirements/train.lock

@@ -22,7 +22,7 @@ from models import golden
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import preprocess
 from models.store import name_and_version, write_bundle
-from training.network.variants import VARIANTS, Variant
+from weights.variants import VARIANTS, Variant
 
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 

@@ -96,7 +96,7 @@ def report(times: Mapping[str, Times], images: int) -> str:
     return "\n".join(
         [
             *lines,
-            f"CPU time an image: step {cpu_ms[STEP]:.3f} ms; feeding {cpu_ms[PIPELINE]:.3f} ms "
+            f"CPU time per image: step {cpu_ms[STEP]:.3f} ms; feeding {cpu_ms[PIPELINE]:.3f} ms "
             f"({cpu_ms[PIPELINE] / cpu_ms[STEP]:.1%} of a step) where images are read and decoded, "
             f"{cpu_ms[KEPT]:.3f} ms ({cpu_ms[KEPT] / cpu_ms[STEP]:.1%}) where pixels are kept from an earlier epoch",
             f"feeding costs {feeding:+.1%} of a step (median of {len(times[BOTH].wall_s)} pairs; aim: 5 % at most)",

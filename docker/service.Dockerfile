@@ -13,11 +13,15 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,targ
 ARG LOCK=serve
 COPY requirements/${LOCK}.lock requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
-    tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --require-hashes --requirement requirements/${LOCK}.lock
-# Packages ship their own tests; numpy's are 17 MB.
-RUN find /opt/repvgg -type d -name tests -prune -exec rm -r {} +
+    tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --no-deps --require-hashes --requirement requirements/${LOCK}.lock
+# What packages ship and serving never loads: their tests (numpy's are 17 MB), ONNX Runtime's library for C (34 MB, which
+# its Python module contains once more) and its scripts for language models, ncnn's downloader.
+RUN find /opt/repvgg -depth \( -type d -name tests -o -name 'libonnxruntime.so.*' -o -path '*/onnxruntime/transformers' \
+    -o -path '*/ncnn/model_zoo' -o -path '*/ncnn/utils' \) -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
+COPY weights weights
+COPY hub hub
 COPY service service
 COPY training training
 # Installed apart from its dependencies, so that a new version is a small layer on top of a large, unchanged one.

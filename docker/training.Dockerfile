@@ -18,6 +18,8 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /opt/repvgg /opt/repvgg
 COPY models /app/models
+COPY weights /app/weights
+COPY hub /app/hub
 COPY training /app/training
 # HOME is set because user 1000 has no entry in /etc/passwd and can write nowhere else.
 ENV PATH=/opt/repvgg/bin:${PATH} \

@@ -1,11 +1,11 @@
-"""What a file may make its decoder do, bounded by what real pictures need: neither pixels nor bytes tell.
+"""Bounds on what a file makes its decoder do, set by what real pictures need: its pixels and bytes do not show it.
 
-1. a file of countless tiny segments, chunks or blocks is refused while it is read, before they fill the memory;
-2. a JPEG of countless scans, each of which passes over all pixels again, is refused before they are decoded;
-3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is refused before it is opened.
+1. a file of countless tiny segments, chunks or blocks is rejected while it is read, before they fill the memory;
+2. a JPEG of countless scans, each of which passes over all pixels again, is rejected before they are decoded;
+3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is rejected before it is opened.
 
-A megabyte of empty JPEG segments costs Pillow 34 MB and 0.4 s under the interpreter's lock; one of progressive scans
-half a minute.
+A megabyte of empty JPEG segments costs Pillow 34 MB and 0.4 s under the interpreter's lock; a megabyte of progressive
+scans costs half a minute.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from models.errors import ImageError
 # Pillow reads four times a JPEG segment, three times a PNG chunk, twice a GIF block of 255 bytes.
 MAX_READS = 100_000
 BYTES_PER_FURTHER_READ = 1024
-# Run-length encoded BMPs are decoded in Python, with two reads a run: a photo of a megapixel, in one or two seconds.
+# Run-length encoded BMPs are decoded in Python, two reads a run: a photo of a megapixel, in one or two seconds.
 MAX_READS_OF_BMP = 2_000_000
 # Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500.
 MAX_SCANS = 100
 MAX_STRIPS = 100_000
-# What TIFF can count; BigTIFF could count on.
+# The most that TIFF can count; BigTIFF could count further.
 MAX_ENTRIES = 65_535
 
 _BMP = b"BM"
@@ -78,7 +78,7 @@ def check_scans(scans: int) -> None:
 
 
 def check_tiff(encoded: bytes, max_pixels: int) -> None:
-    """Of a TIFF's directory; about other files, and about what else may be wrong, it says nothing.
+    """Checks the directory of a TIFF. It ignores other files, and anything else that may be wrong.
 
     Raises ImageError: `undecodable_image` for more than MAX_STRIPS strips or tiles, `too_many_pixels` for a tile of
     more than `max_pixels`: it is decoded whole, however small the picture is.
@@ -90,7 +90,7 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
         if tag in _TILE_SIDES:
             integer = struct.Struct(order + _INTEGERS.get(kind, "Q"))
             if integer.size > len(value):
-                raise ImageError("undecodable_image", "the sides of the image's tiles are no integers")
+                raise ImageError("undecodable_image", "the sides of the image's tiles are not integers")
             sides[tag] = max(sides.get(tag, 0), *integer.unpack_from(value))
     if prod(sides.values()) > max_pixels:
         tile = " x ".join(map(str, sides.values()))
@@ -106,7 +106,7 @@ def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     try:
         (directory,) = struct.unpack_from(order + offset, encoded, place)
         (count,) = struct.unpack_from(order + entries, encoded, directory)
-    except struct.error:
+    except (struct.error, OverflowError):  # the offset of a BigTIFF may be no address at all
         return
     if count > MAX_ENTRIES:
         raise ImageError("undecodable_image", f"the image has more than {MAX_ENTRIES} TIFF entries, the limit")

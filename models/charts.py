@@ -2,7 +2,7 @@
 
 1. training and the service draw alike: the same colours, the same sizes;
 2. the same figure always gives the same file, which holds no date and no version;
-3. nothing global changes: no pyplot, and matplotlib's settings are as before after each call;
+3. nothing global changes: pyplot is not used, and each call leaves matplotlib's settings as they were;
 4. matplotlib is imported by the first chart, not by this module.
 """
 
@@ -68,7 +68,7 @@ STYLE: dict[str, Any] = {
 
 
 def is_installed() -> bool:
-    """Is matplotlib there? Nothing is imported."""
+    """Whether matplotlib is installed; this imports nothing."""
     return find_spec("matplotlib") is not None
 
 

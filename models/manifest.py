@@ -1,6 +1,6 @@
 """manifest.json of a model bundle: strict JSON in and out, and no wrong value can be built.
 
-1. an unknown schema version is refused before anything else is looked at;
+1. an unknown schema version is rejected before anything else;
 2. an unknown key, a wrong type or a value out of range names the key;
 3. no file name may leave the bundle's folder;
 4. what was written is read back equal;
@@ -29,8 +29,8 @@ from models.errors import BundleError
 
 SCHEMA_VERSION: Literal[1] = 1
 MAX_SIDE = 4096  # pixels, of the resized short side: no published network comes near it
-# Of the first answers with fast pixels: int8, which is right where it loses little top-1, had 0.986 on the shipped
-# network. Where all of 150 photos agree, 0.98 of all do with 95 % certainty (0.98 ** 150 < 0.05).
+# Share of photos that keep their top-1 answer with fast pixels. For comparison: int8 keeps 0.986 on the shipped network
+# and loses little top-1. If 150 photos all agree, at least 0.98 of all do, with 95 % certainty (0.98 ** 150 < 0.05).
 MIN_AGREEMENT = 0.98
 MIN_LARGE_PHOTOS = 150
 
@@ -51,12 +51,12 @@ def inside(name: str) -> str:
 
 def _moment(text: str) -> str:
     try:
-        # Python 3.10 reads no "Z".
+        # Python 3.10 cannot parse "Z".
         offset = datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset()
     except ValueError:
         offset = None
     if offset is None:
-        raise ValueError(f"{text!r} is no time with its offset: write it like 2025-01-31T12:00:00Z")
+        raise ValueError(f"{text!r} is not a time with a UTC offset: write it like 2025-01-31T12:00:00Z")
     return text
 
 
@@ -83,7 +83,7 @@ class _Schema(BaseModel):
 
 
 def problems(error: ValidationError) -> str:
-    """`key: what is wrong with it`, for each problem; no key where it is the whole text."""
+    """`key: what is wrong with it`, for each problem; without a key if it concerns the whole text."""
     named = ((".".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors())
     return "; ".join(f"{key}: {message}" if key else message for key, message in named)
 
@@ -100,18 +100,20 @@ class Preprocess(Strict):
     """How pixels become the input tensor; `models.preprocess` is its only reader.
 
     The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
-    proportion and rounded as `long_side_rounding` says; a centred square of `input_size` is cut with
-    its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or ignored, as `icc`
-    says; then `(pixel / 255 - mean) / std`. Bundles written before `icc` existed ignore profiles.
+    proportion and rounded as `long_side_rounding` says, or with `squash` both sides; a centred square of `input_size`
+    is cut with its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or
+    ignored, as `icc` says; then `(pixel / 255 - mean) / std`. `resize_to` is the size to resize to where `crop_pct`
+    cannot express it. Bundles written before `icc` existed ignore profiles.
     """
 
     input_size: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     color: Literal["RGB"] = "RGB"
-    resize: Literal["shortest_side"] = "shortest_side"
+    resize: Literal["shortest_side", "squash"] = "shortest_side"
+    resize_to: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
     antialias: Literal[True] = True
     long_side_rounding: Rounding = "floor"
-    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)]
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     crop_offset_rounding: Rounding = "floor"
     icc: Icc = "ignore"
     mean: tuple[float, float, float]
@@ -124,24 +126,29 @@ class Preprocess(Strict):
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
             if not all(low <= value <= 1.0 for value in values):
                 raise ValueError(f"{name} is in 0..1, not 0..255: {values}")
-        if self.input_size / self.crop_pct > MAX_SIDE:
+        if (self.crop_pct is None) == (self.resize_to is None):
+            raise ValueError("crop_pct or resize_to must be given, and not both")
+        if self.crop_pct is not None and self.input_size / self.crop_pct > MAX_SIDE:
             raise ValueError(
                 f"crop_pct {self.crop_pct} of input_size {self.input_size} asks for over {MAX_SIDE} pixels"
             )
+        if self.resize_size < self.input_size:
+            raise ValueError(f"resize_to {self.resize_to} is less than input_size {self.input_size}")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_ignored_profiles(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What bundles have always left out is left out, so that older releases read those that do not need `icc`."""
+    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What bundles have always left out is left out, so that older releases read those that do not need it."""
         written: dict[str, Any] = write(self)
         if self.icc == "ignore":
             del written["icc"]
-        return written
+        return {key: value for key, value in written.items() if key not in ("crop_pct", "resize_to") or value}
 
     @property
     def resize_size(self) -> int:
-        """Length of the short side after the resize, pixels: floor(input_size / crop_pct), as timm has it."""
-        return int(self.input_size / self.crop_pct)
+        """Length of the short side after the resize, pixels; where no size is given floor(input_size / crop_pct), as
+        timm has it."""
+        return self.resize_to or int(self.input_size / (self.crop_pct or 1.0))
 
 
 class Labels(Strict):
@@ -152,8 +159,8 @@ class Labels(Strict):
 class Artifact(Strict):
     """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for.
 
-    `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one: it and MindSpore's
-    own `mindir` are read only by versions of their writer's age.
+    `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one. Only versions close
+    to its writer's can read it; the same is true of MindSpore's own `mindir`.
     """
 
     format: Literal[
@@ -168,7 +175,7 @@ class Artifact(Strict):
 
 
 class Golden(Strict):
-    """`tolerance`: greatest |logit difference| that a serving engine of this precision may show."""
+    """`tolerance`: largest |logit difference| that a serving engine of this precision may show."""
 
     file: FileName
     sha256: Sha256
@@ -176,8 +183,8 @@ class Golden(Strict):
 
 
 class FastPixels(Strict):
-    """What they change, in fp32, on `images` photos so large that they change anything: the fraction that keeps its
-    first answer, and top-1 with exact and with fast pixels."""
+    """What fast pixels change, in fp32, on `images` photos large enough to be affected: the fraction that keeps its
+    top-1 answer, and top-1 with exact and with fast pixels."""
 
     images: Positive
     agreement: Unit
@@ -191,12 +198,12 @@ class FastPixels(Strict):
         )
 
     def doubt(self, max_top1_drop: float) -> str | None:
-        """Why they are not to be served, None if they are."""
-        drop = round(self.exact_top1 - self.fast_top1, 9)  # without the last bits of its floats
+        """Why they must not be served; None if they may be."""
+        drop = round(self.exact_top1 - self.fast_top1, 9)  # rounded, to drop float noise
         if self.images < MIN_LARGE_PHOTOS:
-            return f"fast pixels were measured on {self.images} large photos, it takes {MIN_LARGE_PHOTOS}"
+            return f"fast pixels were measured on {self.images} large photos, at least {MIN_LARGE_PHOTOS} are needed"
         if self.agreement < MIN_AGREEMENT:
-            return f"fast pixels keep {self.agreement:.2%} of the answers, it takes {MIN_AGREEMENT:.0%}"
+            return f"fast pixels keep {self.agreement:.2%} of the answers, at least {MIN_AGREEMENT:.0%} is needed"
         if drop > max_top1_drop:
             return f"fast pixels lose {drop:.2%} of top-1, {max_top1_drop:.2%} is allowed"
         return None
@@ -217,7 +224,7 @@ class Accuracy(Strict):
         return self
 
     def drop(self, precision: Precision) -> float | None:
-        """How far the top-1 is below that of fp32, without the last bits of its floats; None if it was not measured."""
+        """How far the top-1 is below that of fp32, rounded to drop float noise; None if it was not measured."""
         return round(self.top1["fp32"] - self.top1[precision], 9) if precision in self.top1 else None
 
 
@@ -234,6 +241,25 @@ class Training(Strict):
     git_commit: str
 
 
+class Published(Strict):
+    """What a source states about its weights; nothing of it was measured here. `stated_by` says where it stands."""
+
+    top1: Unit
+    top5: Unit | None = None
+    dataset: str
+    stated_by: str
+
+
+class Source(Strict):
+    """What a bundle was pulled from: `address` as it was asked for, without secrets; `revision` is a commit or digest
+    that names the content for good. `licence` and `published` only where the source states them."""
+
+    address: str
+    revision: str
+    licence: str | None = None
+    published: Published | None = None
+
+
 class Manifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
@@ -247,6 +273,15 @@ class Manifest(Strict):
     training: Training
     accuracy: Accuracy | None = None
     temperature: Temperature = 1.0
+    source: Source | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_source(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older releases read bundles that were pulled from nowhere."""
+        written: dict[str, Any] = write(self)
+        if self.source is None:
+            del written["source"]
+        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -256,7 +291,7 @@ class Manifest(Strict):
         return self
 
     def doubt(self, precision: Precision) -> str | None:
-        """Why this manifest does not vouch for a precision, None if it does.
+        """Why this manifest does not vouch for a precision; None if it does.
 
         It vouches for what has a golden tolerance and no measured loss of accuracy over its limit; for int8, which no
         tolerance of logits can vouch for alone, the loss must have been measured.
@@ -265,13 +300,15 @@ class Manifest(Strict):
             return f"the manifest gives no golden tolerance for {precision}"
         drop = self.accuracy.drop(precision) if self.accuracy else None
         if drop is None:
-            return "the manifest gives no top-1 of int8" if precision == "int8" else None
+            # Where all artifacts are int8, its own logits are the golden ones.
+            unmeasured = precision == "int8" and any(artifact.precision != "int8" for artifact in self.artifacts)
+            return "the manifest gives no top-1 of int8" if unmeasured else None
         if self.accuracy and drop > self.accuracy.max_top1_drop:
             return f"{precision} loses {drop:.2%} of top-1, the manifest allows {self.accuracy.max_top1_drop:.2%}"
         return None
 
     def doubt_of_fast_pixels(self) -> str | None:
-        """Why this manifest does not vouch for them, None if it does."""
+        """Why this manifest does not vouch for them; None if it does."""
         if self.accuracy is None or self.accuracy.fast_pixels is None:
             return "the manifest gives no accuracy of fast pixels"
         return self.accuracy.fast_pixels.doubt(self.accuracy.max_top1_drop)

@@ -38,6 +38,7 @@ from models.formats.png import open_png
 from models.formats.tiff import open_tiff
 from models.formats.webp import open_webp
 from models.manifest import Icc, Pixels, Preprocess
+from models.resizing import resize_part
 from models.signatures import what_it_is
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -137,8 +138,8 @@ def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Imag
 
 def _no_image(encoded: bytes) -> ImageError:
     hint = what_it_is(encoded)
-    said = f"not a readable image; formats: {', '.join(FORMATS)}" + (f"; {hint}" if hint else "")
-    return ImageError("undecodable_image", said)
+    detail = f"not a readable image; formats: {', '.join(FORMATS)}" + (f"; {hint}" if hint else "")
+    return ImageError("undecodable_image", detail)
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS, icc: Icc = "srgb") -> Image.Image:
@@ -191,6 +192,7 @@ def _on_canvas(image: Image.Image) -> Image.Image:
         return rgb
     canvas = Image.new("RGB", rgb.size, "white")
     canvas.paste(rgb.crop(frame), frame)
+    canvas.info.update(rgb.info)  # a profile
     return canvas
 
 
@@ -201,6 +203,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     its inks.
     """
     image.load()
+    if image.mode == "L" and image.format in ("GIF", "BMP") and "icc_profile" in image.info:
+        image = image.convert("P")  # as it is in the file: a palette of greys, which the profile gives a tint
     space = keep_matching_profile(image)
     profile = image.info.get("icc_profile")
     if space == "CMYK":
@@ -234,6 +238,8 @@ def resized_size(size: tuple[int, int], spec: Preprocess) -> tuple[int, int]:
     Raises ImageError for a side ratio at which the resized image, cut only afterwards, would fill the memory.
     """
     short = spec.resize_size
+    if spec.resize == "squash":
+        return short, short
     width, height = size
     long_side = _ROUND[spec.long_side_rounding](short * max(width, height) / min(width, height))
     if short * long_side > MAX_IMAGE_PIXELS:
@@ -247,11 +253,10 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
     Raises ImageError as `resized_size`.
     """
     size = resized_size(image.size, spec)
-    if size != image.size:
-        image = image.resize(size, _FILTER[spec.interpolation])
     offset = _ROUND[spec.crop_offset_rounding]
     left, top = offset((size[0] - spec.input_size) / 2), offset((size[1] - spec.input_size) / 2)
-    return image.crop((left, top, left + spec.input_size, top + spec.input_size))
+    box = (left, top, left + spec.input_size, top + spec.input_size)
+    return resize_part(image, size, _FILTER[spec.interpolation], box)
 
 
 def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:
@@ -261,11 +266,13 @@ def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:
     in Display P3 that moves the crop by 0.24 of 255 on average, where the conversion itself moves it by 2.6.
     """
     crop = resize_and_crop(image, spec)
-    pixels = np.asarray(to_srgb(crop) if spec.icc == "srgb" else crop)
+    bands = (to_srgb(crop) if spec.icc == "srgb" else crop).split()
     tensor = np.empty((3, spec.input_size, spec.input_size), np.float32)
-    tensor[:] = pixels.transpose(2, 0, 1)
-    tensor -= np.asarray(spec.mean, np.float32)[:, None, None] * np.float32(255)  # in place: a fifth of the time
-    tensor /= np.asarray(spec.std, np.float32)[:, None, None] * np.float32(255)
+    # In place and channel by channel, which stays in the cache: a fifth of the time.
+    for channel, band, mean, std in zip(tensor, bands, spec.mean, spec.std, strict=True):
+        channel[:] = np.asarray(band)
+        channel -= np.float32(mean) * np.float32(255)
+        channel /= np.float32(std) * np.float32(255)
     return tensor
 
 

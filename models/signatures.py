@@ -1,4 +1,4 @@
-"""What bytes that are no readable image are instead, by how they begin: a hint for whoever sent them."""
+"""Names the kind of a file that is not a readable image, from its first bytes: a hint for the sender."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 _AS_JPEG = "save it as JPEG"
 _AS_PNG = "save it as PNG"
-# The beginning -> what is said. Brands of ISO 14496-12 files: 23008-12 (HEIF), the AV1 image format's, Canon's CR3.
-_SAID = {
+# How the file begins -> the hint. Brands of ISO 14496-12 files: 23008-12 (HEIF), the AV1 image format's, Canon's CR3.
+_HINTS = {
     rb"....ftyp(hei|hev|mif1|msf1)": "this is HEIC, as iPhones write it: save it as JPEG",
     rb"....ftypavi[fs]": "this is AVIF: save it as JPEG",
     rb"....ftypcrx ": f"this is a camera's raw file (CR3), which is not supported: {_AS_JPEG}",
@@ -42,15 +42,15 @@ _SAID = {
     rb"%PDF": "this is a PDF: save its page as PNG",
     rb"RIFF....AVI |\x1a\x45\xdf\xa3|\0\0\x01\xba": "this is a video: send one of its frames",
     rb"PK\x03\x04|\x1f\x8b\x08|7z\xbc\xaf|Rar!": "this is an archive: send the pictures in it",
-    rb"\s*<": "this is HTML, SVG or XML: send a picture itself",
-    rb"(https?://|file://|data:)\S": "this is an address: send the file that is there",
-    rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP": "it begins like one, and is damaged",
+    rb"\s*<": "this is HTML, SVG or XML: send an image file",
+    rb"(https?://|file://|data:)\S": "this is a URL: send the file itself",
+    rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP": "it looks like one but is damaged",
     rb"[\t\n\r -~]+\Z|[\t\n\r -~]{200}": "this is text, perhaps the name of a file instead of its content",
 }
-# Compiled on import, not while the first such file waits.
-_SIGNATURES = {re.compile(begin, re.DOTALL): said for begin, said in _SAID.items()}
+# Compiled on import, so that the first such file need not wait for it.
+_SIGNATURES = {re.compile(begin, re.DOTALL): hint for begin, hint in _HINTS.items()}
 
 
 def what_it_is(content: bytes) -> str:
-    """In words, empty where nothing is known."""
-    return next((said for begin, said in _SIGNATURES.items() if begin.match(content[:300])), "")
+    """The hint; empty if the kind is unknown."""
+    return next((hint for begin, hint in _SIGNATURES.items() if begin.match(content[:300])), "")

@@ -66,6 +66,21 @@ def find_bundle(model: str | Path, store: Path = STORE) -> Path:
     raise BundleError(f"no model bundle at {model}: give a folder with a {MANIFEST}, or one of the store: {known}")
 
 
+def find_versions(model: str | Path, store: Path = STORE) -> list[Path]:
+    """The folders that `model` can stand for, the newest version first; only one if it names a version. A folder that
+    has no manifest is among them if it is newer than all that have one. Raises BundleError if there is no bundle."""
+    newest = find_bundle(model, store)
+    if newest in (Path(model), store / model):
+        return [newest]
+    try:
+        folders = [path for path in newest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        raise BundleError(f"{newest.parent} cannot be read: {error.strerror}") from error
+    limit = _version_order(newest)
+    versions = [path for path in folders if _version_order(path) > limit or (path / MANIFEST).is_file()]
+    return sorted(versions, key=_version_order, reverse=True)
+
+
 def _places(model: Path, store: Path) -> Iterator[Path]:
     yield from _versions(model)
     if not model.is_absolute() and ".." not in model.parts:

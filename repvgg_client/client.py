@@ -1,21 +1,22 @@
 """The client, with blocking calls (Client) and for asyncio (AsyncClient).
 
 1. results are in the order of the images, however many requests run at once;
-2. the first error ends the call: nothing more is sent.
+2. the first error ends the call: nothing more is sent;
+3. a request ends within its timeout, whatever the server does: even if it sends an answer byte by byte.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
 import httpx
 
+from repvgg_client.background import BackgroundLoop
 from repvgg_client.conversation import Pause, Reply, Step, converse
 from repvgg_client.images import Encoded, Image, batches
 from repvgg_client.results import Result
@@ -29,8 +30,9 @@ CONCURRENCY = 2
 class Client:
     """A client of the server at `url`.
 
-    A request has at most `batch_size` images, and at most `concurrency` requests run at once. Each may take `timeout_s`
-    seconds, including all retries. Close the client after use, or use it in a `with` statement.
+    A request has at most `batch_size` images, and at most `concurrency` requests run at once. Each ends within
+    `timeout_s` seconds: connecting, sending, the last byte of the answer and all retries included. Close the client
+    after use, or use it in a `with` statement.
     """
 
     def __init__(
@@ -42,10 +44,10 @@ class Client:
         batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
     ) -> None:
-        self._http = httpx.Client(**_http_options(url, api_key, concurrency))
-        self._timeout_s = timeout_s
-        self._batch_size = batch_size
-        self._concurrency = concurrency
+        self._background = BackgroundLoop()
+        self._client = AsyncClient(
+            url, api_key=api_key, timeout_s=timeout_s, batch_size=batch_size, concurrency=concurrency
+        )
 
     def classify(
         self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
@@ -58,49 +60,25 @@ class Client:
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
         """
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         results: list[Result] = []
         pending: deque[Future[list[Result]]] = deque()
-        ended = threading.Event()
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="repvgg-client")
         try:
-            for batch in batches(images, self._batch_size):
-                if len(pending) == self._concurrency:
-                    results += pending.popleft().result()
-                pending.append(pool.submit(self._converse, batch, top_k, limit_s, ended))
+            for batch in batches(images, self._client.batch_size):
+                if len(pending) == self._client.concurrency:
+                    results += pending[0].result()
+                    pending.popleft()
+                pending.append(self._background.submit(self._client.converse(batch, top_k, timeout_s)))
             while pending:
-                results += pending.popleft().result()
+                results += pending[0].result()
+                pending.popleft()
         finally:
-            ended.set()
-            pool.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
         return results
 
-    def _converse(
-        self, batch: list[Encoded], top_k: int | None, timeout_s: float, ended: threading.Event
-    ) -> list[Result]:
-        """Send one batch. Stops between two steps once the call has `ended`, because no one waits for the results."""
-        conversation = converse(batch, top_k, timeout_s)
-        reply: Reply = None
-        while not ended.is_set():
-            try:
-                step = conversation.send(reply)
-            except StopIteration as end:
-                results: list[Result] = end.value
-                return results
-            reply = self._perform(step, ended)
-        return []
-
-    def _perform(self, step: Step, ended: threading.Event) -> Reply:
-        if isinstance(step, Pause):
-            ended.wait(step.seconds)
-            return None
-        try:
-            return self._http.post(**step.request())
-        except httpx.TransportError as error:
-            return error
-
     def close(self) -> None:
-        self._http.close()
+        """Requests that still run are ended."""
+        self._background.close(self._client.aclose)
 
     def __enter__(self) -> Client:
         return self
@@ -125,23 +103,22 @@ class AsyncClient:
     ) -> None:
         self._http = httpx.AsyncClient(**_http_options(url, api_key, concurrency))
         self._timeout_s = timeout_s
-        self._batch_size = batch_size
-        self._concurrency = concurrency
+        self.batch_size = batch_size
+        self.concurrency = concurrency
 
     async def classify(
         self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
     ) -> list[Result]:
         """Like Client.classify; cancelling it also cancels its requests."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         results: list[Result] = []
         pending: deque[asyncio.Task[list[Result]]] = deque()
-        remaining = batches(images, self._batch_size)
+        remaining = batches(images, self.batch_size)
         try:
             while batch := await asyncio.to_thread(next, remaining, None):
-                if len(pending) == self._concurrency:
+                if len(pending) == self.concurrency:
                     results += await pending[0]
                     pending.popleft()
-                pending.append(asyncio.create_task(self._converse(batch, top_k, limit_s)))
+                pending.append(asyncio.create_task(self.converse(batch, top_k, timeout_s)))
             while pending:
                 results += await pending[0]
                 pending.popleft()
@@ -151,8 +128,9 @@ class AsyncClient:
             await asyncio.gather(*pending, return_exceptions=True)
         return results
 
-    async def _converse(self, batch: list[Encoded], top_k: int | None, timeout_s: float) -> list[Result]:
-        conversation = converse(batch, top_k, timeout_s)
+    async def converse(self, batch: list[Encoded], top_k: int | None, timeout_s: float | None) -> list[Result]:
+        """Classify one batch, with retries. Raises ClientError."""
+        conversation = converse(batch, top_k, self._timeout_s if timeout_s is None else timeout_s)
         reply: Reply = None
         while True:
             try:
@@ -167,9 +145,12 @@ class AsyncClient:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return await self._http.post(**step.request())
+            # httpx limits each wait for a byte, and not the sum of them.
+            return await asyncio.wait_for(self._http.post(**step.request()), step.remaining_s)
         except httpx.TransportError as error:
             return error
+        except asyncio.TimeoutError:
+            return httpx.ReadTimeout(f"no whole answer within {step.remaining_s:.3g} s")
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -6,6 +6,8 @@ packages=(
   prometheus # promtool: tests/images, tests/k8s
   chromium # tests/e2e/test_page.py, tests/docs
   gcc libc6-dev # tests/e2e/test_clock.py
+  docker-registry # tests/hub
+  nginx-light # tests/e2e/test_nginx.py
   shellcheck # tests/training/test_scripts.py
 )
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then

@@ -1,7 +1,7 @@
 """Draw the charts of docs/performance.md from its own tables: `python scripts/docs_charts.py` writes docs/charts/*.svg.
 
 1. a chart shows what a table of the page says: no figure is typed here;
-2. the same page gives the same bytes (with the same matplotlib), so that a test can tell a stale chart;
+2. the same page gives the same bytes (with the same matplotlib), so that a test can detect a stale chart;
 3. one file serves both themes: its colours are CSS variables that follow `prefers-color-scheme`.
 """
 

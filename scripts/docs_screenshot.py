@@ -67,7 +67,7 @@ def screenshot(browser: Browser, url: str, theme: str) -> bytes:
 
 
 def save(png: bytes, path: Path) -> None:
-    """With 256 colours: a third of the bytes, and no difference that one sees."""
+    """With 256 colours: a third of the bytes, and no visible difference."""
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

@@ -1,7 +1,7 @@
 """Wires the web application; no logic lives here.
 
-The layers, outermost first: LifecycleMiddleware (draining, reloads), RequestMiddleware (id, timings, log, metrics,
-errors, HEAD), KeyMiddleware, routes.
+The layers, outermost first: LifecycleMiddleware (draining, reloads), ProxyMiddleware (who asks), RequestMiddleware (id,
+timings, log, metrics, errors, HEAD), KeyMiddleware, GateMiddleware, routes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from service.api import page
+from service.api.access.keys import KeyMiddleware
+from service.api.access.proxies import ProxyMiddleware
+from service.api.gate import GateMiddleware
 from service.api.health import Probes
-from service.api.keys import KeyMiddleware
 from service.api.lifecycle import Lifecycle, LifecycleMiddleware
 from service.api.openapi import describe
 from service.api.processes import Processes, SingleProcess
@@ -77,8 +79,17 @@ def create_app(
     app.state.lifecycle = lifecycle
     # The last middleware added is the outermost.
     health_route = settings.vertex_health_route
+    app.add_middleware(GateMiddleware, lifecycle=lifecycle, settings=settings)
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
-    app.add_middleware(RequestMiddleware, metrics=metrics, vertex_health_route=health_route, tracing=tracing)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=metrics,
+        vertex_health_route=health_route,
+        tracing=tracing,
+        objective_s=settings.objective_ms / 1000,
+    )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyMiddleware, proxies=settings.trusted_proxies)
     app.add_middleware(LifecycleMiddleware, lifecycle=lifecycle)
     app.state.probes = probes = Probes(lifecycle, settings, processes)
     # The first route that matches wins: those that Vertex AI names come first, then the most frequent ones.

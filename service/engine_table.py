@@ -64,6 +64,14 @@ ENGINES = {
         concurrent_calls=True,
         options={"slots": "engine_slots"},
     ),
+    "ncnn": EngineRecord(
+        "service.engines.runtimes.ncnn:NcnnEngine",
+        package="ncnn",
+        extra="ncnn",
+        formats=("onnx",),
+        concurrent_calls=True,
+        options={"slots": "engine_slots"},
+    ),
     "mindspore-lite": EngineRecord(
         "service.engines.runtimes.mindspore_lite:MindSporeLiteEngine",
         package="mindspore_lite",

@@ -9,7 +9,7 @@ ServiceError
 ├── ReloadRunning         another reload is already in progress
 ├── ModelRejected         the new model of a reload cannot be opened or fails its checks
 ├── ConfigError           a setting is unknown or out of range
-├── EngineUnavailable     the runtime is not installed or its device is missing
+├── EngineUnavailable     the runtime is not installed, its device is missing, or it cannot compute this network
 └── GoldenCheckFailed     the engine does not reproduce the training framework's logits
 
 Errors of the model bundle and of a client's image are in `models.errors`.

@@ -3,7 +3,8 @@
 1. a flag overrides its variable, the variable overrides the platform's, and that overrides the default;
 2. an unknown REPVGG_ variable is an error that suggests the nearest known one;
 3. variables that Kubernetes injects for a Service named repvgg are ignored with one warning;
-4. an invalid value is an error that names its flag or variable and the allowed values, and never shows a key.
+4. an invalid value is an error that names its flag or variable and the allowed values, and never shows a key;
+5. a value that is given but blank is an error where it could open a door: no keys, no host, no proxies.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import argparse
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from service.engine_table import ENGINES
 from service.errors import ConfigError
@@ -41,8 +43,12 @@ PLATFORM_VARIABLES = {
     "AIP_PREDICT_ROUTE": "vertex_predict_route",
 }
 
-# What None stands for.
+# Settings with several values, comma-separated.
+LISTS = {"api_keys": "keys, comma-separated", "trusted_proxies": "addresses or networks (10.0.0.0/8), comma-separated"}
+
+# What None stands for, and what else needs other words.
 DEFAULTS = {
+    "strict_version": "off",
     "decode_threads": "the number of usable CPUs",
     "engine_threads": "the number of usable CPUs",
     "engine_slots": "the engine's threads on a CPU, otherwise 1",
@@ -58,25 +64,48 @@ _INJECTED_URL = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 def _split_commas(value: Any) -> Any:
-    return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+    """Raises ValueError for text without a single item."""
+    if not isinstance(value, str):
+        return value
+    items = tuple(item.strip() for item in value.split(",") if item.strip())
+    if not items or not all(item.isprintable() for item in items):
+        raise ValueError
+    return items
+
+
+def _not_blank(value: str) -> str:
+    if value and not value.strip():
+        raise ValueError
+    return value
+
+
+# Empty is allowed where it is the default.
+Text = Annotated[str, AfterValidator(_not_blank)]
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("repvgg-small-tinyimagenet", description="model bundle: a folder, or a name[/version] of the store")
+    model: Text = Field(
+        "repvgg-small-tinyimagenet",
+        min_length=1,
+        description="model bundle: a folder, a name[/version] of the store, or an address for `repvgg pull`",
+    )
+    strict_version: bool = Field(
+        False, description="refuse to start with an older version of the model if the newest cannot serve"
+    )
     engine: EngineName = Field("auto", description="runtime that computes the logits")
     engine_provider: Literal["cpu", "cuda", "tensorrt", "cann", "openvino"] = Field(
         "cpu", description="execution provider of onnxruntime"
     )
-    engine_python: str = Field("", description="Python interpreter that runs the engine in a separate process")
+    engine_python: Text = Field("", description="Python interpreter that runs the engine in a separate process")
     lite_device: Literal["cpu", "ascend310", "ascend310p"] = Field("cpu", description="device of mindspore-lite")
     lite_device_id: int = Field(0, ge=0, le=63, description="Ascend device number for mindspore-lite")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="precision of the network")
     pixels: Literal["exact", "fast"] = Field(
         "exact", description="fast decodes large JPEGs at a reduced size, if the manifest allows it"
     )
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: Text = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 picks a free one")
     workers: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     max_batch_size: int | None = Field(None, ge=1, le=1024, description="largest batch given to the engine")
@@ -125,7 +154,10 @@ class Settings(BaseModel):
     log_format: Literal["json", "console"] = Field("json", description="one JSON object per line, or readable text")
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
         (),
-        description="API keys, comma-separated; a client must send one; flags are visible in ps, variables are not",
+        description="API keys; a client must send one; flags are visible in ps, variables are not",
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = Field(
+        (), description="proxies whose X-Forwarded-For is believed"
     )
 
 
@@ -181,7 +213,8 @@ def _setting_of(variable: str) -> str:
 
 def _describe_wrong(name: str, source: str, value: object) -> str:
     shown = "" if name == "api_keys" else f"={value}"
-    return f"{source}{shown} is invalid: it must be {allowed(name)}"
+    wanted = allowed(name)
+    return f"{source}{shown} is invalid: it must be {'text that is not blank' if wanted == 'text' else wanted}"
 
 
 def variable_name(name: str) -> str:
@@ -197,10 +230,14 @@ def allowed(name: str) -> str:
     field = Settings.model_fields[name]
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(get_args(field.annotation))
+    if field.annotation is bool:
+        return "on or off"
     bounds = {type(bound).__name__: bound for bound in field.metadata}
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
         return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
+    if name in LISTS:
+        return LISTS[name]
     return "a path that starts with /" if name.endswith("_route") else "text"
 
 
@@ -211,8 +248,9 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
         wanted = allowed(name)
         limits = "" if wanted == "text" else f"{wanted}; "
         default = DEFAULTS.get(name) or {(): "none", "": "none"}.get(field.default, field.default)
+        switch: dict[str, Any] = {"nargs": "?", "const": "on", "metavar": "on|off"} if field.annotation is bool else {}
         parser.add_argument(
             flag_name(name),
-            metavar="N" if "number" in wanted else name.rpartition("_")[2].upper(),
+            **{"metavar": "N" if "number" in wanted else name.rpartition("_")[2].upper()} | switch,
             help=f"{field.description} ({limits}default {default}; {variable_name(name)})",
         )

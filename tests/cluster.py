@@ -1,6 +1,6 @@
 """A cluster without Kubernetes, for a manifest as kustomize renders it. This file plays the Deployment controller, the
-kubelet, kube-proxy and the eviction API; what a pod's container is, a process or a real container, is handed in. What
-is waited for takes an eighth of the manifest's seconds.
+kubelet, kube-proxy and the eviction API; a pod's container, a process or a real one, is handed in. Waiting takes an
+eighth of the manifest's seconds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import service
 
 ROOT = Path(service.__file__).parents[1]
 HURRY = 8
-# Seconds in real life until every node has heard of a change of the endpoints.
+# Seconds on a real cluster until every node knows of a change of the endpoints.
 ENDPOINT_LAG_S = 4.0
-# How long kubectl drain waits before it asks again for an eviction that was refused.
+# How long kubectl drain waits before it retries a rejected eviction.
 EVICTION_RETRY_S = 5.0
 LOOK_S = 0.02
 REQUESTS_PER_S = 40
@@ -39,7 +39,7 @@ Done = TypeVar("Done")
 
 @cache
 def kustomize(folder: Path) -> Documents:
-    """What `kubectl kustomize` makes of a folder, by the kubectl of the set-up."""
+    """The output of `kubectl kustomize` for a folder, with the kubectl of the set-up."""
     command = [Path(sys.executable).parent / "kubectl", "kustomize", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -57,19 +57,19 @@ def settings_in(documents: Documents) -> dict[str, str]:
     return settings
 
 
-def end_at_once(documents: Documents) -> None:
-    """Take out preStop and draining."""
+def remove_draining(documents: Documents) -> None:
+    """Pods end without preStop and draining."""
     del only(documents, "Deployment")["template"]["spec"]["containers"][0]["lifecycle"]
     settings_in(documents)["REPVGG_DRAIN_SECONDS"] = "0"
 
 
 class Container(Protocol):
-    """A pod's only one, running."""
+    """The running container of a pod, its only one."""
 
     def ended(self) -> bool: ...
 
     def stop(self, grace_s: float) -> int:
-        """SIGTERM, and SIGKILL when it takes longer -> the exit code. Blocks; may come again."""
+        """SIGTERM, and SIGKILL if it takes longer -> the exit code. Blocks; may be called again."""
 
 
 StartContainer = Callable[[dict[str, Any], dict[str, str]], Container]
@@ -95,7 +95,7 @@ class Process:
 
 
 async def pause(seconds: float) -> None:
-    """Of the manifest's seconds."""
+    """Wait for so many of the manifest's seconds."""
     await asyncio.sleep(seconds / HURRY)
 
 
@@ -129,7 +129,7 @@ class Pod:
         failures = 0
         while not await self._answers(client, startup):
             failures += 1
-            # Starting takes what it takes.
+            # Starting runs at real speed.
             assert failures < startup["failureThreshold"] * HURRY, "the container did not start in time"
             assert not self.container.ended(), "the container ended before it was started"
             await pause(startup["periodSeconds"])
@@ -144,14 +144,14 @@ class Pod:
         self.terminating = True
         (spec,) = self.spec["containers"]
         await pause(spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
-        # Not in a hurry: finishing takes what it takes.
+        # In real seconds: requests in flight do not finish any faster.
         self.exit_code = await asyncio.to_thread(self.container.stop, self.spec["terminationGracePeriodSeconds"])
 
 
 @dataclass
 class Cluster:
-    """`url`: the address of the Service. `seen`: the pods to which its new connections go, as the nodes know it, some
-    time after the truth. `counts`: how many pods were healthy, at each look."""
+    """`url`: the address of the Service. `seen`: the pods to which the nodes send its new connections, some time behind
+    the truth. `counts`: how many pods were healthy, at each look."""
 
     documents: Documents
     start: StartContainer
@@ -187,7 +187,7 @@ class Cluster:
             await asyncio.sleep(LOOK_S)
 
     async def _forward(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """A connection goes to the next pod in turn, for as long as both want it; where there is none, it ends."""
+        """A connection goes to the next pod in turn, for as long as both sides keep it; without a pod it is closed."""
         with contextlib.suppress(ConnectionError):
             if seen := self.seen:
                 port = seen[next(self._turns) % len(seen)].port
@@ -196,12 +196,12 @@ class Cluster:
         to_client.close()
 
     async def add(self) -> None:
-        """A pod; back when it is ready."""
+        """Start a pod and wait until it is ready."""
         spec = only(self.documents, "Deployment")["template"]["spec"]
         settings = settings_in(self.documents)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        # All pods share this machine's address, so that each has a port of its own.
+        # All pods share this machine's address, so each has its own port.
         own = {"REPVGG_HOST": "127.0.0.1", "REPVGG_PORT": str(port)}
         own["REPVGG_DRAIN_SECONDS"] = str(float(settings["REPVGG_DRAIN_SECONDS"]) / HURRY)
         pod = Pod(spec, port, await asyncio.to_thread(self.start, spec, settings | own))
@@ -229,7 +229,7 @@ class Cluster:
         async def evict(pod: Pod) -> None:
             while len(self._healthy()) <= needed:
                 await pause(EVICTION_RETRY_S)
-            pod.terminating = True  # at once: whoever asks next must see it
+            pod.terminating = True  # before any await, so that the next eviction counts it
             await asyncio.gather(pod.delete(), self.add())
 
         await asyncio.gather(*map(evict, pods))
@@ -248,7 +248,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def ask_during(work: Awaitable[Done], ask: Callable[[], Awaitable[Answer]]) -> tuple[Done, list[Answer]]:
-    """Open loop: until the work is done, ask each 1/REQUESTS_PER_S seconds, whatever became of those before."""
+    """Open loop: until the work is done, ask every 1/REQUESTS_PER_S seconds, answered or not."""
     working = asyncio.ensure_future(work)
     asked = []
     while not working.done():
@@ -259,7 +259,7 @@ async def ask_during(work: Awaitable[Done], ask: Callable[[], Awaitable[Answer]]
 
 @asynccontextmanager
 async def new_connections(url: str, image: bytes) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """`ask()` -> the status of one classification, or the error why there is none; by a connection of its own."""
+    """`ask()` -> the status of one classification, or the error instead of it; each on a new connection."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
 
@@ -274,6 +274,6 @@ async def new_connections(url: str, image: bytes) -> AsyncIterator[Callable[[], 
 
 
 async def roll_out_under_load(cluster: Cluster, replicas: int, image: bytes) -> tuple[list[Pod], list[object]]:
-    """-> the pods that were replaced, and what became of each request."""
+    """-> the pods that were replaced, and the outcome of each request."""
     async with cluster.running(replicas), new_connections(cluster.url, image) as ask:
         return await ask_during(cluster.roll_out(), ask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,14 @@ def png_bytes() -> bytes:
     return encode_drawing(1, "PNG")
 
 
-def tiny_network(seed: int = 0) -> onnx.ModelProto:
-    """Conv stride 4 -> Relu -> mean over the image -> Gemm: 314 parameters, any batch size."""
+def tiny_network(seed: int = 0, classes: int = len(TINY_LABELS)) -> onnx.ModelProto:
+    """Conv stride 4 -> Relu -> mean over the image -> Gemm: 314 parameters for 10 classes, any batch size."""
     rng = np.random.default_rng(seed)
     weights = {
         "conv.weight": rng.normal(0, 0.3, (8, 3, 3, 3)),
         "conv.bias": rng.normal(0, 0.3, 8),
-        "head.weight": rng.normal(0, 2.0, (len(TINY_LABELS), 8)),
-        "head.bias": rng.normal(0, 0.3, len(TINY_LABELS)),
+        "head.weight": rng.normal(0, 2.0, (classes, 8)),
+        "head.bias": rng.normal(0, 0.3, classes),
     }
     nodes = [
         helper.make_node("Conv", ["image", "conv.weight", "conv.bias"], ["conv"], strides=[4, 4], pads=[1, 1, 1, 1]),
@@ -126,7 +126,7 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
         nodes,
         "tiny",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, TINY_SIZE, TINY_SIZE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(TINY_LABELS)])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
         [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -134,21 +134,27 @@ def tiny_network(seed: int = 0) -> onnx.ModelProto:
     return model
 
 
-def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.ModelProto | None = None) -> Path:
+def write_tiny_bundle(
+    folder: Path,
+    network: onnx.ModelProto,
+    *,
+    truth: onnx.ModelProto | None = None,
+    labels: Sequence[str] = TINY_LABELS,
+) -> Path:
     """A bundle of `network`, of the version that its folder is named after; its golden logits are those of `truth` (of
     `network` itself when not given)."""
     drawings = {f"{seed}.png": encode_drawing(seed, "PNG") for seed in range(3)}
     tensors = np.stack([preprocess(encoded, TINY_SPEC) for encoded in drawings.values()])
     (logits,) = ReferenceEvaluator(truth or network).run(None, {"image": tensors})
     files = golden.pack(drawings, logits.tolist())
-    files["labels.txt"] = "".join(f"{label}\n" for label in TINY_LABELS).encode()
+    files["labels.txt"] = "".join(f"{label}\n" for label in labels).encode()
     files["tiny.onnx"] = network.SerializeToString()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = Manifest(
         name="tiny",
         version=folder.name,
         created_at="2026-01-31T12:00:00Z",
-        network=Network(variant="tiny", num_classes=len(TINY_LABELS), parameters=314),
+        network=Network(variant="tiny", num_classes=len(labels), parameters=314),
         preprocess=TINY_SPEC,
         labels=Labels(file="labels.txt", sha256=digests["labels.txt"]),
         artifacts=[
@@ -179,6 +185,14 @@ def write_tiny_bundle(folder: Path, network: onnx.ModelProto, *, truth: onnx.Mod
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle with a random network of 10 classes on 32 x 32 pixels."""
     return write_tiny_bundle(tmp_path_factory.mktemp("store") / "tiny" / "1", tiny_network())
+
+
+@pytest.fixture(scope="session")
+def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 1000 classes."""
+    labels = [f"class number {number}" for number in range(1000)]
+    folder = tmp_path_factory.mktemp("store") / "tiny" / "1"
+    return write_tiny_bundle(folder, tiny_network(classes=len(labels)), labels=labels)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ PICTURES: dict[str, bytes] = {
 
 
 def mutant(encoded: bytes, random: np.random.Generator, reach: int) -> bytes:
-    """1 to 8 of the first `reach` bytes replaced, most by the values at which lengths and signs turn."""
+    """1 to 8 of the first `reach` bytes replaced, mostly with the values at which lengths and signs overflow."""
     spoiled = bytearray(encoded)
     for place in random.integers(0, min(reach, len(spoiled)), random.integers(1, 9)):
         spoiled[place] = random.choice([0, 1, 127, 128, 255, random.integers(0, 256)])
@@ -90,7 +90,7 @@ def mutant(encoded: bytes, random: np.random.Generator, reach: int) -> bytes:
 
 
 def with_right_checksums(encoded: bytes) -> bytes:
-    """A PNG whose chunks have other contents and right checksums: else nothing behind those would be reached."""
+    """A PNG whose chunks have other contents and right checksums: else nothing after those would be reached."""
     right, place = bytearray(encoded[:8]), 8
     while place + 12 <= len(encoded):
         (length,) = struct.unpack_from(">I", encoded, place)
@@ -125,7 +125,7 @@ def with_a_piece_of_another(encoded: bytes, random: np.random.Generator) -> byte
 
 
 def with_a_wide_number(encoded: bytes, random: np.random.Generator) -> bytes:
-    """Two or four bytes become a length at which something turns."""
+    """Two or four bytes become a length that is about to overflow."""
     spoiled, place = bytearray(encoded), int(random.integers(0, len(encoded)))
     number = random.choice([0, 1, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
     layout = str(random.choice(["<H", ">H", "<I", ">I"]))

@@ -26,7 +26,7 @@ def test_the_house_is_in_order(tool):
 
 
 def test_serving_imports_no_training_framework():
-    """Said of the running program, not only of the import statements."""
+    """Checked in a running program, not only in the import statements."""
     program = "import service.app, service.cli, service.engines.runtimes.onnxruntime, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())

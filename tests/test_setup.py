@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,3 +152,18 @@ def test_without_a_network_the_error_explains_pips_output(tmp_path):
     ended = subprocess.run(command, cwd=tmp_path, env=os.environ | nowhere, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "no package index answered: check the network, the proxy" in ended.stderr.splitlines()[-1]
+
+
+def test_a_lock_file_leaves_out_only_what_nothing_here_imports() -> None:
+    """pip installs it without further dependencies, so it would not notice one that is missing."""
+    lock = (ROOT / "requirements" / "serve.lock").read_text()
+    names = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    missing = set()
+    for name in names:
+        try:
+            wanted = [Requirement(line) for line in metadata.requires(name) or ()]
+        except metadata.PackageNotFoundError:  # for another Python or platform
+            continue
+        needed = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+        missing |= {(name, one.name) for one in needed if canonicalize_name(one.name) not in names}
+    assert missing == {("ncnn", "requests"), ("ncnn", "portalocker")}

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.deploy.versions import check_new, check_new_checkpoint
-from training.errors import reporting_errors
+from training.errors import Parser, reporting_errors
 from training.run import device
-from training.weights.labels import IMAGENET_LABELS, read_labels
-from training.weights.sources import SOURCES, published_preprocess
+from weights.labels import IMAGENET_LABELS, read_labels
+from weights.sources import SOURCES, published_preprocess
 
 
 @reporting_errors
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.convert", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.convert", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_source_flags(parser)
     _add_result_flags(parser)
@@ -69,7 +69,7 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
         help="the project whose code wrote the weights; it determines their names and the preprocessing",
     )
     parser.add_argument(
-        "--arch", metavar="NAME", required=True, help="a variant in training.network.variants, such as RepVGG-A0"
+        "--arch", metavar="NAME", required=True, help="a variant in weights.variants, such as RepVGG-A0"
     )
     parser.add_argument(
         "--weights",

@@ -8,13 +8,16 @@ TrainingError            1
 └── Stopped       130, 143   SIGINT or SIGTERM stopped the run after it was saved
 """
 
+import argparse
 import functools
 import io
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
+
+from weights.errors import UnknownVariant, WeightsError
 
 P = ParamSpec("P")
 
@@ -45,6 +48,16 @@ class Stopped(TrainingError):
         self.exit_code = 128 + signal_number
 
 
+class Parser(argparse.ArgumentParser):
+    """Raises OSError if the help cannot be written, which argparse ignores."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is not None and file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
+
+
 def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
     """Decorates a verb's `main`: a TrainingError becomes one line on stderr and its exit code.
 
@@ -73,6 +86,9 @@ def reporting_errors(verb: Callable[P, int]) -> Callable[P, int]:
         except TrainingError as error:
             _report(str(error) if isinstance(error, Stopped) else f"error: {error}")
             return error.exit_code
+        except WeightsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return (ConfigError if isinstance(error, UnknownVariant) else DataError).exit_code
         except KeyboardInterrupt:
             _report("interrupted; all files on disk are complete, run the same command to resume")
             return 130

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from training.errors import DataError, TrainingError
 
-IMAGENET_LABELS = Path(__file__).parent / "imagenet_labels.txt"
-IMAGENET_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"  # in the same order
+IMAGENET_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"  # in the order of weights/imagenet_labels.txt
 
 
 def write_whole(path: Path, content: bytes) -> None:

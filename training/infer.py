@@ -16,7 +16,7 @@ from pathlib import Path
 
 from training.deploy.offline.engine import open_engine
 from training.deploy.offline.inference import find_inputs, infer_files
-from training.errors import ConfigError, reporting_errors
+from training.errors import ConfigError, Parser, reporting_errors
 
 
 @reporting_errors
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.infer", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.infer", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--model",

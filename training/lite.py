@@ -16,7 +16,7 @@ from pathlib import Path
 from models.errors import BundleError
 from models.store import open_bundle
 from training.deploy.lite import TARGETS, add_artifact
-from training.errors import ConfigError, DataError, reporting_errors
+from training.errors import ConfigError, DataError, Parser, reporting_errors
 
 
 @reporting_errors
@@ -39,11 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.lite", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.lite", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--bundle", required=True, metavar="BUNDLE", help="a folder, or a name or name/version in the store"
-    )
+    parser.add_argument("--bundle", required=True, metavar="BUNDLE", help="a folder, or name[/version] in the store")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="new folder STORE/NAME/VERSION")
     parser.add_argument(
         "--lite-python", required=True, type=Path, metavar="PYTHON", help="a Python interpreter with mindspore_lite"

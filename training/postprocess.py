@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training.deploy.offline.files import LABELS, RESULT_SUFFIX
 from training.deploy.offline.scoring import score
-from training.errors import reporting_errors
+from training.errors import Parser, reporting_errors
 
 
 @reporting_errors
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.postprocess", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.postprocess", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--result_path",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from training.deploy.precisions import CALIBRATIONS
 from training.deploy.quantization import Options, quantize
-from training.errors import reporting_errors
+from training.errors import Parser, reporting_errors
 
 
 @reporting_errors
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.quantize", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m training.quantize", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_folder_flags(parser)
     _add_method_flags(parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.config import parse
 from training.errors import ConfigError, reporting_errors
-from training.optim.schedules import learning_rates
+from training.optim.learning_rate import learning_rates
 
 
 @reporting_errors

@@ -6,8 +6,8 @@ python -m benchmarks.peers PHOTOS [--model BUNDLE] [--peers NAME...] [--ours ENG
 The peers run the bundle's fp32 ONNX on ONNX Runtime, with our own code for the pixels, so that only serving differs;
 each is installed into an environment of its own under benchmarks/peers/.venvs. A round takes every server in turn:
 closed loops, then open loops at shares of the best of these, and the in-process limit of its engine before and after
-(benchmarks.pipeline). The order rotates from round to round. Answers are compared with those computed here: a server of
-fp32 that answers otherwise is left out. On a shared machine only the ratios mean anything. Ctrl-C ends with the tables
+(benchmarks.pipeline). The order rotates from round to round. Answers are compared with those computed here: an fp32
+server with other answers is skipped. On a shared machine only the ratios mean anything. Ctrl-C ends with the tables
 so far.
 """
 
@@ -47,7 +47,7 @@ DEFAULT_MODEL = ROOT / "build" / "bench" / "repvgg-a0" / "1"
 
 @dataclass(frozen=True)
 class Effort:
-    """What every server goes through. `seconds` of each load, its warm-up aside; `shares` of the capacity."""
+    """The loads of every server: `seconds` of each, not counting its warm-up; `shares` of the capacity."""
 
     seconds: float
     clients: Sequence[int]
@@ -76,7 +76,7 @@ def limit(folder: Path, model: Path, engine: str) -> float:
 
 
 def share_of_same(running: Running, photos: Sequence[bytes], truths: Sequence[tuple[int, float]]) -> float:
-    """How many of the photos get the class they should. Raises Unusable for fp32 that is not `truths`."""
+    """The share of the photos with the expected class. Raises Unusable if an fp32 server differs from `truths`."""
     requests = [running.server.prepare(running.address, photo, PATIENCE_MS) for photo in photos]
     answers = [best(ask_once(running.address, request, PATIENCE_MS / 1000)) for request in requests]
     same = sum(mine[0] == true[0] for mine, true in zip(answers, truths, strict=True)) / len(truths)
@@ -112,7 +112,7 @@ def measure(
             raise KeyboardInterrupt
         for warning in figures.warnings():
             print(f"{server.name}: {warning}", file=sys.stderr)
-        running.wait(patient)  # until what was left behind is worked off
+        running.wait(patient)  # until the backlog is cleared
         return figures
 
     for clients in effort.clients:
@@ -126,7 +126,7 @@ def measure(
 def compare(
     servers: Sequence[Server], photos: Path, model: Path, rounds: int, effort: Effort, out: Path, turns: list[Turn]
 ) -> None:
-    """Append to `turns`, and to `out`/turns.jsonl; a server that cannot be measured is said and left out."""
+    """Append to `turns`, and to `out`/turns.jsonl; a server that cannot be measured is named and skipped."""
     images = list(read_images([photos], Settings().max_image_pixels).values())
     truths = expected(open_bundle(str(model)), images[:COMPARED])
     for number in range(rounds):
@@ -136,7 +136,7 @@ def compare(
                 turn = Turn(server.name, number, limit(photos, model, server.engine), 0.0)
                 with Running(server, model, out / f"{server.name.replace(' ', '-').replace('/', '-')}.log") as running:
                     measure(turn, running, images, truths, effort)
-                turn.limit = (turn.limit + limit(photos, model, server.engine)) / 2  # the machine drifts
+                turn.limit = (turn.limit + limit(photos, model, server.engine)) / 2  # the machine's speed drifts
             except (Unusable, Broken) as error:
                 print(f"{server.name}: {error}", file=sys.stderr)
                 continue
@@ -186,11 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
     effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
     turns: list[Turn] = []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server that runs just then must end too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the running server must end too
     try:
         compare(servers, flags.photos, flags.model, flags.rounds, effort, flags.out, turns)
     except KeyboardInterrupt:
-        print("stopped; what was measured until then:", file=sys.stderr)
+        print("stopped; the results so far:", file=sys.stderr)
     print(f"{flags.rounds} rounds of {flags.seconds:g} s, deadline {flags.deadline_ms} ms, {CPUS} CPUs, ", end="")
     print(f"Python {platform.python_version()}; {', '.join(requirements(name)[0] for name in flags.peers)}")
     print(*tables(turns, servers[0].name), sep="\n")

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 CPUS = usable_cpus()
 BOUNDARY = "an-image-never-holds-this-line"
 START_S, STOP_S = 120.0, 20.0
-# No usage reports while it is measured.
+# No usage reports during a measurement.
 EVERY = {
     "DO_NOT_TRACK": "1",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -40,7 +40,7 @@ class Unusable(Exception):
 class Server:
     """`part`: the name of the image's part in a multipart body; without one the body is the image itself.
 
-    `settings` of the peers are those that answered most images a second on two cores, of those tried: workers 1 to 3,
+    `settings` of the peers are those with the most images/s on two cores, of those tried: workers 1 to 3,
     threads 1 and 2, batches of 1 to 16 and waits of 0 to 5 ms.
     """
 
@@ -154,7 +154,7 @@ class Running:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it left behind, or would not end
+            os.killpg(self._process.pid, signal.SIGKILL)  # what is left of its group, itself included
         self._process.wait()
 
 
@@ -165,7 +165,7 @@ def free_port() -> int:
 
 
 def best(reply: Reply) -> tuple[int, float]:
-    """Class and score of the best label in an answer of any of them. Raises Unusable."""
+    """Class and score of the best label in any server's answer. Raises Unusable."""
     if reply.status != 200:
         raise Unusable(f"it answers {reply.status}")
     answer = json.loads(reply.body)

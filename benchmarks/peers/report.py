@@ -27,7 +27,7 @@ class Turn:
 
 
 def tables(turns: Sequence[Turn], baseline: str) -> Iterator[str]:
-    """Lines. Ratios are taken within a round, then their median; `baseline` is the server that they are ratios to."""
+    """Lines of Markdown. A ratio is the median of those within each round; `baseline` is the server to compare with."""
     base = {turn.round: turn.capacity for turn in turns if turn.server == baseline}
     clients = sorted({number for turn in turns for number in turn.closed})
     shares = sorted({share for turn in turns for share in turn.open})
@@ -76,5 +76,5 @@ def _in_time(turn: Turn, share: float) -> float | None:
 
 
 def _refusals(figures: Figures | None) -> float | None:
-    """The slowest kind's."""
+    """p99 of the slowest kind of refusal."""
     return max((refusal.latency_ms.p99 for refusal in figures.refusals.values()), default=None) if figures else None

@@ -1,7 +1,8 @@
 """JPEG: keeps the segments that determine the pixels, and checks that no block is missing.
 
 1. application segments and comments are ignored, however malformed;
-2. a picture is complete if all its blocks are there: the end marker may be missing, and its presence proves nothing;
+2. a picture is complete if all its blocks are there: the end marker may be missing, and its presence proves nothing,
+   nor do zeros, text or another filling in place of blocks;
 3. kinds of JPEG that Pillow's libjpeg-turbo cannot decode are named.
 
 ITU-T T.81, annex B for the markers, annex G for progressive scans.
@@ -13,10 +14,12 @@ import re
 import struct
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from models.bounds import allowed_reads, check_scans, too_many_pieces
 from models.formats import exif
@@ -30,6 +33,7 @@ from models.formats.opening import (
     damaged,
     open_with_pillow,
     unsupported,
+    with_statements,
 )
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
@@ -38,11 +42,13 @@ _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _MARKER_BEHIND_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Pillow reads four times per segment.
 _READS_A_SEGMENT = 4
-_SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
+_SOS, _EOI, _DRI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE
 # SOF0 and SOF1, both Huffman-coded; SOF2 and SOF10, Huffman-coded and arithmetic-coded.
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), frozenset({0xC2, 0xCA})
 _ARITHMETIC = frozenset({0xC9, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
+# With COM and APPn.
+_BETWEEN_SCANS = _TABLES | {0xFE, *range(0xE0, 0xF0)}
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # libjpeg ignores shorter ones.
@@ -56,8 +62,12 @@ _UNSUPPORTED = {
 # all blocks are there, it never decodes these bytes. If blocks are missing, it soon runs out of them and, without an
 # end marker, asks for more data, which Pillow reports as truncation.
 _AHEAD = b"\xff\0" * 8
-# Fewer zeros may be blocks of one colour.
-_UNWRITTEN_BYTES = 64
+# As many bytes may follow the last block without another look at them.
+_SLACK = 16
+# Shorter fillings are not looked for, and none that repeats after more bytes.
+_FILLING_BYTES, _MOST_REPEATED = 64, 16
+# Zeros, white space and printable ASCII: a text of this length is no entropy-coded data.
+_TEXT = np.isin(np.arange(256), [0, 9, 10, 13, *range(0x20, 0x7F)])
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
 _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
@@ -80,12 +90,16 @@ class _Scan(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """`kept`: the segments that determine the pixels, up to the first SOS; `scan`: offset of that SOS marker."""
+    """`kept`: the segments that determine the pixels, up to the first SOS; `scan`: offset of that SOS marker;
+    `restarts`: whether restart markers belong to the data; `pictures`: whether further ones are announced, as by
+    phones."""
 
     kept: list[bytes]
     frame: _Frame
     scan: int
     stated: Statements
+    restarts: bool
+    pictures: bool
 
 
 def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
@@ -93,29 +107,74 @@ def open_jpeg(encoded: bytes, max_pixels: int) -> Image.Image:
     header = _read_header(encoded)
     scan, data = _read_scan(encoded, header.scan)
     if header.frame.marker in _SEQUENTIAL and len(scan.components) == len(header.frame.components):
-        blocks = memoryview(encoded)[header.scan : _end_of_blocks(encoded, data)]
-        return _open_at_once(b"".join([*header.kept, blocks, _AHEAD]), header.stated)
+        end = len(encoded) - len(_END)
+        if header.restarts or header.pictures or not _ends_at(encoded, end):
+            end = _end_of_blocks(encoded, data, header.restarts)
+        return with_statements(_OneScan(header, encoded, data, end), header.stated)
     return _open_scans(encoded, header)
 
 
-def _end_of_blocks(encoded: bytes, data: int) -> int:
-    """Offset of the first end marker after `data`, or of the end."""
-    places = [place for shift in (0, 1) if (place := _first_pair(encoded, data + shift)) is not None]
-    return min(places) if places else _end_without_marker(encoded)
+def _ends_at(encoded: bytes, end: int) -> bool:
+    """Whether an end marker is there, and no other one shortly before it. To search all data for markers takes longer
+    than all the rest of opening, and is left to _check_blocks."""
+    return encoded.endswith(_END) and not _MARKER.search(encoded, max(end - _SLACK - 1, 0), end)
 
 
-def _first_pair(encoded: bytes, start: int) -> int | None:
-    """The first end marker an even number of bytes after `start`. bytes.find takes eight times as long, a twentieth of
-    the decoding time."""
-    pairs = np.frombuffer(encoded, "<u2", max(len(encoded) - start, 0) // 2, min(start, len(encoded)))
-    found = pairs == int.from_bytes(_END, "little")
-    return start + 2 * int(found.argmax()) if found.any() else None
+class _OneScan(JpegImagePlugin.JpegImageFile):
+    """A picture whose data come in one scan, with _AHEAD behind them.
+
+    The decoder gets the last bytes by themselves. If it needs none of them, something else follows the blocks, or
+    stands in their place.
+    """
+
+    def __init__(self, header: _Header, encoded: bytes, data: int, end: int) -> None:
+        self._source = header, encoded, data, end
+        picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end], _AHEAD])
+        super().__init__(BytesIO(picture))  # the segments are counted
+        self.decodermaxblock = max(len(picture) - len(_AHEAD) - _SLACK, 1)
+
+    def load_end(self) -> None:
+        if self.fp is not None and self.fp.tell() <= self.decodermaxblock:
+            _check_blocks(*self._source)
 
 
-def _end_without_marker(encoded: bytes) -> int:
-    """Where the data of a file without an end marker ends. Zeros there are what an interrupted copy has not written."""
-    written = encoded.rstrip(b"\0")
-    return len((written if len(encoded) - len(written) >= _UNWRITTEN_BYTES else encoded).rstrip(b"\xff"))
+def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
+    """Raises OSError or ImageError if blocks are missing before the first marker, or without what fills up the data."""
+    right = _end_of_blocks(encoded, data, header.restarts)
+    if right < end:
+        _OneScan(header, encoded, data, right).load()
+        return
+    found = np.frombuffer(encoded, np.uint8, end - data, data)
+    start = _start_of_filling(found)
+    if start < len(found):
+        blocks = memoryview(encoded)[header.scan : data + start + _SLACK]
+        _open_at_once(b"".join([*header.kept, blocks, _AHEAD])).load()
+    elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
+        raise damaged("JPEG")
+
+
+def _start_of_filling(data: NDArray[np.uint8]) -> int:
+    """Where the text, or the repetition of a few bytes, begins that reaches to the end; else the length of the data."""
+    start = _end(~_TEXT[data])
+    for distance in range(1, _MOST_REPEATED + 1):
+        start = min(start, _end(data[distance:] != data[:-distance]))
+    return start if len(data) - start >= _FILLING_BYTES else len(data)
+
+
+def _end(found: NDArray[np.bool_]) -> int:
+    """Behind the last one."""
+    return int(found.size - found[::-1].argmax()) if found.any() else 0
+
+
+def _end_of_blocks(encoded: bytes, data: int, restarts: bool) -> int:
+    """Offset of the first marker after `data`, other than restart markers in their order; or of the end."""
+    samples = np.frombuffer(encoded, np.uint8, offset=min(data, len(encoded)))
+    places = np.flatnonzero(samples[:-1] == 0xFF)
+    kinds = samples[places + 1]
+    markers = (kinds != 0) & (kinds != 0xFF)
+    places, kinds = places[markers], kinds[markers]
+    wrong = kinds != 0xD0 + np.arange(len(kinds)) % 8 if restarts else kinds > 0
+    return data + int(places[wrong.argmax()]) if wrong.any() else len(encoded)
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
@@ -139,6 +198,7 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
 def _read_header(encoded: bytes) -> _Header:
     kept, exifs, profiles, xmp = [_START], list[bytes](), list[bytes](), b""
     frame: _Frame | None = None
+    pictures = False
     for marker, start, end in _segments(encoded):
         content = encoded[start:end]
         if marker in _TABLES or _is_for_libjpeg(marker, content):
@@ -152,8 +212,11 @@ def _read_header(encoded: bytes) -> _Header:
             xmp = content
         elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
             profiles.append(content[12:])
+        elif marker == _APP2 and content.startswith(b"MPF\0"):
+            pictures = True
         elif marker == _SOS and frame:
-            return _Header(kept, frame, start - 4, _statements(exifs, xmp, profiles))
+            restarts = any(segment[1] == _DRI and any(segment[4:6]) for segment in kept)
+            return _Header(kept, frame, start - 4, _statements(exifs, xmp, profiles), restarts, pictures)
         elif marker in _UNSUPPORTED:
             raise unsupported(_UNSUPPORTED[marker])
     raise HeaderError
@@ -216,9 +279,12 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
     image = _open_at_once(picture + _END, header.stated)
-    if ended and scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC:
+    start = _start_of_filling(np.frombuffer(picture, np.uint8))
+    refines = scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC
+    if ended and refines and start == len(picture):
         return image
-    return LateImage("JPEG", image.mode, image.size, partial(_read_if_complete, picture, image), header.stated)
+    read = partial(_read_if_complete, picture, start, image)
+    return LateImage("JPEG", image.mode, image.size, read, header.stated)
 
 
 def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
@@ -234,17 +300,17 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
     scans: list[_Scan] = []
     while True:
         marker = encoded[place + 1]
-        if marker == _EOI:
-            return scans, len(encoded[:place].rstrip(b"\xff")), True
         if marker == _SOS:
             scan, data = _read_scan(encoded, place)
             scans.append(scan)
             check_scans(len(scans))
-        else:
+        elif marker in _BETWEEN_SCANS:
             data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        else:
+            return scans, len(encoded[:place].rstrip(b"\xff")), marker == _EOI
         found = _MARKER_BEHIND_DATA.search(encoded, data)
         if found is None:
-            return scans, _end_without_marker(encoded), False
+            return scans, len(encoded.rstrip(b"\xff")), False
         place = found.start()
 
 
@@ -260,9 +326,17 @@ def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
         raise damaged("JPEG")
 
 
-def _read_if_complete(picture: bytes, image: Image.Image) -> Image.Image:
-    filled = _open_at_once(picture + _FILLING + _END)
-    for (_, one), (_, other) in zip(bands(image), bands(filled), strict=True):
-        if one.tobytes() != other.tobytes():
-            raise damaged("JPEG")
+def _read_if_complete(picture: bytes, start: int, image: Image.Image) -> Image.Image:
+    """`start` of the filling. Blocks of one colour look like one, but none of it is left over."""
+    whole = _is_complete(picture, image)
+    if whole and start < len(picture):
+        whole = _is_complete(picture[: start + _SLACK]) or not _is_complete(picture[:-_SLACK])
+    if not whole:
+        raise damaged("JPEG")
     return image
+
+
+def _is_complete(picture: bytes, image: Image.Image | None = None) -> bool:
+    image, filled = image or _open_at_once(picture + _END), _open_at_once(picture + _FILLING + _END)
+    pairs = zip(bands(image), bands(filled), strict=True)
+    return all(one.tobytes() == other.tobytes() for (_, one), (_, other) in pairs)

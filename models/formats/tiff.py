@@ -20,6 +20,7 @@ from models.bounds import check_tiff, tiff_entries
 from models.errors import ImageError
 from models.formats import exif
 from models.formats.directory import LONG, SHORT, Field, longs, shorts, under_directory
+from models.formats.jpeg import open_jpeg
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
     HeaderError,
@@ -235,10 +236,10 @@ def _check_size(layout: Layout, max_pixels: int) -> None:
     """Raises ImageError for blocks that take too much memory: a block is decoded as a whole."""
     most = 8 * max_pixels
     if layout.band_bytes > most:
-        said = (
+        detail = (
             f"the image has strips or tiles of {layout.band_bytes} bytes, the limit is 8 for each allowed pixel: {most}"
         )
-        raise ImageError("too_many_pixels", said)
+        raise ImageError("too_many_pixels", detail)
 
 
 def _statements(numbers: Mapping[int, tuple[int, ...]], fields: Mapping[int, Field]) -> Statements:
@@ -277,6 +278,19 @@ def _open(
     image = open_with_pillow(under_directory(order, memoryview(encoded)[8:], tags), "TIFF", stated)
     if layout.photometric == _YCBCR and layout.compression == _UNCOMPRESSED:
         _read_with_libtiff(image)
+    if layout.compression == _JPEG and layout.bits == 8 and layout.samples in (1, 3, 4):
+        tables = fields[_JPEG_TABLES].content if _JPEG_TABLES in fields else b""
+        parts = [encoded[at : at + length] for at, length in zip(layout.offsets, lengths, strict=False)]
+        return LateImage("TIFF", image.mode, image.size, partial(_read_if_complete, image, tables, parts), stated)
+    return image
+
+
+def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[bytes]) -> Image.Image:
+    """libtiff fills up what a JPEG lacks with grey. Raises ImageError or whatever opening a JPEG may raise."""
+    for part in parts:
+        # The tables are a JPEG of their own: they come between the start marker and the rest.
+        open_jpeg(part[:2] + tables[2:-2] + part[2:], image.width * image.height).load()
+    image.load()
     return image
 
 

@@ -6,18 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from models.formats.sizes import stated_size
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
 from service.classify.classifier import Classified, Classifier, Image, Outcome
 from service.engines import selection
+from service.machine.aside import aside_if_large
+from service.observe.objective import PIXELS_PER_PROMISE
+
+# In an answer.
+BYTES_PER_PREDICTION = 64
 
 
 async def classify_images(
@@ -27,11 +34,25 @@ async def classify_images(
     disconnected."""
     exchange = Exchange.of(request)
     exchange.images = len(images)
+    exchange.promises = float(len(images))
     work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace)
-    outcomes = await while_connected(request.receive, work)
+    outcomes: list[Outcome] = []
+    try:
+        outcomes = await while_connected(request.receive, work)
+    finally:
+        failed = [outcome for outcome in outcomes if not isinstance(outcome, Classified)]
+        exchange.failed_images.update(fault_of(outcome).code for outcome in failed)
+        if failed or exchange.worked_s() > exchange.objective_s / 2:  # else their sizes do not matter
+            exchange.promises = promises_of(images)
     exchange.answered = exchange.clock()
     note_timings(exchange, outcomes)
     return outcomes
+
+
+def promises_of(images: Sequence[Image]) -> float:
+    """What they amount to, in images of PIXELS_PER_PROMISE."""
+    pixels = (stated_size(image).pixels if isinstance(image, bytes) else 0 for image in images)
+    return sum(max(1.0, count / PIXELS_PER_PROMISE) for count in pixels)
 
 
 def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
@@ -44,36 +65,39 @@ def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
         exchange.batch_size = max(timing.batch_size for timing in timings)
 
 
-def answer(
+async def answer(
     exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]
 ) -> Response:
-    model = served_model(classifier)
-    return answer_as(
-        exchange,
-        classifier,
-        uploads,
-        outcomes,
-        lambda r: Answer(model=model, results=r, request_id=exchange.request_id),
-    )
+    frame = Answer(model=served_model(classifier), results=[], request_id=exchange.request_id)
+    return await answer_as(exchange, classifier, uploads, outcomes, frame)
 
 
-def answer_as(
+async def answer_as(
     exchange: Exchange,
     classifier: Classifier,
     uploads: Sequence[Upload],
     outcomes: Sequence[Outcome],
-    body: Callable[[list[Result]], BaseModel],
+    frame: BaseModel,
 ) -> Response:
-    """`body` turns the results into the answer's JSON. A problem document if no image has an answer."""
+    """`frame`: the answer with no results in its first list, which is where they belong. A problem document if no image
+    has an answer."""
     faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
+    predictions = sum(len(outcome.predictions) for outcome in outcomes if isinstance(outcome, Classified))
+    text = await aside_if_large(predictions * BYTES_PER_PREDICTION, partial(_text, frame, uploads, outcomes))
+    headers = cache_status(outcomes, keeps=classifier.keeps_answers)
+    return Response(text, media_type="application/json", headers=headers)
+
+
+def _text(frame: BaseModel, uploads: Sequence[Upload], outcomes: Sequence[Outcome]) -> str:
+    """One result after the other: all of them at once can take a tenth of a second, in one call."""
+    head, _, tail = frame.model_dump_json(exclude_none=True).partition("[]")
     results = [
-        result_of(index, upload.filename, outcome)
+        result_of(index, upload.filename, outcome).model_dump_json(exclude_none=True)
         for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
     ]
-    headers = cache_status(outcomes, keeps=classifier.keeps_answers)
-    return Response(body(results).model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
+    return f"{head}[{','.join(results)}]{tail}"
 
 
 def cache_status(outcomes: Sequence[Outcome], *, keeps: bool) -> dict[str, str]:

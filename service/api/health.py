@@ -4,8 +4,8 @@ None of them needs a key or touches the model.
 
 1. /livez fails only when a restart would help: when the event loop does not answer, or the engine is stuck or has
    been unavailable for long;
-2. /readyz succeeds once checksums, golden check and warm-up are done, and fails while draining and while the engine
-   restarts;
+2. /readyz succeeds once checksums, golden check and warm-up are done, and fails while draining, while the engine
+   restarts, and while it is stuck: long before /livez gives it up;
 3. /startupz succeeds once start-up is over;
 4. under /v2 the bodies are those of the Open Inference Protocol: `{"live": true}`, `{"ready": true}`.
 """
@@ -30,6 +30,8 @@ from service.settings import Settings
 # A batch that takes longer than both of these never ends.
 STUCK_AFTER_S = 30.0
 STUCK_AFTER_DEADLINES = 3
+# While one takes longer than the deadline and this, nobody behind it is answered in time.
+LATE_AFTER_S = 5.0
 RETRY_WHILE_UNAVAILABLE_S = 1.0
 
 
@@ -38,6 +40,7 @@ class Probes:
         self._lifecycle = lifecycle
         self._processes = processes
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
+        self._late_after_s = max(LATE_AFTER_S, settings.timeout_ms / 1000)
 
     def add_to(self, router: APIRouter) -> None:
         probes = {
@@ -66,11 +69,11 @@ class Probes:
         return await self._liveness(request, {"live": True})
 
     async def _liveness(self, request: Request, body: dict[str, Any]) -> Response:
-        if detail := await self.why_not_alive():
+        if detail := self.why_not_alive():
             return Exchange.of(request).problem(Fault("internal_error", detail))
         return JSONResponse(body)
 
-    async def why_not_alive(self) -> str:
+    def why_not_alive(self) -> str:
         """Empty if it is alive."""
         if self._engine_age_s() > self._stuck_after_s:
             return f"the engine has been busy with one batch for {self._engine_age_s():.0f} s"
@@ -94,6 +97,7 @@ class Probes:
             self._lifecycle.serving()
             self._refuse_while_draining()
             self._refuse_while_engine_is_unavailable()
+            self._refuse_while_engine_is_stuck()
         except ServiceError as error:
             return Exchange.of(request).problem(fault_of(error), checks=checks)
         return JSONResponse(body | ({"checks": checks} if checks else {}))
@@ -115,6 +119,11 @@ class Probes:
             detail = f"the engine failed {unavailable_s:.1f} s ago and is restarting"
             raise NotReady(detail, RETRY_WHILE_UNAVAILABLE_S)
 
+    def _refuse_while_engine_is_stuck(self) -> None:
+        if self._engine_age_s() > self._late_after_s:
+            detail = f"the engine has been busy with one batch for {self._engine_age_s():.0f} s"
+            raise NotReady(detail, RETRY_WHILE_UNAVAILABLE_S)
+
     def _engine_unavailable_s(self) -> float:
         """Seconds since it failed; 0 while it works."""
         classifier = self._lifecycle.classifier
@@ -128,7 +137,7 @@ class Probes:
     def _state_of_engine(self) -> str:
         if self._engine_unavailable_s():
             return "starting again"
-        return "ok" if self._engine_age_s() <= self._stuck_after_s else "stuck"
+        return "ok" if self._engine_age_s() <= self._late_after_s else "stuck"
 
     def _checks(self) -> dict[str, str]:
         opened = self._lifecycle.state_of_opening
@@ -136,6 +145,7 @@ class Probes:
             "checksums": opened,
             "golden": opened,
             "warm_up": opened,
+            "version": self._lifecycle.why_older or opened,
             "engine": self._state_of_engine(),
             "draining": "yes" if self._lifecycle.draining else "no",
         }

@@ -3,7 +3,8 @@
 1. the socket listens while the model is being opened, and requests are answered 503 `not_ready` meanwhile;
 2. draining is announced while requests are still answered, so that no request is lost; each answer then closes its
    connection, so that no client sends its next request to a server that is ending;
-3. the error of a failed start is kept, and the process ends with it;
+3. a start passes over versions that cannot serve, and says so; the error of a failed start is kept, and the process
+   ends with it;
 4. a new model replaces the serving one only when it is open, checked and warm; until then, and if it fails, the old
    one serves;
 5. a request ends on the model that served when it began, and only then is that model closed; an upload that takes
@@ -28,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import ContractError
 from service.api.reading.uploads import RETRY_WHILE_DRAINING_S, Uploads
 from service.classify.classifier import Classifier
+from service.classify.memory import Memory
 from service.engines.base import Engine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
 from service.observe.metrics import Metrics
@@ -45,23 +47,31 @@ class Lifecycle:
         self.classifier: Classifier | None = None
         self.failure: Exception | None = None
         self.draining = False
-        self.uploads = Uploads(settings)
+        self._memory = Memory(settings.max_queue_bytes)
+        self.uploads = Uploads(settings, self._memory)
         self.opened = asyncio.Event()
         self._settings = settings
         self._grace_s = settings.timeout_ms / 1000  # once its body is read, a request ends within it
         self._metrics = metrics
+        metrics.workers_wanted.set(settings.workers)
+        metrics.workers_serving.set_function(lambda: float(self.classifier is not None))
         self._engine = engine
         self._requests: dict[Classifier | None, set[asyncio.Task[Any]]] = {}
         self._opening: asyncio.Task[Classifier] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._retiring: asyncio.Task[None] | None = None
         self._reloading = False
         self._left_at_work: list[Classifier] = []
         self._closed: weakref.WeakSet[Classifier] = weakref.WeakSet()
 
+    def note_refused_connection(self, code: str) -> None:
+        """A connection got this problem before it had a request."""
+        self._metrics.connections_refused.labels(code).inc()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Opens the model in the background; at the end, finishes the accepted requests and closes it."""
-        starting = asyncio.create_task(self._start())
+        self._starting = starting = asyncio.create_task(self._start())
         lag = asyncio.create_task(self._metrics.watch_event_loop())
         try:
             yield
@@ -77,7 +87,9 @@ class Lifecycle:
 
     async def _start(self) -> None:
         try:
-            self.classifier = await Classifier.open(self._settings, self._metrics, engine=self._engine)
+            self.classifier = await Classifier.open(
+                self._settings, self._metrics, engine=self._engine, starting=True, memory=self._memory
+            )
         except Exception as error:
             log.debug("the start failed", exc_info=True)
             self.failure = error
@@ -106,7 +118,7 @@ class Lifecycle:
         if self.draining:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S)
         settings = self._settings.model_copy(update=changes)
-        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics))
+        self._opening = asyncio.create_task(Classifier.open(settings, self._metrics, memory=self._memory))
         try:
             return await self._opening
         except asyncio.CancelledError:
@@ -114,10 +126,12 @@ class Lifecycle:
                 raise
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
             store = f"{_folder_of(old).parent.parent}/"  # clients should not learn the path
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
+            self._metrics.reloads_refused.labels("rejected").inc()
             log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
             raise ServiceError("internal error") from error
 
@@ -143,6 +157,14 @@ class Lifecycle:
         }
 
     @property
+    def why_older(self) -> str:
+        """Why an older version serves than the newest, which the start should have opened; "" if it does not."""
+        if self.classifier is None or not self.classifier.passed_over:
+            return ""
+        newer, serving = ", ".join(self.classifier.passed_over), self.classifier.bundle.manifest.version
+        return f"{serving}, because newer ones cannot serve: {newer}; the log has the reasons"
+
+    @property
     def is_changing(self) -> bool:
         """Are two models open, or about to be?"""
         return self._reloading or (self._retiring is not None and not self._retiring.done())
@@ -157,11 +179,12 @@ class Lifecycle:
         return any(not classifier.batcher.idle for classifier in self._left_at_work)
 
     def drain(self) -> None:
-        """From now on `/readyz` fails; requests are still answered, but no other model is opened."""
+        """From now on `/readyz` fails; requests are still answered, but no model is opened any more."""
         self.draining = True
         self.uploads.drain()
-        if self._opening is not None:
-            self._opening.cancel()
+        for opening in (self._starting, self._opening):
+            if opening is not None:
+                opening.cancel()
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -62,7 +62,10 @@ def _problem_example(code: str, detail: str) -> dict[str, Any]:
 _EXAMPLES = {
     400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
     401: _problem_example("unauthorized", "this key is not known"),
-    404: _problem_example("not_found", "model cats version 1 is not served here, but repvgg-small-tinyimagenet version 1 is"),
+    403: _problem_example("forbidden", "a page of another origin must not reload the model"),
+    404: _problem_example(
+        "not_found", "model cats version 1 is not served here, but repvgg-small-tinyimagenet version 1 is"
+    ),
     408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
     409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
@@ -142,7 +145,7 @@ RELOAD: dict[str, Any] = {
     "operation_id": "reload",
     "response_model": ModelDescription,
     "response_description": "This bundle serves now; requests that began earlier end on the previous one",
-    "responses": problem_responses(401, 409, 422, 500, 503),
+    "responses": problem_responses(401, 403, 409, 422, 500, 503),
     "openapi_extra": {
         "parameters": [
             _parameter(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,14 +21,17 @@ from starlette.requests import Request
 
 from service.api.problems import RequestError
 from service.api.reading.multipart import FormParser, MalformedForm, read_filename, read_options
-from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
-from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, reference
+from service.api.reading.transfer import count, decode_base64, decode_part, json_as_utf8, without_line_breaks
+from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage, reference
+from service.machine.aside import JOINING, aside_if_large, join, join_here
 from service.settings import Settings
 
 # A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
 MAX_PLAIN_FIELDS = 100
 # JSON may have a few commas that do not belong to an image.
 OTHER_COMMAS = 10
+OTHER_ESCAPES = 1000
+BYTES_PER_ESCAPE = 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Body:
     max_images: int
 
     async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks])
+        return await join([chunk async for chunk in self.chunks])
 
 
 def too_many_images(max_images: int) -> RequestError:
@@ -75,7 +79,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Raises RequestError over the limit; starlette's ClientDisconnect."""
     async with aclosing(_limited(request, max_bytes)) as chunks:
-        return b"".join([chunk async for chunk in chunks])
+        return await join([chunk async for chunk in chunks])
 
 
 def _reader(media_type: str) -> Reader:
@@ -90,8 +94,13 @@ def _reader(media_type: str) -> Reader:
     return reader
 
 
+# From before application/json was registered.
+_OLD_NAMES = dict.fromkeys(("text/json", "text/x-json", "application/x-json"), "application/json")
+
+
 def find_reader(media_type: str) -> Reader | None:
     """By the type, by its kind (`image/*`), or by its structured suffix: `application/vnd.api+json` is JSON."""
+    media_type = _OLD_NAMES.get(media_type, media_type)
     kind, slash, subtype = media_type.partition("/")
     _, plus, suffix = subtype.rpartition("+")
     return (
@@ -105,17 +114,20 @@ def _is_one_image(media_type: str) -> bool:
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    too_large = RequestError("body_too_large", f"the body is larger than {max_bytes} bytes, the limit")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     received = 0
     async with aclosing(request.stream()) as stream:
         async for chunk in stream:
             received += len(chunk)
             if received > max_bytes:
-                raise too_large
+                raise _too_large(max_bytes)
             yield chunk
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError("body_too_large", f"the body is larger than {max_bytes} bytes, the limit")
 
 
 async def read_raw(body: Body) -> list[Upload]:
@@ -132,22 +144,40 @@ def refuse_countless(json: bytes, max_images: int) -> None:
     JSON has a comma between any two values, and an image needs two at most, with that of a `data:` URI. Raises
     RequestError `too_many_images`.
     """
-    if json.count(b",") > 2 * max_images + OTHER_COMMAS:
+    if count(json, b",") > 2 * max_images + OTHER_COMMAS:
         raise too_many_images(max_images)
+    refuse_escapes(json)
+
+
+def refuse_escapes(json: bytes) -> None:
+    """Text that is mostly escapes takes ten times as long to parse. Base64 has one a line, or before each `/`. Raises
+    RequestError."""
+    if count(json, b"\\") > OTHER_ESCAPES + len(json) // BYTES_PER_ESCAPE:
+        raise RequestError("malformed_request", "the JSON has more escapes (\\) than an image in base64 needs")
 
 
 async def read_json(body: Body) -> list[Upload]:
-    content = json_as_utf8(await body.read())
-    refuse_countless(content, body.max_images)
+    content = await body.read()
+    return await aside_if_large(len(content), partial(_parse_json, content, body.max_images))
+
+
+def _parse_json(content: bytes, max_images: int) -> list[Upload]:
+    content = json_as_utf8(content)
+    refuse_countless(content, max_images)
     try:
-        images = ClassifyRequest.model_validate_json(content).images
+        images = ClassifyRequest.model_validate_json(without_line_breaks(content)).images
     except ValidationError as error:
         raise RequestError("malformed_request", explain(error, '{"images": [{"b64": "..."}]}')) from error
+    return decode_images(images, "images", max_images)
+
+
+def decode_images(images: list[EncodedImage], name: str, max_images: int) -> list[Upload]:
+    """Of the list `name` in the body; at least one. Raises RequestError."""
     if not images:
-        raise RequestError("malformed_request", "images is empty: send at least one")
-    if len(images) > body.max_images:
-        raise too_many_images(body.max_images)
-    return [Upload(None, decode_base64(image.b64, f"images[{i}].b64", i)) for i, image in enumerate(images)]
+        raise RequestError("malformed_request", f"{name} is empty: send at least one")
+    if len(images) > max_images:
+        raise too_many_images(max_images)
+    return [Upload(None, decode_base64(image.b64, f"{name}[{i}].b64", i)) for i, image in enumerate(images)]
 
 
 def explain(error: ValidationError, wanted: str) -> str:
@@ -162,29 +192,30 @@ async def read_multipart(body: Body) -> list[Upload]:
     if not boundary:
         raise RequestError("malformed_request", "the Content-Type multipart/form-data has no boundary")
     try:
-        form = _Form(boundary.encode("latin-1"), body.max_images)
+        form = _Form(body.max_images)
+        parser = FormParser(boundary.encode("latin-1"), form.begin_part, form.end_part)
         async for chunk in body.chunks:
-            form.parser.feed(chunk)
+            parser.feed(chunk)
     except MalformedForm as error:
         raise RequestError("malformed_request", f"the multipart body is broken: {error}") from error
-    form.check_whole()
-    return form.uploads
+    form.check_whole(parser)
+    return await aside_if_large(form.work_bytes, form.uploads)
 
 
 class _Form:
     """Collects the parts that are images while the body streams through the parser: those with a file name, and those
-    whose Content-Type is an image's."""
+    whose Content-Type is an image's. It does not know the parser, which knows it: a cycle would keep their images in
+    memory."""
 
-    def __init__(self, boundary: bytes, max_images: int) -> None:
-        """Raises MalformedForm."""
-        self.uploads: list[Upload] = []
-        self.parser = FormParser(boundary, self._begin_part, self._end_part)
+    def __init__(self, max_images: int) -> None:
+        self.work_bytes = 0  # of `uploads`
+        self._parts: list[tuple[str | None, list[bytes], str]] = []  # name, pieces of the content, transfer encoding
         self._max_images = max_images
         self._plain_fields = 0
         self._filename: str | None = None
         self._encoding = ""
 
-    def _begin_part(self, headers: Mapping[str, str]) -> bool:
+    def begin_part(self, headers: Mapping[str, str]) -> bool:
         """Is it an image?"""
         self._filename = read_filename(headers.get("content-disposition", ""))
         self._encoding = headers.get("content-transfer-encoding", "").lower()
@@ -195,28 +226,35 @@ class _Form:
                 raise RequestError(
                     "malformed_request", f"the form has more than {MAX_PLAIN_FIELDS} parts that are not files"
                 )
-        elif self._filename != "" and len(self.uploads) == self._max_images:
+        elif self._filename != "" and len(self._parts) == self._max_images:
             raise too_many_images(self._max_images)
         return is_image
 
-    def _end_part(self, content: bytes) -> None:
-        if self._filename == "" and not content:
+    def end_part(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        if self._filename == "" and not size:
             return  # browsers send this for a file field that was left empty
-        if len(self.uploads) == self._max_images:
+        if len(self._parts) == self._max_images:
             raise too_many_images(self._max_images)
-        index = len(self.uploads)
-        decoded = decode_part(content, self._encoding, f"part {index}", index)
-        self.uploads.append(Upload(self._filename or None, decoded))
+        self._parts.append((self._filename or None, pieces, self._encoding))
+        self.work_bytes += size if self._encoding else size // JOINING
 
-    def check_whole(self) -> None:
+    def uploads(self) -> list[Upload]:
+        """Raises RequestError for a part that is not in its transfer encoding."""
+        return [
+            Upload(filename, decode_part(join_here(pieces), encoding, f"part {index}", index))
+            for index, (filename, pieces, encoding) in enumerate(self._parts)
+        ]
+
+    def check_whole(self, parser: FormParser) -> None:
         """Once the body is read. Raises RequestError."""
-        if not self.parser.has_begun:
+        if not parser.has_begun:
             raise RequestError(
                 "malformed_request", "the multipart body is broken: the boundary of its Content-Type is not in it"
             )
-        if not self.parser.has_ended:
+        if not parser.has_ended:
             raise RequestError("malformed_request", "the multipart body ends before its closing boundary")
-        if not self.uploads:
+        if not self._parts:
             raise RequestError(
                 "malformed_request",
                 "no part of the form has a filename or the Content-Type of an image, so there is no image; "

@@ -36,6 +36,7 @@ MEDIA_TYPE = "application/problem+json"
 CODES: dict[str, tuple[int, str]] = {
     "malformed_request": (400, "The request cannot be read"),
     "unauthorized": (401, "An API key is needed"),
+    "forbidden": (403, "This caller is not allowed to do this"),
     "not_found": (404, "Not Found"),
     "method_not_allowed": (405, "Method Not Allowed"),
     "request_timeout": (408, "The request did not arrive in time"),

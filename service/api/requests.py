@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -26,16 +28,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.conduct import Conduct, Holds
 from service.api.problems import Fault, fault_of, problem_response
 from service.observe.metrics import Metrics
+from service.observe.objective import CLIENT_LEFT, Work
 
 if TYPE_CHECKING:
     from service.observe.tracing import RequestTrace, Tracing
 
 T = TypeVar("T")
 
-# As in nginx: the client closed the connection before there was an answer.
-CLIENT_LEFT = 499
 # Probes and scrapes come every few seconds; they are logged only when they fail, or at level debug.
 QUIET_ROUTES = frozenset(
     {"/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
@@ -53,11 +55,44 @@ REJECTIONS = {
     "too_many_pixels": "limit",
 }
 
+# problem code that only a reload gets -> reason in repvgg_reloads_refused_total
+REFUSED_RELOADS = {"reload_running": "running", "forbidden": "forbidden"}
+
+# A service that has answered nobody for so long is not just busy.
+ANSWERS_S = 10.0
+
+# Codes of which there may be a flood.
+REFUSALS = frozenset({"overloaded", "deadline_exceeded"})
+
 # An exemplar, which carries the id, may have 128 characters with its name.
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
+
+
+class Unlogged:
+    """Of the refusals of one second, only the first is logged, with the number of those before it that were not."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._second = -1
+        self._count = 0
+
+    def is_first(self) -> bool:
+        """In this second? Counts those that are not."""
+        second = int(self._clock())
+        if second == self._second:
+            self._count += 1
+            return False
+        self._second = second
+        return True
+
+    def fields(self, exchange: Exchange) -> dict[str, Any]:
+        if exchange.code not in REFUSALS or not self._count:
+            return {}
+        count, self._count = self._count, 0
+        return {"more_refusals": count}
 
 
 @dataclass
@@ -69,9 +104,15 @@ class Exchange:
     arrived: float
     clock: Callable[[], float]
     trace: RequestTrace | None = None
+    conduct: Conduct | None = None
+    has_room: Callable[[], bool] = lambda: False  # for a request like this one
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     images: int | None = None
+    limit_s: float | None = None  # the deadline of a request to classify; None for others
+    objective_s: float = 0.1
+    promises: float = 1.0  # as in observe.objective
+    failed_images: Counter[str] = field(default_factory=Counter)  # by problem code
     code: str | None = None
     status: int | None = None
     answered: float | None = None
@@ -81,7 +122,10 @@ class Exchange:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         trace = tracing.start(scope["method"], scope["path"], scope["headers"]) if tracing else None
-        return cls(request_id, scope["path"], clock(), clock, trace)
+        state = scope.get("state", {})
+        return cls(
+            request_id, scope["path"], state.get("arrived") or clock(), clock, trace, conduct=state.get("conduct")
+        )
 
     @classmethod
     def of(cls, request: Request) -> Exchange:
@@ -99,6 +143,20 @@ class Exchange:
 
     def elapsed_s(self) -> float:
         return self.clock() - self.arrived
+
+    def expect_answer_within(self, limit_s: float | None) -> None:
+        """The earliest of these counts; None is none."""
+        if limit_s is not None:
+            self.limit_s = min(limit_s, self.limit_s or limit_s)
+
+    def worked_s(self) -> float:
+        """Since its body was read."""
+        return self.elapsed_s() - self.stages.get("read", 0.0)
+
+    def work(self, status: int, *, others_are_answered: bool) -> Work:
+        codes = {*self.failed_images, *([self.code] if self.code else ())}
+        early = self.conduct is not None and self.conduct.early > 0 and others_are_answered
+        return Work(status, codes, self.elapsed_s(), self.stages.get("read"), self.limit_s or 0.0, self.promises, early)
 
     def note_read(self) -> None:
         """The body is read."""
@@ -155,27 +213,42 @@ class RequestMiddleware:
         vertex_health_route: str = "",
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
+        objective_s: float = 0.1,
     ) -> None:
         self._app = app
+        self._objective_s = objective_s
+        metrics.objective.set(objective_s)
         self._metrics = metrics
         self._vertex_health_route = vertex_health_route
         self._clock = clock
         self._tracing = tracing
+        self._holds = Holds()
+        self._unlogged = Unlogged(clock)
+        self._answered_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
+        exchange.objective_s = self._objective_s
         scope.setdefault("state", {})["exchange"] = exchange
+        if "received" in scope["state"]:
+            self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
+        if exchange.conduct and not is_quiet(scope["path"], self._vertex_health_route):
+            exchange.conduct.ask(exchange.arrived)
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}
 
         async def stamp(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if exchange.code in REFUSALS and exchange.conduct is not None:
+                    await self._hold(exchange, exchange.conduct, headers)
+                    if exchange.conduct.has_left:
+                        return
+                exchange.status = message["status"]
                 headers["X-Request-ID"] = exchange.request_id
                 headers["Server-Timing"] = exchange.server_timing()
                 if exchange.trace:
@@ -197,8 +270,12 @@ class RequestMiddleware:
             if fault.code == "internal_error":
                 log.exception("%s failed", exchange.path, extra=exchange.ids)
             if exchange.status is not None:
+                exchange.code = fault.code
                 raise  # part of the answer is sent: all that is left is to close the connection
             await exchange.problem(fault)(scope, receive, send)
+
+    async def _hold(self, exchange: Exchange, conduct: Conduct, headers: MutableHeaders) -> None:
+        await self._holds.hold(conduct, float(headers.get("retry-after", 0)), exchange.has_room)
 
     def _record(self, exchange: Exchange, method: str, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")
@@ -207,6 +284,8 @@ class RequestMiddleware:
         self._count(exchange, route, status, seconds)
         if exchange.trace:
             exchange.trace.end(method, route, status, request_id=exchange.request_id, code=exchange.code)
+        if exchange.code in REFUSALS and not self._unlogged.is_first():
+            return
         quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
         access_log.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -214,11 +293,17 @@ class RequestMiddleware:
             method,
             exchange.path,
             status,
-            extra=_log_fields(exchange, method, scope, status, seconds),
+            extra=_log_fields(exchange, method, scope, status, seconds) | self._unlogged.fields(exchange),
         )
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
         self._metrics.request_duration.labels(route, str(status)).observe(seconds, exchange.exemplar)
+        if exchange.limit_s is not None:
+            self._count_result(exchange, status)
+        for code, count in exchange.failed_images.items():
+            self._metrics.images_failed.labels(code).inc(count)
+        if exchange.code in REFUSED_RELOADS:
+            self._metrics.reloads_refused.labels(REFUSED_RELOADS[exchange.code]).inc()
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
         if "read" in exchange.stages:
@@ -227,6 +312,24 @@ class RequestMiddleware:
             self._metrics.requests_cancelled.labels("read").inc()
         if exchange.answered is not None:
             self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
+
+    def _count_result(self, exchange: Exchange, status: int) -> None:
+        work = exchange.work(status, others_are_answered=self._answers())
+        result = work.result(self._objective_s)
+        if result in ("good", "slow"):
+            self._answered_at = self._clock()
+        if result == "failed" and exchange.code == "overloaded" and exchange.conduct is not None:
+            exchange.conduct.judge(self._count_refusal)
+        else:
+            self._metrics.slo_requests.labels(result).inc()
+
+    def _count_refusal(self, waited: bool) -> None:
+        """Whether the service failed its client depends on what the client does next."""
+        self._metrics.slo_requests.labels("failed" if waited or not self._answers() else "excluded").inc()
+
+    def _answers(self) -> bool:
+        """Anybody at all? Else even those who ask again too early are right to complain."""
+        return self._clock() - self._answered_at < ANSWERS_S
 
 
 def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
@@ -238,6 +341,7 @@ def _log_fields(exchange: Exchange, method: str, scope: Scope, status: int, seco
         "code": exchange.code,
         "client": client[0] if client else None,
         "images": exchange.images,
+        "failed_images": dict(exchange.failed_images) or None,
         "batch_size": exchange.batch_size,
         **{f"{stage}_ms": round(duration * 1000, 3) for stage, duration in exchange.stages.items()},
         "total_ms": round(seconds * 1000, 3),

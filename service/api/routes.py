@@ -12,9 +12,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
-from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
+from service.api.access.reloads import check_reload
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
@@ -24,6 +24,7 @@ from service.api.reading.parameters import read_query, read_timeout_s, read_top_
 from service.api.requests import Exchange
 from service.api.schemas import ModelDescription, Speed
 from service.classify.classifier import Classifier
+from service.observe.scrapes import Scrapes
 from service.settings import Settings
 
 # Parameters in the query of /classify.
@@ -42,6 +43,7 @@ class Endpoints:
         self._lifecycle = lifecycle
         self._settings = settings
         self._processes = processes
+        self._scrapes = Scrapes(processes.collector)
 
     def add_to(self, router: APIRouter) -> None:
         plain: dict[str, Any] = {"methods": ["POST"], "route_class_override": PlainRoute}
@@ -55,12 +57,14 @@ class Endpoints:
     async def classify(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
         parameters = read_query(request, CLASSIFY_PARAMETERS)
         read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
-        # After a rejection uvicorn drops the rest of the body, and the connection stays usable.
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
+        exchange.expect_answer_within(timeout_s)
+        # After a rejection the rest of the body is discarded, and the connection stays usable.
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
         uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
         classifier = self._lifecycle.still_open(classifier)
         outcomes = await classify_images(
@@ -70,7 +74,7 @@ class Endpoints:
             top_k=read_top_k(parameters, len(classifier.bundle.labels)),
             deadline=self._lifecycle.uploads.deadline(exchange, timeout_s),
         )
-        return answer(exchange, classifier, uploads, outcomes)
+        return await answer(exchange, classifier, uploads, outcomes)
 
     async def _read(self, request: Request) -> list[Upload]:
         return await read_uploads(request, self._settings)
@@ -81,6 +85,7 @@ class Endpoints:
 
     async def reload(self, request: Request) -> Response:
         """Open the newest version of the bundle, or the one given, check it, and let it replace the serving one."""
+        check_reload(request, has_keys=bool(self._settings.api_keys))
         version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
@@ -100,5 +105,5 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, or OpenMetrics for a scraper that accepts it."""
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(await self._processes.collector()), headers={"Content-Type": media_type})
+        scrape = await self._scrapes.get(request.headers.get("accept", ""))
+        return Response(scrape.text, headers={"Content-Type": scrape.media_type})

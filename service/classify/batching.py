@@ -115,9 +115,11 @@ class Batcher:
     ) -> None:
         self.max_batch_size = max_batch_size
         self.slots = slots
-        self.speed = BatchSpeed(max_batch_size)
+        self.speed = BatchSpeed(max_batch_size, clock)
         self._engine = engine
         self._restartable = engine if isinstance(engine, RestartableEngine) else None
+        if self._restartable:
+            self._restartable.on_restart = metrics.engine_restarts.inc
         self._metrics = metrics
         self._clock = clock
         self._image_shape = (3, engine.input_size, engine.input_size)
@@ -214,7 +216,7 @@ class Batcher:
         """The next batch, in order of arrival. Images that cannot meet their deadline in it are dropped."""
         now = self._clock()
         limit = self._batch_limit(idle_slots)
-        expected_s = self.speed.batch_s(limit)
+        expected_s = self.speed.batch_s(limit) if self.speed.may_reject else 0.0
         items: list[_Waiting] = []
         too_late: list[_Waiting] = []
         while self._queue and len(items) < limit:
@@ -222,7 +224,8 @@ class Batcher:
             if not item.future.done():
                 in_time = item.deadline is None or now + expected_s <= item.deadline
                 (items if in_time else too_late).append(item)
-        self._drop(too_late, now)
+        for item in too_late:
+            item.settle(DeadlineExceeded("the deadline passed in the queue, or can no longer be met"))
         return items
 
     def _batch_limit(self, idle_slots: int) -> int:
@@ -235,12 +238,6 @@ class Batcher:
         if first is None or first.deadline is None:
             return limit
         return min(limit, self.speed.most_images_within(ENGINE_SHARE * (first.deadline - first.queued_at)))
-
-    def _drop(self, too_late: list[_Waiting], now: float) -> None:
-        if any(item.deadline is not None and now < item.deadline for item in too_late):
-            self.speed.fade()
-        for item in too_late:
-            item.settle(DeadlineExceeded("the deadline passed in the queue, or can no longer be met"))
 
     def _start(self, batch: _Batch) -> None:
         self._metrics.batch_size.observe(len(batch.items))

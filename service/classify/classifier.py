@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,18 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
-from models.golden import GoldenReport
-from models.store import MANIFEST, Bundle, open_bundle, sha256
+from models.store import MANIFEST, Bundle, sha256
 from models.topk import Prediction, entropy, softmax, top_k
-from service.classify.admission import Admission
+from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
-from service.classify.tuning import tune
+from service.classify.memory import Memory
+from service.classify.opening import OpenModel
 from service.engines.base import Engine
-from service.engines.check import check_engine
-from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
+from service.engines.selection import Choice
 from service.errors import DeadlineExceeded, Draining, ServiceError
+from service.machine.aside import aside
+from service.machine.own_thread import in_own_thread
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -47,6 +49,11 @@ log = logging.getLogger(__name__)
 
 # Larger images are not compared with others: hashing them would hold up the event loop for over a millisecond.
 MOST_COMPARED_BYTES = 1 << 20
+# Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
+MOST_SORTED_AT_ONCE = 50
+# For an engine to be closed: longer than a process of its own gets for it; and one that is not there now.
+CLOSE_S = 10.0
+UNAVAILABLE_CLOSE_S = 0.25
 # Memory of a kept answer, besides its logits.
 OVERHEAD_BYTES = 512
 
@@ -104,10 +111,12 @@ class _Progress:
 
 @dataclass
 class _Request:
-    """`deadline` is a time of `time.monotonic`; `computations` are those that this request runs itself."""
+    """`deadline` and `decode_by` are times of `time.monotonic`; `computations` are those that this request runs
+    itself."""
 
     top_k: int
     deadline: float
+    decode_by: float
     trace: RequestTrace | None = None
     computations: list[_Progress] = field(default_factory=list)
 
@@ -120,7 +129,7 @@ class _Request:
 
 class Classifier:
     """One open bundle on one engine; answers images until `close`. `choice`: why this engine, unless it was handed
-    in."""
+    in; `passed_over`: newer versions that cannot serve."""
 
     def __init__(
         self,
@@ -130,7 +139,10 @@ class Classifier:
         settings: Settings,
         metrics: Metrics,
         choice: Choice | None = None,
+        memory: Memory | None = None,
+        passed_over: Sequence[str] = (),
     ) -> None:
+        self.passed_over = passed_over
         self.bundle = bundle
         self.engine = engine
         self.choice = choice
@@ -140,9 +152,10 @@ class Classifier:
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics)
+        memory = memory or Memory(settings.max_queue_bytes)
+        self._decoders = DecodePool(bundle.manifest.preprocess, settings, metrics, memory)
         tensor_bytes = 3 * engine.input_size**2 * np.dtype(np.float32).itemsize
-        self._admission = Admission(self._decoders, batcher, settings.max_queue_bytes, tensor_bytes)
+        self._admission = Admission(self._decoders, batcher, memory, tensor_bytes, metrics.loop_lag)
         self.keeps_answers = settings.cache_bytes > 0
         self._deduplicates = settings.single_flight == "on" or self.keeps_answers
         self._deduplicator: Deduplicator[_Result] = Deduplicator(settings.cache_bytes, _kept_bytes)
@@ -150,34 +163,34 @@ class Classifier:
 
     @classmethod
     async def open(
-        cls, settings: Settings, metrics: Metrics, *, engine: Engine | None = None, measuring: bool = False
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        engine: Engine | None = None,
+        measuring: bool = False,
+        starting: bool = False,
+        memory: Memory | None = None,
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
-        `measuring`: accept pixels that the manifest does not vouch for, because they are about to be measured.
+        `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
+        not vouch for, because they are about to be measured. `starting`: pass over versions that cannot serve.
         Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
+        Cancelling it takes effect at once; its thread closes the engine later.
         """
-        bundle = await asyncio.to_thread(open_bundle, settings.model)
-        if not measuring:
-            check_pixels(bundle, settings)
-        choice: Choice | None = None
-        if engine is None:
-            opened = await asyncio.to_thread(open_engine, bundle, settings)
-            engine, choice = opened
-        try:
-            slots = engine_slots(engine.name, settings)
-            if choice is None:
-                report = await asyncio.to_thread(check_engine, engine, bundle)
-            else:
-                report = choice.golden  # open_engine has checked it
-            tuning = await asyncio.to_thread(tune, engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
-        except BaseException:
-            engine.close()
-            raise
-        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=slots)
+        if starting:
+            work = partial(OpenModel.open_newest_good, settings, engine)
+        else:
+            work = partial(OpenModel.open, settings, engine, measuring)
+        opened = await in_own_thread(work, OpenModel.close)
+        opened.warn()
+        tuning, engine = opened.tuning, opened.engine
+        batcher = Batcher(engine, max_batch_size=tuning.max_batch_size, metrics=metrics, slots=opened.slots)
         tuning.teach(batcher.speed)
-        _publish(bundle, engine, report, metrics)
-        return cls(bundle, engine, batcher, settings, metrics, choice)
+        _publish(opened, metrics)
+        passed_over = [version for version, _ in opened.passed_over]
+        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory, passed_over)
 
     @property
     def decode_threads(self) -> int:
@@ -186,16 +199,17 @@ class Classifier:
     @property
     def predicted_wait_s(self) -> float:
         """Seconds until decoders and engine have finished what is here."""
-        return self._admission.predicted_wait_s
+        return self._admission.predicted_wait_s()
 
-    def admit(self, images: int, encoded_bytes: int, deadline: float) -> None:
-        """Can `images` more be answered by `deadline`, a time of `time.monotonic`, and is there memory for them?
+    def admit(self, deadline: float, margin: float = MARGIN) -> None:
+        """Before a body is read: can an image be answered by `deadline`, a time of `time.monotonic`? `margin`: as in
+        classify.admission.
 
         Raises Draining, Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
         if self._closed:
             raise self._draining()
-        self._admission.check(images, encoded_bytes, deadline)
+        self._admission.check_unread(deadline, margin)
 
     async def classify(
         self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
@@ -206,16 +220,22 @@ class Classifier:
         """
         if not 1 <= top_k <= len(self.bundle.labels):
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
-        encoded_bytes = sum(len(image) for image in images if isinstance(image, bytes))
+        encoded = [image for image in images if isinstance(image, bytes)]
+        encoded_bytes = sum(map(len, encoded))
+        stated = [self._decoders.stated(image) for image in encoded]
+        if self._closed:
+            return [self._draining() for _ in images]
         try:
-            self.admit(len(images), encoded_bytes, deadline)
+            measures_again = self._admission.check(len(images), encoded_bytes, deadline, stated)
         except ServiceError as error:
             return [error for _ in images]
         self._requests += 1
         self._idle.clear()
         try:
             with self._admission.holding(len(images), encoded_bytes):
-                return await self._classify_all(images, _Request(top_k, deadline, trace))
+                # An image that measures decoding again is decoded even if that seems to take too long.
+                decode_by = math.inf if measures_again and len(images) == 1 else deadline
+                return await self._classify_all(images, _Request(top_k, deadline, decode_by, trace))
         finally:
             self._requests -= 1
             if not self._requests:
@@ -247,7 +267,8 @@ class Classifier:
         if not isinstance(result, _Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        predictions = top_k(scores, self.bundle.labels, request.top_k)
+        best_k = partial(top_k, scores, self.bundle.labels, request.top_k)
+        predictions = await aside(best_k) if request.top_k > MOST_SORTED_AT_ONCE else best_k()
         best = predictions[0]
         self._metrics.images.labels(result.image_format).inc()
         self._metrics.count_prediction(
@@ -286,7 +307,10 @@ class Classifier:
 
     async def _decode_and_infer(self, image: Image, request: _Request, progress: _Progress) -> _Computed:
         started = time.monotonic()
-        decoded = Decoded.from_tensor(image) if isinstance(image, np.ndarray) else await self._decoders.decode(image)
+        if isinstance(image, np.ndarray):
+            decoded = Decoded.from_tensor(image)
+        else:
+            decoded = await self._decoders.decode(image, request.decode_by)
         decode_s = time.monotonic() - started
         progress.stage = "queue"
         inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.enter_engine, request.trace)
@@ -312,9 +336,17 @@ class Classifier:
         await self.batcher.close(max(0.0, give_up_at - time.monotonic()))
         self._decoders.close()
         if self.batcher.idle:
-            await asyncio.to_thread(self.engine.close)
+            await self._close_engine()
         else:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
+
+    async def _close_engine(self) -> None:
+        """One that is being opened again cannot be closed before it is open: nobody waits for that."""
+        limit_s = UNAVAILABLE_CLOSE_S if self.batcher.engine_unavailable_s else CLOSE_S
+        try:
+            await asyncio.wait_for(in_own_thread(self.engine.close), limit_s)
+        except asyncio.TimeoutError:
+            log.warning("the engine %s is not closed after %g s", self.engine.name, limit_s)
 
 
 def _kept_bytes(result: _Result) -> int:
@@ -322,11 +354,12 @@ def _kept_bytes(result: _Result) -> int:
     return result.logits.nbytes + OVERHEAD_BYTES if isinstance(result, _Computed) else 0
 
 
-def _publish(bundle: Bundle, engine: Engine, report: GoldenReport | None, metrics: Metrics) -> None:
-    manifest = bundle.manifest
-    digest = sha256(bundle.folder / MANIFEST)
+def _publish(opened: OpenModel, metrics: Metrics) -> None:
+    manifest, engine, report = opened.bundle.manifest, opened.engine, opened.report
+    digest = sha256(opened.bundle.folder / MANIFEST)
     metrics.model_info.clear()  # of the model that this one replaces
     metrics.model_info.labels(manifest.name, manifest.version, engine.name, engine.precision, digest).set(1)
     metrics.golden_delta.set(report.max_delta if report else 0.0)
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)
-    metrics.expect_labels(bundle.labels)
+    metrics.life.older_bundle.set(bool(opened.passed_over))
+    metrics.expect_labels(opened.bundle.labels)

@@ -1,14 +1,20 @@
 """How long a batch takes on this engine, and how fast the queue drains: measured at start-up, then updated by batches.
 
-Between measured batch sizes the time is interpolated, beyond them it is that of the nearest one; 0 before any
-measurement.
+1. between measured batch sizes the time is interpolated, beyond them it is that of the nearest one; 0 before any
+   measurement;
+2. old measurements fade by time, when new ones come, and not by the requests that they reject;
+3. estimates that no batch has confirmed for a while reject no one: the next image measures them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
+
+from service.classify.decode_speed import newest_weight, trusted_s
 
 # The share of an image's time that its batch may take in the engine: the rest is for decoding and waiting.
 ENGINE_SHARE = 0.4
@@ -16,7 +22,7 @@ ENGINE_SHARE = 0.4
 NEWEST_WEIGHT = 0.2
 # The same for the speed at which the queue drains. It is smaller, because with several slots batches finish in bursts.
 NEWEST_DRAINED_WEIGHT = 0.05
-FADING = 0.99
+DRAINED_AGE_S = 60.0
 # The cost of a batch besides the engine's work: two thread switches, a turn of the event loop. Measured under load.
 BATCH_S = 0.001
 # A larger batch pays only if an image costs less than this share of before: short measurements differ by as much.
@@ -37,23 +43,36 @@ class BatchSpeed:
     """Moving averages: seconds for a batch of 1..`max_batch_size` images, and seconds until each image leaves the queue
     while all slots of the engine are busy."""
 
-    def __init__(self, max_batch_size: int) -> None:
+    def __init__(self, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sizes = np.arange(1, max_batch_size + 1)
         self._measured: dict[int, float] = {}
+        self._measured_at: dict[int, float] = {}
+        self._newest_at = self._drained_at = -math.inf
         self._curve_s = np.zeros(max_batch_size)
         self._drained_images = self._drained_s = 0.0
 
     def learn(self, images: int, seconds: float) -> None:
         """A batch of `images` took `seconds`."""
-        old = self._measured.get(images, seconds)
-        self._measured[images] = old + NEWEST_WEIGHT * (seconds - old)
+        now, old = self._clock(), self._measured.get(images, seconds)
+        age_s = now - self._measured_at.get(images, now)
+        self._measured[images] = old + newest_weight(age_s, NEWEST_WEIGHT) * (seconds - old)
+        self._measured_at[images] = self._newest_at = now
         known = sorted(self._measured)
         self._curve_s = np.interp(self._sizes, known, [self._measured[size] for size in known])
 
     def learn_drained(self, images: int, seconds: float) -> None:
         """`images` left the engine within `seconds`, while others waited all the time."""
-        self._drained_images += NEWEST_DRAINED_WEIGHT * (images - self._drained_images)
-        self._drained_s += NEWEST_DRAINED_WEIGHT * (seconds - self._drained_s)
+        now = self._clock()
+        weight = newest_weight(now - self._drained_at, NEWEST_DRAINED_WEIGHT, DRAINED_AGE_S)
+        self._drained_images += weight * (images - self._drained_images)
+        self._drained_s += weight * (seconds - self._drained_s)
+        self._drained_at = now
+
+    @property
+    def may_reject(self) -> bool:
+        """Has a batch confirmed the estimates lately?"""
+        return self._clock() - self._newest_at < trusted_s(self.batch_s(1))
 
     @property
     def image_s(self) -> float:
@@ -73,10 +92,3 @@ class BatchSpeed:
         """The largest batch that takes at most `seconds`; 1 if none does."""
         fitting = self._sizes[self._curve_s <= seconds]
         return int(fitting[-1]) if fitting.size else 1
-
-    def fade(self) -> None:
-        """Lower the estimates a little. Called when they make us reject images: no batch of these runs, so nothing else
-        would ever correct an estimate that is too high."""
-        self._measured = {images: seconds * FADING for images, seconds in self._measured.items()}
-        self._curve_s *= FADING
-        self._drained_s *= FADING

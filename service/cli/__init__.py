@@ -13,11 +13,12 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, doctor, evaluate, inspect, serve
+from service.cli import bench, classify, convert, doctor, evaluate, inspect, pull, push, remove, serve, shelf
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
@@ -34,6 +35,11 @@ class Verb(Protocol):
 
 VERBS: dict[str, Verb] = {
     "serve": serve,
+    "pull": pull,
+    "push": push,
+    "convert": convert,
+    "list": shelf,
+    "remove": remove,
     "classify": classify,
     "evaluate": evaluate,
     "bench": bench,
@@ -53,11 +59,9 @@ def main(
     """Run one verb -> exit code. Raises SystemExit for --help (0) and wrong usage (2), as argparse does."""
     console = Console.standard(environ, out, err)
     try:
-        arguments = build_parser().parse_args(argv)
-    except SystemExit:
-        with suppress(OutputLost):  # `repvgg --help | head -1`
-            console.out.flush()
-        raise
+        arguments = _parse(argv, console)
+    except OutputLost as error:
+        return 0 if error.is_pipe else report(error, "--help", console)  # `repvgg --help | head -1`
     try:
         code = VERBS[arguments.verb].run(arguments, console)
         console.out.flush()
@@ -66,6 +70,18 @@ def main(
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last resort; what is not expected is logged there
         return report(error, arguments.verb, console)
+
+
+def _parse(argv: Sequence[str] | None, console: Console) -> argparse.Namespace:
+    """Raises SystemExit as argparse does, and OutputLost if the help cannot be written, which argparse would ignore."""
+    if sys.stdout is None:
+        return build_parser().parse_args(argv)
+    try:
+        with redirect_stdout(console.out):
+            return build_parser().parse_args(argv)
+    except SystemExit:
+        console.out.flush()
+        raise
 
 
 class Parser(argparse.ArgumentParser):

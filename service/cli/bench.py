@@ -56,6 +56,18 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
         help="closed loop: C clients, each with one request in flight (default 1)",
     )
     parser.add_argument(
+        "--rude",
+        action="store_true",
+        help="closed loop: clients that are refused send their next request at once",
+    )
+    parser.add_argument(
+        "--polite",
+        type=positive_count,
+        default=0,
+        metavar="N",
+        help="closed loop: N of the clients wait after a refusal for as long as Retry-After says",
+    )
+    parser.add_argument(
         "--duration",
         type=positive,
         default=DEFAULT_DURATION_S,
@@ -119,7 +131,14 @@ def _measure(arguments: argparse.Namespace, settings: Settings, console: Console
     from service.load.measure import describe_progress, measure, plan_load
 
     seconds = arguments.warm_up + arguments.duration
-    plan = plan_load(settings, seconds=seconds, rate=arguments.rate, clients=arguments.concurrency)
+    plan = plan_load(
+        settings,
+        seconds=seconds,
+        rate=arguments.rate,
+        clients=arguments.concurrency,
+        rude=arguments.rude,
+        polite=arguments.polite,
+    )
     with _progress_bar(seconds, console) as bar:
 
         def show(so_far: Run, elapsed_s: float) -> None:

@@ -31,9 +31,7 @@ FLAGS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--top-k", type=int, metavar="K", help=f"labels per image (default {DEFAULT_TOP_K})")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per image and line instead of a table"
-    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per image instead of a table")
     add_flags(parser, FLAGS)
 
 

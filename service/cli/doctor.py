@@ -1,4 +1,4 @@
-"""Check whether this machine can serve and what to fix if not; with --plan, say how many pods a load needs."""
+"""Check whether this machine can serve, and what to fix if not; with --plan, compute how many pods a load needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = ("model", *ENGINE_FLAGS, "pixels", "decode_threads", "max_image_pixels",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--plan", action="store_true", help="measure this machine and say how many pods like it a load needs"
+        "--plan", action="store_true", help="measure this machine and compute how many pods like it a load needs"
     )
     parser.add_argument("--rate", type=positive, metavar="R", help="with --plan: peak load, images per second")
     parser.add_argument(
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--photos",
         type=Path,
         metavar="FOLDER",
-        help="with --plan: images like those to expect (default: the bundle's golden images)",
+        help="with --plan: images like those you expect (default: the bundle's golden images)",
     )
     add_flags(parser, FLAGS)
 

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--confusion-matrix", type=Path, metavar="FILE.png", help="draw the confusion matrix")
     parser.add_argument(
-        "--calibration", action="store_true", help="measure how far scores are from accuracies, and fit a temperature"
+        "--calibration", action="store_true", help="measure how well scores match accuracy, and fit a temperature"
     )
     parser.add_argument("--reliability-diagram", type=Path, metavar="FILE.png", help="draw accuracy against score")
     parser.add_argument(

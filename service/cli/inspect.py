@@ -49,6 +49,7 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
     """(name, fact) pairs for people."""
     manifest = bundle.manifest
     network, spec, training = manifest.network, manifest.preprocess, manifest.training
+    sides = "both sides" if spec.resize == "squash" else "short side"
     tolerances = ", ".join(f"{precision} {delta:g}" for precision, delta in manifest.golden.tolerance.items())
     scores = ", ".join(
         f"{name} {value:.2%}"
@@ -60,15 +61,26 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         ("folder", f"{bundle.folder} (all checksums match)"),
         ("network", f"{network.variant}, {network.num_classes} classes, {network.parameters:,} parameters"),
         ("input", f"{spec.input_size} x {spec.input_size} {spec.color}, mean {spec.mean}, std {spec.std}"),
-        ("resize", f"short side to {spec.resize_size} ({spec.interpolation}), centre crop"),
+        ("resize", f"{sides} to {spec.resize_size} ({spec.interpolation}), centre crop"),
         ("labels", _shortened(bundle.labels)),
         *[("artifact", _describe_artifact(bundle, index)) for index in range(len(manifest.artifacts))],
         ("golden", f"{golden_images} images, largest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+        *[("source", text) for text in _describe_source(manifest)],
         ("temperature", f"{manifest.temperature:.4g}"),
         ("pixels", _describe_pixels(manifest)),
     ]
+
+
+def _describe_source(manifest: Manifest) -> list[str]:
+    if manifest.source is None:
+        return []
+    source, lines = manifest.source, [f"{manifest.source.address}, revision {manifest.source.revision}"]
+    lines.append(f"licence {source.licence}" if source.licence else "it states no licence")
+    if published := source.published:
+        lines.append(f"top-1 {published.top1:.2%} on {published.dataset}, stated by {published.stated_by}")
+    return lines
 
 
 def _describe_pixels(manifest: Manifest) -> str:

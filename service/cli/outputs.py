@@ -1,4 +1,4 @@
-"""Checks of the files that a verb is to write, made before its work begins."""
+"""Checks of the files that a verb will write, made before its work begins."""
 
 from __future__ import annotations
 

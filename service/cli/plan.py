@@ -1,4 +1,4 @@
-"""`repvgg doctor --plan`: measure one pod on this machine and say how many of them a load needs."""
+"""`repvgg doctor --plan`: measure one pod on this machine and compute how many of them a load needs."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+from service.cli import pull
 from service.observe import logs
 from service.runtime.console import Console
 from service.runtime.listener import listen
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Blocks. Raises whatever prevented the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
-    logs.configure(settings.log_format, console.log_stream)
+    if "://" in settings.model:
+        settings = settings.model_copy(update={"model": pull.pull_for_serving(settings.model, console)})
+    logs.configure(settings.log_format, console.log_stream, background=True)
     for warning in (*warnings, memory_shortage(settings)):
         if warning:
             log.warning("%s", warning)

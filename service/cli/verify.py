@@ -68,7 +68,7 @@ def _rows(bundle: Bundle, calls: int, settings: Settings) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """One line per row, and another one for each failure."""
+    """One line per row, and one for each failure."""
     text = f"{row.engine:<15}{row.precision:<11}"
     if row.unavailable:
         return f"{text}not available: {row.unavailable}"

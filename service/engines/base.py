@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,7 +41,10 @@ class Engine(Protocol):
 
 @runtime_checkable
 class RestartableEngine(Engine, Protocol):
-    """An engine that may be unavailable for a while; `infer` raises NotReady then."""
+    """An engine that may be unavailable for a while; `infer` raises NotReady then. Whoever uses it may set
+    `on_restart`, which is called, from any thread, before each attempt to start it again."""
+
+    on_restart: Callable[[], object]
 
     @property
     def unavailable_s(self) -> float:

@@ -119,6 +119,7 @@ class RestartingEngine:
         self._failure: Exception | None = None
         self._unavailable_since = self._expected_back = time.monotonic()
         self._opening_s = 0.0
+        self.on_restart: Callable[[], object] = lambda: None
         self._supervisor = threading.Thread(target=self._supervise, name="engine-supervisor", daemon=True)
 
     @classmethod
@@ -166,13 +167,13 @@ class RestartingEngine:
             life.end(grace_s=0.0)
 
     def close(self) -> None:
-        """End it, by force if need be."""
+        """End it, by force if need be: at once if it is being opened."""
         with self._changed:
             self._closed = True
-            life = self._life
+            life, grace_s = self._life, CLOSE_S if self._engine else 0.0
             self._changed.notify_all()
         if life is not None:
-            life.end(CLOSE_S)
+            life.end(grace_s)
         self._supervisor.join()
 
     def _begin_call(self) -> Engine:
@@ -201,6 +202,8 @@ class RestartingEngine:
             if self._failure is not None:
                 return
             self._pause(self._restarts.delay_after(time.monotonic() - started))
+            if not self._closed:
+                self.on_restart()
 
     def _pause(self, delay_s: float) -> None:
         with self._changed:

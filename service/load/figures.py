@@ -74,13 +74,25 @@ class Conditions(_Record):
     clients: int | None
     deadline_ms: int
     images: int
+    rude: bool = False
+    polite: int = 0
+
+
+class Group(_Record):
+    """Clients that behave alike. `in_time_per_second` is that of all of them together."""
+
+    clients: int
+    requests: int
+    answers_in_time: int
+    in_time_per_second: float
 
 
 class Figures(_Record):
     """Rates are images per second over `seconds`, which begin after the warm-up and may end with Ctrl-C (`stopped`).
 
-    `stages_ms` are the server's own measurements (Server-Timing); the stage `outside` is the rest of the latency:
-    network, connecting, and waiting for the server's event loop. `histogram`: (upper bound in ms, answers).
+    `groups`: polite clients and the others, if there are both. `stages_ms` are the server's own measurements
+    (Server-Timing); the stage `outside` is the rest of the latency: network, connecting, and waiting for the server's
+    event loop. `histogram`: (upper bound in ms, answers).
     """
 
     url: str
@@ -99,6 +111,7 @@ class Figures(_Record):
     stages_ms: dict[str, Spread]
     images_per_batch: float | None
     generator: Generator
+    groups: dict[str, Group] = {}
     histogram: list[tuple[float, int]]
 
     @classmethod
@@ -145,7 +158,12 @@ def summarise(
         url=url,
         model=model,
         conditions=Conditions(
-            rate=plan.rate, clients=plan.clients if closed else None, deadline_ms=deadline_ms, images=images
+            rate=plan.rate,
+            clients=plan.clients if closed else None,
+            deadline_ms=deadline_ms,
+            images=images,
+            rude=plan.rude,
+            polite=plan.polite,
         ),
         seconds=round(seconds, 3),
         stopped=run.stopped,
@@ -160,8 +178,26 @@ def summarise(
         stages_ms=stages,
         images_per_batch=round(len(batches) / sum(1 / size for size in batches), 2) if batches else None,
         generator=_generator(run, counted, closed=closed),
+        groups=_groups(counted, plan, deadline_ms, seconds) if plan.polite else {},
         histogram=_histogram(answers),
     )
+
+
+def _groups(samples: Sequence[Sample], plan: Plan, deadline_ms: int, seconds: float) -> dict[str, Group]:
+    groups = {}
+    for name, polite, clients in (
+        ("rude" if plan.rude else "others", False, plan.clients - plan.polite),
+        ("polite", True, plan.polite),
+    ):
+        mine = [sample for sample in samples if sample.polite == polite]
+        in_time = sum(sample.status == 200 and sample.latency_s * 1000 <= deadline_ms for sample in mine)
+        groups[name] = Group(
+            clients=clients,
+            requests=len(mine),
+            answers_in_time=in_time,
+            in_time_per_second=round(in_time / seconds, 2),
+        )
+    return groups
 
 
 def _generator(run: Run, counted: Sequence[Sample], *, closed: bool) -> Generator:

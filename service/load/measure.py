@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from service.errors import UsageError
 from service.load.figures import Figures, summarise
 from service.load.generator import Plan, Run, run_load
 from service.load.target import check_server, prepare, read_images, read_url
@@ -14,12 +15,30 @@ from service.settings import Settings
 
 # A request without an answer this long after its deadline counts as failed; a refusal may still be on its way.
 GRACE_S = 1.0
+# A flood does not hang up, and what comes late is counted as late.
+PATIENCE_OF_RUDE_S = 10.0
 RECENT_S = 1.0
 
 
-def plan_load(settings: Settings, *, seconds: float, rate: float | None, clients: int | None) -> Plan:
-    """`seconds` includes the warm-up. Without a rate it is a closed loop with one client by default."""
-    return Plan(seconds, settings.timeout_ms / 1000 + GRACE_S, rate, clients or 1)
+def plan_load(
+    settings: Settings,
+    *,
+    seconds: float,
+    rate: float | None,
+    clients: int | None,
+    rude: bool = False,
+    polite: int = 0,
+) -> Plan:
+    """`seconds` includes the warm-up. Without a rate it is a closed loop with one client by default.
+
+    Raises UsageError.
+    """
+    if rate is not None and (rude or polite):
+        raise UsageError("--rude and --polite are for a closed loop: give --concurrency, not --rate")
+    if polite > (clients or 1):
+        raise UsageError(f"--polite {polite} is more than --concurrency {clients or 1}")
+    grace_s = PATIENCE_OF_RUDE_S if rude else GRACE_S
+    return Plan(seconds, settings.timeout_ms / 1000 + grace_s, rate, clients or 1, rude, polite)
 
 
 def measure(

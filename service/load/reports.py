@@ -14,7 +14,8 @@ def headline(figures: Figures) -> str:
     if conditions.rate is not None:
         load = f"open loop, {conditions.rate:g} requests/s"
     else:
-        load = f"closed loop, {conditions.clients} client{'s' * (conditions.clients != 1)}"
+        load = f"closed loop, {conditions.clients} {'rude ' * conditions.rude}client{'s' * (conditions.clients != 1)}"
+        load += f", {conditions.polite} of them polite" * (conditions.polite > 0)
     model = f" ({figures.model})" if figures.model else ""
     return f"{figures.url}{model}: {load}, {figures.seconds:.1f} s, deadline {conditions.deadline_ms} ms"
 
@@ -26,6 +27,11 @@ def describe(figures: Figures) -> Iterator[str]:
         f"{figures.images_per_second:.1f} images/s; {figures.requests} requests, {figures.answers} answered, "
         f"{figures.answers_in_time} ({figures.answers_in_time / max(1, figures.requests):.1%}) within the deadline"
     )
+    for name, group in figures.groups.items():
+        yield (
+            f"{group.clients} {name}: {group.requests} requests, {group.answers_in_time} answered within the deadline, "
+            f"{group.in_time_per_second:.1f} a second"
+        )
     yield f"{'milliseconds':<14}" + "".join(f"{name:>9}" for name in COLUMNS)
     rows: dict[str, Spread | None] = {"latency": figures.latency_ms}
     rows |= {f"  {stage}": spread for stage, spread in figures.stages_ms.items()}

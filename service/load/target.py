@@ -66,13 +66,13 @@ def check_server(url: str, address: Address, request: PreparedRequest, give_up_a
     except Broken as error:
         raise AddressUnavailable(f"no server answers at {url}: {error}") from error
     code = code_of(reply)
-    said = f"{url} answers {reply.status} {code}: {problem_of(reply).get('detail', 'this is not a repvgg service')}"
+    message = f"{url} answers {reply.status} {code}: {problem_of(reply).get('detail', 'this is not a repvgg service')}"
     if code in ("not_ready", "draining"):
-        raise AddressUnavailable(said)
+        raise AddressUnavailable(message)
     if reply.status == 401:
-        raise ConfigError(f"{said}; set {variable_name('api_keys')}")
+        raise ConfigError(f"{message}; set {variable_name('api_keys')}")
     if code and reply.status not in REFUSALS:
-        raise UsageError(said)
+        raise UsageError(message)
     return None if code else served_by(url, reply)
 
 

@@ -17,14 +17,14 @@ NICENESS = 5
 SWITCH_INTERVAL_S = 0.0005
 
 
-def lower_priority() -> None:
+def lower_priority(steps: int = 1) -> None:
     """From now on the calling thread, and the threads that it starts, run at a lower priority.
 
     Otherwise, with all CPUs busy, a request that is rejected waits as long for its rejection as others for an answer.
     On Linux each thread has a niceness of its own (setpriority(2), "C library/kernel differences").
     """
     mine = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, mine, os.getpriority(os.PRIO_PROCESS, mine) + NICENESS)
+    os.setpriority(os.PRIO_PROCESS, mine, os.getpriority(os.PRIO_PROCESS, mine) + steps * NICENESS)
 
 
 def shorten_switch_interval() -> None:

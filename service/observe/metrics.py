@@ -13,12 +13,17 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector, Summary
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from models.preprocess import FORMATS
+from service.observe import logs
 from service.observe.drift import SIGNALS
+from service.observe.lag import LoopLag
+from service.observe.objective import RESULTS
 
-# Seconds: fine steps on both sides of the 100 ms objective, then up to the server's deadline of 10 s.
+# Seconds: fine steps on both sides of the default objective of 100 ms, then up to the server's deadline of 10 s.
 BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05),
     *(0.06, 0.07, 0.08, 0.09, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -27,12 +32,37 @@ STAGES = ("read", "decode", "queue", "infer", "respond")
 REJECTIONS = ("overload", "deadline", "limit", "draining")
 DECODE_FAILURES = ("undecodable_image", "too_many_pixels")
 CLASSIFY_CODES = ("200", "400", "413", "415", "422", "500", "503", "504")
+IMAGE_FAILURES = (*DECODE_FAILURES, "overloaded", "deadline_exceeded", "not_ready", "draining", "internal_error")
+CONNECTION_REFUSALS = ("overloaded", "request_timeout", "headers_too_large", "malformed_request")
+REFUSED_RELOADS = ("rejected", "running", "forbidden")
 SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
 # Counted as a file format: an image received as a preprocessed tensor.
 TENSOR = "tensor"
 MAX_LABELS = 1000
 OTHER_LABEL = "other"
+
+
+class LogLines(Collector):
+    """`repvgg_log_lines_dropped_total`, which the log itself counts."""
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Log lines that were dropped because the log was not read or could not be written"
+        yield CounterMetricFamily("repvgg_log_lines_dropped", text, value=logs.dropped_lines())
+
+
+class LifeMetrics:
+    """Of every process. Updated by the supervisor, if there are several workers; `restarts` only by it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.restarts = Counter("repvgg_worker_restarts", "Worker processes that were replaced", registry=registry)
+        self.older_bundle = Gauge(
+            "repvgg_older_bundle",
+            "1 if an older version was opened at the start because newer ones could not be",
+            registry=registry,
+        )
+        registry.register(LogLines())
 
 
 class Metrics:
@@ -43,6 +73,7 @@ class Metrics:
         self._define_images(registry)
         self._define_batching(registry)
         self._define_identity(registry)
+        self._define_life(registry)
 
     def _define_requests(self, registry: CollectorRegistry) -> None:
         """Updated by `api`, but the stages decode, queue and infer by `classifier`.
@@ -70,9 +101,32 @@ class Metrics:
         self.requests_cancelled = Counter(
             "repvgg_requests_cancelled", "Requests whose client disconnected, by stage", ["stage"], registry=registry
         )
+        self.loop_lag = LoopLag()  # of the last moments, for admission
         self.event_loop_lag = Histogram(
             "repvgg_event_loop_lag_seconds", "Delay of wake-ups of the event loop", buckets=BUCKETS_S, registry=registry
         )
+        self.slo_requests = Counter(
+            "repvgg_slo_requests",
+            "Requests to classify by what they mean for the objectives; excluded: caused by the client",
+            ["result"],
+            registry=registry,
+        )
+        self.objective = Gauge("repvgg_objective_seconds", "The latency objective, of the settings", registry=registry)
+        self.reloads_refused = Counter(
+            "repvgg_reloads_refused", "Reloads that did not happen, by reason", ["reason"], registry=registry
+        )
+        self.connections_refused = Counter(
+            "repvgg_connections_refused",
+            "Connections closed with an error before a request reached the application, by problem code",
+            ["code"],
+            registry=registry,
+        )
+        for code in CONNECTION_REFUSALS:
+            self.connections_refused.labels(code)
+        for result in RESULTS:
+            self.slo_requests.labels(result)
+        for reason in REFUSED_RELOADS:
+            self.reloads_refused.labels(reason)
         for code in CLASSIFY_CODES:
             self.request_duration.labels("/classify", code)
         for stage in STAGES:
@@ -82,13 +136,18 @@ class Metrics:
             self.requests_rejected.labels(reason)
 
     def _define_images(self, registry: CollectorRegistry) -> None:
-        """Updated by `classifier`."""
+        """Updated by `classifier`, but those that failed by `api`."""
         self.images = Counter(
             "repvgg_images", "Images classified, by file format (or tensor)", ["format"], registry=registry
         )
         self.decode_failures = Counter(
             "repvgg_decode_failures", "Images that could not be decoded, by error code", ["reason"], registry=registry
         )
+        self.images_failed = Counter(
+            "repvgg_images_failed", "Images without an answer, by problem code", ["code"], registry=registry
+        )
+        for code in IMAGE_FAILURES:
+            self.images_failed.labels(code)
         self.images_shared = Counter(
             "repvgg_images_shared",
             "Images by source of the answer: cached (hit), shared with another request (collapsed), computed (miss)",
@@ -154,6 +213,15 @@ class Metrics:
         build_info = Info("repvgg_build", "This program", registry=registry)
         build_info.info({"version": program_version(), "python": platform.python_version()})
         ProcessCollector(registry=registry)  # process_*: CPU time, memory, open files, start time
+
+    def _define_life(self, registry: CollectorRegistry) -> None:
+        """Updated by `api.lifecycle`; engine_restarts by `batching`, older_bundle by `classifier`."""
+        self.life = LifeMetrics(registry)
+        self.workers_wanted = Gauge("repvgg_workers_wanted", "Processes that should serve", registry=registry)
+        self.workers_serving = Gauge("repvgg_workers_serving", "Processes that serve a model", registry=registry)
+        self.engine_restarts = Counter(
+            "repvgg_engine_restarts", "Attempts to start an engine again, successful or not", registry=registry
+        )
 
     def expect_labels(self, labels: Iterable[str]) -> None:
         """Create the children of `predictions` for the bundle's first MAX_LABELS labels."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from models.errors import ContractError
-from service.errors import AddressUnavailable, ServiceError
+from models.errors import BundleError, ContractError
+from service.errors import AddressUnavailable, GoldenCheckFailed, ServiceError
 from service.machine.limits import affinity_cpus, cpu_quotas, usable_cpus
 from service.runtime.memory import memory_shortage
 from service.settings import Settings
@@ -108,6 +108,22 @@ def _port(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _model(settings: Settings) -> Iterator[tuple[str, str]]:
+    """As a start does it: an older version serves if the newest cannot."""
+    from models.store import find_versions
+
+    folders = find_versions(settings.model)[: 1 if settings.strict_version else None]
+    for folder in folders:
+        try:
+            yield from _version(settings.model_copy(update={"model": str(folder)}))
+        except (BundleError, GoldenCheckFailed) as error:
+            if folder == folders[-1]:
+                raise
+            yield WARNING, f"version {folder.name} cannot serve, so an older one is opened: {error}"
+        else:
+            return
+
+
+def _version(settings: Settings) -> Iterator[tuple[str, str]]:
     from models.store import open_bundle
     from service.engines.selection import check_pixels, in_words, open_engine
 

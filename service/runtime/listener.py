@@ -1,4 +1,8 @@
-"""The listening socket. If it cannot be opened, the error says why and what to do."""
+"""The listening socket.
+
+1. if it cannot be opened, the error says why and what to do;
+2. TCP itself closes connections whose clients have vanished.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,16 @@ import socket
 from service.errors import AddressUnavailable
 
 BACKLOG = 2048
+# Connections inherit these, and so find out that a client has vanished without a word: after VANISHED_S without an
+# acknowledgement of what was sent, or of a probe, which is sent after a minute of silence.
+VANISHED_S = 30
+FOR_CONNECTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_S * 1000),
+)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -18,6 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in FOR_CONNECTIONS:
+            listener.setsockopt(level, option, value)
         listener.bind(address)
         listener.listen(BACKLOG)
         return listener

@@ -7,7 +7,7 @@
    requests were lost;
 4. SIGHUP does the same as POST /models/reload;
 5. if the start fails, the process ends with the reason; a clean end has exit code 0, one that lost requests 1;
-6. a stuck engine does not prevent the process from ending;
+6. neither a stuck engine nor one that is being opened prevents the process from ending;
 7. a worker process gets its signals from the supervisor, and ends when the supervisor does.
 """
 
@@ -27,17 +27,24 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.processes import SingleProcess
 from service.app import create_app
 from service.classify.classifier import Classifier
 from service.engines.base import Engine
 from service.errors import ServiceError
+from service.machine.heap import give_large_blocks_pages, return_free_memory
+from service.machine.own_thread import is_at_work
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
+from service.observe import logs
 from service.runtime.banner import Banner
 from service.runtime.channel import Channel, ChannelClosed
-from service.runtime.connections import Connection
-from service.runtime.listener import BACKLOG, url_of
+from service.runtime.early_end import obey_signals
+from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
+from service.runtime.http.connections import Connection, Connections
+from service.runtime.lifeline import Lifeline
+from service.runtime.listener import url_of
 from service.runtime.signals import SIGNALS
 from service.runtime.worker_group import WorkerGroup
 from service.settings import Settings
@@ -45,12 +52,6 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.observe.tracing import Tracing
 
-# Connections accepted in one iteration of the event loop, which notices only afterwards that they have run out.
-ACCEPTED_AT_ONCE = 128
-# No worker should accept all connections that arrive together before another one wakes up.
-WORKER_ACCEPTS_AT_ONCE = 1
-# Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
-KEEP_ALIVE_S = 75
 # Extra time after the deadline for clients to read their answers, before they are cut off.
 LINGER_S = 5
 FORCED = 1
@@ -62,46 +63,49 @@ def serve(
     settings: Settings,
     listener: socket.socket,
     engine: Engine | None = None,
-    channel: Channel | None = None,
+    supervisor: tuple[Channel, Lifeline] | None = None,
     open_first: bool = False,
 ) -> None:
     """Blocks until a signal. Raises whatever prevented the service from starting.
 
-    `engine` replaces the one in the settings; `channel` leads to the supervisor of several workers; `open_first` as in
+    `engine` replaces the one in the settings; `supervisor`: the ways to that of several workers; `open_first` as in
     create_app.
     """
     tracing = find_tracing(os.environ)
-    join = partial(WorkerGroup, channel) if channel else SingleProcess
+    join = partial(WorkerGroup, supervisor[0]) if supervisor else SingleProcess
     app = create_app(settings, engine=engine, join=join, open_first=open_first, tracing=tracing)
-    if channel:
-        channel.answer("why not alive", app.state.probes.why_not_alive)
     lifecycle: Lifecycle = app.state.lifecycle
-    config = _server_config(app, settings, WORKER_ACCEPTS_AT_ONCE if channel else ACCEPTED_AT_ONCE)
+    config = _server_config(app)
     shorten_switch_interval()
+    give_large_blocks_pages()
     url = url_of(listener)
     log.info("listening on %s, opening the model %s", url, settings.model, extra={"url": url})
-    DrainingServer(config, lifecycle, url, settings, channel, others_serve=open_first).run(sockets=[listener])
+    DrainingServer(config, lifecycle, url, settings, supervisor, others_serve=open_first).run(sockets=[listener])
+    if supervisor is None:
+        obey_signals(0)
     if lifecycle.failure is not None:
         raise lifecycle.failure
     if lifecycle.engine_is_at_work:
         # Python would wait for the engine's thread forever.
         log.error("stopped while the engine was still working on a batch")
+        logs.flush()
         os._exit(FORCED)
     log.info("stopped")
+    if is_at_work():  # a model is being opened, which cannot be interrupted
+        logs.flush()
+        os._exit(0)
 
 
-def _server_config(app: FastAPI, settings: Settings, accepted_at_once: int) -> uvicorn.Config:
+def _server_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=partial(Connection, head_s=settings.timeout_ms / 1000),  # type: ignore[arg-type]  # it is only called
         lifespan="on",
         ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
-        backlog=accepted_at_once,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        proxy_headers=False,  # it would believe any caller on this machine; ours is in `api.access`
     )
 
 
@@ -131,27 +135,28 @@ class DrainingServer(uvicorn.Server):
         lifecycle: Lifecycle,
         url: str,
         settings: Settings,
-        channel: Channel | None,
+        supervisor: tuple[Channel, Lifeline] | None,
         *,
         others_serve: bool,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._url = url
-        self._channel = channel
+        self._supervisor = supervisor
         self._settings = settings
         self._others_serve = others_serve
         self._grace_s = settings.timeout_ms / 1000 + LINGER_S
         self._announced = False
         self._last_classifier: Classifier | None = None
         self._reload: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's version raises the signal again at the end, and the process would not exit with 0.
         loop = asyncio.get_running_loop()
-        if self._channel is not None:
-            following = loop.create_task(self._follow_supervisor(self._channel))
+        if self._supervisor is not None:
+            following = loop.create_task(self._follow_supervisor(*self._supervisor))
             yield
             following.cancel()
             return
@@ -163,20 +168,33 @@ class DrainingServer(uvicorn.Server):
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    async def _follow_supervisor(self, channel: Channel) -> None:
-        async def on_signal(name: str) -> None:
-            self._on_signal(signal.Signals[name])
-
-        channel.answer("signal", on_signal)
-        await channel.run()
+    async def _follow_supervisor(self, channel: Channel, lifeline: Lifeline) -> None:
+        probes: Probes = self.config.app.state.probes  # type: ignore[union-attr]
+        talking = asyncio.create_task(channel.run())
+        try:
+            await lifeline.run(self._on_signal, probes.why_not_alive)
+        finally:
+            talking.cancel()
         if not self._lifecycle.draining:
             log.error("the supervisor has ended")
             self._on_signal(signal.SIGTERM)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            listener.listen(BACKLOG)  # uvicorn uses its backlog also as the number of connections accepted at once
+        """uvicorn's own sockets and connections are not used: see `runtime.http`."""
+        await super().startup([])
+        connections = Connections(
+            app=self.config.loaded_app,
+            head_s=self._settings.timeout_ms / 1000,
+            most_discarded_bytes=2 * self._settings.max_body_bytes,
+            app_state=self.lifespan.state,
+            common_headers=lambda: self.server_state.default_headers,
+            note_refusal=self._lifecycle.note_refused_connection,
+            open=self.server_state.connections,
+            tasks=self.server_state.tasks,
+        )
+        at_once = WORKER_ACCEPTS_AT_ONCE if self._supervisor else ACCEPTS_AT_ONCE
+        make = partial(Connection, connections)
+        self.servers = [Acceptor(listener, make, at_once) for listener in sockets or []]  # type: ignore[misc]
 
     def _on_signal(self, number: signal.Signals) -> None:
         name = number.name
@@ -206,6 +224,7 @@ class DrainingServer(uvicorn.Server):
         """End immediately, losing the requests in flight; without any, the normal end is just as quick."""
         if lost := len(self.server_state.tasks):
             log.error("stopped by force (%s): %d requests were lost", why, lost, extra={"lost": lost})
+            logs.flush()
             os._exit(FORCED)
         self._stop()
 
@@ -215,18 +234,27 @@ class DrainingServer(uvicorn.Server):
         limit = asyncio.get_running_loop().call_later(self._grace_s, self._force, too_long)
         await super().shutdown(sockets)
         limit.cancel()
+        self._stop_trimming()
+
+    def _stop_trimming(self) -> None:
+        if self._trimming is not None:
+            self._trimming.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: announce the model once it is open, and react to a new model after a reload."""
         if self._lifecycle.classifier is not None and not self._announced:
             self._announced = True
             self._announce()
-            if self._channel is not None:
+            if self._supervisor is not None:
                 with suppress(ChannelClosed):  # `_follow_supervisor` notices it too
-                    await self._channel.ask("opened", serves=self._lifecycle.what_serves())
+                    await self._supervisor[0].ask(
+                        "opened", serves=self._lifecycle.what_serves(), older=self._lifecycle.why_older
+                    )
         if self._lifecycle.classifier is not self._last_classifier and not self._lifecycle.is_changing:
             self._last_classifier = self._lifecycle.classifier
             freeze_live_objects()
+            self._stop_trimming()
+            self._trimming = asyncio.create_task(return_free_memory())
         return await super().on_tick(counter) or self._lifecycle.failure is not None
 
     def _announce(self) -> None:

@@ -3,11 +3,13 @@
 1. the first worker opens the model and chooses the engine; the others start with its choice, so all answer alike;
 2. a worker that ends, or is killed because it is stuck, is replaced, after a growing delay if it keeps ending early;
    the replacement accepts connections once its model is open;
-3. if a worker cannot start, all end with its exit code;
-4. each worker gets SIGTERM, SIGINT and SIGHUP exactly once, even if the whole process group gets them; the exit code
+3. if the first worker cannot start, all end with its exit code; later ones are tried again, and the others serve on:
+   only if none is left do all end;
+4. workers that still open their model when the service is to end are not waited for;
+5. each worker gets SIGTERM, SIGINT and SIGHUP exactly once, even if the whole process group gets them; the exit code
    is 0 if all workers ended cleanly;
-5. metrics cover all workers, including those that have ended, so that no counter ever decreases;
-6. a reload is tried on one worker first; if that succeeds, the others follow, and the answer comes once all serve.
+6. metrics cover all workers, including those that have ended, so that no counter ever decreases;
+7. a reload is tried on one worker first; if that succeeds, the others follow, and the answer comes once all serve.
 
 All workers accept from the same listening socket, so that no pending connection is lost when one of them ends.
 """
@@ -21,10 +23,13 @@ import socket
 import time
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from service.engines.backoff import Backoff, Restarts
 from service.errors import NotReady, ReloadRunning, ServiceError
 from service.machine.limits import usable_cpus
-from service.observe.aggregation import Snapshot, merge, without_gauges
+from service.observe.aggregation import Snapshot, merge, snapshot, without_gauges
+from service.observe.metrics import LifeMetrics
 from service.runtime.channel import ChannelClosed
 from service.runtime.exits import EXIT_CODES, FAILURE
 from service.runtime.signals import SIGNALS
@@ -32,8 +37,12 @@ from service.runtime.worker_handle import WorkerHandle
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0
+# For a worker that does not serve yet to end by itself. It may be importing, or in a runtime that takes minutes.
+OPENING_END_S = 0.5
 # Longer than a worker takes to force its own end.
 KILL_AFTER_S = 30.0
+
+NOT_WAITED_FOR = "it does not serve yet"
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +53,8 @@ def supervise(settings: Settings, listener: socket.socket) -> int:
 
 
 class Supervisor:
-    """`_configured`: the model in the settings; `_chosen`: what the workers serve, once the first one does."""
+    """`_configured`: the model in the settings; `_chosen`: what the workers serve, once the first one does; `_version`:
+    why that is not the newest version, if so; `_missing`: what became of workers that do not serve, by number."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         share = max(1, usable_cpus() // settings.workers)
@@ -54,7 +64,10 @@ class Supervisor:
         self._configured = {name: getattr(settings, name) for name in ("model", "engine", "precision")}
         self._chosen: dict[str, str] = {}
         self._workers: dict[int, WorkerHandle] = {}
+        self._version = ""
+        self._missing: dict[int, str] = {}
         self._ended_workers_samples: Snapshot = []
+        self._metrics = LifeMetrics(CollectorRegistry())
         self._reloading = False
         self._first_opened = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -71,16 +84,23 @@ class Supervisor:
             slots += [loop.create_task(self._keep_running(number)) for number in range(2, self._settings.workers + 1)]
         await self._stopping.wait()
         self._listener.close()  # the workers keep theirs open until they have drained
+        self._spawn(self._end_those_that_open())
         _, stuck = await asyncio.wait(slots, timeout=self._longest_end_s())
         for worker in list(self._workers.values()) if stuck else ():
             log.error("worker %d did not end in time and is killed", worker.number)
-            worker.process.kill()
+            worker.kill("too slow")
         await asyncio.gather(*slots)
         log.info("all workers have ended")
         return self._exit_code
 
     def _longest_end_s(self) -> float:
         return self._settings.drain_seconds + self._settings.timeout_ms / 1000 + KILL_AFTER_S
+
+    async def _end_those_that_open(self) -> None:
+        await asyncio.sleep(OPENING_END_S)
+        for worker in self._workers.values():
+            if not worker.serves:
+                worker.kill(NOT_WAITED_FOR)
 
     async def _keep_running(self, number: int) -> None:
         """Run a worker, and replace it whenever it ends."""
@@ -90,12 +110,16 @@ class Supervisor:
             code = await self._run_once(number)
             if self._stopping.is_set():
                 self._exit_code = self._exit_code or (FAILURE if code else 0)
-            elif code in EXIT_CODES.values() or not self._chosen:
+            elif not self._chosen or (code in EXIT_CODES.values() and not self._workers):
                 log.error("worker %d cannot start (exit code %d): all workers end", number, code)
                 self._stop(code if code > 0 else FAILURE)
             else:
                 delay_s = restarts.delay_after(time.monotonic() - started)
                 log.error("worker %d ended (exit code %d); a replacement starts in %g s", number, code, delay_s)
+                self._metrics.restarts.inc()
+                self._missing[number] = (
+                    f"worker {number} ended with exit code {code} and is replaced after {delay_s:g} s"
+                )
                 await _wait_for_first(self._stopping.wait(), asyncio.sleep(delay_s))
 
     async def _run_once(self, number: int) -> int:
@@ -112,33 +136,43 @@ class Supervisor:
         self._ended_workers_samples = merge([self._ended_workers_samples, without_gauges(worker.samples)])
         for task in tasks:
             task.cancel()
-        return code
+        worker.monitor.close()
+        return 0 if worker.killed == NOT_WAITED_FOR else code
 
     def _start(self, number: int) -> WorkerHandle:
         settings = self._settings.model_copy(update=self._chosen)
         worker = WorkerHandle.start(number, settings, self._listener, open_first=bool(self._chosen))
 
-        async def opened(serves: dict[str, str]) -> None:
+        async def opened(serves: dict[str, str], older: str) -> None:
             worker.serves = True
+            self._missing.pop(number, None)
+            if not self._chosen:
+                self._note_version(older)
             self._chosen = self._chosen or serves
             self._first_opened.set()
             if serves != self._chosen:  # a reload happened while it was opening the model
-                await worker.signal("SIGINT")
+                worker.monitor.pass_on("SIGINT")
 
         worker.channel.answer("opened", opened)
         worker.channel.answer("samples", self._samples)
-        worker.channel.answer("serving", self._serving)
+        worker.channel.answer("checks", self._checks)
         worker.channel.answer("reload", self._reload)
         return worker
 
-    async def _serving(self) -> dict[str, int]:
+    def _note_version(self, older: str) -> None:
+        """Workers that start later are told the version, so that only the first one knows of newer ones."""
+        self._version = older
+        self._metrics.older_bundle.set(bool(older))
+
+    async def _checks(self) -> dict[str, str]:
         serving = sum(worker.serves for worker in self._workers.values())
-        return {"workers": serving, "wanted": self._settings.workers}
+        workers = "; ".join([f"{serving} of {self._settings.workers} serve", *self._missing.values()])
+        return {"workers": workers} | ({"version": self._version} if self._version else {})
 
     async def _samples(self) -> list[Snapshot]:
         workers = list(self._workers.values())
         await asyncio.gather(*(worker.refresh() for worker in workers))
-        return [*(worker.samples for worker in workers), self._ended_workers_samples]
+        return [*(worker.samples for worker in workers), self._ended_workers_samples, snapshot(self._metrics.registry)]
 
     async def _reload(self, changes: dict[str, str]) -> None:
         """Raises ReloadRunning, NotReady, and whatever the first worker raises; nothing has changed then."""
@@ -150,6 +184,7 @@ class Supervisor:
             if first is None:
                 raise NotReady("no worker serves yet", RETRY_WHILE_STARTING_S)
             self._chosen = await first.channel.ask("reload", changes=self._configured | changes)
+            self._note_version("")
             for worker in [worker for worker in self._workers.values() if worker.serves and worker is not first]:
                 await self._follow(worker)
         finally:
@@ -161,7 +196,7 @@ class Supervisor:
             await worker.channel.ask("reload", changes=self._chosen)
         except (ServiceError, ChannelClosed) as error:
             log.error("worker %d could not reload and is replaced: %s", worker.number, error)
-            await worker.signal("SIGINT")
+            worker.monitor.pass_on("SIGINT")
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
@@ -185,7 +220,7 @@ class Supervisor:
 
     def _pass_on(self, name: str) -> None:
         for worker in self._workers.values():
-            self._spawn(worker.signal(name))
+            worker.monitor.pass_on(name)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -5,6 +5,7 @@ Whichever worker gets the request, /metrics covers all workers and a reload appl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from prometheus_client.registry import Collector
@@ -29,14 +30,14 @@ class WorkerGroup:
         await self._channel.ask("reload", changes=changes)
 
     async def collector(self) -> Collector:
-        return MergedMetrics(await self._channel.ask("samples"))
+        return await asyncio.to_thread(MergedMetrics, await self._channel.ask("samples"))
 
     async def checks(self) -> dict[str, str]:
-        serving = await self._channel.ask("serving")
-        return {"workers": f"{serving['workers']} of {serving['wanted']} serve"}
+        checks: dict[str, str] = await self._channel.ask("checks")
+        return checks
 
     async def _samples(self) -> Snapshot:
-        return snapshot(self._metrics.registry)
+        return await asyncio.to_thread(snapshot, self._metrics.registry)
 
     async def _reload(self, changes: dict[str, str]) -> dict[str, str]:
         await self._lifecycle.reload(changes)

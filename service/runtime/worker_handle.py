@@ -12,38 +12,37 @@ from multiprocessing.context import SpawnProcess
 
 from service.observe.aggregation import Snapshot
 from service.runtime.channel import Channel, ChannelClosed
+from service.runtime.lifeline import Monitor, lifeline
 from service.runtime.signals import signals_blocked
 from service.runtime.worker import work
 from service.settings import Settings
 
 # If a worker does not answer in this time, its last answer is used.
 SAMPLES_S = 2.0
-# A probe from outside reaches an arbitrary worker, so /livez alone would find a stuck one only by luck.
-WATCH_EVERY_S = 10.0
-STUCK_AFTER_S = 30.0
-
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class WorkerHandle:
-    """`samples`: its metrics when it was last asked; `serves`: it has opened its model."""
+    """`samples`: its metrics when it was last asked; `serves`: it has opened its model; `killed`: why, by us."""
 
     number: int
     process: SpawnProcess
     channel: Channel
+    monitor: Monitor
     samples: Snapshot = field(default_factory=list)
     serves: bool = False
+    killed: str = ""
 
     @classmethod
     def start(cls, number: int, settings: Settings, listener: socket.socket, *, open_first: bool) -> WorkerHandle:
         """Raises OSError. `open_first`: accept no connections before the model is open."""
-        ours, theirs = socket.socketpair()
-        arguments = (number, settings, listener, theirs, open_first)
+        (channel, its_channel), (monitor, its_lifeline) = socket.socketpair(), lifeline()
+        arguments = (number, settings, listener, its_channel, its_lifeline, open_first)
         process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
-        with theirs, signals_blocked():
+        with its_channel, its_lifeline, signals_blocked():
             process.start()
-        return cls(number, process, Channel(ours))
+        return cls(number, process, Channel(channel), Monitor(monitor))
 
     async def ended(self) -> int:
         """Wait for its end -> the exit code, negative if a signal killed it."""
@@ -62,20 +61,11 @@ class WorkerHandle:
             self.samples = await asyncio.wait_for(self.channel.ask("samples"), SAMPLES_S)
 
     async def watch(self) -> None:
-        """Until it ends, or is killed because it is no longer alive."""
-        reason = ""
-        try:
-            while not reason:
-                await asyncio.sleep(WATCH_EVERY_S)
-                if self.serves:
-                    reason = await asyncio.wait_for(self.channel.ask("why not alive"), STUCK_AFTER_S)
-        except asyncio.TimeoutError:
-            reason = f"it has not answered for {STUCK_AFTER_S:g} s"
-        except ChannelClosed:
-            return
-        log.error("worker %d is killed: %s", self.number, reason)
-        self.process.kill()
+        """Until it ends, or is killed because it is stuck."""
+        if reason := await self.monitor.why_stuck(lambda: self.serves):
+            log.error("worker %d is killed: %s", self.number, reason)
+            self.kill(reason)
 
-    async def signal(self, name: str) -> None:
-        with contextlib.suppress(ChannelClosed):
-            await self.channel.ask("signal", name=name)
+    def kill(self, why: str) -> None:
+        self.killed = why
+        self.process.kill()

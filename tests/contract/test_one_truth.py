@@ -167,7 +167,7 @@ def test_the_golden_logits_are_the_frameworks(mindspore, shipped):
 def test_training_evaluates_and_the_service_infers_bit_identical_tensors_of_odd_pictures(
     mindspore, shipped, serving, tmp_path
 ):
-    """Turned, transparent, in another colour space, of 16 bits, on a canvas: nothing that MindData would see alike."""
+    """Turned, transparent, in another colour space, of 16 bits, on a canvas: nothing that MindData reads alike."""
     from training.data.pipeline import evaluation_batches, scan
 
     folder = tmp_path / "pictures"
@@ -185,7 +185,7 @@ def test_training_evaluates_and_the_service_infers_bit_identical_tensors_of_odd_
 
     engine = FakeEngine(len(shipped.labels), shipped.manifest.preprocess.input_size, answer=remember)
     with serving(Settings(), engine=engine) as client:
-        served.clear()  # the warm-up is no picture
+        served.clear()  # drop the warm-up
         for path, _ in images.images:
             assert post(client, path).status_code == 200
     np.testing.assert_array_equal(np.stack(served), evaluated)

@@ -109,6 +109,16 @@ def server(tiny_bundle: Path) -> Iterator[Server]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def wide_server(wide_bundle: Path) -> Iterator[Server]:
+    """The same with a bundle of 1000 classes."""
+    running = Server("--model", wide_bundle, "--port", 0)
+    try:
+        yield running.wait_until_serving()
+    finally:
+        running.close()
+
+
 @pytest.fixture
 def http(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:

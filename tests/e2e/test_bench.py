@@ -61,7 +61,10 @@ def test_an_open_loop_writes_json_and_files(server, photos):
     code, out, _ = bench("--url", f"{server.url}/classify", *flags, photos / "0.jpg", photos / "1.jpg")
     figures = json.loads(out)
     assert code == 0
-    assert figures["conditions"] == {"rate": 60.0, "clients": None, "deadline_ms": 5000, "images": 2}
+    assert figures["conditions"] == {
+        **{"rate": 60.0, "clients": None, "deadline_ms": 5000, "images": 2},
+        **{"rude": False, "polite": 0},
+    }
     assert figures["answers"] == figures["requests"] > 10
     assert figures["generator"]["late_ms"]["p50"] >= 0
     assert figures == json.loads(saved.read_text())
@@ -113,6 +116,8 @@ def test_an_api_key_comes_from_the_environment(start, photos):
         (["--url", "SERVER", "PHOTOS/none.jpg"], 2, "there is no file or folder"),
         (["--url", "SERVER", "--histogram", "a.pdf"], 2, "--histogram a.pdf: the name must end in .png or .html"),
         (["--url", "SERVER", "--save", "none/a"], 2, "--save: there is no folder none"),
+        (["--url", "SERVER", "--rate", "1", "--rude"], 2, "--rude and --polite are for a closed loop"),
+        (["--url", "SERVER", "--polite", "2"], 2, "--polite 2 is more than --concurrency 1"),
         (["--compare", "none", "none"], 2, "--compare none cannot be read"),
     ],
 )
@@ -167,3 +172,17 @@ def test_a_histogram_without_matplotlib_is_rejected_before_any_load(photos, monk
     code, out, err = bench("--url", "http://127.0.0.1:1", "--histogram", photos / "a.png", photos)
     assert (code, out) == (2, "")
     assert err == "repvgg bench: charts need matplotlib: pip install 'repvgg[charts]'\n"
+
+
+def test_rude_and_polite_clients_have_figures_of_their_own(server, photos):
+    flags = ("--concurrency", 3, "--rude", "--polite", 1, "--json")
+    code, out, _ = bench("--url", server.url, *QUICK, *flags, photos / "0.jpg")
+    figures = json.loads(out)
+    assert code == 0
+    assert {name: group["clients"] for name, group in figures["groups"].items()} == {"rude": 2, "polite": 1}
+    assert sum(group["requests"] for group in figures["groups"].values()) == figures["requests"]
+    assert sum(group["answers_in_time"] for group in figures["groups"].values()) == figures["answers_in_time"]
+    code, out, _ = bench("--url", server.url, *QUICK, *flags[:-1], photos / "0.jpg")
+    assert "closed loop, 3 rude clients, 1 of them polite" in out
+    assert "\n2 rude: " in out
+    assert "\n1 polite: " in out

@@ -152,3 +152,13 @@ def test_help_is_for_every_stream(photos: Path) -> None:
     assert run("$repvgg --help", photos, **ASCII)[0] == 0
     assert run("$repvgg serve --help | true", photos)[0] == 0
     assert run("$repvgg serve --help >&-", photos)[0] == 0
+
+
+@pytest.mark.parametrize("words", ["--help", "serve --help", "-h"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_cannot_be_written_is_a_failure(photos: Path, words: str, unbuffered: str) -> None:
+    code, _, err = run(f"$repvgg {words} >/dev/full", photos, PYTHONUNBUFFERED=unbuffered)
+    assert (code, err.decode()) == (
+        1,
+        "repvgg --help: stopped: the output cannot be written: No space left on device\n",
+    )

@@ -6,6 +6,7 @@ import email
 import json
 import re
 import resource
+import selectors
 import signal
 import socket
 import time
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.runtime.connections import LINGER_S
+from service.api.conduct import PERIOD_S
+from service.runtime.http.connections import LINGER_SILENT_S
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -196,7 +198,7 @@ def test_the_next_request_may_follow_the_rest_of_an_unread_body(server: Server, 
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
         refused(connection, 404, "not_found")
         connection.sendall(bytes(500) + head % len(jpeg_bytes) + jpeg_bytes[:100])
-        time.sleep(LINGER_S + 0.5)
+        time.sleep(LINGER_SILENT_S + 0.5)
         connection.sendall(jpeg_bytes[100:])
         assert reply_to(connection)[0] == 200
 
@@ -309,3 +311,49 @@ def test_no_client_can_increase_the_number_of_series(http: httpx.Client, jpeg_by
     for number in range(20):
         visit(f"other{number}")
     assert series(http) == before
+
+
+# Clients that ignore Retry-After
+
+
+def flood(connections: list[socket.socket], seconds: float) -> tuple[int, int]:
+    """Each sends its next request as soon as it is answered -> answers and refusals."""
+    request = POST.replace(b"300", b"1") + b"Content-Length: 1\r\n\r\nx"
+    answers = refusals = 0
+    end = time.monotonic() + seconds
+    with selectors.DefaultSelector() as ready:
+        for connection in connections:
+            connection.sendall(request)
+            ready.register(connection, selectors.EVENT_READ)
+        while time.monotonic() < end:
+            for key, _ in ready.select(0.1):
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                refused = connection.recv(65536).startswith((b"HTTP/1.1 503", b"HTTP/1.1 504"))
+                answers, refusals = answers + (not refused), refusals + refused
+                connection.sendall(request)
+    return answers, refusals
+
+
+def test_the_refusals_of_clients_that_ignore_retry_after_are_held_back(start: Callable[..., Server]) -> None:
+    server = start().wait_until_serving()
+    clients, seconds = 100, 2.0
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connected(server)) for _ in range(clients)]
+        _, refusals = flood(connections, seconds)
+        with connected(server) as probe:
+            probe.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert reply_to(probe) == (200, {"status": "alive"})
+    # The first of each client is sent at once, the others at a bounded rate; without that there were thousands.
+    assert clients <= refusals <= clients + 1.5 * seconds / PERIOD_S
+
+
+def test_a_client_that_leaves_while_its_refusal_is_held_back_is_gone_for_the_server(
+    start: Callable[..., Server], jpeg_bytes: bytes
+) -> None:
+    server = start("--drain-seconds", 0).wait_until_serving()
+    with ExitStack() as stack:
+        flood([stack.enter_context(connected(server)) for _ in range(20)], 0.5)
+    assert answers(server, jpeg_bytes)
+    server.signal(signal.SIGTERM)
+    assert server.wait()[0] == 0

@@ -132,6 +132,9 @@ def bodies(jpeg: bytes) -> dict[str, tuple[bytes, bytes]]:
         "JSON with a charset": (JSON.replace(b"json", b"json; charset=UTF-8"), images % text),
         "JSON with a byte order mark": (JSON, b"\xef\xbb\xbf" + images % text),
         "JSON in UTF-16": (JSON, (images % text).decode().encode("utf-16")),
+        "a form with a byte order mark": (FORM, b"\xef\xbb\xbf" + form(jpeg, named)),
+        "a filename in pieces": (FORM, form(jpeg, disposition + b"; filename*0=a; filename*1=.jpg\r\n")),
+        "text/json": (b"Content-Type: text/json\r\n", images % text),
         "vendor JSON": (b"Content-Type: application/vnd.api+json\r\n", images % text),
         "base64 in lines": (JSON, images % lines),
         "URL-safe base64 without padding": (JSON, images % url_safe),
@@ -224,6 +227,28 @@ def test_a_chunked_body_has_extensions_and_trailers(talk: Conversation, jpeg_byt
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b"4\r\nbody\n0\r\n\r\n",
+        b"4\r\nbodyy\r\n0\r\n\r\n",
+        b"4;a\nb\r\nbody\r\n0\r\n\r\n",
+        b"4\nbody\r\n0\r\n\r\n",
+        b" 4\r\nbody\r\n0\r\n\r\n",
+        b"0x4\r\nbody\r\n0\r\n\r\n",
+        b"-4\r\nbody\r\n0\r\n\r\n",
+        b"4\r\r\nbody\r\n0\r\n\r\n",
+        b"\r\n4\r\nbody\r\n0\r\n\r\n",
+    ],
+)
+def test_a_chunk_that_two_servers_could_take_for_two_things_is_refused(talk: Conversation, body: bytes) -> None:
+    talk.send(b"POST /classify HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" + JPEG + CRLF, body, LIVE)
+    reply = talk.reply()
+    assert (reply.status, reply.json()["code"]) == (400, "malformed_request")
+    assert reply.headers["Connection"] == "close"
+    assert talk.is_closed()
+
+
+@pytest.mark.parametrize(
     ("lengths", "status"),
     [
         ([b"%d", b"%d"], 200),
@@ -289,6 +314,7 @@ def test_head_has_the_headers_of_get_and_no_body(talk: Conversation, path: str) 
         ("topK=3", "topK; did you mean top_k?"),
         ("top-k=3", "top-k; did you mean top_k?"),
         ("TOP_K=3", "TOP_K; did you mean top_k?"),
+        ("top_k=1&k=3", "k; did you mean top_k?"),
         ("top_k=1&top=3", "top; did you mean top_k?"),
         ("timeout=3", "timeout; did you mean timeout_ms?"),
         ("timeoutms=3", "timeoutms; did you mean timeout_ms?"),
@@ -314,7 +340,8 @@ def test_the_parameters_of_probes_have_their_names_too(talk: Conversation, path:
 
 
 @pytest.mark.parametrize(
-    "query", ["utm_source=x&_=1&fbclid=y&cachebuster=2", "", "&&", "top_k=1&top_k=1", "=1", "%FF=1"]
+    "query",
+    ["stop=3&to=x&t=1&n=5", "utm_source=x&_=1&fbclid=y&cachebuster=2", "", "&&", "top_k=1&top_k=1", "=1", "%FF=1"],
 )
 def test_foreign_parameters_are_ignored(talk: Conversation, jpeg_bytes: bytes, query: str) -> None:
     talk.send(post(jpeg_bytes, target=f"/classify?{query}".encode()))

@@ -1,7 +1,8 @@
 """Missing or misbehaving Prometheus servers do not affect the service.
 
 1. scrapers that hang, disconnect or reset delay neither requests nor other scrapers nor the exit, and use no memory;
-2. a scrape during the drain is answered.
+2. a scrape during the drain is answered;
+3. so is one with an Accept header that cannot be understood.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -67,4 +69,20 @@ def test_a_scrape_during_the_drain_is_answered(start: Callable[..., Server], wai
     server.signal(signal.SIGTERM)
     wait_until(lambda: httpx.get(f"{server.url}/readyz", timeout=120).status_code == 503)
     scraped = httpx.get(f"{server.url}/metrics", timeout=120)
+    assert (scraped.status_code, "repvgg_model_info{" in scraped.text) == (200, True)
+
+
+OPEN_METRICS = "application/openmetrics-text"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *(f"{OPEN_METRICS}; version={version}" for version in ("abc", "", "1.0.0.0", "-1", "9" * 5000, "1;version=x")),
+        *(f"{OPEN_METRICS};version=1.0.0;escaping={escaping}" for escaping in ("", "abc", "allow-utf-8")),
+        *("text/plain; version=abc", "text/plain;version=1.0.0;escaping=x", ";", "," * 30_000, "*/*;q=abc", "\xff"),
+    ],
+)
+def test_a_scrape_with_an_accept_header_that_cannot_be_understood_is_answered(http: httpx.Client, accept: str) -> None:
+    scraped = http.get("/metrics", headers=[(b"Accept", accept.encode("latin-1"))])
     assert (scraped.status_code, "repvgg_model_info{" in scraped.text) == (200, True)

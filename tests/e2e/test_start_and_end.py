@@ -185,6 +185,45 @@ def test_a_corrupt_bundle_exits_with_66(start: Callable[..., Server], tiny_bundl
     assert one_line(f"{folder / 'labels.txt'} is corrupt", err)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_corrupt_newest_version_is_passed_over_and_everybody_is_told(
+    start: Callable[..., Server], write_version: Callable[..., Path], wait_until: Callable[..., None], workers: int
+) -> None:
+    store = write_version(1).parent
+    (write_version(2) / "labels.txt").write_text("something else\n")
+    flags = ("--model", store, "--workers", workers, "--drain-seconds", 0)
+    server = start(*flags)
+    told = server.wait_for_line("version 2 of tiny cannot serve, the older 1 is opened: ")
+    assert told["level"] == "error"
+    assert f"{store / '2' / 'labels.txt'} is corrupt" in told["msg"]
+    for _ in range(workers):
+        assert server.wait_until_serving().lines[-1]["model_version"] == "1"
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        for _ in range(4):
+            check = httpx.get(f"{server.url}/readyz?verbose", timeout=120).json()["checks"]["version"]
+            assert check == "1, because newer ones cannot serve: 2; the log has the reasons"
+            assert "\nrepvgg_older_bundle 1.0\n" in httpx.get(f"{server.url}/metrics", timeout=120).text
+        assert client.post("/models/reload").status_code == 422
+        shutil.rmtree(store / "2")
+        write_version(2)
+        assert client.post("/models/reload").json()["version"] == "2"
+        wait_until(lambda: client.get("/readyz?verbose").json()["checks"]["version"] == "ok")
+        wait_until(lambda: "\nrepvgg_older_bundle 0.0\n" in client.get("/metrics").text)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == (0, "")
+
+
+@pytest.mark.parametrize(("flags", "environ"), [(["--strict-version"], {}), ([], {"REPVGG_STRICT_VERSION": "1"})])
+def test_a_start_that_is_strict_about_the_version_exits_with_66(
+    start: Callable[..., Server], write_version: Callable[..., Path], flags: list[str], environ: dict[str, str]
+) -> None:
+    store = write_version(1).parent
+    (write_version(2) / "tiny.onnx").write_bytes(b"x")
+    code, err = start("--model", store, *flags, "--workers", 2, environ=environ).wait()
+    assert code == 66
+    assert one_line("tiny.onnx is corrupt", err)
+
+
 def test_a_missing_bundle_exits_with_66(start: Callable[..., Server], tmp_path: Path) -> None:
     code, err = start("--model", tmp_path).wait()
     assert code == 66

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +146,8 @@ def test_workers_exit_when_the_supervisor_is_killed(crew: Server, wait_until: Ca
 IMPATIENT = """
 import sys
 from service.cli import main
-from service.runtime import worker_handle as worker
-worker.WATCH_EVERY_S, worker.STUCK_AFTER_S = 0.1, 1.0
+from service.runtime import lifeline
+lifeline.LOOK_EVERY_S, lifeline.STUCK_AFTER_LOOKS = 0.2, 20
 sys.exit(main(["serve", "--engine", "onnxruntime", "--workers", "2", "--port", "0", *sys.argv[1:]]))
 """
 
@@ -158,9 +160,73 @@ def test_a_stuck_worker_is_replaced(tiny_bundle: Path) -> None:
         assert {next(serving)["worker"], next(serving)["worker"]} == {1, 2}
         os.kill(workers_of(process)[0], signal.SIGSTOP)
         said = next(line["msg"] for line in lines if line["level"] == "error")
-        assert said == f"worker {next(serving)['worker']} is killed: it has not answered for 1 s"
+        assert said == f"worker {next(serving)['worker']} is killed: it has not answered for 4 s"
         process.terminate()
         assert process.wait(120) == 0
+
+
+def test_a_flood_of_scrapes_gets_no_healthy_worker_killed(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-c", IMPATIENT, "--model", str(tiny_bundle), "--drain-seconds", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        lines = (json.loads(line) for line in process.stdout)
+        serving = (line for line in lines if line["msg"].startswith("serving "))
+        (_, url) = (next(serving), next(serving)["url"])
+        pids = workers_of(process)
+        stop_at = time.monotonic() + 8  # twice as long as a stuck one lives here
+
+        def scrape() -> int:
+            answered = 0
+            with httpx.Client(base_url=url, timeout=120) as client:
+                while time.monotonic() < stop_at:
+                    answered += client.get("/metrics").status_code == 200
+                    client.get("/readyz?verbose")
+            return answered
+
+        with ThreadPoolExecutor(8) as scrapers:
+            assert min(scraper.result() for scraper in [scrapers.submit(scrape) for _ in range(8)]) > 0
+        assert workers_of(process) == pids
+        process.terminate()
+        assert process.wait(120) == 0
+
+
+def test_a_worker_that_cannot_start_again_is_retried_and_the_others_serve_on(
+    crew: Server, write_version: Callable[..., Path], wait_until: Callable[..., None], jpeg_bytes: bytes
+) -> None:
+    def workers() -> str:
+        reply = httpx.get(f"{crew.url}/readyz?verbose", timeout=120)
+        assert reply.status_code == 200
+        return str(reply.json()["checks"]["workers"])
+
+    labels = write_version(2).parent / "1" / "labels.txt"
+    content = labels.read_bytes()
+    labels.write_bytes(b"broken")
+    killed, healthy = workers_of(crew.process)
+    os.kill(killed, signal.SIGKILL)
+    for _ in range(3):
+        wait_until(lambda: "ended (exit code 66)" in crew.wait_for_line("worker ")["msg"])
+    assert workers().startswith("1 of 2 serve; worker ")
+    assert "exit code 66" in workers()
+    assert metric(crew, "repvgg_workers_serving") == 1
+    assert metric(crew, "repvgg_workers_wanted") == WORKERS
+    assert metric(crew, "repvgg_worker_restarts_total") >= 3
+    assert ask(crew, jpeg_bytes)["model"]["version"] == "1"
+    labels.write_bytes(content)
+    crew.wait_for_line("serving ")
+    wait_until(lambda: workers() == "2 of 2 serve")
+    assert healthy in workers_of(crew.process)
+    crew.signal(signal.SIGTERM)
+    assert crew.wait()[0] == 0
+
+
+def test_the_last_worker_that_cannot_start_again_ends_the_service_with_its_exit_code(
+    crew: Server, write_version: Callable[..., Path]
+) -> None:
+    (write_version(2).parent / "1" / "labels.txt").write_bytes(b"broken")
+    for pid in workers_of(crew.process):
+        os.kill(pid, signal.SIGKILL)
+    code, err = crew.wait()
+    assert code == 66
+    assert "labels.txt is corrupt" in err
 
 
 def test_a_worker_that_cannot_start_ends_the_service_with_its_exit_code(

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.cluster import REQUESTS_PER_S, ROOT, Cluster, Documents, end_at_once, kustomize, only, roll_out_under_load
+from tests.cluster import (
+    REQUESTS_PER_S,
+    ROOT,
+    Cluster,
+    Documents,
+    kustomize,
+    only,
+    remove_draining,
+    roll_out_under_load,
+)
 
 if TYPE_CHECKING:
     from conftest import Podman
@@ -111,6 +120,6 @@ def test_while_every_pod_is_replaced_no_request_fails(cluster: Cluster) -> None:
 
 
 def test_without_pre_stop_and_draining_some_requests_fail(cluster: Cluster) -> None:
-    end_at_once(cluster.documents)
+    remove_draining(cluster.documents)
     _, replies = asyncio.run(roll_out_under_load(cluster, 1, BUS))
     assert set(replies) > {200}

@@ -196,11 +196,23 @@ def test_every_pod_meets_the_restricted_standard(render: Render) -> None:
             assert ":" in container["image"]
 
 
+def test_the_pulled_bundle_is_the_one_that_is_served(render: Render) -> None:
+    """The init container's own flags, as the command line reads them."""
+    documents = render("overlays/cpu-pull")
+    (init,) = pod_of(documents)["initContainers"]
+    flags = build_parser().parse_args([arg.replace("$(BUNDLE)", "oci://host/name:1") for arg in init["args"]])
+    assert settings_of(documents).model == f"{flags.store}/{flags.name}/{flags.version}"
+
+
 @EVERY_OVERLAY
-def test_no_egress_is_allowed_and_only_the_http_port_in(overlay: str, render: Render) -> None:
+def test_no_egress_but_to_pull_is_allowed_and_only_the_http_port_in(overlay: str, render: Render) -> None:
     policy = one(render(f"overlays/{overlay}"), "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
-    assert "egress" not in policy
+    if overlay == "cpu-pull":  # its init container asks for a name and pulls
+        (rule,) = policy["egress"]
+        assert {port["port"] for port in rule["ports"]} == {53, 443}
+    else:
+        assert "egress" not in policy
     assert policy["ingress"] == [{"ports": [{"port": "http"}]}]
 
 

@@ -27,9 +27,9 @@ from tests.cluster import (
     Documents,
     Process,
     ask_during,
-    end_at_once,
     new_connections,
     only,
+    remove_draining,
     roll_out_under_load,
 )
 
@@ -52,7 +52,7 @@ def test_while_every_pod_is_replaced_no_request_fails(cluster: Cluster, jpeg_byt
 
 
 def test_without_pre_stop_and_draining_some_requests_fail(cluster: Cluster, jpeg_bytes: bytes) -> None:
-    end_at_once(cluster.documents)
+    remove_draining(cluster.documents)
     _, replies = asyncio.run(roll_out_under_load(cluster, 1, jpeg_bytes))
     assert set(replies) > {200}
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import service
-from service.app import create_app
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from conftest import Prometheus
@@ -47,13 +45,6 @@ def test_the_rules_read_only_metrics_that_a_live_service_exposes(
 ) -> None:
     for rule in rules():
         assert metrics_in(rule["expr"]) <= known, rule
-
-
-def test_all_objectives_cover_the_routes_that_classify() -> None:
-    (routes,) = {route for rule in rules() for route in re.findall(r'route=~"([^"]+)"', rule["expr"])}
-    paths = {route.path for route in create_app(Settings()).routes if re.fullmatch(routes, route.path)}
-    infer = {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"}
-    assert paths == {"/classify", "/invocations", *infer}
 
 
 def test_a_real_prometheus_records_the_objectives(prometheus: Prometheus) -> None:

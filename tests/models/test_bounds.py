@@ -60,7 +60,7 @@ def refusal(encoded: bytes, max_pixels: int = 50_000_000) -> ImageError:
 
 
 @pytest.mark.parametrize("name", COUNTLESS)
-def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_refused_before_they_fill_the_memory(name: str) -> None:
+def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_rejected_before_they_fill_the_memory(name: str) -> None:
     tracemalloc.start()
     try:
         error = refusal(COUNTLESS[name])
@@ -68,7 +68,7 @@ def test_a_file_of_countless_tiny_segments_chunks_or_blocks_is_refused_before_th
     finally:
         tracemalloc.stop()
     assert (error.code, "more segments, chunks or blocks" in error.detail) == ("undecodable_image", True)
-    # A few of which Pillow keeps a note; all of them would take ten times as much.
+    # Pillow keeps a note of a few of them; all of them would take ten times as much.
     assert most_bytes < 16 * MEBIBYTE
 
 
@@ -85,14 +85,14 @@ def with_scans(more: int) -> bytes:
     return encoded[:-2] + last * more + encoded[-2:]
 
 
-def test_a_jpeg_of_countless_scans_is_refused_before_they_are_decoded() -> None:
+def test_a_jpeg_of_countless_scans_is_rejected_before_they_are_decoded() -> None:
     assert decode(with_scans(50)).size == PHOTO.size
     error = refusal(with_scans(MAX_SCANS))
     assert (error.code, error.detail) == ("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
 
 
-def test_what_looks_like_scans_behind_the_picture_is_not_counted() -> None:
-    """Phones append a film to a photo."""
+def test_what_looks_like_scans_after_the_picture_is_not_counted() -> None:
+    """Phones append a video to a photo."""
     assert decode(JPEG + bytes(70_000) + b"\xff\xda" * (2 * MAX_SCANS)).size == PHOTO.size
 
 
@@ -109,7 +109,7 @@ def tiff(order: str, *entries: tuple[int, int, int, int], big: bool = False) -> 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("tag", [273, 279, 324, 325])
-def test_a_tiff_of_countless_strips_is_refused_before_it_is_opened(order: str, tag: int) -> None:
+def test_a_tiff_of_countless_strips_is_rejected_before_it_is_opened(order: str, tag: int) -> None:
     error = refusal(tiff(order, (256, 4, 1, 1), (257, 4, 1, 9), (tag, 4, MAX_STRIPS + 1, 8)))
     assert (error.code, error.detail) == (
         "undecodable_image",
@@ -117,13 +117,13 @@ def test_a_tiff_of_countless_strips_is_refused_before_it_is_opened(order: str, t
     )
 
 
-def test_a_big_tiff_of_countless_strips_is_refused_too() -> None:
+def test_a_big_tiff_of_countless_strips_is_rejected_too() -> None:
     assert "strips" in refusal(tiff("<", (273, 16, MAX_STRIPS + 1, 8), big=True)).detail
     entries = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, MAX_ENTRIES + 1)
     assert f"more than {MAX_ENTRIES} TIFF entries" in refusal(entries + bytes(100)).detail
 
 
-def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_refused_before_it_is_opened() -> None:
+def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_rejected_before_it_is_opened() -> None:
     tiles = ((256, 3, 1, 10), (257, 3, 1, 10), (322, 4, 1, 20_000), (323, 3, 1, 30_000))
     for order in "<>":
         error = refusal(tiff(order, *tiles))
@@ -132,11 +132,11 @@ def test_a_tiff_of_tiles_with_more_pixels_than_a_picture_may_have_is_refused_bef
             "the image has tiles of 20000 x 30000 pixels, the limit is 50000000",
         )
     assert refusal(tiff("<", *tiles, (323, 3, 1, 1))).code == "too_many_pixels"  # whichever of the two is believed
-    assert refusal(tiff("<", *tiles[:3], (323, 16, 1, 1))).detail == "the sides of the image's tiles are no integers"
+    assert refusal(tiff("<", *tiles[:3], (323, 16, 1, 1))).detail == "the sides of the image's tiles are not integers"
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 3))
-def test_a_tiff_cut_anywhere_is_the_decoders_business(cut: int) -> None:
+def test_a_tiff_cut_anywhere_is_left_to_the_decoder(cut: int) -> None:
     assert refusal(tiff("<", (256, 4, 1, 1), (257, 4, 1, 9), (273, 4, 2, 8))[:cut]).code == "undecodable_image"
 
 
@@ -166,7 +166,7 @@ def run_length_bmp(width: int, height: int, run: Callable[[int], bytes]) -> byte
     return head + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0) + palette + rows
 
 
-def test_run_length_bmps_have_more_reads_but_not_without_end() -> None:
+def test_run_length_bmps_may_take_more_reads_but_not_endlessly_many() -> None:
     assert decode(run_length_bmp(300, 300, lambda width: b"\1\7" * width)).getpixel((0, 0)) == (7, 7, 7)
     endless = run_length_bmp(1000, MAX_READS_OF_BMP // 2000 + 10, lambda width: b"\1\7" * width)
     assert open_image(endless).size[0] == 1000

@@ -49,7 +49,7 @@ def test_text_stays_text_in_an_svg() -> None:
     assert "A &lt;title&gt;" in charts.encode(a_figure("A <title>"), ".svg").decode()
 
 
-def test_axes_keep_below_the_titles() -> None:
+def test_axes_stay_below_the_titles() -> None:
     figure = a_figure(subtitle="a long explanation " * 20)
     figure.draw_without_rendering()
     title, subtitle = (text.get_window_extent() for text in figure.texts)

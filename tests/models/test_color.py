@@ -16,7 +16,17 @@ from models.color import TRANSFORMS, _conversion, keep_matching_profile, to_srgb
 from models.errors import ImageError
 from models.manifest import Preprocess
 from models.preprocess import decode, open_image, preprocess, read_pixels, to_tensor
-from tests.models.formats.pictures import WHITE, bmp, encode, icc_segments, info_header, segment, tiff, with_segment
+from tests.models.formats.pictures import (
+    WHITE,
+    bmp,
+    encode,
+    gif,
+    icc_segments,
+    info_header,
+    segment,
+    tiff,
+    with_segment,
+)
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -112,6 +122,43 @@ def test_the_pieces_may_be_numbered_wrongly_or_come_twice(first: int, stated: in
     )
     found = decode(with_segment(jpeg, pieces * copies))
     assert np.array_equal(np.asarray(found), np.asarray(decode(with_segment(jpeg, icc_segments(P3)))))
+
+
+def gif_profile(icc: bytes, size: int = 255) -> bytes:
+    blocks = [icc[place : place + size] for place in range(0, len(icc), size)]
+    return b"\x21\xff\x0bICCRGBG1012" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+
+
+def swatch(gif_bytes: bytes) -> list[Any]:
+    return np.asarray(decode(gif_bytes)).tolist()
+
+
+@pytest.mark.parametrize("frame", [(0, 0, 2, 1), (1, 1, 2, 1)])
+@pytest.mark.parametrize("size", [255, 100])
+def test_the_profile_of_a_gif_is_an_applications_extension(frame: tuple[int, int, int, int], size: int) -> None:
+    screen = (2, 1) if frame[0] == 0 else (4, 3)
+    row = swatch(gif(screen, frame, [1, 2], before=gif_profile(P3, size)))[frame[1]]
+    green, blue = row[frame[0] : frame[0] + 2]
+    wanted = np.asarray(decode(encode(np.array([[[0, 255, 0], [0, 0, 255]]], np.uint8), "PNG", icc_profile=P3)))
+    assert [green, blue] == wanted[0].tolist() != [[0, 255, 0], [0, 0, 255]]
+    assert row[frame[0] + 2 :] == [WHITE] * (screen[0] - frame[0] - 2)
+
+
+def test_a_gif_whose_palette_is_grey_has_its_profile_applied() -> None:
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    plain = encode(Image.fromarray(greys), "GIF")
+    place = 13 + 768
+    assert plain[place : place + 1] in (b",", b"!")
+    found = np.asarray(decode(plain[:place] + gif_profile(LINEAR) + plain[place:]))
+    assert np.array_equal(found, np.asarray(decode(encode(np.dstack([greys] * 3), "PNG", icc_profile=LINEAR))))
+
+
+@pytest.mark.parametrize(
+    "piece", [gif_profile(b""), gif_profile(P3[:300]), gif_profile(GREY), gif_profile(P3)[:14] + b"\0"]
+)
+def test_a_broken_profile_of_a_gif_is_ignored(piece: bytes) -> None:
+    plain = swatch(gif((2, 1), (0, 0, 2, 1), [1, 2]))
+    assert swatch(gif((2, 1), (0, 0, 2, 1), [1, 2], before=piece)) == plain
 
 
 @pytest.mark.parametrize("bits", [24, 32])
@@ -229,7 +276,7 @@ def test_threads_share_a_transform() -> None:
                 assert np.array_equal(np.asarray(found), right)
 
 
-def test_whatever_a_profile_holds_the_picture_is_there_or_an_image_error() -> None:
+def test_any_profile_gives_a_picture_or_an_image_error() -> None:
     random = np.random.default_rng(9)
     kinds = [(DOTS, "PNG", P3), (DOTS[..., 0], "PNG", GREY)]
     kinds.append((np.asarray(Image.fromarray(DOTS).convert("CMYK")), "TIFF", lut_profile()))

@@ -89,7 +89,7 @@ def test_an_engine_fails_if_its_logits_have_another_shape(bundle: Bundle, cut: C
     assert (report.max_delta, report.ok) == (math.inf, False)
 
 
-def test_a_precision_without_a_tolerance_is_refused(bundle: Bundle) -> None:
+def test_a_precision_without_a_tolerance_is_rejected(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="the manifest gives no golden tolerance for precision bf16"):
         golden.check(bundle, "bf16", engine(bundle))
 

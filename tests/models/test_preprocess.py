@@ -84,7 +84,7 @@ def test_pixels_are_counted_from_the_header(format_: str) -> None:
         assert caught.value.code == "too_many_pixels"
 
 
-def test_60_megapixels_are_refused_before_anything_is_decoded() -> None:
+def test_60_megapixels_are_rejected_before_anything_is_decoded() -> None:
     """The picture has no pixels at all, only a header: it could not be decoded."""
     header = png(8, 2, b"", width=10_000, height=6_000)[:33]
     encoded = header + struct.pack(">I", 1000) + b"IDAT"
@@ -94,7 +94,7 @@ def test_60_megapixels_are_refused_before_anything_is_decoded() -> None:
         decode(encoded.replace(header, png(8, 2, b"", width=10, height=6)[:33]))
 
 
-def test_a_bomb_of_40_bytes_is_refused() -> None:
+def test_a_bomb_of_40_bytes_is_rejected() -> None:
     """256 megapixels of one colour, as lossless WebP."""
     bomb = bytes.fromhex("5249464620000000574542505650384c140000002f7ffe9f0f075081540820000a9afec78888fe07")
     with pytest.raises(ImageError, match="the image has 16000 x 16000 = 256000000 pixels"):
@@ -137,7 +137,7 @@ def test_two_pictures_in_one_jpeg_are_a_jpeg_of_the_first() -> None:
     ],
     ids=["text", "SVG", "PDF", "zeros", "JPEG", "GIF", "BMP", "TIFF", "WebP", "PPM", "ICO", "no width"],
 )
-def test_what_is_no_picture_of_a_known_format_says_which_are(encoded: bytes) -> None:
+def test_an_unknown_format_lists_the_known_ones(encoded: bytes) -> None:
     with pytest.raises(ImageError, match="not a readable image; formats: JPEG, PNG, WEBP, GIF, BMP, TIFF") as caught:
         decode(encoded)
     assert caught.value.code == "undecodable_image"
@@ -151,15 +151,15 @@ def test_what_is_no_picture_of_a_known_format_says_which_are(encoded: bytes) -> 
         (b"\0\0\0\x1cftypavif\0\0\0\0", "this is AVIF: save it as JPEG"),
         (b"\0\0\0\x18ftypisom\0\0\2\0", "this is a video: send one of its frames"),
         (b"%PDF-1.7\n\xe2\xe3", "this is a PDF: save its page as PNG"),
-        (b"\n<!doctype html>", "this is HTML, SVG or XML: send a picture itself"),
-        (b"https://example.com/cat.jpg", "this is an address: send the file that is there"),
+        (b"\n<!doctype html>", "this is HTML, SVG or XML: send an image file"),
+        (b"https://example.com/cat.jpg", "this is a URL: send the file itself"),
         (b"photos/cat.jpg", "this is text, perhaps the name of a file instead of its content"),
-        (b"\xff\xd8\xff\xe0 and no more", "it begins like one, and is damaged"),
+        (b"\xff\xd8\xff\xe0 and no more", "it looks like one but is damaged"),
         (b"Caf\xc3\xa9", "formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"),
         (b"\0" * 1000, "formats: JPEG, PNG, WEBP, GIF, BMP, TIFF"),
     ],
 )
-def test_what_is_no_picture_is_called_what_it_is(encoded: bytes, hint: str) -> None:
+def test_a_file_of_another_kind_is_named(encoded: bytes, hint: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode(encoded)
     assert str(caught.value).endswith(hint)
@@ -247,7 +247,7 @@ def test_floats_over_1_are_taken_for_0_to_255() -> None:
     assert pixels(encode(floats, "TIFF")) == [[[0, 0, 0], [100, 100, 100]], [[0, 0, 0], WHITE]]
 
 
-def test_floats_that_are_no_numbers_are_black() -> None:
+def test_floats_that_are_not_finite_are_black() -> None:
     floats = np.array([[np.nan, np.inf, -np.inf, 0.2]], np.float32)
     assert pixels(encode(floats, "TIFF")) == [[[0, 0, 0]] * 3 + [[51, 51, 51]]]
 
@@ -322,7 +322,7 @@ def test_cmyk_becomes_rgb(format_: str) -> None:
     assert np.abs(np.asarray(decode(encoded), np.int16) - [153, 0, 122]).max() <= 2
 
 
-def test_cmyk_without_adobes_marker_is_taken_for_adobes_all_the_same() -> None:
+def test_cmyk_without_adobes_marker_is_read_as_if_it_had_one() -> None:
     """Pillow's choice: programs that leave the marker out store inverted inks too."""
     encoded = encode(Image.new("CMYK", (16, 16), (0, 255, 51, 102)), "JPEG")
     marker = encoded.index(b"\xff\xee")
@@ -345,7 +345,7 @@ def test_other_colour_spaces_of_tiff_become_rgb(mode: str, options: dict[str, st
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_is_taken(format_: str) -> None:
+def test_the_first_frame_of_an_animation_is_taken(format_: str) -> None:
     red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     options = {"lossless": True} if format_ == "WEBP" else {}
     encoded = encode(red, format_, save_all=True, append_images=[blue, red], **options)
@@ -407,7 +407,7 @@ def test_exif_orientation_is_applied(format_: str, options: dict[str, Any], orie
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
-def test_an_orientation_that_is_none_leaves_the_picture(orientation: int) -> None:
+def test_an_invalid_orientation_changes_nothing(orientation: int) -> None:
     assert np.array_equal(np.asarray(decode(oriented(orientation))), UPRIGHT)
 
 
@@ -485,7 +485,7 @@ def test_any_size_gives_a_square_that_lies_inside(
 
 
 @pytest.mark.parametrize(("rounding", "left", "top"), [("floor", 1, 0), ("round", 2, 0)])
-def test_the_offset_of_half_a_pixel_goes_as_the_spec_says(rounding: str, left: int, top: int) -> None:
+def test_an_offset_of_half_a_pixel_is_rounded_as_the_spec_says(rounding: str, left: int, top: int) -> None:
     """7 x 5 pixels that tell their place, cut to 4 x 4: offsets of 1.5 and 0.5 (rounded half to even)."""
     place = np.stack([*np.meshgrid(np.arange(7), np.arange(5)), np.zeros((5, 7))], axis=2).astype(np.uint8)
     crop = resize_and_crop(Image.fromarray(place), spec(4, 0.8, crop_offset_rounding=rounding))
@@ -494,7 +494,7 @@ def test_the_offset_of_half_a_pixel_goes_as_the_spec_says(rounding: str, left: i
 
 
 @pytest.mark.parametrize(("rounding", "long_side"), [("floor", 23), ("round", 24)])
-def test_the_long_side_goes_as_the_spec_says(rounding: str, long_side: int) -> None:
+def test_the_long_side_is_rounded_as_the_spec_says(rounding: str, long_side: int) -> None:
     """19 x 8 pixels with a short side of 10: 10 * 19 / 8 = 23.75."""
     image = Image.fromarray(noise(8, 19, 3))
     crop = resize_and_crop(image, spec(10, long_side_rounding=rounding))
@@ -504,7 +504,7 @@ def test_the_long_side_goes_as_the_spec_says(rounding: str, long_side: int) -> N
 
 
 @pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 5_000_000)])
-def test_an_image_too_long_and_thin_is_refused(size: tuple[int, int]) -> None:
+def test_an_image_too_long_and_thin_is_rejected(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size)
     with pytest.raises(ImageError, match=f"an image of {size[0]} x {size[1]} pixels is too long and thin") as caught:
         resize_and_crop(image, spec(224, 0.875))
@@ -545,9 +545,30 @@ def test_the_suffixes_are_those_of_the_formats() -> None:
     assert ".txt" not in SUFFIXES
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
     counted = ["a.JPG", "inner/b.jfif", "inner/deeper/c.webp"]
     for name in [*counted, ".d.jpg", ".cache/e.jpg", "inner/.cache/f.png", "notes.txt", "g.jpg/notes.txt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(str(path.relative_to(tmp_path)) for path in images_in(tmp_path)) == counted
+
+
+# Sizes apart from a crop's fraction
+
+
+def test_squash_resizes_both_sides_and_then_crops() -> None:
+    picture = Image.fromarray(noise(40, 24, 3))
+    squashed = picture.resize((16, 16), Image.Resampling.BILINEAR).crop((1, 1, 15, 15))
+    asked = Preprocess(
+        input_size=14, resize="squash", resize_to=16, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    found = preprocess(encode(picture, "PNG"), asked)
+    np.testing.assert_allclose(found.transpose(1, 2, 0) * 255, np.asarray(squashed), atol=1e-4)
+
+
+def test_an_explicit_size_is_that_of_the_short_side() -> None:
+    picture = Image.fromarray(noise(40, 24, 3))
+    resized = picture.resize((15, 25), Image.Resampling.BILINEAR).crop((0, 5, 14, 19))
+    asked = Preprocess(input_size=14, resize_to=15, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    found = preprocess(encode(picture, "PNG"), asked)
+    np.testing.assert_allclose(found.transpose(1, 2, 0) * 255, np.asarray(resized), atol=1e-4)

@@ -60,7 +60,7 @@ def test_fast_pixels_are_nearly_the_exact_ones(photo: Image.Image, options: dict
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_in_grey_and_cmyk_too(photo: Image.Image, mode: str) -> None:
+def test_fast_pixels_of_grey_and_cmyk_are_nearly_exact_too(photo: Image.Image, mode: str) -> None:
     assert_near(encode(photo.convert(mode)))
 
 
@@ -83,7 +83,7 @@ def test_broken_exif_data_spoils_no_good_picture(photo: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_where_no_scale_applies_they_are_the_exact_ones_bit_for_bit(photo: Image.Image, format_: str) -> None:
+def test_if_no_scale_applies_fast_pixels_are_the_exact_ones_bit_for_bit(photo: Image.Image, format_: str) -> None:
     """Nor to a TIFF, even if it is compressed as JPEG."""
     encoded = encode(photo, format_, **({"compression": "jpeg"} if format_ == "TIFF" else {}))
     assert np.array_equal(preprocess(encoded, SPEC), preprocess(encoded, SPEC, pixels="fast"))
@@ -104,7 +104,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_leaves_the_margin(short: i
     assert np.array_equal(*crops(encoded)) is (scale == 1)
 
 
-def test_a_truncated_jpeg_is_refused_in_both(photo: Image.Image) -> None:
+def test_a_truncated_jpeg_is_rejected_in_both(photo: Image.Image) -> None:
     encoded = encode(photo)
     for fast in (None, SPEC):
         with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
@@ -128,7 +128,7 @@ def test_whatever_bytes_are_wrong_it_is_an_image_error(photo: Image.Image, progr
     assert {True, "undecodable_image"} <= outcomes <= {True, "undecodable_image", "too_many_pixels"}
 
 
-def test_exact_is_what_is_meant_where_nothing_is_said(photo: Image.Image) -> None:
+def test_exact_is_the_default(photo: Image.Image) -> None:
     encoded = encode(photo)
     assert np.array_equal(preprocess(encoded, SPEC), preprocess(encoded, SPEC, pixels="exact"))
     assert not np.array_equal(preprocess(encoded, SPEC), preprocess(encoded, SPEC, pixels="fast"))

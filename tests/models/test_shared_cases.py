@@ -1,4 +1,4 @@
-"""Pictures that other people's bug reports describe, where they lie beside the checkout."""
+"""Pictures that other people's bug reports describe, if they are beside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about files of other kinds."""
+"""The hints about files of other kinds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("content", "kind"), KINDS, ids=[f"{kind} {number}" for number, (_, kind) in enumerate(KINDS)])
-def test_a_file_of_another_kind_is_called_by_its_name(content: bytes, kind: str) -> None:
+def test_a_file_of_another_kind_is_named(content: bytes, kind: str) -> None:
     for length in (0, 1000):
         with pytest.raises(ImageError, match=f"not a readable image; formats: .*; this is .*{kind}") as caught:
             decode(content + bytes(length))
@@ -56,6 +56,6 @@ def test_a_file_of_another_kind_is_called_by_its_name(content: bytes, kind: str)
         assert "damaged" not in caught.value.detail
 
 
-def test_what_is_unknown_has_no_name() -> None:
+def test_an_unknown_kind_has_no_hint() -> None:
     assert what_it_is(bytes(1000)) == ""
     assert what_it_is(b"") == ""

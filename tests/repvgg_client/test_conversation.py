@@ -79,12 +79,13 @@ def test_an_answer_becomes_results_in_order() -> None:
     assert results[1].error.detail == "it is undecodable_image"
 
 
-def test_each_request_carries_the_time_that_is_left() -> None:
+def test_each_request_carries_the_time_that_is_left_but_for_the_way_back() -> None:
     talk = Talk(problem(503, "overloaded", retry_after="4"), answer(CAT, CAT, CAT))
     assert talk.outcomes() == ["cat"] * 3
     first, second = (attempt.request()["params"] for attempt in talk.attempts)
-    assert first == {"timeout_ms": 10_000, "top_k": 1}
-    assert second["timeout_ms"] == int((10 - talk.pauses[0]) * 1000)
+    assert first == {"timeout_ms": 9500, "top_k": 1}
+    assert second["timeout_ms"] == int((9.5 - talk.pauses[0]) * 1000)
+    assert Attempt(IMAGES, 1, 0.1).request()["params"]["timeout_ms"] == 90
 
 
 def test_a_retry_waits_for_retry_after_and_a_little_longer() -> None:

@@ -16,7 +16,7 @@ from service.errors import AddressUnavailable, ConfigError, EngineUnavailable, G
 from service.runtime.exits import EXIT_CODES
 
 ROOT = Path(service.__file__).parents[1]
-HEAVY = ("fastapi", "starlette", "uvicorn", "onnxruntime", "openvino", "mindspore", "numpy", "PIL")
+HEAVY = ("fastapi", "starlette", "uvicorn", "onnxruntime", "openvino", "ncnn", "mindspore", "numpy", "PIL")
 
 
 def test_the_exit_codes_are_the_promised_ones() -> None:

@@ -23,7 +23,7 @@ def test_every_record_is_complete() -> None:
 
 
 def test_the_setting_offers_exactly_the_engines_of_the_table() -> None:
-    wanted = "one of auto, onnxruntime, openvino, mindspore-lite, mindspore, fake"
+    wanted = "one of auto, onnxruntime, openvino, ncnn, mindspore-lite, mindspore, fake"
     assert allowed("engine") == wanted == f"one of auto, {', '.join(ENGINES)}"
     with pytest.raises(ConfigError, match=f"^REPVGG_ENGINE=torch is invalid: it must be {wanted}$"):
         load_settings({}, {"REPVGG_ENGINE": "torch"})

@@ -84,7 +84,7 @@ def test_what_kubernetes_injects_for_a_service_named_repvgg_is_ignored_with_one_
         ("decode_threads", "0", "a whole number in 1..256"),
         ("drain_seconds", "-1", "a number in 0..3600"),
         ("drain_seconds", "nan", "a number in 0..3600"),
-        ("engine", "tensorrt", "one of auto, onnxruntime, openvino, mindspore-lite, mindspore, fake"),
+        ("engine", "tensorrt", "one of auto, onnxruntime, openvino, ncnn, mindspore-lite, mindspore, fake"),
         ("log_format", "xml", "one of json, console"),
     ],
 )
@@ -106,6 +106,25 @@ def test_keys_are_split_at_commas_and_never_shown() -> None:
     settings, _ = load_settings({}, {"REPVGG_API_KEYS": "first key, second-key,"})
     assert [key.get_secret_value() for key in settings.api_keys] == ["first key", "second-key"]
     assert "key" not in f"{settings!r} {settings.model_dump_json()}".replace("api_keys", "")
+
+
+@pytest.mark.parametrize("blank", ["", " ", ",", " , ,", "\t", "\x00", "a\nb", "\u200b"])
+@pytest.mark.parametrize("flag", ["--api-keys", "--trusted-proxies"])
+def test_a_list_that_is_given_but_has_no_usable_item_is_an_error(flag: str, blank: str) -> None:
+    variable = variable_name(flag.removeprefix("--").replace("-", "_"))
+    given: list[tuple[dict[str, object], dict[str, str], str]] = [(parse(flag, blank), {}, flag)]
+    if blank:  # an empty variable is not given
+        given.append(({}, {variable: blank}, variable))
+    for flags, environ, source in given:
+        with pytest.raises(ConfigError, match=f"(?s)^{source}.* is invalid: it must be .*, comma-separated$"):
+            load_settings(flags, environ)
+
+
+@pytest.mark.parametrize(("flag", "blanks"), [("--host", ("", " ")), ("--model", ("", " ")), ("--engine-python", " ")])
+def test_text_that_is_given_but_blank_is_an_error(flag: str, blanks: tuple[str, ...]) -> None:
+    for blank in blanks:
+        with pytest.raises(ConfigError, match=f"^{flag}={blank} is invalid: it must be text that is not blank$"):
+            load_settings(parse(flag, blank), {})
 
 
 def test_a_wrong_key_is_not_shown() -> None:

@@ -5,19 +5,19 @@ import pytest
 pytestmark = pytest.mark.usefixtures("cpu")
 
 
-def test_it_measures_the_step_the_pipeline_and_both(image_folder, capsys):
+def test_the_benchmark_measures_the_step_the_pipeline_and_both(image_folder, capsys):
     from benchmarks.training import main
 
     keys = {"arch": "RepVGG-Smoke", "num_classes": 2, "image_size": 16, "crop": "padded", "batch_size": 8}
     where = {"data_url": image_folder, "device_target": "CPU", "steps": 2, "repeats": 1}
     assert main([text for key, value in (keys | where).items() for text in (f"--{key}", str(value))]) == 0
-    said = capsys.readouterr().out
-    assert "batch 8, 2 steps, 1 repeats" in said
-    assert [line.split(":")[0].strip() for line in said.splitlines() if "images/s (from" in line] == [
+    out = capsys.readouterr().out
+    assert "batch 8, 2 steps, 1 repeats" in out
+    assert [line.split(":")[0].strip() for line in out.splitlines() if "images/s (from" in line] == [
         "step",
         "pipeline",
         "kept",
         "both",
     ]
-    assert "of a step) where images are read and decoded" in said
-    assert "feeding costs" in said
+    assert "of a step) where images are read and decoded" in out
+    assert "feeding costs" in out

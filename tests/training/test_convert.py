@@ -10,8 +10,8 @@ import pytest
 
 from tests.training.published_weights import random_reference, spell
 from training import convert
-from training.network.variants import VARIANTS
-from training.weights import sources
+from weights import sources
+from weights.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 5

@@ -12,12 +12,13 @@ import training
 ROOT = Path(training.__file__).parents[1]
 VERB = """
 import sys
-from training.errors import DataError, reporting_errors
+from training.errors import DataError, Parser, reporting_errors
 
 @reporting_errors
 def main():
     if "broken" in sys.argv:
         raise DataError("no image")
+    Parser().parse_args(sys.argv[1:]) if "--help" in sys.argv else None
     print("epoch 1", flush="flushed" in sys.argv)
     open("nowhere") if "gone" in sys.argv else None
     return 0
@@ -41,7 +42,7 @@ def run(words, streams, **environ):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", ["", "flushed"])
+@pytest.mark.parametrize("words", ["", "flushed", "--help"])
 def test_a_full_disk_is_one_line(words, unbuffered):
     assert run(words, ">/dev/full", PYTHONUNBUFFERED=unbuffered) == (
         1,
@@ -66,12 +67,12 @@ def test_streams_that_are_closed_or_lost_change_no_exit_code(words, streams, exp
 
 
 @pytest.mark.parametrize("words", ["", "flushed"])
-def test_a_reader_that_has_enough_is_told_nothing(words):
+def test_a_reader_that_closes_its_pipe_gets_no_message(words):
     code, _, err = run(words, "| true")
     assert (code in (0, 1), err) == (True, "")  # 0 where all was written before the reader had gone
 
 
-def test_another_error_of_the_system_is_no_lost_stream():
+def test_another_os_error_is_not_taken_for_a_lost_stream():
     code, out, err = run("gone", "")
     assert (code, out) == (1, "epoch 1\n\n")
     assert "FileNotFoundError" in err

@@ -8,7 +8,7 @@ from training.errors import TrainingError
 from training.files import write_whole
 
 ROOT = Path(__file__).parents[2]
-# No file of the process may grow over 1000 bytes, root's neither (Python ignores the signal: an OSError).
+# No file of this process may exceed 1000 bytes, even for root (Python ignores the signal and raises OSError).
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

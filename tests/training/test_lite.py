@@ -56,16 +56,16 @@ def test_the_error_without_cann_says_what_ascend_needs(tiny_bundle, lite_python,
 
 
 @pytest.mark.parametrize(
-    ("python", "flags", "code", "said"),
+    ("python", "flags", "code", "message"),
     [
         (sys.executable, [], 1, "it must be a Python with MindSpore Lite; scripts/setup.py lite installs one"),
         ("/no/python", [], 78, "cannot run --lite-python /no/python: No such file"),
         (sys.executable, ["--target", "ascend310p"], 78, "give them, such as --batch 1,4,8"),
     ],
 )
-def test_errors_name_the_cause(tiny_bundle, tmp_path, capsys, python, flags, code, said):
+def test_errors_name_the_cause(tiny_bundle, tmp_path, capsys, python, flags, code, message):
     assert run(tiny_bundle, tmp_path / "tiny" / "2", python, *flags) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "tiny").exists()
 
 

@@ -73,4 +73,4 @@ def test_pre_and_postprocessing_need_no_framework():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     pydantic = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
     outside = {name for name in done.stdout.split() if not name.startswith(("_", "cython"))}
-    assert outside == {"models", "training", "numpy", "PIL", "yaml", "tqdm"} | pydantic
+    assert outside == {"models", "weights", "training", "numpy", "PIL", "yaml", "tqdm"} | pydantic

@@ -67,9 +67,9 @@ def test_the_new_bundle_has_every_precision_and_its_measured_loss(bundle, data, 
     assert manifest.accuracy.top1["fp32"] == pytest.approx(40 / count)
     assert manifest.accuracy.max_top1_drop == 0.1
     assert [manifest.doubt(precision) for precision in ("fp32", "bf16", "fp16", "int8")] == [None] * 4
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     for precision in ("fp32", "int8", "bf16", "fp16"):
-        assert f"\n{precision}" in said
+        assert f"\n{precision}" in out
     assert {path: path.read_bytes() for path in before} == before, "a published bundle is never changed"
 
 
@@ -112,9 +112,9 @@ def test_a_precision_that_loses_too_much_is_rejected_and_nothing_is_written(bund
     out = tmp_path / "small" / "7"
     wrong = arguments(bundle, data, out, "--precisions", "int8", calibration=black)
     assert main(wrong) == 1
-    said = capsys.readouterr().err
-    assert "int8 loses" in said
-    assert "nothing is written" in said
+    err = capsys.readouterr().err
+    assert "int8 loses" in err
+    assert "nothing is written" in err
     assert not out.parent.exists()
     assert main([*wrong, "--force"]) == 0
     assert "int8 loses" in open_bundle(out).manifest.doubt("int8")
@@ -164,7 +164,7 @@ def test_fast_pixels_that_change_too_much_are_rejected_and_nothing_is_written(bu
     out = tmp_path / "small" / "7"
     wrong = arguments(bundle, data, out, "--precisions", "bf16", "--fast_pixels", str(large))
     assert main(wrong) == 1
-    assert "measured on 149 large photos, it takes 150: nothing is written" in capsys.readouterr().err
+    assert "measured on 149 large photos, at least 150 are needed: nothing is written" in capsys.readouterr().err
     assert not out.parent.exists()
     assert main([*wrong, "--force"]) == 0
     assert "measured on 149 large photos" in open_bundle(out).manifest.doubt_of_fast_pixels()
@@ -209,7 +209,7 @@ def test_a_user_error_is_named(bundle, data, tmp_path, monkeypatch, capsys, chan
     assert words in capsys.readouterr().err
 
 
-def test_a_pipe_among_the_images_is_named_and_not_waited_for(bundle, data, tmp_path, capsys):
+def test_a_pipe_among_the_images_is_named_and_does_not_block(bundle, data, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     os.mkfifo(tmp_path / "images" / "pipe.png")
     flags = arguments(bundle, data, tmp_path / "out" / "2", "--precisions", "int8", calibration=tmp_path / "images")

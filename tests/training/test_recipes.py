@@ -9,8 +9,8 @@ import pytest
 from training.config import build, parse
 from training.config.command_line import read_yaml
 from training.data.pipeline import evaluation_spec
-from training.network.variants import VARIANTS
-from training.weights.sources import SOURCES
+from weights.sources import SOURCES
+from weights.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted((ROOT / "training" / "recipes").glob("*.yaml"))

@@ -19,10 +19,10 @@ OPTIMIZERS = {
 
 # Each function takes a Curve and the number of an update, and returns its learning rate.
 SCHEDULES = {
-    "cosine_lr": "training.optim.schedules:cosine_lr",
-    "multistep_lr": "training.optim.schedules:multistep_lr",
-    "exp_lr": "training.optim.schedules:exp_lr",
-    "poly_lr": "training.optim.schedules:poly_lr",
-    "wsd_lr": "training.optim.schedules:wsd_lr",
-    "constant_lr": "training.optim.schedules:constant_lr",
+    "cosine_lr": "training.optim.learning_rate:cosine_lr",
+    "multistep_lr": "training.optim.learning_rate:multistep_lr",
+    "exp_lr": "training.optim.learning_rate:exp_lr",
+    "poly_lr": "training.optim.learning_rate:poly_lr",
+    "wsd_lr": "training.optim.learning_rate:wsd_lr",
+    "constant_lr": "training.optim.learning_rate:constant_lr",
 }

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from training.config.keys import ARCH_ALIASES, TrainConfig, nearest
-from training.errors import ConfigError
+from training.errors import ConfigError, Parser
 
 __all__ = ["TrainConfig", "build", "effective", "parse", "read_yaml"]
 
@@ -48,7 +48,7 @@ def parse(
 
 
 def _parser(prog: str, description: str, extra: Mapping[str, Any]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="recipe; each of its keys is also a flag")
     parser.add_argument("--print-config", action="store_true", help="show every value with its source, and exit")
@@ -100,10 +100,10 @@ def _problem(item: Any) -> str:
     """One of pydantic's validation errors as a message of ours."""
     if not item["loc"]:
         return str(item["msg"])
-    place, found = ".".join(map(str, item["loc"])), item["input"]
+    place, value = ".".join(map(str, item["loc"])), item["input"]
     if choices := _choices(str(item["loc"][0])):
-        return f"{place}: unknown value {found!r}; did you mean {nearest(found, choices)!r}? ({', '.join(choices)})"
-    return f"{place}: {item['msg']} (got {found!r})"
+        return f"{place}: unknown value {value!r}; did you mean {nearest(value, choices)!r}? ({', '.join(choices)})"
+    return f"{place}: {item['msg']} (got {value!r})"
 
 
 def _choices(key: str) -> list[str]:

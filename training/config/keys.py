@@ -1,7 +1,6 @@
 """The keys of a recipe, with types, bounds and meaning; each key is also a command-line flag.
 
-The keys of the seed project keep their names and meaning. Defaults are our own: a key that is not given turns nothing
-on.
+The keys of the seed project keep their names and meaning. Defaults are our own: a missing key turns nothing on.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from training.config import policies, progressive
 from training.config.choices import OPTIMIZERS, SCHEDULES
-from training.network.variants import VARIANTS
+from weights.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
@@ -73,7 +72,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     # Architecture
-    arch: str = Field("RepVGG-A0", description="an architecture from training.network.variants.VARIANTS")
+    arch: str = Field("RepVGG-A0", description="an architecture from weights.variants.VARIANTS")
     num_classes: Count = 1000
     pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start training from")
     reset_classifier: bool = Field(
@@ -98,21 +97,21 @@ class TrainConfig(BaseModel):
     )
     holdout: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="training images, the same share of each class, that the run evaluates instead of val and "
-        "does not train on; drawn by seed; 0: evaluate val",
+        description="number of training images to set aside and evaluate instead of val, drawn by seed in proportion "
+        "to the classes; 0: evaluate val",
     )
     image_size: Count = Field(224, description="side of the network's square input in pixels")
     image_sizes: OptionalStr = Field(
         None,
-        description="sides of the training images by epoch, counted from 0, as in 0:48,8:64; evaluation and bundles "
-        "stay with image_size; None: image_size throughout",
+        description="side of the training images from each epoch on, counted from 0, as in 0:48,8:64; evaluation and "
+        "bundles always use image_size; None: image_size throughout",
     )
     crop: Literal["random_resized", "padded"] = Field(
         "random_resized",
         description="training crop: a random part of the photo, or the crop of evaluation, padded and shifted",
     )
     crop_scale: Annotated[tuple[Factor, Factor], BeforeValidator(_parse_list)] = Field(
-        (0.08, 1.0), description="crop: random_resized: least and greatest share of the photo's area"
+        (0.08, 1.0), description="crop: random_resized: smallest and largest share of the area"
     )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="crop: padded: zero padding in pixels")
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
@@ -179,8 +178,8 @@ class TrainConfig(BaseModel):
     )
     adamw_lr: OptionalPositive = Field(
         None,
-        description="muon: AdamW's learning rate where Muon has base_lr, for the parameters that Muon does not "
-        "orthogonalise; None: these get Nesterov momentum with Muon's rate",
+        description="muon: learning rate of AdamW, on the schedule of base_lr, for the parameters that Muon does not "
+        "orthogonalise; None: Nesterov momentum with Muon's rate for these",
     )
     weight_decay: Rate = Field(0.0001, description="not applied to batch norms and biases")
     custom_l2: bool = Field(
@@ -255,7 +254,7 @@ class TrainConfig(BaseModel):
         if self.image_sizes:
             progressive.check(self.image_sizes, self.epochs)
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale {list(self.crop_scale)}: the least share comes first, as in [0.08, 1.0]")
+            raise ValueError(f"crop_scale {list(self.crop_scale)}: the smaller share comes first, as in [0.08, 1.0]")
         if self.plain_epochs > self.epochs:
             raise ValueError(f"plain_epochs ({self.plain_epochs}) exceeds epochs ({self.epochs})")
         if self.dataset in get_args(Layout) and self.dataset != self.set and "set" not in self.model_fields_set:

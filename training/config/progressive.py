@@ -13,10 +13,10 @@ FORM = re.compile(r"\s*([0-9]{1,6})\s*:\s*([0-9]{1,5})\s*")
 
 def parse(text: str) -> tuple[tuple[int, int], ...]:
     """-> pairs of an epoch and the size from then on. Raises ValueError for anything else."""
-    found = [FORM.fullmatch(part) for part in text.split(",")]
-    pairs = tuple((int(match[1]), int(match[2])) for match in found if match)
+    matches = [FORM.fullmatch(part) for part in text.split(",")]
+    pairs = tuple((int(match[1]), int(match[2])) for match in matches if match)
     epochs = [epoch for epoch, _ in pairs]
-    if len(pairs) < len(found) or epochs[0] != 0 or epochs != sorted({*epochs}) or not all(size for _, size in pairs):
+    if len(pairs) < len(matches) or epochs[0] != 0 or epochs != sorted({*epochs}) or not all(size for _, size in pairs):
         raise ValueError(
             f"image_sizes {text!r} must be pairs EPOCH:PIXELS that begin with epoch 0 and rise, as in 0:48,8:64"
         )

@@ -1,4 +1,4 @@
-"""python -m training.data --config RECIPE: draw the images that training sees, or measure how fast they arrive."""
+"""python -m training.data --config RECIPE: draw what training sees, or measure the data pipeline's speed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
 def verified_images(config: TrainConfig) -> Images:
-    """The training images, after all files of train and val were read. Raises TrainingError."""
+    """The training images, once all files of train and val are verified. Raises TrainingError."""
     train, val = open_splits(config)
     verify((train, val), evaluation_spec(config), config.verify_images, config.num_parallel_workers)
     return train
 
 
 def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> str:
-    """Draw the first `count` images of the first epoch into `path` -> a line that says so. Raises TrainingError."""
+    """Draw the first `count` images of the first epoch into `path` -> a line for the user. Raises TrainingError."""
     count = min(count, len(images))
     batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
     captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
@@ -40,7 +40,7 @@ def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> st
 
 def measure(images: Images, config: TrainConfig) -> str:
     """Time the first epoch, at most MEASURED_S of it, including its start. Raises DataError."""
-    import mindspore.dataset  # noqa: F401  # not to be measured
+    import mindspore.dataset  # noqa: F401  # the import must not be measured
 
     began, began_cpu, count = time.perf_counter(), time.process_time(), 0
     for _ in train_batches(images, config, 0):
@@ -51,7 +51,7 @@ def measure(images: Images, config: TrainConfig) -> str:
     workers = worker_threads(config)
     return (
         f"{count / wall_s:.0f} images/s with {workers} worker threads, {count / wall_s / workers:.0f} each; "
-        f"{count / cpu_s:.0f} images/s of a core's time"
+        f"{count / cpu_s:.0f} images per second of CPU time"
     )
 
 
@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
         prog="python -m training.data",
         description="Read all image files of train and val, then draw a contact sheet of augmented images, or measure "
-        "how fast they arrive.",
+        "the speed of the data pipeline.",
         **{
             "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
-            "images": {"type": int, "default": 64, "metavar": "N", "help": "how many [default: 64]"},
+            "images": {"type": int, "default": 64, "metavar": "N", "help": "how many to draw [default: 64]"},
             "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},
         },
     )

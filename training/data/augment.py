@@ -1,7 +1,7 @@
 """The augmentation of a training image, by MindData's C++ operators.
 
-1. a policy's operations keep size and type, and do what Pillow's of the same names do (Equalize: what OpenCV's does);
-2. an augmentation that the recipe does not ask for changes no pixel: with all of them off, the tensor is evaluation's;
+1. a policy's operations keep size and type, and do what Pillow's of the same name do (Equalize: what OpenCV's does);
+2. an augmentation that the recipe does not ask for changes no pixel: with all off, the tensor is that of evaluation;
 3. pixels that a policy's shift, shear or rotation leaves empty get the mean colour.
 """
 
@@ -22,21 +22,21 @@ CHOICES = 1024  # sequences of operations that an epoch's images choose from; dr
 
 
 def shift_and_flip(config: TrainConfig) -> list[Any]:
-    """uint8 (S, S, 3) -> the same. `crop: padded` pads the square and cuts one of its size anywhere in that."""
+    """uint8 (S, S, 3) -> the same. `crop: padded` pads the square and crops it back to size at random."""
     moves = config.crop == "padded" and config.crop_padding > 0
     shift = [vision.RandomCrop(config.image_size, config.crop_padding)] if moves else []
     return [*shift, vision.RandomHorizontalFlip(config.hflip)]
 
 
 def jitter(config: TrainConfig) -> list[Any]:
-    """Brightness, contrast and saturation, each times 1 +- color_jitter."""
+    """Brightness, contrast and saturation, each scaled at random by up to 1 +- color_jitter."""
     strength = config.color_jitter
     limits = (max(0.0, 1 - strength), 1 + strength)
     return [vision.RandomColorAdjust(limits, limits, limits)] if strength else []
 
 
 def normalise(config: TrainConfig) -> list[Any]:
-    """uint8 (S, S, 3) -> float32 (3, S, S), bit for bit as models.preprocess: with the same float32 constants."""
+    """uint8 (S, S, 3) -> float32 (3, S, S), bit for bit as models.preprocess, with its float32 constants."""
     mean, std = ((np.asarray(values, np.float32) * np.float32(255)).tolist() for values in (config.mean, config.std))
     return [vision.Normalize(mean, std), vision.HWC2CHW()]
 
@@ -44,8 +44,8 @@ def normalise(config: TrainConfig) -> list[Any]:
 def chain(policy: Policy, fill: Fill, rng: np.random.Generator) -> Any:
     """One chain of the policy, uint8 (S, S, 3) -> the same: each image gets one of CHOICES drawn sequences.
 
-    Drawn here, and not by several random operators in a row: MindData gives all random operators of a pipeline the
-    same seed, so that two which draw alike make the same choice for each image (MindSpore 2.10).
+    They are drawn here, not by several random operators in a row: MindData gives all random operators of a pipeline the
+    same seed, so two that draw in the same way make the same choice for each image (MindSpore 2.10).
     """
     return vision.RandomSelectSubpolicy([_sequence(policy.draw(rng), fill) for _ in range(CHOICES)])
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 112  # minimum width of a cell in pixels; small images are enlarged by a whole factor
+CELL = 112  # minimum width of a cell in pixels; small images are enlarged by an integer factor
 GAP, LINE = 6, 13  # pixels between cells, and height of a line of text
 FONT_SIZE = 11
 

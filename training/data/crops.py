@@ -1,10 +1,10 @@
-"""Picture -> the square of pixels that is augmented, by the key `crop`.
+"""Picture -> the square of pixels to augment, as the key `crop` says.
 
-1. `padded` starts from the square that evaluation and the service cut, pixel for pixel; shifting it comes later;
-2. `random_resized` takes a random part of the whole picture, with a share of its area within `crop_scale`: others in
-   each epoch, and the same ones whatever the number of threads and shards.
+1. `padded` starts from the square that evaluation and the service cut, pixel for pixel; it is shifted later;
+2. `random_resized` takes a random part whose share of the picture's area is within `crop_scale`: another part in each
+   epoch, and the same part whatever the number of threads and shards.
 
-The random part is that of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, with torchvision's bounds.
+The random part follows Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, with torchvision's bounds.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from training.config import TrainConfig
 from training.data.images import Images, in_colours
 
 ASPECT = (3 / 4, 4 / 3)  # width / height
-_ATTEMPTS = 10  # to find a part that fits; else a centred one
+_ATTEMPTS = 10  # to find a part that fits; otherwise a centred one is taken
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, epoch: int) -> NDArray[np.uint8]:
-    """uint8 RGB (S, S, 3) of the epoch numbered from 0. Raises DataError."""
+    """uint8 RGB (S, S, 3) for an epoch, counted from 0. Raises DataError."""
     if config.crop == "padded":
         return images.kept_square(index, spec)
     picture = images.kept_picture(index, spec.icc)
@@ -37,9 +37,9 @@ def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, ep
 
 
 def random_box(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> Box:
-    """A part with an area within `scale` (shares of the picture's) and ASPECT, anywhere in the picture.
+    """A part anywhere in the picture, its area within `scale` (shares of the picture's) and its aspect within ASPECT.
 
-    It is uniform in area and in the logarithm of the aspect.
+    Its area and the logarithm of its aspect are uniformly distributed.
     """
     low, high = (math.log(aspect) for aspect in ASPECT)
     for _ in range(_ATTEMPTS):
@@ -52,7 +52,7 @@ def random_box(width: int, height: int, scale: tuple[float, float], rng: np.rand
 
 
 def _centred_box(width: int, height: int) -> Box:
-    """The largest part of ASPECT in the middle of a picture that is longer or thinner."""
+    """The largest part within ASPECT in the middle of a longer or thinner picture."""
     across = min(width, max(1, round(height * ASPECT[1])))
     down = min(height, max(1, round(width / ASPECT[0])))
     left, top = (width - across) // 2, (height - down) // 2

@@ -1,4 +1,4 @@
-"""The images of a split, in the layouts in which they are published.
+"""The images of a split, read in the layout in which they are published.
 
 1. `set` names the layout: image folders `<split>/<class>/<image>`, or the files of training.data.published;
 2. classes are checked against num_classes, and those of val against those of train;
@@ -28,7 +28,7 @@ __all__ = ["ImageFolder", "Images", "held_out", "open_split", "open_splits", "sc
 def open_splits(config: TrainConfig) -> tuple[Images, Images]:
     """The images to train on, and those that a run evaluates; both have the same classes. Raises TrainingError.
 
-    A run evaluates val, or with `holdout` so many images of train, which it then does not train on.
+    A run evaluates val or, with `holdout`, that many images of train, which it then does not train on.
     """
     train = open_split(config, "train")
     if config.holdout:
@@ -41,15 +41,13 @@ def open_splits(config: TrainConfig) -> tuple[Images, Images]:
 def open_split(config: TrainConfig, split: Split) -> Images:
     """The images of `data_url` in the layout that the key `set` names. Raises TrainingError."""
     images = _open(config, split)
-    found = len(images.classes)
-    if found == 1:
-        raise DataError(
-            f"{images.root} has one class only, {images.classes[0]}: a network learns to tell two or more apart"
-        )
-    if found != config.num_classes:
-        # Of val alone it is not known which of the two is wrong.
-        advice = f": give num_classes {found}" if split == "train" else ""
-        raise DataError(f"{images.root} has {found} classes, num_classes is {config.num_classes}{advice}")
+    count = len(images.classes)
+    if count == 1:
+        raise DataError(f"{images.root} has only one class, {images.classes[0]}: a classifier needs at least two")
+    if count != config.num_classes:
+        # If only val is open, either number may be the wrong one.
+        advice = f": give num_classes {count}" if split == "train" else ""
+        raise DataError(f"{images.root} has {count} classes, num_classes is {config.num_classes}{advice}")
     return images
 
 
@@ -66,7 +64,7 @@ def _split_off(train: Images, config: TrainConfig) -> tuple[Images, Images]:
 
 
 def held_out(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int64]:
-    """`count` indices, sorted: of each class its share, rounded down or up, drawn by `seed`; all if there are fewer."""
+    """`count` sorted indices (or all), drawn by `seed` in proportion to the classes, each share rounded down or up."""
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     # Every (N / count)-th image of a list sorted by class: the share of each class is off by less than one image.

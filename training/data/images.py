@@ -1,7 +1,7 @@
-"""What a set of images is to the rest of training, whatever its layout, and how its pixels are made.
+"""A set of images as the rest of training sees it, whatever its layout, and how its pixels are made.
 
-1. every pixel comes from models.preprocess, the code that serves;
-2. a file is decoded once a run where its pixels fit in memory;
+1. every pixel comes from models.preprocess, which the service uses too;
+2. a file is decoded once per run if its pixels fit in memory;
 3. a broken image is a DataError that names it.
 """
 
@@ -29,7 +29,7 @@ KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all
 
 
 class Images(Protocol):
-    """`root` is for messages; class ids count `classes`; `labels` is int32 (N,)."""
+    """`root` is for messages; a class id is an index into `classes`; `labels` is int32 (N,)."""
 
     @property
     def root(self) -> Path: ...
@@ -43,7 +43,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What messages call the image."""
+        """The image's name in messages."""
 
     def picture(self, index: int, icc: Icc) -> Image.Image:
         """The upright RGB image, in the colours of the file: see `in_colours`. Raises DataError."""
@@ -64,7 +64,7 @@ def square_of(images: Images, index: int, spec: Preprocess) -> NDArray[np.uint8]
 
 
 def in_colours(image: Image.Image, icc: Icc) -> NDArray[np.uint8]:
-    """A resized picture -> RGB (H, W, 3), its colour profile applied or ignored; after the resize, as to_tensor."""
+    """A resized picture -> RGB (H, W, 3), its colour profile applied or ignored; after the resize, as in to_tensor."""
     return np.asarray(to_srgb(image) if icc == "srgb" else image)
 
 
@@ -82,7 +82,7 @@ def _of_picture(images: Images, index: int, spec: Preprocess, make: Callable[[Im
 
 
 class Kept:
-    """Pictures and squares in memory, as long as all of them together take at most `most_bytes`."""
+    """Pictures and squares kept in memory, at most `most_bytes` of them in total."""
 
     def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
         self._values: dict[Hashable, Any] = {}
@@ -90,7 +90,7 @@ class Kept:
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is kept under this key, else what `make` returns."""
+        """The value kept under this key, or else the result of `make`."""
         if key in self._values:
             kept: T = self._values[key]
             return kept

@@ -22,7 +22,7 @@ def local_folder(url: str, cache_dir: Path) -> Path:
     """Folder or address -> the folder, or its copy in `cache_dir`. Raises TrainingError."""
     if not _is_remote(url):
         return Path(url)
-    folder = cache_dir / quote(url.split("://")[1].rstrip("/"), safe="")  # a name of its own for each address
+    folder = cache_dir / quote(url.split("://")[1].rstrip("/"), safe="")  # a separate name for each address
     _copy_in(url, folder)
     return folder
 

@@ -39,11 +39,11 @@ def listed(names: Iterable[str], separator: str = ", ", most: int = LISTED) -> s
 
 
 def class_folders(root: Path) -> dict[str, Path]:
-    """Class -> its folder, sorted by class; hidden folders are passed over.
+    """Class -> its folder, sorted by class; hidden folders are skipped.
 
     Raises DataError for a name that cannot be a label, and for two folders of one class.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if not _is_label(folder.name):
             raise DataError(
@@ -51,21 +51,21 @@ def class_folders(root: Path) -> dict[str, Path]:
                 "character or bytes that are not UTF-8: rename the folder in train and val"
             )
         name = normal_form(folder.name)
-        if name in found:
+        if name in folders:
             raise DataError(
                 f"{root} has two folders named {name}, which differ only in how Unicode composes the name: "
                 "move their images into one"
             )
-        found[name] = folder
-    return {name: found[name] for name in sorted(found)}
+        folders[name] = folder
+    return {name: folders[name] for name in sorted(folders)}
 
 
 def check_labels(names: Sequence[str], source: Path) -> None:
-    """Raises DataError for a name of `source` that cannot be a label, and for one that two classes have."""
+    """Raises DataError for a name of `source` that cannot be a label, and for one that two classes share."""
     if wrong := [name for name in names if not name or not _is_label(name)]:
         raise DataError(f"{source}: class names that cannot be labels: {listed(wrong)}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{source}: classes with one name: {listed(twice)}")
+        raise DataError(f"{source}: classes that share a name: {listed(twice)}")
 
 
 def _is_label(name: str) -> bool:

@@ -1,11 +1,11 @@
 """Images -> batches, for training and for evaluation.
 
-1. training and evaluation see the same pixels: models.preprocess, the code that serves, makes them for both, and with
+1. training and evaluation see the same pixels: models.preprocess, which the service uses too, makes them, and with
    all augmentation off (`crop: padded`, `crop_padding: 0`, `hflip: 0`) their tensors are equal bit for bit;
 2. training shuffles and augments anew each epoch from (seed, epoch); an epoch entered at a later step continues with
    the same batches;
 3. shards of an epoch neither overlap nor lose an image of a whole step, and all have the same number of steps;
-4. evaluation counts every image, the last batch too;
+4. evaluation counts every image, including those of an incomplete last batch;
 5. an image that breaks during the epoch is an error that names it.
 """
 
@@ -132,8 +132,8 @@ def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed
     last, fill, rng = augment.normalise(config), augment.mean_colour(config), np.random.default_rng(seed)
     chains = [f"chain{number}" for number in range(policy.width if policy else 0)]
     if policy is None or not chains:
-        policed = [augment.chain(policy, fill, rng)] if policy else []
-        return dataset.map([*first, *policed, *last], "image", num_parallel_workers=workers)
+        middle = [augment.chain(policy, fill, rng)] if policy else []
+        return dataset.map([*first, *middle, *last], "image", num_parallel_workers=workers)
     dataset = dataset.map(first, "image", num_parallel_workers=workers)
     for name in chains:
         dataset = dataset.map(ds.transforms.Duplicate(), "image", ["image", name])

@@ -22,7 +22,8 @@ from models.preprocess import images_in
 from training.data.images import ImageFolder, square_of
 from training.data.names import check_labels, listed, printable
 from training.errors import DataError
-from training.files import IMAGENET_LABELS, IMAGENET_WNIDS, read_whole
+from training.files import IMAGENET_WNIDS, read_whole
+from weights.labels import IMAGENET_LABELS
 
 Split = Literal["train", "val"]
 
@@ -96,10 +97,10 @@ def _cifar(folder: Path, files: list[str], *, label_bytes: int, names: str) -> I
 
 def _cifar_records(path: Path, label_bytes: int, num_classes: int) -> NDArray[np.uint8]:
     """-> uint8 (N, label_bytes + 3072)."""
-    found, size = read_whole(path), label_bytes + 3 * 32 * 32
-    if not found or len(found) % size:
-        raise DataError(f"{path} has {len(found)} bytes, which is not a multiple of the record size of {size} bytes")
-    records = np.frombuffer(found, np.uint8).reshape(-1, size)
+    content, size = read_whole(path), label_bytes + 3 * 32 * 32
+    if not content or len(content) % size:
+        raise DataError(f"{path} has {len(content)} bytes, which is not a multiple of the record size of {size} bytes")
+    records = np.frombuffer(content, np.uint8).reshape(-1, size)
     _check_labels(path, records[:, label_bytes - 1], num_classes)
     return records
 
@@ -120,15 +121,15 @@ def _idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
     path = folder / name
     if not path.is_file() and (folder / f"{name}.gz").is_file():
         path = folder / f"{name}.gz"
-    found = _gunzip(path, read_whole(path)) if path.suffix == ".gz" else read_whole(path)
+    content = _gunzip(path, read_whole(path)) if path.suffix == ".gz" else read_whole(path)
     magic, header = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
-    if found[:4] != magic or len(found) < header:
-        raise DataError(f"{path} does not start as an idx file does: magic {found[:4].hex()} instead of {magic.hex()}")
-    shape = tuple(int(size) for size in np.frombuffer(found, ">u4", dimensions, 4))
+    if content[:4] != magic or len(content) < header:
+        raise DataError(f"{path} is not the expected idx file: magic {content[:4].hex()} instead of {magic.hex()}")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
     expected = header + int(np.prod(shape, dtype=np.int64))
-    if len(found) != expected:
-        raise DataError(f"{path} has {len(found)} bytes, its header promises {expected} (shape {shape})")
-    return np.frombuffer(found, np.uint8, offset=header).reshape(shape)
+    if len(content) != expected:
+        raise DataError(f"{path} has {len(content)} bytes, but its header promises {expected} (shape {shape})")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def _gunzip(path: Path, compressed: bytes) -> bytes:
@@ -144,12 +145,12 @@ def _check_labels(path: Path, labels: NDArray[np.uint8], num_classes: int) -> No
 
 
 def tiny_imagenet(data_url: Path, split: Split) -> ImageFolder:
-    """JPEGs of 64 x 64 of 200 classes of ImageNet (Stanford's CS231n 2015); a class has the name of its WordNet id."""
+    """64 x 64 JPEGs of 200 ImageNet classes (Stanford's CS231n 2015), named as ImageNet names their WordNet ids."""
     folder = _inner(data_url, "tiny-imagenet-200")
     ids = _wordnet_ids(folder / "wnids.txt")
     names = imagenet_names()
     if unknown := [wnid for wnid in ids if wnid not in names]:
-        raise DataError(f"{folder / 'wnids.txt'} holds what is no class of ImageNet-1k: {listed(unknown)}")
+        raise DataError(f"{folder / 'wnids.txt'} lists ids that are not in ImageNet-1k: {listed(unknown)}")
     classes = tuple(names[wnid] for wnid in ids)
     check_labels(classes, folder / "wnids.txt")
     read = _tiny_imagenet_train if split == "train" else _tiny_imagenet_val
@@ -166,7 +167,7 @@ def imagenet_names() -> dict[str, str]:
 
 
 def _wordnet_ids(path: Path) -> list[str]:
-    """The ids of the classes, sorted, as ImageNet's are; the file has another order."""
+    """The ids of the classes, sorted as in ImageNet; the file has another order."""
     ids = sorted(read_whole(path).decode(errors="replace").split())
     if not ids:
         raise DataError(f"{path} contains no class")
@@ -182,10 +183,10 @@ def _tiny_imagenet_train(folder: Path, class_ids: Mapping[str, int]) -> list[tup
     images = []
     for wnid, class_id in class_ids.items():
         files = folder / wnid / "images"
-        found = sorted(images_in(files)) if files.is_dir() else []
-        if not found:
+        paths = sorted(images_in(files)) if files.is_dir() else []
+        if not paths:
             raise DataError(f"{files} holds no image")
-        images += [(path, class_id) for path in found]
+        images += [(path, class_id) for path in paths]
     return images
 
 
@@ -196,7 +197,7 @@ def _tiny_imagenet_val(folder: Path, class_ids: Mapping[str, int]) -> list[tuple
     for number, line in enumerate(read_whole(annotations).decode(errors="replace").splitlines(), start=1):
         name, wnid = (*line.split("\t"), "", "")[:2]
         if wnid not in class_ids or name in images:
-            problem = "names an image again" if name in images else "names no class of wnids.txt"
+            problem = "repeats an image" if name in images else "names no class of wnids.txt"
             raise DataError(f"{annotations}, line {number} {problem}: {printable(line)}")
         images[name] = class_ids[wnid]
     if not images:

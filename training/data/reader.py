@@ -1,7 +1,7 @@
 """The program that training.data.verification starts: `python -m training.data.reader DEPTH SPEC`.
 
-It writes `ready`, then reads one path a line (JSON) and answers each with a line: what is wrong with the file, or null.
-It ends when its input does.
+It writes `ready`, then reads one path per line (JSON) and answers each with a line: what is wrong with the file, or
+null. It exits when its input ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.preprocess import open_image, read_file, read_pixels, resized_size
 
 
 def problem(path: Path, depth: str, spec: Preprocess) -> str | None:
-    """What keeps the file from being trained on: `headers` are read only, or `pixels` decoded as in training."""
+    """Why the file cannot be used, or None. `headers` reads the header only; `pixels` decodes as training does."""
     try:
         image = open_image(read_file(path))
         resized_size(image.size, spec)

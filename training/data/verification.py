@@ -1,4 +1,4 @@
-"""Every image file is read before a run starts, in processes of their own.
+"""Reads every image file before a run starts, in separate processes.
 
 1. all broken files are named, not only the first;
 2. a file whose decoder crashes or runs out of memory costs a process, not the run: it is named like the others;
@@ -28,7 +28,7 @@ from training.data.names import listed
 from training.errors import DataError, TrainingError
 
 CHUNK = 64  # files a thread takes at a time
-FILES_PER_READER = 512  # a reader takes half a second to start, so that small sets get one only
+FILES_PER_READER = 512  # a reader takes half a second to start, so small sets get only one
 LISTED = 100  # broken files that are named; the others are counted
 READY = "ready"  # what a reader writes first
 
@@ -46,7 +46,7 @@ def verify(
 ) -> None:
     """Read a shard's image files of all splits. Raises DataError that lists the broken ones.
 
-    Published arrays have nothing that could be broken.
+    Arrays of published data sets need no check.
     """
     folders = [images for images in splits if isinstance(images, ImageFolder)]
     paths = [path for folder in folders for path, _ in folder.images][shard_id::num_shards]
@@ -62,7 +62,7 @@ def verify(
 
 
 def problems(paths: Sequence[Path], command: Sequence[str], readers: int) -> Iterator[str | None]:
-    """For each path what is wrong with the file, or None, by `readers` processes that run `command`."""
+    """For each path, what is wrong with the file, or None; `readers` processes run `command`."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     idle: SimpleQueue[Reader] = SimpleQueue()
 
@@ -80,19 +80,19 @@ def problems(paths: Sequence[Path], command: Sequence[str], readers: int) -> Ite
             idle.put(reader)
         pool = ThreadPoolExecutor(max(1, readers))
         ending.callback(pool.shutdown, cancel_futures=True)
-        for found in pool.map(read, chunks):
-            yield from found
+        for answers in pool.map(read, chunks):
+            yield from answers
 
 
 class Reader:
-    """A process that reads files. Where a file ends it, another process goes on with the next file."""
+    """A process that reads files. If a file crashes it, a new process continues with the next file."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command, self._runs = command, False
         self._start()
 
     def _start(self) -> None:
-        # It imports what this process would. Ctrl-C reaches this process only: a reader ends when its input does.
+        # It imports from where this process does. Ctrl-C reaches this process only: a reader exits when its input ends.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(  # noqa: S603
             self._command,
@@ -104,17 +104,17 @@ class Reader:
         )
 
     def problems(self, paths: Sequence[Path]) -> list[str | None]:
-        """For each path what is wrong with the file, or None. Raises TrainingError if the process does not start."""
-        found: list[str | None] = []
-        while len(found) < len(paths):
-            waiting = paths[len(found) :]
+        """For each path, what is wrong with the file, or None. Raises TrainingError if the process does not start."""
+        answers: list[str | None] = []
+        while len(answers) < len(paths):
+            waiting = paths[len(answers) :]
             self._send(waiting)
             for _ in waiting:
-                answer = self._line()
-                found.append(json.loads(answer) if answer else f"its decoder crashed ({self._end()})")
-                if not answer:
+                line = self._line()
+                answers.append(json.loads(line) if line else f"its decoder crashed ({self._end()})")
+                if not line:
                     break
-        return found
+        return answers
 
     def _send(self, paths: Sequence[Path]) -> None:
         if self._process.returncode is not None:
@@ -122,7 +122,7 @@ class Reader:
         if not self._runs and self._line() != READY:
             raise TrainingError(f"the process that reads image files does not start: {self._end()}")
         self._runs = True
-        with suppress(BrokenPipeError):  # it has crashed at one of them: its answers end there
+        with suppress(BrokenPipeError):  # it crashed on one of them; its answers end there
             print(*(json.dumps(str(path)) for path in paths), sep="\n", file=self._process.stdin, flush=True)
 
     def _line(self) -> str:
@@ -131,7 +131,7 @@ class Reader:
         return self._process.stdout.readline().rstrip("\n")
 
     def _end(self) -> str:
-        """Wait for the process, whose output has ended -> how it ended."""
+        """Wait for the process, whose output has ended -> its exit status or signal."""
         self.close()
         self._runs = False
         status = self._process.returncode
@@ -140,6 +140,6 @@ class Reader:
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream
-            with suppress(BrokenPipeError):  # a line that the process did not live to read
+            with suppress(BrokenPipeError):  # the process ended before it had read its input
                 stream.close()
         self._process.wait()

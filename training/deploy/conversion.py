@@ -18,10 +18,11 @@ from models.store import Bundle, sha256
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
-from training.network.variants import VARIANTS, Variant
 from training.run import checkpoint
-from training.weights import readers, sources
-from training.weights.sources import SOURCES, Source
+from weights import readers, sources
+from weights.errors import CheckpointError as UnreadableWeights
+from weights.sources import SOURCES, Source
+from weights.variants import VARIANTS, Variant
 
 Weights = dict[str, NDArray[Any]]
 
@@ -60,16 +61,19 @@ def write_checkpoint(weights: Weights, arch: str, path: Path, num_classes: int, 
 
 def read_weights(file: Path, source: Source) -> tuple[Weights, list[str]]:
     """-> float32 weights under our names, and the names of other entries in the file. Raises CheckpointError."""
-    if file.suffix == ".ckpt":
-        found = checkpoint.read(file)
-        if source is SOURCES["own"] and any(name.startswith(ema.PREFIX) for name in found):
-            found = checkpoint.network_weights(found)  # the averages, as in evaluation and export
-    else:
-        found = readers.read(file)
     try:
-        return sources.translate(found, source)
-    except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        return sources.translate(_read(file, source), source)
+    except UnreadableWeights as error:
+        told = str(error)
+        raise CheckpointError(told if str(file) in told else f"{file}: {told}") from error
+
+
+def _read(file: Path, source: Source) -> Weights:
+    if file.suffix != ".ckpt":
+        return readers.read(file)
+    found = checkpoint.read(file)
+    averaged = source is SOURCES["own"] and any(name.startswith(ema.PREFIX) for name in found)
+    return checkpoint.network_weights(found) if averaged else found  # the averages, as in evaluation and export
 
 
 def build_network(weights: Weights, variant: Variant, num_classes: int, *, deploy: bool, file: Path) -> repvgg.RepVGG:

@@ -2,7 +2,7 @@
 
 1. inputs and outputs stay float32, keep their names and accept any batch size;
 2. in int8, weights have one scale per output channel, and zero stays exactly zero;
-3. exactly those values are rounded that an engine would round.
+3. only the values that an engine would round are rounded.
 """
 
 from __future__ import annotations

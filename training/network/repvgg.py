@@ -1,7 +1,7 @@
 """RepVGG in MindSpore: the train forms (three branches per block) and the deploy form (one convolution per block).
 
 Names of weights: `stages.S.B.branch_3x3.conv.weight` etc. in a train form, `stages.S.B.conv.weight` in the deploy
-form, and `classifier.weight` in both. `training.network.fuse` turns weights of a train form into the deploy form.
+form, and `classifier.weight` in both. `weights.fuse` turns weights of a train form into the deploy form.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mindspore import Tensor, mint, nn
 from mindspore.common.initializer import HeNormal, Normal, initializer
 from numpy.typing import NDArray
 
-from training.network.variants import VARIANTS, Variant
+from weights.variants import VARIANTS, Variant
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9  # in MindSpore the share that is kept; other frameworks write 0.1 for the same

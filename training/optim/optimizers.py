@@ -20,8 +20,8 @@ from mindspore import nn
 from training.config import TrainConfig
 from training.config.choices import OPTIMIZERS
 from training.optim.decoupled import AdamW, Lamb, Lion
+from training.optim.learning_rate import learning_rates
 from training.optim.muon import Muon, MuonAdamW
-from training.optim.schedules import learning_rates
 
 Groups = Sequence[dict[str, Any]]
 
@@ -88,7 +88,7 @@ def parameter_groups(network: nn.Cell, config: TrainConfig) -> Groups:
 
 
 def _is_inner_kernel(name: str) -> bool:
-    """Whether Muon orthogonalises this parameter: not the stem, which is no hidden layer, nor a kernel whose norm
+    """Whether Muon orthogonalises this parameter: not the stem, which is not a hidden layer, nor a kernel whose norm
     matters."""
     return name.endswith(_BRANCH_KERNELS) and not name.startswith(_STEM)
 
@@ -100,6 +100,6 @@ def optimizer_state(optimizer: nn.Optimizer) -> dict[str, ms.Parameter]:
     """
     weights = {id(parameter) for parameter in optimizer.parameters}
     tuples = [value for value in vars(optimizer).values() if isinstance(value, ms.ParameterTuple)]
-    moments = [parameter for found in tuples for parameter in found if id(parameter) not in weights]
+    moments = [parameter for group in tuples for parameter in group if id(parameter) not in weights]
     named = {f"optimizer.{parameter.name}": parameter for parameter in moments}
     return named | {"optimizer.global_step": optimizer.global_step}

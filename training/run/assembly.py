@@ -10,8 +10,8 @@ from mindspore import nn
 from training.config import TrainConfig
 from training.network import repvgg
 from training.network.ema import PREFIX, Ema
+from training.optim.learning_rate import learning_rates
 from training.optim.optimizers import build_optimizer, optimizer_state
-from training.optim.schedules import learning_rates
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.step import TrainStep, train_step
 

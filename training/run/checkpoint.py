@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import CheckpointError
-from training.network import fuse, repvgg
+from training.network import repvgg
 from training.network.ema import PREFIX as EMA
-from training.network.variants import VARIANTS, Variant
+from weights import fuse
+from weights.variants import VARIANTS, Variant
 
 T = TypeVar("T")
 Weights = dict[str, NDArray[Any]]

@@ -50,7 +50,7 @@ def _draw_lines(axes: Axes, x_name: str, chart: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set(title=chart.title, xlabel=x_name, ylabel=chart.unit)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # of epochs there are no halves
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there are no half epochs
     for number, (name, points) in reversed([*enumerate(chart.series.items())]):  # so that the first lies on top
         dot = "o" if len(points) == 1 else ""
         axes.plot([x for x, _ in points], [y for _, y in points], marker=dot, color=charts.SERIES[number], label=name)

@@ -1,6 +1,6 @@
 """`python -m training.train ... --dry-run`: estimates the cost of a run from real steps and writes nothing.
 
-It does two steps with each size of training images.
+It runs two steps with each size of training images.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 1. the log has exactly one line per epoch, however often the run was interrupted;
 2. both files are complete at any moment, and an unwritable folder is reported before the first epoch;
 3. the time left is estimated from the latest epochs, including those before an interruption;
-4. without matplotlib a run says once at its start that there will be no curves.png, and trains on.
+4. without matplotlib a run says once at its start that there will be no curves.png, and continues.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
     run, progress, train_images, val_images = start(config, process)
     journal = Journal(config.run_dir, progress.epoch) if process.is_main else None
     if progress == Progress():
-        prepare_first_epoch(run, train_images, val_images)
+        prepare_first_epoch(run, train_images)
     ranks.broadcast(run.parameters.values(), process)
     with stop or StopRequest() as stop:
         while progress.epoch < config.epochs:
@@ -49,7 +49,9 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
             progress = Progress(
                 progress.epoch + 1, progress.best_top1, updates=run.updates_done, overflows=run.overflows
             )
-            save_run(run, progress)  # last of all: an epoch that is interrupted before this ends a second time
+            save_run(
+                run, progress
+            )  # last of all: an epoch interrupted before this is finished once more after the resume
     return config.run_dir / "best.ckpt"
 
 

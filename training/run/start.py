@@ -10,30 +10,30 @@ from training.config import TrainConfig
 from training.data.images import tensor_of
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.network import repvgg
-from training.network.variants import VARIANTS
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.run import checkpoint, ranks, resume
 from training.run.assembly import Run, assemble
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
+from weights.variants import VARIANTS
 
 WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distinct numbers of the covariance
 
 
 def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
-    """The run, new or resumed, how far it is, and its training and validation images. Raises TrainingError."""
-    train_images, val_images = open_splits(config)
+    """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
+    may have changed since the run was stopped. Raises TrainingError."""
+    train_images, val_images = splits = open_splits(config)
     run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process)
-    return run, _agree_on_progress(_load_weights(run), process), train_images, val_images
+    progress = _agree_on_progress(_load_weights(run), process)
+    spec, readers = evaluation_spec(config), config.num_parallel_workers
+    verify(splits, spec, config.verify_images, readers, **process.image_shard)
+    return run, progress, train_images, val_images
 
 
-def prepare_first_epoch(run: Run, train_images: Images, val_images: Images) -> None:
-    """Verify all images, and whiten the stem if the recipe says so. Raises DataError."""
-    config, splits = run.config, (train_images, val_images)
-    verify(
-        splits, evaluation_spec(config), config.verify_images, config.num_parallel_workers, **run.process.image_shard
-    )
-    if config.stem_init == "whitened" and not config.pretrained:
+def prepare_first_epoch(run: Run, train_images: Images) -> None:
+    """Whiten the stem if the recipe says so. Raises DataError."""
+    if run.config.stem_init == "whitened" and not run.config.pretrained:
         _whiten_stem_weights(run, train_images)
 
 

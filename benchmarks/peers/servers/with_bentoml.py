@@ -13,7 +13,7 @@ from benchmarks.peers.servers.work import HOST, MAX_BATCH, PORT, WORKERS, Work
 from models.errors import ImageError
 from models.preprocess import read_pixels, to_tensor
 
-# Above any latency here: BentoML refuses what it thinks will take longer, which the deadline of the load decides.
+# Above any latency here: BentoML rejects what it expects to take longer, but only the load's deadline should decide.
 LATENCY_MS = 10_000
 
 

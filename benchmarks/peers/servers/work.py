@@ -1,6 +1,6 @@
 """What every peer does with an image: our own way from pixels to tensor, ONNX Runtime, our own top-5.
 
-So the peers differ from us, and from each other, by nothing but serving. Settings come from the environment, set by
+So the peers differ from us, and from each other, only in serving. Settings come from the environment, set by
 `benchmarks.peers.peers`: MODEL (a bundle's folder), PORT, WORKERS, THREADS, SPIN, MAX_BATCH, WAIT_MS.
 """
 
@@ -25,7 +25,7 @@ WAIT_MS = float(os.environ.get("WAIT_MS", "0"))
 
 
 class Work:
-    """One session, warm, of THREADS threads."""
+    """One warm session with THREADS threads."""
 
     def __init__(self) -> None:
         bundle = open_bundle(os.environ["MODEL"])

@@ -15,7 +15,7 @@ _EITHER_HEADER = 15 + 32
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Blocks. Raises RequestError for an unknown encoding, broken data, and more than `max_bytes` unpacked."""
-    if encoding == "identity":
+    if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise RequestError(

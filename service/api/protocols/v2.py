@@ -3,7 +3,7 @@
 1. the real `tritonclient` works unchanged: health, metadata, configuration, inference, errors;
 2. a request has one input: `image`, encoded images, or `pixels`, preprocessed tensors;
 3. the protocol has no errors for single images: the whole request fails with the first failure, which names its index;
-4. JSON is parsed up to MAX_JSON_BYTES; larger inputs must be binary, which costs the event loop next to nothing.
+4. JSON is parsed up to MAX_JSON_BYTES and MAX_JSON_VALUES; larger inputs must be binary, which costs next to nothing.
 
 Sources: open_inference_rest.yaml of the protocol's repository; "Binary Tensor Data Extension", "Classification
 Extension" and "Model Configuration Extension" of Triton's documentation.
@@ -11,9 +11,10 @@ Extension" and "Model Configuration Extension" of Triton's documentation.
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from models.topk import Prediction
-from service.api.answers import cache_status, classify_images
+from service.api.answers import BYTES_PER_PREDICTION, cache_status, classify_images
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import (
@@ -34,7 +35,7 @@ from service.api.openapi import (
     operation_id,
     path_parameters,
 )
-from service.api.payloads import explain, read_body
+from service.api.payloads import explain, read_body, refuse_escapes
 from service.api.problems import RequestError, fault_of
 from service.api.protocols.compression import unpack
 from service.api.protocols.tensors import (
@@ -47,7 +48,7 @@ from service.api.protocols.tensors import (
     read_images,
     refuse_shared_memory,
 )
-from service.api.reading.parameters import check_names, read_top_k
+from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
 from service.api.schemas import (
@@ -59,18 +60,22 @@ from service.api.schemas import (
     TensorMetadata,
 )
 from service.classify.classifier import Classified, Classifier, Image
+from service.machine.aside import aside, aside_if_large
 from service.observe.metrics import program_version
 from service.settings import MEBIBYTE, Settings
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-# Parsing numbers of this length blocks the event loop for a tenth of a second; an image of 224 x 224 fits.
+# An image of 224 x 224 fits as JSON, and so do 64 of 32 x 32. Parsing so much holds the interpreter for about 10 ms.
 MAX_JSON_BYTES = 4 * MEBIBYTE
+MAX_JSON_VALUES = 200_000
+MAX_JSON_STRUCTURES = 10_000
 MODEL = "/v2/models/{name}"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
 MICROSECONDS = 1_000_000
 # What the `parameters` of a request may have.
 PARAMETERS = ("top_k", "timeout", "binary_data_output")
 
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
 
 
@@ -164,13 +169,15 @@ class InferenceV2:
     async def infer(self, request: Request) -> Response:
         """The best labels of one or more images."""
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._served(request)
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
-        body = await self._lifecycle.uploads.read(request, self._read)
-        classifier = self._named(request, self._lifecycle.still_open(classifier))
-        asked, images = self._parse(request, body, classifier)
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
+        read = partial(self._read, classifier=classifier)
+        classifier, asked, images = await self._lifecycle.uploads.read(request, read)
         check_names(asked.parameters, PARAMETERS)
-        deadline = self._lifecycle.uploads.deadline(exchange, read_timeout_s(asked.parameters))
+        timeout_s = read_timeout_s(asked.parameters)
+        exchange.expect_answer_within(timeout_s)
+        deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         outputs = wanted_outputs(asked, len(classifier.bundle.labels))
         most = max(output.count for output in outputs)
         outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
@@ -181,7 +188,8 @@ class InferenceV2:
                 return exchange.problem(replace(fault, index=index, detail=f"image {index}: {fault.detail}"))
             rows.append(outcome.predictions)
         headers = cache_status(outcomes, keeps=classifier.keeps_answers)
-        return answer(classifier, asked.id, outputs, rows, headers)
+        work = partial(answer, classifier, asked.id, outputs, rows, headers)
+        return await aside_if_large(len(rows) * most * BYTES_PER_PREDICTION, work)
 
     def _served(self, request: Request) -> Classifier:
         """Raises NotReady, and RequestError `not_found` for another model or version."""
@@ -196,14 +204,20 @@ class InferenceV2:
             raise RequestError("not_found", f"model {name} version {version} is not served here, but {served} is")
         return classifier
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, classifier: Classifier) -> tuple[Classifier, InferRequest, list[Image]]:
+        """-> the classifier that serves once the body is read, and what the body asks of it."""
         limit = self._settings.max_body_bytes
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = await read_body(request, limit)
-        return await asyncio.to_thread(unpack, body, encoding, limit) if encoding else body
+        classifier = self._named(request, self._lifecycle.still_open(classifier))
+        work = partial(self._parse, body, encoding, request.headers.get(JSON_LENGTH), classifier)
+        return classifier, *(await aside(work) if encoding else await aside_if_large(len(body), work))
 
-    def _parse(self, request: Request, body: bytes, classifier: Classifier) -> tuple[InferRequest, list[Image]]:
-        asked, binary = parse(body, request.headers.get(JSON_LENGTH))
+    def _parse(
+        self, body: bytes, encoding: str, json_length: str | None, classifier: Classifier
+    ) -> tuple[InferRequest, list[Image]]:
+        """In one go: what is unpacked does not wait in memory."""
+        asked, binary = parse(unpack(body, encoding, self._settings.max_body_bytes), json_length)
         images = read_images(
             asked.inputs,
             binary,
@@ -215,24 +229,39 @@ class InferenceV2:
 
 def parse(body: bytes, json_length: str | None) -> tuple[InferRequest, bytes]:
     """-> the request, and the bytes after its JSON. Raises RequestError."""
-    if json_length is not None and not (json_length.isdecimal() and int(json_length) <= len(body)):
-        raise malformed(f"{JSON_LENGTH} is {json_length}, but the body has {len(body)} bytes")
+    if json_length is not None and not (_LENGTH.fullmatch(json_length) and int(json_length) <= len(body)):
+        raise malformed(f"{JSON_LENGTH} is {json_length[:MOST_SHOWN]}, but the body has {len(body)} bytes")
     end = len(body) if json_length is None else int(json_length)
     if end > MAX_JSON_BYTES:
         raise RequestError(
             "body_too_large", f"{end} bytes of JSON are more than {MAX_JSON_BYTES}, the limit; send binary tensors"
         )
+    text = json_as_utf8(body[:end])
+    refuse_countless_values(text)
     try:
-        return InferRequest.model_validate_json(json_as_utf8(body[:end])), body[end:]
+        return InferRequest.model_validate_json(text), body[end:]
     except ValidationError as error:
         raise malformed(explain(error, _FORM)) from error
+
+
+def refuse_countless_values(json: bytes) -> None:
+    """Before it is parsed. Raises RequestError."""
+    structures = json.count(b"[") + json.count(b"{") + json.count(b":")
+    if json.count(b",") > MAX_JSON_VALUES or structures > MAX_JSON_STRUCTURES:
+        raise RequestError(
+            "body_too_large",
+            f"the JSON has over {MAX_JSON_VALUES} values or {MAX_JSON_STRUCTURES} lists and names, the limits; "
+            "send binary tensors",
+        )
+    refuse_escapes(json)
 
 
 def read_timeout_s(parameters: Mapping[str, Any]) -> float | None:
     """`timeout` in microseconds, as Triton has it, 0 for none. Raises RequestError `invalid_parameter`."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
-        raise RequestError("invalid_parameter", f"timeout={timeout} is not a whole number of microseconds from 0 on")
+        shown = as_texts({"timeout": timeout})["timeout"]
+        raise RequestError("invalid_parameter", f"timeout={shown} is not a whole number of microseconds from 0 on")
     return timeout / MICROSECONDS if timeout else None
 
 
@@ -241,7 +270,7 @@ def wanted_outputs(asked: InferRequest, classes: int) -> list[Output]:
     names = [output.name for output in asked.outputs]
     if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
         raise malformed(f"the outputs are {', '.join(OUTPUTS)}, each at most once, not {names}")
-    top_k = read_top_k(_texts(asked.parameters), classes)
+    top_k = read_top_k(as_texts(asked.parameters), classes)
     binary = asked.parameters.get("binary_data_output") is True
     outputs = asked.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
     return [_wanted(output, top_k, binary, classes) for output in outputs]
@@ -253,13 +282,9 @@ def _wanted(output: RequestedOutput, top_k: int, binary: bool, classes: int) -> 
     if count is not None:
         if output.name != "score":
             raise malformed(f"output {output.name}: classification is a parameter of the output score")
-        top_k = read_top_k({"top_k": str(count)}, classes)
+        top_k = read_top_k(as_texts({"top_k": count}), classes)
     binary = output.parameters.get("binary_data", binary) is True
     return Output(output.name, top_k, binary, count is not None)
-
-
-def _texts(parameters: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in parameters.items()}
 
 
 def answer(

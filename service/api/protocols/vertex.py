@@ -8,6 +8,8 @@ Source: "Custom container requirements" in its documentation.
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -15,13 +17,14 @@ from starlette.responses import Response
 from service.api.answers import answer_as, classify_images
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
-from service.api.payloads import Upload, explain, read_body, refuse_countless, too_many_images
+from service.api.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.problems import RequestError
-from service.api.reading.parameters import check_names, read_timeout_s, read_top_k
-from service.api.reading.transfer import decode_base64, json_as_utf8
+from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k
+from service.api.reading.transfer import json_as_utf8, without_line_breaks
 from service.api.requests import Exchange
 from service.api.routes import CLASSIFY_PARAMETERS
 from service.api.schemas import VertexAnswer, VertexRequest
+from service.machine.aside import aside_if_large
 from service.settings import Settings
 
 _FORM = '{"instances": [{"b64": "..."}]}'
@@ -41,29 +44,31 @@ class Vertex:
 
     async def predict(self, request: Request) -> Response:
         exchange = Exchange.of(request)
+        exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
-        classifier.admit(1, 0, self._lifecycle.uploads.earliest_deadline(exchange))
+        classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         asked, uploads = await self._lifecycle.uploads.read(request, self._read)
         classifier = self._lifecycle.still_open(classifier)
-        parameters = {name: str(value) for name, value in asked.parameters.items()}
+        parameters = as_texts(asked.parameters)
         check_names(parameters, CLASSIFY_PARAMETERS)
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
+        exchange.expect_answer_within(timeout_s)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         images = [upload.content for upload in uploads]
         outcomes = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)
-        return answer_as(exchange, classifier, uploads, outcomes, lambda results: VertexAnswer(predictions=results))
+        return await answer_as(exchange, classifier, uploads, outcomes, VertexAnswer(predictions=[]))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
-        content = json_as_utf8(await read_body(request, self._settings.max_body_bytes))
-        refuse_countless(content, self._settings.max_images_per_request)
-        try:
-            asked = VertexRequest.model_validate_json(content)
-        except ValidationError as error:
-            raise RequestError("malformed_request", explain(error, _FORM)) from error
-        if not asked.instances:
-            raise RequestError("malformed_request", "instances is empty: send at least one")
-        if len(asked.instances) > self._settings.max_images_per_request:
-            raise too_many_images(self._settings.max_images_per_request)
-        contents = [decode_base64(image.b64, f"instances[{i}].b64", i) for i, image in enumerate(asked.instances)]
-        return asked, [Upload(None, content) for content in contents]
+        content = await read_body(request, self._settings.max_body_bytes)
+        return await aside_if_large(len(content), partial(_parse, content, self._settings.max_images_per_request))
+
+
+def _parse(content: bytes, max_images: int) -> tuple[VertexRequest, list[Upload]]:
+    content = json_as_utf8(content)
+    refuse_countless(content, max_images)
+    try:
+        asked = VertexRequest.model_validate_json(without_line_breaks(content))
+    except ValidationError as error:
+        raise RequestError("malformed_request", explain(error, _FORM)) from error
+    return asked, decode_images(asked.instances, "instances", max_images)

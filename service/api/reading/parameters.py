@@ -1,7 +1,8 @@
 """Parameters of a request: those of its query, and those in the JSON of v2 and Vertex AI.
 
 1. a value that is not valid is named, with what is allowed;
-2. a name that nearly is a known one (`topk`, `time_out`) is rejected: ignored, it would change nothing without a word;
+2. a name that nearly is a known one (`topk`, `time_out`, `k`) is rejected: ignored, it would change nothing without a
+   word;
 3. names that resemble none are ignored: proxies and browsers add their own (`utm_source`, `_`);
 4. a parameter that is given twice with different values is rejected.
 
@@ -10,10 +11,10 @@ Everything here raises RequestError `invalid_parameter`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -22,10 +23,14 @@ from models.manifest import Slug
 from service.api.problems import RequestError
 
 DEFAULT_TOP_K = 5
-# How alike two names are, 0..1 (difflib): `timeouts` and `timeout_ms` are 0.94, `timestamp` and `timeout_ms` 0.67.
-NEARLY = 0.75
+# What clients of other services call it, and forms that one slip of the keyboard does not explain.
+_OTHERWISE = {"top_k": r"k|top|topk\w*", "timeout_ms": r"timeout\w*", "timeout": r"timeout\w+", "verbose": r"verbos\w*"}
+# One slip in a shorter name makes another word of it.
+_LEAST_LETTERS = 4
 # A query can hold thousands of names; nobody mistypes so many.
 MOST_NAMES_COMPARED = 50
+# Characters of a value. A valid one has fewer.
+MOST_SHOWN = 100
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _OFF = ("0", "false", "no", "off")
@@ -46,15 +51,36 @@ def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
 
 def check_names(given: Iterable[str], known: Sequence[str]) -> None:
     """Reject a name that is not known, but nearly."""
-    plain = {_plain(name): name for name in known}
     for name in islice(dict.fromkeys(name for name in given if name not in known), MOST_NAMES_COMPARED):
-        if likely := difflib.get_close_matches(_plain(name), plain, n=1, cutoff=NEARLY):
-            raise _invalid(f"there is no parameter {name}; did you mean {plain[likely[0]]}?")
+        if likely := next((wanted for wanted in known if _nearly(name[:100].lower(), wanted)), None):
+            raise _invalid(f"there is no parameter {name}; did you mean {likely}?")
 
 
-def _plain(name: str) -> str:
-    # `amp;` is left of an `&` that was escaped for HTML.
-    return re.sub(r"[\W_]", "", name[:100].lower().removeprefix("amp;"))
+def _nearly(name: str, known: str) -> bool:
+    """One letter is missing, too many, another or in its neighbour's place, whatever stands between the letters."""
+    name = name.removeprefix("amp;")  # left of an `&` that was escaped for HTML
+    letters, wanted = (re.sub(r"[\W_]", "", text) for text in (name, known))
+    if _one_slip(name, known) or (len(letters) >= _LEAST_LETTERS and _one_slip(letters, wanted)):
+        return True
+    return known in _OTHERWISE and re.fullmatch(_OTHERWISE[known], letters) is not None
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Or none."""
+    for _ in "beginning", "end":
+        alike = next(
+            (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+        )
+        one, other = one[alike:][::-1], other[alike:][::-1]
+    return max(len(one), len(other)) <= 1 or (len(one) == len(other) == 2 and one == other[::-1])
+
+
+def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters in JSON as in a query. A list or an object may be huge and can be no valid value: its type will do."""
+    return {
+        name: str(value)[:MOST_SHOWN] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+        for name, value in parameters.items()
+    }
 
 
 def read_top_k(parameters: Mapping[str, str], classes: int) -> int:

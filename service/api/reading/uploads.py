@@ -3,7 +3,9 @@
 1. a client that keeps sending is not cut off by the deadline of the work: `timeout_ms` counts from the last byte;
 2. the whole upload has `upload_timeout_ms`, and may be slower than `upload_min_bytes_per_second` for GRACE_S at most;
 3. the client's own deadline counts from the arrival of its request, upload included;
-4. when the server drains, all of this ends after `timeout_ms`.
+4. when the server drains, all of this ends after `timeout_ms`;
+5. the bodies that arrive count against `max_queue_bytes`: one that does not fit is rejected by its Content-Length, or
+   when it has grown too large.
 
 All times are those of `time.monotonic`, which is also the clock of the event loop.
 """
@@ -21,6 +23,7 @@ from starlette.types import Message
 
 from service.api.problems import RequestError
 from service.api.requests import Exchange
+from service.classify.memory import Memory
 from service.errors import DeadlineExceeded, Draining
 from service.settings import Settings
 
@@ -32,10 +35,13 @@ RETRY_WHILE_DRAINING_S = 1.0
 
 
 class Uploads:
-    def __init__(self, settings: Settings, *, grace_s: float = GRACE_S) -> None:
+    def __init__(self, settings: Settings, memory: Memory | None = None, *, grace_s: float = GRACE_S) -> None:
+        """`memory`: the account of the process."""
+        self._memory = memory or Memory(settings.max_queue_bytes)
         self._timeout_s = settings.timeout_ms / 1000
         self._upload_timeout_s = settings.upload_timeout_ms / 1000
         self._min_rate = settings.upload_min_bytes_per_second
+        self._max_body_bytes = settings.max_body_bytes
         self._grace_s = grace_s
         self._arriving: set[anyio.CancelScope] = set()
         self._end_at = math.inf  # of the requests that arrived before the server drained
@@ -44,21 +50,26 @@ class Uploads:
         self, request: Request, reader: Callable[[Request], Awaitable[T]], client_timeout_s: float | None = None
     ) -> T:
         """Await `reader`. Raises DeadlineExceeded for the client's deadline, RequestError `upload_timeout` for ours,
-        and Draining."""
+        Overloaded for want of memory, and Draining."""
         exchange = Exchange.of(request)
         latest = min(self._latest(exchange, client_timeout_s), exchange.arrived + self._upload_timeout_s)
         stalled_at = exchange.arrived + self._grace_s
         scope = anyio.CancelScope(deadline=min(latest, stalled_at))
+        held_bytes = 0
 
         async def receive() -> Message:
-            nonlocal stalled_at
+            nonlocal stalled_at, held_bytes
             message = await request.receive()
+            size = len(message.get("body", b""))
+            self._memory.check(size, held_bytes)
+            self._memory.take(size)
+            held_bytes += size
             if message.get("more_body"):
-                earned_s = len(message.get("body", b"")) / self._min_rate
-                stalled_at = min(stalled_at + earned_s, time.monotonic() + self._grace_s)
+                stalled_at = min(stalled_at + size / self._min_rate, time.monotonic() + self._grace_s)
                 scope.deadline = min(latest, self._drained_at(exchange), stalled_at)
             return message
 
+        self._memory.check(self._announced(request))
         self._arriving.add(scope)
         try:
             with scope:
@@ -67,7 +78,13 @@ class Uploads:
                 return body
         finally:
             self._arriving.discard(scope)
+            self._memory.give_back(held_bytes)
         raise self._too_late(exchange, client_timeout_s)
+
+    def _announced(self, request: Request) -> int:
+        """Bytes. More than is allowed is rejected as such, by the reader."""
+        length = request.headers.get("content-length", "")
+        return min(int(length), self._max_body_bytes) if length.isdecimal() else 0
 
     def deadline(self, exchange: Exchange, client_timeout_s: float | None) -> float:
         """For the work, once the body is read."""

@@ -2,8 +2,9 @@
 
 1. it needs numpy and the engine's runtime, nothing else: this file, the engine files and what they import at run time
    keep to Python 3.7;
-2. it ends when its parent does, even in the middle of a batch;
-3. SIGTERM and SIGINT, which a whole process group may receive, do not end it: closing the channel does;
+2. it ends when its parent does, even in the middle of a batch or while it opens the engine;
+3. SIGTERM and SIGINT, which a whole process group may receive, do not end it, not even while it imports: closing the
+   channel does;
 4. an error of the engine is an answer, and the next batch is taken.
 """
 
@@ -21,6 +22,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
+    # First of all: imports take a while, and the parent may end or a group be sent SIGTERM meanwhile.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of linux/prctl.h
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if os.getppid() != int(sys.argv[3]):  # the parent has ended already
+        sys.exit(1)
     sys.path.pop(0)  # the folder of this file
     # Our packages without their __init__, which needs more than numpy, and not found by sys.path, where the packages
     # of the parent's Python may lie beside them.
@@ -43,8 +50,6 @@ if TYPE_CHECKING:
 
     from models.manifest import Artifact
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 class ParsedBundle:
     """A bundle that the parent has verified, read without the code that verifies. To an engine both look the same."""
@@ -65,9 +70,6 @@ class ParsedBundle:
 
 
 def main(channel_file: int, tensors_file: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # as service.machine.priority does in the parent, whose event loop comes first
     channel = Channel(socket.socket(fileno=channel_file))
     order = channel.receive()

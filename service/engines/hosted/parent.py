@@ -74,7 +74,7 @@ class EngineProcess:
         files = (theirs.fileno(), self._tensors_file)
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                [python, "-u", child.__file__, *map(str, files)],
+                [python, "-u", child.__file__, *map(str, (*files, os.getpid()))],
                 pass_fds=files,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

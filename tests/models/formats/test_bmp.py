@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import pytest
 
 from models.errors import ImageError
@@ -26,11 +27,21 @@ def core_header(width: int, height: int, bits: int) -> bytes:
     return struct.pack("<IHHHH", 12, width, height, 1, bits)
 
 
+def short_os2_header(width: int, height: int, bits: int, *more: int) -> bytes:
+    """OS/2 2, which may end after any field; `more` are compression, size and so on."""
+    fields = struct.pack(f"<iiHH{len(more)}I", width, height, 1, bits, *more)
+    return struct.pack("<I", 4 + len(fields)) + fields
+
+
 RIGHT = bmp(info_header(2, 1, 24), TWO_24)
 HEADERS = {
     "40 bytes": RIGHT,
     "OS/2 1": bmp(core_header(2, 1, 24), TWO_24),
     "OS/2 2": bmp(info_header(2, 1, 24, length=64), TWO_24),
+    "OS/2 2 in 16 bytes": bmp(short_os2_header(2, 1, 24), TWO_24),
+    "OS/2 2 in 24 bytes": bmp(short_os2_header(2, 1, 24, 0, 0), TWO_24),
+    "OS/2 2 in 36 bytes": bmp(short_os2_header(2, 1, 24, 0, 0, 0, 0, 0), TWO_24),
+    "OS/2 2 in 48 bytes": bmp(info_header(2, 1, 24, length=48), TWO_24),
     "52 bytes": bmp(info_header(2, 1, 24, length=52), TWO_24),
     "56 bytes": bmp(info_header(2, 1, 24, length=56), TWO_24),
     "108 bytes": bmp(info_header(2, 1, 24, length=108), TWO_24),
@@ -86,6 +97,18 @@ def test_colours_under_masks_are_scaled_to_8_bits(
     assert pixels(bmp(header, samples, between=b"" if inside else masks(*layout))) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("bits", "layout"), [(16, (0x7C00, 0x3E0, 0x1F, 0x8000)), (32, (0xFF0000, 0xFF00, 0xFF, 255 << 24))]
+)
+@pytest.mark.parametrize("length", [56, 108, 124])
+def test_a_picture_that_would_be_wholly_transparent_is_opaque(bits: int, layout: tuple[int, ...], length: int) -> None:
+    """With one opaque pixel, the others are transparent."""
+    header = info_header(2, 1, bits, 3, length=length, more=masks(*layout))
+    number = "<2H" if bits == 16 else "<2I"
+    assert pixels(bmp(header, struct.pack(number, layout[0], layout[1]))) == [[RED, GREEN]]
+    assert pixels(bmp(header, struct.pack(number, layout[0], layout[1] | layout[3]))) == [[WHITE, GREEN]]
+
+
 def test_masks_with_alpha_stand_behind_a_short_header_too() -> None:
     """Windows CE's compression 6."""
     layout = masks(0xFF0000, 0xFF00, 0xFF, 0xFF000000)
@@ -103,6 +126,9 @@ PALETTES = [
     (1, 0, RED_4 + GREEN_4, b"\x40", [RED, GREEN]),
     (1, 2, BLACK_4 + WHITE_4, b"\x40", [BLACK, WHITE]),
     (1, 2, WHITE_4 + BLACK_4, b"\x40", [WHITE, BLACK]),
+    (2, 4, RED_4 + GREEN_4 + BLACK_4 + WHITE_4, b"\x60", [GREEN, BLACK]),
+    (2, 0, RED_4 + GREEN_4 + BLACK_4 + WHITE_4, b"\xb0", [BLACK, WHITE]),
+    (2, 2, RED_4 + GREEN_4, b"\x10", [RED, GREEN]),
     (4, 2, BLACK_4 + WHITE_4, b"\x01", [BLACK, WHITE]),
     (4, 3, RED_4 + GREEN_4 + WHITE_4, b"\x12", [GREEN, WHITE]),
     (4, 16, b"".join(bytes([n, n, n, 0]) for n in range(16)), b"\x5a", [[5] * 3, [10] * 3]),
@@ -121,6 +147,24 @@ def test_palettes_of_any_length_name_their_colours(
 ) -> None:
     header = info_header(2, 1, bits, colours=colours)
     assert pixels(bmp(header, row.ljust(4, b"\0"), between=palette)) == [expected]
+
+
+def test_2_bits_a_pixel_are_four_pixels_a_byte() -> None:
+    palette = RED_4 + GREEN_4 + BLACK_4 + WHITE_4
+    rows = b"\x1b\x40\0\0" + b"\xe4\x80\0\0"  # 0 1 2 3 1 and 3 2 1 0 2
+    expected = [[WHITE, BLACK, GREEN, RED, BLACK], [RED, GREEN, BLACK, WHITE, GREEN]]
+    assert pixels(bmp(info_header(5, 2, 2), rows, between=palette)) == expected
+    assert pixels(bmp(info_header(5, -2, 2), rows, between=palette)) == expected[::-1]
+    wide = np.random.default_rng(5).integers(0, 256, (3, 28), np.uint8)  # 110 pixels, and two that are none
+    bits = np.unpackbits(wide, axis=1).reshape(3, 112, 2) @ [2, 1]
+    colours = np.array([[255, 0, 0], [0, 255, 0], BLACK, WHITE])
+    assert pixels(bmp(info_header(110, 3, 2), wide.tobytes(), between=palette)) == colours[bits[::-1, :110]].tolist()
+    with pytest.raises(ImageError, match="the BMP data is broken or truncated"):
+        decode(bmp(info_header(110, 3, 2), wide.tobytes()[:-1], between=palette))
+
+
+def test_palettes_of_a_short_os_2_2_header_have_four_bytes_a_colour() -> None:
+    assert pixels(bmp(short_os2_header(2, 1, 1), b"\x40\0\0\0", between=RED_4 + GREEN_4)) == [[RED, GREEN]]
 
 
 def test_palettes_of_os_2_have_three_bytes_a_colour() -> None:
@@ -145,16 +189,38 @@ def test_run_lengths_are_read(bits: int, compression: int, runs: bytes) -> None:
     assert found == [expected]
 
 
+RUNS = [
+    # of three rows of two pixels, from the bottom; colour 0 is red, all others are green
+    (b"\2\x11\0\0\0\0\2\x11\0\1", [[GREEN] * 2, [RED] * 2, [GREEN] * 2]),
+    (b"\2\x11\0\1", [[RED] * 2, [RED] * 2, [GREEN] * 2]),
+    (b"\0\1", [[RED] * 2] * 3),
+    (b"\0\2\1\1\1\x11\0\1", [[RED] * 2, [RED, GREEN], [RED] * 2]),
+    (b"\1\x11\0\2\0\2\1\x11\0\1", [[RED, GREEN], [RED] * 2, [GREEN, RED]]),
+    (b"\2\x11\0\0\2\x11\0\0\2\x11", [[GREEN] * 2] * 3),
+    (b"\7\x11\0\0\1\0\1\x11\0\0\2\x11\0\0\0\1", [[GREEN] * 2, [RED, GREEN], [GREEN] * 2]),
+]
+
+
+@pytest.mark.parametrize(("runs", "expected"), RUNS)
+@pytest.mark.parametrize(("bits", "compression", "colours"), [(4, 2, 16), (8, 1, 18)])
+def test_rows_and_pixels_that_runs_leave_out_have_the_first_colour(
+    bits: int, compression: int, colours: int, runs: bytes, expected: list[list[list[int]]]
+) -> None:
+    header = info_header(2, 3, bits, compression, colours=colours)
+    for gap in (b"", b"x"):  # runs are aligned to themselves, not to the file
+        assert pixels(bmp(header, runs, between=RED_4 + GREEN_4 * (colours - 1) + gap)) == expected
+
+
 @pytest.mark.parametrize(
     ("encoded", "kind"),
     [
         (bmp(info_header(2, 1, 0, 4), b"\xff\xd8\xff"), "a BMP that holds a JPEG"),
         (bmp(info_header(2, 1, 0, 5), b"\x89PNG"), "a BMP that holds a PNG"),
         (bmp(info_header(2, 1, 24, 11), TWO_24), "a BMP of compression 11"),
-        (bmp(info_header(2, 1, 2), bytes(8)), "a BMP of 2 bits a pixel"),
+        (bmp(info_header(2, 1, 2, 2), bytes(8)), "a compressed BMP of 2 bits a pixel"),
         (bmp(info_header(2, 1, 64), bytes(16)), "a BMP of 64 bits a pixel"),
         (bmp(info_header(2, 1, 24, 4, length=64), bytes(8)), "an OS/2 BMP with its own compression"),
-        (bmp(struct.pack("<III", 16, 2, 1) + b"\1\0\x18\0", TWO_24), "a BMP with a header of 16 bytes"),
+        (bmp(struct.pack("<III", 90, 2, 1) + bytes(78), TWO_24), "a BMP with a header of 90 bytes"),
         (
             bmp(info_header(2, 1, 16, 3), bytes(4), between=masks(0xF0F0, 0xF, 0xF00)),
             "a BMP with masks of separate bits",

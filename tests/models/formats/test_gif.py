@@ -93,5 +93,5 @@ def test_missing_pixels_are_refused(ended: bool) -> None:
 
 
 def test_a_gif_without_a_picture_is_none() -> None:
-    with pytest.raises(ImageError, match="it begins like one, and is damaged"):
+    with pytest.raises(ImageError, match="it looks like one but is damaged"):
         decode(gif((2, 1), WHOLE, [1, 2], before=b";"))

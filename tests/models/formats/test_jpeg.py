@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,16 @@ TORN = {
     "with two end markers": b"\xff\xd9\xff\xd9",
     "with another picture": b"\xff\xd9" + JPEG,
     "filled up with zeros": bytes(50_000),
+    "zeros and an end marker": bytes(50_000) + b"\xff\xd9",
+    "a few zeros and an end marker": bytes(500) + b"\xff\xd9",
+    "fill bytes and an end marker": b"\xff" * 5000 + b"\xff\xd9",
+    "ones and an end marker": b"\xff\0" * 5000 + b"\xff\xd9",
+    "blanks and an end marker": b" " * 50_000 + b"\xff\xd9",
+    "a pattern and an end marker": b"\xde\xad\xbe\xef" * 9000 + b"\xff\xd9",
+    "text and an end marker": (b"<p>Not found</p>" + bytes(9) + b"sorry\n") * 2000 + b"\xff\xd9",
+    "zeros and text": bytes(50_000) + b"Copyright" + b"\xff\xd9",
+    "markers and an end marker": b"junk\xff\x42" * 3000 + b"\xff\xd9",
+    "its first half again": b"\xff\xd8" + JPEG[:-2] + b"\xff\xd9",
 }
 
 
@@ -115,6 +126,55 @@ def test_missing_blocks_are_refused_whatever_the_end_marker_says(kind: str, end:
     for share in shares:
         with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
             decode(right[: data + int(share * (len(right) - data))] + end)
+
+
+# Restart markers that are missing in a progressive picture go unnoticed.
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"progressive with restarts"}))
+@pytest.mark.parametrize("filling", [b"\0", b"\xff\0", b" ", b"\xde\xad\xbe\xef"])
+def test_a_last_scan_that_is_filled_up_is_refused(kind: str, filling: bytes) -> None:
+    """Its second half, and as many bytes as it had or more."""
+    right = KINDS[kind]
+    last = right.rindex(b"\xff\xda") + 12
+    half = last + (len(right) - last) // 2
+    for factor in (1, 5):
+        with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+            decode(right[:half] + filling * (factor * (len(right) - half) // len(filling)) + b"\xff\xd9")
+
+
+def test_a_hole_of_zeros_is_refused_where_the_data_behind_it_are_left_over() -> None:
+    noise = encode(RANDOM.integers(0, 256, (64, 64), np.uint8), "JPEG")
+    place = noise.index(b"\xff\xda") + 500
+    with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+        decode(noise[:place] + bytes(500) + noise[place:])
+
+
+def test_restart_markers_out_of_order_mean_missing_blocks() -> None:
+    right = KINDS["restarts"]
+    third, fourth = right.index(b"\xff\xd2"), right.index(b"\xff\xd3")
+    with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+        decode(right[:third] + right[fourth:])
+
+
+FLAT = np.full((256, 256, 3), 250, np.uint8)
+FLAT[:40] = RANDOM.integers(0, 256, (40, 256, 3), np.uint8)
+FLATS = {
+    "standard codes": {},
+    "optimised codes": {"optimize": True},
+    "grey": {"mode": "L"},
+    "progressive": {"progressive": True},
+}
+
+
+@pytest.mark.parametrize("ending", ["none", "zeros before the marker", "text and no marker", "zeros and no marker"])
+@pytest.mark.parametrize("kind", FLATS)
+def test_blocks_of_one_colour_are_no_filling(kind: str, ending: str) -> None:
+    options: dict[str, Any] = dict(FLATS[kind])
+    right = encode(Image.fromarray(FLAT).convert(options.pop("mode", "RGB")), "JPEG", **options)
+    assert (
+        pixels(right[:-2] + ENDINGS[ending])
+        == pixels(right)
+        == np.asarray(Image.open(BytesIO(right)).convert("RGB")).tolist()
+    )
 
 
 @pytest.mark.parametrize("kind", ["progressive", "progressive grey", "progressive with restarts"])

@@ -130,7 +130,7 @@ def test_image_data_without_its_last_checksums_is_whole() -> None:
             assert pixels(whole[:-cut]) == pixels(whole)
 
 
-@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"tRNS"])
 def test_a_wrong_checksum_where_pixels_are_decided_means_damaged_pixels(kind: bytes) -> None:
     right = png(8, 3, b"\0\1", width=2, before=PALETTE + chunk(b"tRNS", b"\0"))
     assert pixels(right) == [[WHITE, [40, 50, 60]]]
@@ -277,3 +277,80 @@ def test_interlaced_pictures_are_read() -> None:
 def test_the_header_alone_is_read_before_pixels() -> None:
     image = open_image(png(16, 2, bytes(12), width=2, before=chunk(b"tRNS", bytes(6))))
     assert (image.format, image.size, image.mode) == ("PNG", (2, 1), "RGBA")
+
+
+RGB_16 = bytes(range(12))
+STREAMS = [
+    (png_parts(8, 2, RGB, width=2), b""),
+    (png_parts(8, 3, b"\0\1", width=2), PALETTE + chunk(b"tRNS", b"\0")),
+    (png_parts(16, 2, RGB_16, width=2), chunk(b"tRNS", RGB_16[6:])),
+]
+
+
+def spoilt(data: bytes, *, crc: bool = False, adler: bool = False, header: bool = False, pieces: int = 1) -> bytes:
+    """IDAT -> IDATs with a wrong CRC-32 in the last one, another Adler-32, or another window size than is used."""
+    stream = data[8:-4]
+    stream = (b"\x08\x1d" if header else stream[:2]) + stream[2:]
+    stream = stream[:-4] + (b"\1\2\3\4" if adler else stream[-4:])
+    at = [len(stream) * piece // pieces for piece in range(pieces + 1)]
+    return b"".join(
+        chunk(b"IDAT", stream[at[piece] : at[piece + 1]], damaged=crc and piece == pieces - 1)
+        for piece in range(pieces)
+    )
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize(("parts", "before"), STREAMS)
+def test_one_of_the_two_checksums_of_the_image_data_may_be_wrong(
+    parts: tuple[bytes, bytes], before: bytes, pieces: int
+) -> None:
+    head, data = parts
+    right = pixels(head + before + data)
+    for tail in (b"", chunk(b"IEND")):
+        assert pixels(head + before + spoilt(data, crc=True, pieces=pieces) + tail) == right
+        assert pixels(head + before + spoilt(data, adler=True, pieces=pieces) + tail) == right
+        assert pixels(head + before + spoilt(data, header=True, pieces=pieces) + tail) == right
+        with pytest.raises(ImageError, match="the PNG data is broken or truncated"):
+            decode(head + before + spoilt(data, crc=True, adler=True, pieces=pieces) + tail)
+
+
+def test_a_wrong_adler_of_too_few_rows_excuses_nothing() -> None:
+    head, _ = png_parts(8, 2, RGB, RGB, width=2)
+    _, one_row = png_parts(8, 2, RGB, width=2)
+    for wrong in ({"adler": True}, {"crc": True}):
+        with pytest.raises(ImageError, match="the PNG data is broken or truncated"):
+            decode(head + spoilt(one_row, **wrong) + chunk(b"IEND"))
+
+
+def test_a_wrong_checksum_of_a_suggested_palette_decides_nothing() -> None:
+    assert pixels(png(8, 2, RGB, width=2, before=chunk(b"PLTE", b"abc", damaged=True))) == TWO
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(("bits", "colour"), [(1, 0), (2, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 3), (8, 4), (8, 6)])
+def test_a_stream_that_ends_before_the_last_row_is_refused(bits: int, colour: int, interlace: int) -> None:
+    """And one that does not is none, whatever its last pixels are."""
+    for width, height in ((1, 1), (3, 1), (1, 3), (2, 2), (9, 9), (8, 12)):
+        data = _rows(width, height, bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour], interlace)
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace))
+        before = b"\x89PNG\r\n\x1a\n" + header + (chunk(b"PLTE", bytes(768)) if colour == 3 else b"")
+        for value in (0, 0x5A, 0xFF):
+            rows = [b"\0" + bytes([value]) * length for length in data]
+            decode(before + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND"))
+            with pytest.raises(ImageError, match="the PNG data is broken or truncated"):
+                decode(before + chunk(b"IDAT", zlib.compress(b"".join(rows[:-1]))) + chunk(b"IEND"))
+
+
+def _rows(width: int, height: int, bits: int, interlace: int) -> list[int]:
+    """The bytes of each row, of all seven passes."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    rows = []
+    for left, top, across, down in passes if interlace else [(0, 0, 1, 1)]:
+        columns = len(range(left, width, across))
+        rows += [(columns * bits + 7) // 8] * len(range(top, height, down)) if columns else []
+    return rows
+
+
+def test_a_trns_before_its_palette_is_in_the_wrong_place() -> None:
+    """libpng and browsers ignore it."""
+    assert pixels(png(8, 3, b"\0\1", width=2, before=chunk(b"tRNS", b"\0\0") + PALETTE)) == TWO

@@ -383,3 +383,17 @@ def test_pillow_would_not_have_read_them() -> None:
     negative = grey("<", 16, struct.pack("<2H", 0, 65_535), 2, white_is_0=True)
     assert np.asarray(Image.open(BytesIO(negative))).tolist() == [[0, 65_535]]
     assert greys(negative) == [255, 0]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("filling", ["zeros", "text", "shorter"])
+def test_a_jpeg_strip_that_lacks_blocks_is_refused(mode: str, filling: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(4).integers(0, 256, (64, 48, 3), np.uint8)).convert(mode)
+    right = encode(noise, "TIFF", compression="jpeg")
+    with Image.open(BytesIO(right)) as opened:
+        (place, *_), (length, *_) = opened.tag_v2[273], opened.tag_v2[279]
+        assert np.array_equal(np.asarray(decode(right)), np.asarray(opened.convert("RGB")))
+    half, rest = place + length // 2, length - length // 2
+    replaced = {"zeros": bytes(rest), "text": (b"lost " * rest)[:rest], "shorter": b"\xff\xd9" + bytes(rest - 2)}
+    with pytest.raises(ImageError, match=r"the (TIFF|JPEG) data is broken or truncated"):
+        decode(right[:half] + replaced[filling] + right[place + length :])

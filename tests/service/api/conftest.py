@@ -52,7 +52,7 @@ def serve(
         def start(engine: FakeEngine = fake_engine, *, wait: bool = True, **settings: Any) -> TestClient:
             settings = {"model": str(tiny_bundle), **settings}
             app = create_app(Settings(**settings), engine=engine, registry=registry)
-            client = stack.enter_context(TestClient(app))
+            client = stack.enter_context(TestClient(app, "http://localhost", client=("127.0.0.1", 50000)))
             if wait:
                 _wait_until(lambda: client.get("/startupz").status_code == 200)
             return client

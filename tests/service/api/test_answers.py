@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ def exchange() -> Exchange:
 
 def reply_to(*fates: Outcome) -> tuple[int, dict[str, Any], Any]:
     uploads = [Upload(f"{index}.jpg", b"") for index in range(len(fates))]
-    response = answer(exchange(), SERVED, uploads, fates)
+    response = asyncio.run(answer(exchange(), SERVED, uploads, fates))
     return response.status_code, json.loads(response.body), response.headers
 
 
@@ -60,7 +61,7 @@ def test_the_answer_is_the_promised_document() -> None:
 
 
 def test_an_image_without_a_name_has_none() -> None:
-    response = answer(exchange(), SERVED, [Upload(None, b"")], [CAT])
+    response = asyncio.run(answer(exchange(), SERVED, [Upload(None, b"")], [CAT]))
     assert "filename" not in json.loads(response.body)["results"][0]
 
 

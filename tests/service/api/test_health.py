@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.requests import Request
@@ -41,7 +41,10 @@ def test_verbose_lists_the_checks(client: TestClient) -> None:
     assert "checks" not in client.get("/readyz").json()
     assert client.get("/readyz?verbose").json() == {
         "status": "ready",
-        "checks": {"checksums": "ok", "golden": "ok", "warm_up": "ok", "engine": "ok", "draining": "no"},
+        "checks": {
+            **{"checksums": "ok", "golden": "ok", "warm_up": "ok"},
+            **{"version": "ok", "engine": "ok", "draining": "no"},
+        },
     }
 
 
@@ -57,6 +60,7 @@ def test_draining_is_not_ready_but_lives_and_answers(client: TestClient, jpeg_by
 
 def test_while_the_engine_is_started_again_it_lives_but_is_not_ready(serve: Callable[..., TestClient]) -> None:
     class Leaving(FakeEngine):
+        on_restart: Any = None
         unavailable_s = 0.0
 
         def restart(self) -> None:
@@ -94,3 +98,23 @@ def test_an_engine_that_is_stuck_is_not_alive(busy_s: float, timeout_ms: int, al
     reply = asyncio.run(Probes(lifecycle, Settings(timeout_ms=timeout_ms), processes=None).livez(request))
     assert reply.status_code == (200 if alive else 500)
     assert alive or b"busy with one batch for 31 s" in reply.body
+
+
+@pytest.mark.parametrize(("busy_s", "timeout_ms", "ready"), [(4, 1, True), (6, 1, False), (19, 20_000, True)])
+def test_while_the_engine_is_stuck_it_is_not_ready(
+    serve: Callable[..., TestClient], busy_s: float, timeout_ms: int, ready: bool
+) -> None:
+    client = serve(FakeEngine(10, 32), timeout_ms=timeout_ms)
+    client.app.state.lifecycle.classifier.batcher = SimpleNamespace(
+        longest_running_s=busy_s, engine_unavailable_s=0.0, close=noop, idle=True
+    )
+    reply = client.get("/readyz?verbose")
+    assert client.get("/livez").status_code == 200
+    assert (reply.status_code, reply.json()["checks"]["engine"]) == ((200, "ok") if ready else (503, "stuck"))
+    for path in ("/ping", "/v2/health/ready", "/v2/models/tiny/ready"):
+        assert client.get(path).status_code == reply.status_code
+    assert ready or "busy with one batch for 6 s" in reply.json()["detail"]
+
+
+async def noop(grace_s: float) -> None:
+    """The engine at work is a matter of other tests."""

@@ -17,6 +17,7 @@ from models.store import MANIFEST, sha256
 from service.api.lifecycle import Lifecycle
 from service.engines.runtimes.fake import FakeEngine
 from service.errors import Draining, ModelRejected, NotReady, ReloadRunning
+from service.machine.own_thread import is_at_work
 from service.observe.metrics import Metrics
 from service.settings import Settings
 
@@ -58,17 +59,23 @@ def test_a_start_that_fails_is_kept_with_its_reason(tmp_path: Path, fake_engine:
     asyncio.run(scenario())
 
 
-def test_an_end_before_the_model_is_open_waits_for_no_request(tiny_bundle: Path) -> None:
+def test_an_end_before_the_model_is_open_waits_for_nothing_and_closes_it_later(
+    tiny_bundle: Path, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
     gate = threading.Event()
+    engine = FakeEngine(10, 32, gate=gate)
 
     async def scenario() -> None:
-        lifecycle = lifecycle_of(tiny_bundle, FakeEngine(10, 32, gate=gate))
+        lifecycle = lifecycle_of(tiny_bundle, engine)
         async with lifecycle.running():
             await asyncio.sleep(0)
         assert lifecycle.classifier is None
-        gate.set()  # the thread that warms the engine up cannot be interrupted, and the loop waits for it
 
     asyncio.run(scenario())
+    assert is_at_work()
+    assert not engine.closed
+    gate.set()  # the thread that warms the engine up cannot be interrupted
+    wait_until(lambda: engine.closed and not is_at_work())
 
 
 def test_draining_is_announced_while_requests_are_answered(

@@ -24,6 +24,7 @@ from service.errors import (
 STATUSES = {
     400: {"malformed_request"},
     401: {"unauthorized"},
+    403: {"forbidden"},
     404: {"not_found"},
     405: {"method_not_allowed"},
     408: {"request_timeout", "upload_timeout"},

@@ -224,7 +224,7 @@ def test_a_request_is_one_log_line_with_its_stages(
     (line,) = access_lines(caplog)
     assert line.getMessage() == "POST /classify 200"
     assert (line.request_id, line.method, line.path, line.status) == ("r7", "POST", "/classify", 200)
-    assert (line.images, line.batch_size, line.client) == (1, 1, "testclient")
+    assert (line.images, line.batch_size, line.client) == (1, 1, "127.0.0.1")
     for stage in ("read_ms", "decode_ms", "queue_ms", "infer_ms"):
         assert 0 <= getattr(line, stage) <= line.total_ms
 

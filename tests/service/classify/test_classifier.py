@@ -75,6 +75,21 @@ def test_each_image_has_its_own_outcome(run: Run, tiny_bundle: Path, draw_image:
     run(scenario())
 
 
+def test_pixels_over_the_limit_take_no_time_and_fail_no_other_image(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    huge = b"GIF89a" + b"\xff" * 4 + bytes(100)  # 65535 x 65535
+
+    async def scenario() -> None:
+        async with Opened(tiny_bundle) as it:
+            good, *others = await it.classify(jpeg_bytes, *[huge] * 10)
+            assert isinstance(good, Classified)
+            assert all(isinstance(other, ImageError) for other in others)
+            assert isinstance((await it.classify(huge))[0], ImageError)
+
+    run(scenario())
+
+
 def test_an_image_that_the_engine_fails_on_fails_no_other(run: Run, tiny_bundle: Path, draw_image: DrawImage) -> None:
     images = [draw_image(seed) for seed in range(3)]
     poison = preprocess(images[1], open_bundle(tiny_bundle).manifest.preprocess)

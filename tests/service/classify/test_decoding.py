@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
+from models.errors import ImageError
+from models.formats.sizes import UNKNOWN, stated_size
 from models.preprocess import preprocess
 from models.store import open_bundle
 from service.classify.classifier import Classified
+from service.classify.decode_speed import DecodeSpeed
 from service.classify.decoding import DecodePool
 from service.errors import (
     DeadlineExceeded,
 )
 from service.observe.metrics import Metrics
 from service.settings import Settings
-from tests.service.classify.opened import Images, Opened, Run, SlowBytes
+from tests.service.classify.opened import DrawImage, Images, Opened, Run, SlowBytes
 
 
 @pytest.mark.parametrize("pixels", ["exact", "fast"])
@@ -92,22 +96,107 @@ def test_a_jpeg_that_carries_more_pictures_counts_as_jpeg(run: Run, tiny_bundle:
     run(scenario())
 
 
-def test_the_backlog_follows_from_the_images_here_and_the_average_decode_time(
+def pool_of(bundle: Path, threads: int = 2) -> DecodePool:
+    spec = open_bundle(bundle).manifest.preprocess
+    return DecodePool(spec, Settings(decode_threads=threads), Metrics(CollectorRegistry()))
+
+
+async def begun(image: SlowBytes) -> None:
+    await asyncio.to_thread(image.begun.wait, 60)
+
+
+def test_the_backlog_follows_from_the_images_here_and_what_images_like_them_took(
     run: Run, tiny_bundle: Path, jpeg_bytes: bytes
 ) -> None:
-    spec = open_bundle(tiny_bundle).manifest.preprocess
+    async def scenario() -> None:
+        pool = pool_of(tiny_bundle)
+        assert (pool.images, pool.wait_s()) == (0, 0.0)
+        pool.speed.learn(stated_size(jpeg_bytes), 100.0)
+        slow = SlowBytes.of(jpeg_bytes)
+        decoding = [asyncio.create_task(pool.decode(slow)) for _ in range(4)]
+        await begun(slow)
+        assert pool.images == 4
+        assert pool.wait_s() == pytest.approx(4 * 100 / 2, rel=0.1)
+        slow.gate.set()
+        await asyncio.gather(*decoding)
+        assert (pool.images, pool.wait_s()) == (0, 0.0)
+        pool.close()
+
+    run(scenario())
+
+
+def test_large_images_never_hold_up_smaller_ones(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes, draw_image: DrawImage
+) -> None:
+    async def scenario() -> None:
+        pool = pool_of(tiny_bundle)
+        slow = SlowBytes.of(draw_image(0, "PNG", (2500, 2000)))
+        larger = [asyncio.create_task(pool.decode(slow)) for _ in range(10)]
+        await begun(slow)
+        await pool.decode(jpeg_bytes)
+        assert pool.wait_s([stated_size(jpeg_bytes)]) == 0.0 < pool.wait_s([stated_size(slow)])
+        slow.gate.set()
+        await asyncio.gather(*larger)
+        pool.close()
+
+    run(scenario())
+
+
+def test_a_file_that_hides_its_size_goes_to_the_line_of_its_pixels(
+    run: Run, tiny_bundle: Path, draw_image: DrawImage
+) -> None:
+    hidden = draw_image(0, "JPEG", (2500, 2000))
+    hidden = hidden[:2] + b"\xff\xe5\0\2" * 600 + hidden[2:]
+    assert stated_size(hidden) == UNKNOWN
 
     async def scenario() -> None:
-        pool = DecodePool(spec, Settings(decode_threads=2), Metrics(CollectorRegistry()))
-        assert (pool.images, pool.image_s, pool.backlog_s) == (0, 0.0, 0.0)
-        first = await pool.decode(jpeg_bytes)
-        assert pool.image_s == first.seconds > 0
-        assert (pool.images, pool.backlog_s) == (0, 0.0)
-        pool.images, pool.image_s = 4, 0.5
-        assert pool.backlog_s == 1.0
-        pool.fade()
-        assert 0.4 < pool.image_s < 0.5
-        pool.images = 0
+        pool = pool_of(tiny_bundle)
+        seen: list[str] = []
+        read = pool._read
+        pool._read = lambda job, line: seen.append(threading.current_thread().name) or read(job, line)  # type: ignore[method-assign, func-returns-value]
+        assert (await pool.decode(hidden)).pixels == 5_000_000
+        assert [name.rpartition("_")[0] for name in seen] == ["decode-0", "decode-1"]
+        pool.close()
+
+    run(scenario())
+
+
+def test_an_image_that_cannot_be_decoded_by_its_deadline_is_not_begun(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        pool = pool_of(tiny_bundle)
+        pool.speed.learn(stated_size(jpeg_bytes), 1.0)
+        slow = SlowBytes.of(jpeg_bytes)
+        with pytest.raises(DeadlineExceeded):
+            await pool.decode(slow, time.monotonic() + 0.5)
+        assert not slow.begun.is_set()
+        pool.close()
+
+    run(scenario())
+
+
+def test_a_broken_file_teaches_only_what_the_whole_one_takes_at_least(
+    run: Run, tiny_bundle: Path, jpeg_bytes: bytes
+) -> None:
+    async def scenario() -> None:
+        pool = pool_of(tiny_bundle)
+        broken, stated = jpeg_bytes[:250], stated_size(jpeg_bytes)
+        assert stated_size(broken) == stated
+        pool.speed.learn(stated, 1.0)
+        with pytest.raises(ImageError):
+            await pool.decode(broken)
+        assert pool.speed.expected_s(stated) == 1.0
+        slow = SlowBytes.of(broken)
+        pool.speed = DecodeSpeed()
+        formula_s = pool.speed.expected_s(stated)
+        failing = asyncio.create_task(pool.decode(slow))
+        await begun(slow)
+        await asyncio.sleep(10 * formula_s)
+        slow.gate.set()
+        with pytest.raises(ImageError):
+            await failing
+        assert pool.speed.expected_s(stated) > formula_s
         pool.close()
 
     run(scenario())

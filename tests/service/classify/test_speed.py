@@ -26,7 +26,7 @@ def test_the_largest_batch_within_a_time() -> None:
 
 
 def test_the_average_moves_towards_the_newest_measurement() -> None:
-    speed = BatchSpeed(1)
+    speed = BatchSpeed(1, clock=lambda: 0.0)
     speed.learn(1, 1.0)
     speed.learn(1, 2.0)
     assert speed.batch_s(1) == pytest.approx(1.0 + NEWEST_WEIGHT)
@@ -35,11 +35,21 @@ def test_the_average_moves_towards_the_newest_measurement() -> None:
     assert speed.batch_s(1) == pytest.approx(2.0, rel=1e-3)
 
 
-def test_fading_lowers_every_estimate_and_the_next_measurement_starts_from_there() -> None:
-    speed = BatchSpeed(2)
+def test_old_measurements_fade_by_time_when_new_ones_come() -> None:
+    now = 0.0
+    speed = BatchSpeed(1, clock=lambda: now)
+    speed.learn(1, 100.0)
+    now = 60.0
+    assert speed.batch_s(1) == 100.0
     speed.learn(1, 1.0)
-    speed.fade()
-    assert speed.batch_s(2) < 1.0
-    faded = speed.batch_s(1)
-    speed.learn(1, faded)
-    assert speed.batch_s(1) == pytest.approx(faded)
+    assert speed.batch_s(1) == pytest.approx(1.0, rel=1e-2)
+
+
+def test_an_estimate_that_no_batch_has_confirmed_for_a_while_rejects_no_one() -> None:
+    now = 0.0
+    speed = BatchSpeed(1, clock=lambda: now)
+    assert not speed.may_reject
+    speed.learn(1, 0.01)
+    assert speed.may_reject
+    now = 2.0
+    assert not speed.may_reject

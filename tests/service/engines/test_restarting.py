@@ -65,10 +65,32 @@ def test_an_opening_that_fails_is_retried() -> None:
         return found
 
     engine = keep_open(FakeEngine(5, 4), reopen, SOON)
+    counted: list[int] = []
+    engine.on_restart = lambda: counted.append(len(attempts))
     engine.restart()
     until(lambda: not engine.unavailable_s)
     assert not attempts
+    assert counted == [3, 2, 1]
     engine.close()
+    assert len(counted) == 3
+
+
+def test_one_that_is_being_opened_again_is_closed_once_it_is_open() -> None:
+    opening, may_open, second = threading.Event(), threading.Event(), FakeEngine(5, 4)
+
+    def reopen() -> Engine:
+        opening.set()
+        may_open.wait(30)
+        return second
+
+    engine = keep_open(FakeEngine(5, 4), reopen, SOON)
+    engine.restart()
+    opening.wait(30)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    may_open.set()
+    closing.join(30)
+    assert second.closed
 
 
 def test_the_failed_one_is_not_closed_under_a_running_call() -> None:

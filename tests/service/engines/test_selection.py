@@ -111,7 +111,6 @@ def test_auto_takes_the_fastest_and_closes_all_others(full_bundle: Bundle) -> No
         ("onnxruntime", "int8"),
         ("openvino", "int8"),
         ("openvino", "bf16"),
-        ("openvino", "fp32"),
     ]
     [left_open] = [one for one in load.engines if not one.closed]
     engine.close()
@@ -125,14 +124,22 @@ def test_a_less_exact_precision_is_chosen_only_if_it_is_clearly_faster(full_bund
     assert choose(full_bundle, Opened(slower=0.5, ms_per_batch=equally_fast)).precision == "fp32"
 
 
-def test_no_more_exact_precision_is_measured_once_the_engine_has_a_far_faster_one(
+def test_no_more_exact_precision_is_measured_once_the_engine_has_a_far_faster_one_and_no_fp32_of_others(
     full_bundle: Bundle,
 ) -> None:
     load = Opened()
     choice = choose(full_bundle, load)
     assert [engine.precision for engine in load.engines] == ["fp32", "int8", "int8"]
-    [bf16] = [str(one) for one in choice.candidates if one.precision == "bf16"]
-    assert re.fullmatch(r"openvino bf16: not measured: int8 is \d\.\d times as fast as fp32", bf16)
+    not_measured = {f"{one.engine} {one.precision}": one.state for one in choice.candidates if one.objection}
+    assert list(not_measured) == ["onnxruntime fp16", "openvino bf16", "openvino fp32", "ncnn fp32"]
+    for state in not_measured.values():
+        assert re.fullmatch(r": not measured: int8 is \d\.\d times as fast as fp32", state)
+
+
+def test_the_fp32_of_every_engine_is_measured_if_no_precision_is_far_faster(full_bundle: Bundle) -> None:
+    choice = choose(full_bundle, Opened(ms_per_batch=MS_PER_BATCH | {"int8": 20}))
+    measured = [one.engine for one in choice.candidates if one.precision == "fp32" and one.images_per_second]
+    assert measured == ["onnxruntime", "openvino", "ncnn"]
 
 
 def test_a_precision_that_the_manifest_does_not_vouch_for_is_never_chosen(full_bundle: Bundle) -> None:
@@ -171,11 +178,17 @@ def test_an_engine_that_cannot_be_opened_is_never_chosen(full_bundle: Bundle) ->
 
     choice = choose(full_bundle, load)
     assert choice.precision == "int8"
-    assert {str(one.objection) for one in choice.candidates if one.engine == "openvino"} == {"no such device"}
+    refused = [one.precision for one in choice.candidates if str(one.objection) == "no such device"]
+    assert refused == ["int8", "bf16"]
+
+
+def without_packages(monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
+    for name in engines:
+        monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], package="no_such_package"))
 
 
 def test_nothing_is_measured_if_only_one_candidate_is_possible(tiny_bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], package="no_such_package"))
+    without_packages(monkeypatch, "openvino", "ncnn")
     tiny = open_bundle(tiny_bundle)
 
     def infer(images: NDArray[np.float32]) -> None:
@@ -187,6 +200,7 @@ def test_nothing_is_measured_if_only_one_candidate_is_possible(tiny_bundle: Path
     assert [str(one) for one in choice.candidates] == [
         "onnxruntime fp32",
         "openvino fp32: the engine openvino is not installed: pip install 'repvgg[openvino]'",
+        "ncnn fp32: the engine ncnn is not installed: pip install 'repvgg[ncnn]'",
         "openvino bf16: the engine openvino is not installed: pip install 'repvgg[openvino]'",
     ]
 
@@ -197,10 +211,10 @@ def test_the_runtimes_of_impossible_candidates_are_not_imported(tiny_bundle: Pat
         "import sys; from models.store import open_bundle; from service.engines.selection import open_engine\n"
         "from service.settings import Settings\n"
         f"open_engine(open_bundle({str(tiny_bundle)!r}), Settings(engine_provider='cpu', precision='fp32'))\n"
-        "print(sorted({'onnxruntime', 'openvino', 'mindspore'} & set(sys.modules)))"
+        "print(sorted({'onnxruntime', 'openvino', 'ncnn', 'mindspore'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['onnxruntime', 'openvino']"
+    assert done.stdout.strip() == "['ncnn', 'onnxruntime', 'openvino']"
 
 
 def test_mindspore_is_a_candidate_only_if_nothing_else_can_serve(full_bundle: Bundle) -> None:
@@ -213,8 +227,7 @@ def test_if_nothing_can_serve_every_reason_is_given(tiny_bundle: Path, monkeypat
     tiny = open_bundle(tiny_bundle)
     with pytest.raises(BundleError, match=r"no onnx artifact of precision int8; .*engine mindspore does not support"):
         choose(tiny, precision="int8")
-    for name in ("onnxruntime", "openvino"):
-        monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], package="no_such_package"))
+    without_packages(monkeypatch, "onnxruntime", "openvino", "ncnn")
     with pytest.raises(EngineUnavailable, match=r"repvgg\[onnx\]'; the engine openvino .*repvgg\[openvino\]"):
         choose(tiny)
 

@@ -21,6 +21,8 @@ class Small(ThreadingHTTPServer):
     def __init__(self, seconds: float, status: int) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.seconds, self.status = seconds, status
+        self.retry_after = 0
+        self.connections: set[object] = set()
         self.bodies: list[bytes] = []
         self.at_once = self.most_at_once = 0
         self.turn, self.counting = threading.Lock(), threading.Lock()
@@ -41,11 +43,13 @@ class Answer(BaseHTTPRequestHandler):
         with self.server.turn:
             time.sleep(self.server.seconds)
             self.server.bodies.append(body)
+            self.server.connections.add(self.client_address)
         self.server.count(-1)
         answer = json.dumps({"code": "overloaded"} if self.server.status == 503 else {}).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("Server-Timing", "total;dur=1.5")
+        self.send_header("Retry-After", str(self.server.retry_after))
         self.end_headers()
         self.wfile.write(answer)
 
@@ -54,8 +58,9 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def small(seconds: float = 0.0, status: int = 200) -> Iterator[tuple[Small, Address]]:
+def small(seconds: float = 0.0, status: int = 200, retry_after: int = 0) -> Iterator[tuple[Small, Address]]:
     with Small(seconds, status) as server:
+        server.retry_after = retry_after
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server, Address("127.0.0.1", server.server_address[1])
@@ -114,6 +119,15 @@ def test_refusals_and_failures_have_samples_too() -> None:
     }
     gone = load(address, Plan(0.1, 30.0))
     assert {(sample.status, sample.code) for sample in gone.samples} == {(0, "connection refused")}
+
+
+def test_a_rude_client_asks_again_at_once_and_a_polite_one_waits_as_it_is_told() -> None:
+    with small(status=503, retry_after=60) as (server, address):
+        rude = load(address, Plan(0.3, 30.0, clients=2, rude=True, polite=1))
+    by_kind = [[sample for sample in rude.samples if sample.polite == polite] for polite in (False, True)]
+    assert len(by_kind[1]) == 1
+    assert len(by_kind[0]) > 2
+    assert len(server.connections) == 2, "each client has its own"
 
 
 def test_a_request_without_an_answer_is_abandoned() -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
 import pytest
 
-from service.observe.logs import configure
+from service.observe.logs import MOST_LINE, configure
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +146,59 @@ def test_every_line_of_a_worker_carries_its_number(log_format: Any, said: str) -
     logging.getLogger("a").info("one")
     logging.getLogger("uvicorn.error").error("two")
     assert [said in line for line in stream.getvalue().splitlines()] == [True, True]
+
+
+# Every character that moves a cursor, ends a line, turns text around, is invisible, or cannot be encoded.
+UNSAFE = [
+    chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_every_control_and_format_character_is_escaped(log_format: Any) -> None:
+    assert {"\x7f", "\x9b", "\u2028", "\u2029", "\u202e", "\u200b", "\ufeff", "\ud800", "\U000e0041"} <= set(UNSAFE)
+    for start in range(0, len(UNSAFE), 100):
+        stream = StringIO()
+        configure(log_format, stream)
+        text = "".join(UNSAFE[start : start + 100])
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.getLogger("a").exception("GET %s", text, extra={"path": text + "!", "deep": {"list": [text]}})
+        written = stream.getvalue()
+        assert not set(written) - {"\n"} & set(UNSAFE)
+        written.encode()
+        if log_format == "json" and not re.search("[\ud800-\udfff]", text):
+            [line] = json_lines(stream)
+            assert (line["msg"], line["path"], line["deep"]["list"]) == (f"GET {text}", text + "!", [text])
+
+
+def test_a_traceback_on_the_console_cannot_look_like_a_line_of_the_log() -> None:
+    stream = StringIO()
+    configure("console", stream)
+    try:
+        raise ValueError("no\n12:00:00.000 INFO    access         all is well\r12:00:00.000 INFO\u2028x")
+    except ValueError:
+        logging.getLogger("a").exception("failed")
+    first, *others = stream.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith("failed")
+    assert all(line.startswith("  ") for line in others)
+    assert "\r" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("character", ["x", "\x00", "\U000e0041", "ä", "\ud800"])
+def test_lines_are_bounded_and_keep_both_ends(log_format: Any, character: str) -> None:
+    stream = StringIO()
+    configure(log_format, stream)
+    text = f"start{character * 1_000_000}end"
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("a").exception("%s", text, extra={"path": text + "!", "deep": {"list": [text]}})
+    assert len(stream.getvalue().encode(errors="backslashreplace")) <= 4 * MOST_LINE
+    assert "start" in stream.getvalue()
+    assert "end" in stream.getvalue()
+    assert "characters left out" in stream.getvalue()
+    if log_format == "json":
+        assert set(json_lines(stream)[0]) == {"ts", "level", "logger", "msg", "path", "deep", "error"}

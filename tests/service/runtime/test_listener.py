@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import closing
 
 import pytest
 
 from service.errors import AddressUnavailable
-from service.runtime.listener import listen, url_of
+from service.runtime.listener import FOR_CONNECTIONS, listen, url_of
 
 
 def test_port_0_picks_a_free_port() -> None:
@@ -59,3 +60,12 @@ def test_an_address_of_another_machine_is_reported() -> None:
 def test_an_unknown_host_is_reported() -> None:
     with pytest.raises(AddressUnavailable, match="unknown host"):
         listen("not a host", 0)
+
+
+def test_a_connection_inherits_what_finds_vanished_clients() -> None:
+    with closing(listen("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert [connection.getsockopt(level, option) for level, option, _ in FOR_CONNECTIONS] == [
+                value for *_, value in FOR_CONNECTIONS
+            ]

@@ -24,7 +24,7 @@ def test_a_memory_limit_too_small_for_the_largest_images_is_reported_with_a_solu
     write_root(files)
     told = memory_shortage(Settings(decode_threads=2), tmp_path)
     assert told is not None
-    assert "the memory limit is 256 MiB, but decoding 2 of the largest images at once takes up to 862 MiB" in told
+    assert "the memory limit is 256 MiB, but decoding the largest images on 2 threads takes up to 847 MiB" in told
     assert "lower max_image_pixels or decode_threads" in told
     assert memory_shortage(Settings(decode_threads=1, max_image_pixels=10_000_000), tmp_path) is None
 

@@ -175,9 +175,9 @@ def test_a_value_out_of_bounds_names_the_key(key, value):
         build({key: value}, source="x")
 
 
-def test_the_least_share_of_a_crop_comes_first():
+def test_the_smaller_share_of_a_crop_comes_first():
     assert build({"crop_scale": "0.35,1"}, source="x").crop_scale == (0.35, 1.0)
-    with pytest.raises(ConfigError, match=r"crop_scale \[1\.0, 0\.35\]: the least share comes first"):
+    with pytest.raises(ConfigError, match=r"crop_scale \[1\.0, 0\.35\]: the smaller share comes first"):
         build({"crop_scale": [1.0, 0.35]}, source="x")
 
 

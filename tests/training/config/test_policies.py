@@ -141,7 +141,7 @@ def test_posterize_keeps_fewer_bits_at_a_greater_magnitude(photo):
 @pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("name", sorted({*RAND, *RAND_INCREASING, *AUGMIX}))
 @pytest.mark.parametrize("level", [0, 5, 10])
-def test_no_operation_leaves_size_and_uint8(photo, name, level):
+def test_every_operation_keeps_size_and_type(photo, name, level):
     for image in (photo, np.zeros_like(photo), np.full_like(photo, 255)):
         changed = done(name, level, image)
         assert (changed.shape, changed.dtype) == (image.shape, np.uint8)

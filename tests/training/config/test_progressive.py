@@ -16,7 +16,7 @@ def test_a_size_lasts_until_the_next_one():
     "text",
     ["48", "0:48;8:64", "1:48", "0:48,8:64,8:96", "0:48,9:64,8:96", "0:0", "0:-1", "0:48,", "0:4.5", "\u0660:48"],
 )
-def test_anything_else_is_rejected(text):
+def test_an_invalid_list_of_sizes_is_rejected(text):
     with pytest.raises(
         ConfigError, match="must be pairs EPOCH:PIXELS that begin with epoch 0 and rise, as in 0:48,8:64"
     ):
@@ -40,7 +40,7 @@ def test_only_the_training_images_of_an_epoch_change_their_size():
     assert (config.size_spans, plain.size_spans) == ({0: 8, 8: 4}, {0: 3})
 
 
-def test_it_survives_print_config():
+def test_image_sizes_survive_print_config():
     config = build({"image_sizes": "0:48,8:64", "epochs": 12}, source="x")
     import yaml
 

@@ -58,6 +58,6 @@ def test_save_grid_draws_what_training_sees(image_folder, tmp_path, capsys):
         (("--measure", "--auto_augment", "rand-x9"), "'x9' is not understood"),
     ],
 )
-def test_a_mistake_is_one_line(flags, words, capsys):
+def test_a_user_error_is_one_line(flags, words, capsys):
     assert main([*flags]) == 78
     assert words in capsys.readouterr().err

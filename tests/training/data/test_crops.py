@@ -29,7 +29,7 @@ def test_a_random_part_lies_in_the_picture_and_keeps_area_and_aspect(size, scale
 
 
 def test_areas_and_the_logarithms_of_aspects_are_uniform():
-    """In a picture so large that nearly every part fits, but for the largest areas."""
+    """In a picture so large that nearly every part fits, except the largest."""
     rng = np.random.default_rng(0)
     boxes = np.array([random_box(1000, 1000, AREA, rng) for _ in range(4000)])
     across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -51,7 +51,7 @@ def test_areas_and_the_logarithms_of_aspects_are_uniform():
         ((20, 400), (0, 186, 20, 213)),
     ],
 )
-def test_of_a_long_thin_picture_the_middle_is_taken(size, box):
+def test_the_middle_of_a_long_thin_picture_is_taken(size, box):
     assert {random_box(*size, AREA, np.random.default_rng(seed)) for seed in range(20)} == {box}
 
 
@@ -60,7 +60,7 @@ def of_noise(tmp_path, count=4, side=40):
     return ImageArrays(tmp_path, ("a", "b"), arrays, np.zeros(count, np.int32))
 
 
-def test_each_epoch_and_image_has_its_own_part_and_a_repeated_epoch_the_same(tmp_path):
+def test_each_epoch_and_image_has_its_own_part_and_a_repeated_epoch_has_the_same_ones(tmp_path):
     from training.data.pipeline import evaluation_spec
 
     config = build({"image_size": 16, "crop": "random_resized"}, source="test")

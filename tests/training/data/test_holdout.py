@@ -21,19 +21,19 @@ def test_each_class_gives_its_share(count):
     assert (np.abs(np.bincount(labels[chosen], minlength=4) - shares) < 1).all()
 
 
-def test_classes_of_one_size_give_the_same_number():
+def test_classes_of_equal_size_give_the_same_number():
     labels = labels_of(*[50] * 20)
     assert np.bincount(labels[held_out(labels, 100, seed=1)]).tolist() == [5] * 20
 
 
-def test_the_seed_draws_them():
+def test_the_seed_decides_which_images_are_drawn():
     labels = labels_of(500, 500)
     first, again, other = (held_out(labels, 100, seed).tolist() for seed in (1, 1, 2))
     assert first == again == sorted(first)
     assert len({*first} & {*other}) < 50
 
 
-def test_all_are_drawn_where_there_are_fewer():
+def test_all_images_are_drawn_if_there_are_fewer():
     assert held_out(labels_of(2, 1), 10**12, seed=1).tolist() == [0, 1, 2]
 
 
@@ -41,7 +41,7 @@ def config(folder, **keys):
     return build({"data_url": str(folder), "set": "ImageFolder", "num_classes": 2} | keys, source="test")
 
 
-def test_they_are_left_out_of_training_and_val_is_not_opened(image_folder):
+def test_held_out_images_are_left_out_of_training_and_val_is_not_opened(image_folder):
     everything = {path for path, _ in open_split(config(image_folder), "train").images}
     (image_folder / "val").rename(image_folder / "later")
     train, chosen = open_splits(config(image_folder, holdout=10))
@@ -52,7 +52,7 @@ def test_they_are_left_out_of_training_and_val_is_not_opened(image_folder):
     assert train.classes == chosen.classes == ("across", "down")
 
 
-def test_without_it_val_is_evaluated(image_folder):
+def test_without_a_holdout_val_is_evaluated(image_folder):
     train, val = open_splits(config(image_folder))
     assert (len(train), len(val)) == (64, 18)
     assert {path.parts[-3] for path, _ in val.images} == {"val"}

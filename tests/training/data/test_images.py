@@ -32,7 +32,7 @@ def test_a_picture_counts_with_the_bytes_that_pillow_needs():
     assert kept.get(1, lambda: Image.new("RGB", (1, 1))) is not second
 
 
-def test_a_file_is_decoded_once_a_run(image_folder):
+def test_a_file_is_decoded_once_per_run(image_folder):
     images = scan(image_folder / "train", 2)
     square, picture = images.kept_square(5, SPEC), images.kept_picture(5, "srgb")
     images.images[5][0].unlink()

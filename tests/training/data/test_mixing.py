@@ -31,7 +31,7 @@ def mixed(mixing, images, labels, seed=0):
     st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_soft_targets_are_shares_of_the_pixels(seed, count, mode, alphas, probability):
-    """Image i is all i: what is left of it in the mixture is its share in the target."""
+    """Every pixel of image i is i, so the mixture shows each image's share, which the target must state."""
     images = np.broadcast_to(np.eye(count, dtype=np.float32)[:, :, None, None], (count, count, 8, 8)).copy()
     targets = Mixing(*alphas, probability, 0.5, mode)(images, np.arange(count, dtype=np.int32), count, rng(seed))
     pixels, shares = targets

@@ -1,4 +1,4 @@
-"""Against a moxing of ours that keeps obs:// in a local folder; the real one is not to be had outside ModelArts."""
+"""With a fake moxing that keeps obs:// in a local folder; the real one exists only on ModelArts."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_another_address_is_another_folder(obs, tmp_path):
     assert (outer / "a.txt").is_file()
 
 
-def test_a_folder_is_copied_in_once_on_each_machine(obs, tmp_path):
+def test_each_machine_copies_a_folder_once(obs, tmp_path):
     program = f"from training.data.modelarts import local_folder as f; from pathlib import Path; import os;\
         print(os.listdir(f('obs://bucket/set', Path({str(tmp_path / 'cache')!r}))))"
     environment = {"OBS": str(obs), "PYTHONPATH": f"{FAKE}:{ROOT}"}
@@ -56,12 +56,12 @@ def test_a_folder_is_copied_in_once_on_each_machine(obs, tmp_path):
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = [process.communicate(timeout=60)[0].splitlines() for process in processes]
-    assert [lines[-1] for lines in said] == ["['a.txt']"] * 3
+    outputs = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    assert [lines[-1] for lines in outputs] == ["['a.txt']"] * 3
     assert copies(obs) == ["obs://bucket/set"]
 
 
-def test_what_is_half_copied_is_never_taken_for_the_folder(obs, tmp_path):
+def test_a_half_copied_folder_is_never_used(obs, tmp_path):
     folder = modelarts.local_folder("obs://bucket/set", tmp_path)
     half = folder.with_name(f".{folder.name}.half")
     folder.rename(half)
@@ -70,7 +70,7 @@ def test_what_is_half_copied_is_never_taken_for_the_folder(obs, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
-def test_an_address_of_nothing_is_named(obs, tmp_path):
+def test_an_address_that_does_not_exist_is_named(obs, tmp_path):
     with pytest.raises(TrainingError, match="obs://bucket/gone cannot be copied to"):
         modelarts.local_folder("obs://bucket/gone", tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith("gone")]
@@ -79,7 +79,7 @@ def test_an_address_of_nothing_is_named(obs, tmp_path):
 def test_a_copy_that_copied_nothing_is_an_error(obs, tmp_path):
     import moxing
 
-    moxing.file.copy_parallel = lambda source, target: None  # as an object store does with a key of nothing
+    moxing.file.copy_parallel = lambda source, target: None  # as an object store does for a key that does not exist
     with pytest.raises(TrainingError, match=r"obs://bucket/gone cannot be copied to .*: there is no such folder"):
         modelarts.local_folder("obs://bucket/gone", tmp_path)
 

@@ -45,7 +45,7 @@ def test_an_empty_class_folder_is_named(image_folder):
         scan(image_folder / "train", 2)
 
 
-def test_another_number_of_classes_is_refused(image_folder):
+def test_another_number_of_classes_is_rejected(image_folder):
     from training.data.pipeline import scan
 
     with pytest.raises(DataError, match="2 class folders, there are 10 classes"):
@@ -82,7 +82,7 @@ def test_a_training_epoch_is_shuffled_whole_and_repeatable(image_folder):
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(image_folder):
-    """Same colours, same normalisation on both ways: only crop and flip may differ."""
+    """The colours and the normalisation are the same; only crop and flip may differ."""
     from training.data.pipeline import evaluation_batches, evaluation_spec, scan, train_batches
 
     folder = scan(image_folder / "train", 2)
@@ -122,19 +122,19 @@ def test_decoded_arrays_are_trained_on_and_evaluated_like_files(tmp_path):
     assert [(row["image"].shape, row["label"].shape) for row in rows] == [((4, 3, 32, 32), (4,))] * 2
 
 
-def test_another_number_of_classes_than_the_files_have_is_refused(tmp_path, image_folder):
+def test_another_number_of_classes_than_the_files_have_is_rejected(tmp_path, image_folder):
     from training.data.pipeline import open_split
 
     with pytest.raises(DataError, match="train has 2 classes, num_classes is 3: give num_classes 2"):
         open_split(config(image_folder, num_classes=3), "train")
 
 
-def test_one_class_is_nothing_to_tell_apart(tmp_path, draw_image_folder):
+def test_a_single_class_is_rejected(tmp_path, draw_image_folder):
     from training.data.pipeline import open_split
 
     folder = draw_image_folder(tmp_path, {"train": 1})
     shutil.rmtree(folder / "train" / "down")
-    with pytest.raises(DataError, match="train has one class only, across: a network learns to tell two or more apart"):
+    with pytest.raises(DataError, match="train has only one class, across: a classifier needs at least two"):
         open_split(config(folder, num_classes=1), "train")
 
 
@@ -252,7 +252,7 @@ def test_the_last_epochs_are_plain_where_the_recipe_says_so(image_folder, keys):
 
 
 @pytest.mark.parametrize("keys", [{}, *AUGMENTED], ids=lambda keys: "-".join(keys) or "plain")
-def test_an_epoch_that_is_entered_at_a_later_step_goes_on_with_the_same_batches(image_folder, keys):
+def test_an_epoch_entered_at_a_later_step_continues_with_the_same_batches(image_folder, keys):
     from training.data.pipeline import scan, train_batches
 
     folder, settings = scan(image_folder / "train", 2), config(image_folder, num_parallel_workers=2, **keys)
@@ -264,7 +264,7 @@ def test_an_epoch_that_is_entered_at_a_later_step_goes_on_with_the_same_batches(
 
 
 def test_random_operators_start_anew_after_every_part_of_an_epoch(tmp_path):
-    """Steps of one random crop each; the third part is entered in its midst."""
+    """Steps of one random crop each; the third part is entered in the middle."""
     from training.data.pipeline import PART, epoch_order, train_batches
     from training.data.published import ImageArrays
 
@@ -309,7 +309,7 @@ def test_more_workers_than_cores_are_no_error(image_folder):
 
 
 def test_images_come_with_their_labels_in_the_epochs_order(tmp_path):
-    """Each image is grey as its number, so that it is known again; more images than are read ahead."""
+    """The grey level of each image is its number, to recognise it by; more images than are read ahead."""
     from training.data.pipeline import CHUNK, epoch_order, train_batches
     from training.data.published import ImageArrays
 

@@ -105,8 +105,12 @@ def spoil(change):
     ("file", "change", "words"),
     [
         ("t10k-images-idx3-ubyte", lambda b: b"\0\0\x09\x03" + b[4:], r"magic 00000903 instead of 00000803"),
-        ("t10k-labels-idx1-ubyte", lambda b: b"", r"labels-idx1-ubyte does not start as an idx file does"),
-        ("t10k-images-idx3-ubyte", lambda b: b[:-5], r"has 2363 bytes, its header promises 2368 \(shape \(3, 28, 28"),
+        ("t10k-labels-idx1-ubyte", lambda b: b"", r"labels-idx1-ubyte is not the expected idx file"),
+        (
+            "t10k-images-idx3-ubyte",
+            lambda b: b[:-5],
+            r"has 2363 bytes, but its header promises 2368 \(shape \(3, 28, 28",
+        ),
         ("t10k-labels-idx1-ubyte", lambda b: b"\0\0\x08\x01\0\0\0\x02\1\1", "3 t10k images but 2 labels"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0b", "has the label 11, but there are 10 classes"),
     ],

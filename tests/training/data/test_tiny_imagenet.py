@@ -10,8 +10,7 @@ from training.data.datasets import open_split, open_splits
 from training.data.names import check_labels
 from training.data.published import imagenet_names, tiny_imagenet
 from training.errors import DataError
-from training.files import IMAGENET_LABELS
-from training.weights.labels import read_labels
+from weights.labels import IMAGENET_LABELS, read_labels
 
 CAT, GOLDFISH = "n02124075", "n01443537"
 PER_CLASS, VAL = 6, {"val_0.JPEG": CAT, "val_1.JPEG": GOLDFISH, "val_2.JPEG": CAT}
@@ -64,7 +63,7 @@ def test_the_names_are_imagenets():
     ("names", "words"),
     [
         (("cat", "two\nlines"), r"wnids\.txt: class names that cannot be labels: two\\nlines"),
-        (("crane", "crane"), r"wnids\.txt: classes with one name: crane"),
+        (("crane", "crane"), r"wnids\.txt: classes that share a name: crane"),
     ],
 )
 def test_names_are_checked_like_those_of_folders(tmp_path, names, words):
@@ -77,14 +76,14 @@ def test_names_are_checked_like_those_of_folders(tmp_path, names, words):
     [
         ("train", "wnids.txt", None, r"wnids\.txt cannot be read: No such file"),
         ("train", "wnids.txt", "\n", r"wnids\.txt contains no class"),
-        ("train", "wnids.txt", f"{CAT}\nn1\n{GOLDFISH}", r"wnids\.txt holds what is no class of ImageNet-1k: n1$"),
-        ("train", "wnids.txt", f"{CAT}\n{CAT}", r"wnids\.txt: classes with one name: Egyptian cat"),
+        ("train", "wnids.txt", f"{CAT}\nn1\n{GOLDFISH}", r"wnids\.txt lists ids that are not in ImageNet-1k: n1$"),
+        ("train", "wnids.txt", f"{CAT}\n{CAT}", r"wnids\.txt: classes that share a name: Egyptian cat"),
         ("train", "wnids.txt", f"{CAT}\n", rf"train has folders that wnids\.txt does not list: {GOLDFISH}"),
         ("train", "wnids.txt", f"{CAT}\n{GOLDFISH}\nn01440764", r"n01440764.images holds no image"),
         ("val", "val/val_annotations.txt", None, r"val_annotations\.txt cannot be read: No such file"),
         ("val", "val/val_annotations.txt", "", r"val_annotations\.txt contains no image"),
         ("val", "val/val_annotations.txt", "val_0.JPEG", r"txt, line 1 names no class of wnids\.txt: val_0"),
-        ("val", "val/val_annotations.txt", f"a.JPEG\t{CAT}\na.JPEG\t{CAT}", "line 2 names an image again: a"),
+        ("val", "val/val_annotations.txt", f"a.JPEG\t{CAT}\na.JPEG\t{CAT}", "line 2 repeats an image: a"),
         ("val", "val/val_annotations.txt", f"val_0.JPEG\t{CAT}", r"has no line for val_1\.JPEG, val_2\.JPEG$"),
         ("val", "val/images/val_1.JPEG", None, r"val/images lacks val_1\.JPEG"),
     ],
@@ -112,7 +111,7 @@ def test_a_broken_image_of_either_split_is_named_before_the_run(published):
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_run_on_it_keeps_its_last_look_for_val(published, tmp_path):
+def test_a_run_chooses_its_best_checkpoint_without_val(published, tmp_path):
     """Four of the twelve training images choose the best checkpoint; `training.eval` and the bundle use val."""
     from training.run.loop import train
 

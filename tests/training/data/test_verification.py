@@ -1,4 +1,4 @@
-"""Real files in real processes; a crash is the reader's own, since no file is known that crashes Pillow."""
+"""Real files in real processes; the crashes are staged in the reader, since no file is known to crash Pillow."""
 
 import os
 import sys
@@ -75,7 +75,7 @@ def test_a_picture_that_is_too_long_and_thin_to_be_resized_is_broken(image_folde
         verify(splits(image_folder), SPEC, "headers", 2)
 
 
-def test_a_pipe_with_an_images_name_is_not_waited_for(image_folder):
+def test_a_pipe_with_an_images_name_does_not_block(image_folder):
     os.mkfifo(image_folder / "val" / "down" / "pipe.jpg")
     with pytest.raises(DataError, match=r"pipe\.jpg: cannot be read: not a regular file"):
         verify(splits(image_folder), SPEC, "pixels", 2)
@@ -107,7 +107,7 @@ def test_shards_share_the_files(image_folder):
         verify(splits(image_folder), SPEC, "headers", 1, num_shards=3, shard_id=1)
 
 
-def test_published_arrays_have_nothing_that_could_be_broken(tmp_path):
+def test_published_arrays_need_no_check(tmp_path):
     arrays = ImageArrays(tmp_path, ("a", "b"), np.zeros((2, 4, 4), np.uint8), np.arange(2, dtype=np.int32))
     verify((arrays, arrays), SPEC, "pixels", 2)
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.training.published_weights import SPELLINGS, images_for, logits_of, narrow, random_reference, spell
 from training.errors import CheckpointError, ConfigError
-from training.network.variants import VARIANTS
-from training.weights import sources
+from weights import sources
+from weights.variants import VARIANTS
 
 PUBLISHED = [name for name in VARIANTS if name.startswith("RepVGG-") and name not in ("RepVGG-Tiny", "RepVGG-Smoke")]
 CLASSES = 5

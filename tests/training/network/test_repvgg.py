@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.network.variants import VARIANTS, Variant
+from weights.variants import VARIANTS, Variant
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -36,8 +36,9 @@ def variants():
 def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
     import mindspore as ms
 
-    from training.network import fuse, repvgg
+    from training.network import repvgg
     from training.run.checkpoint import restore
+    from weights import fuse
 
     variant = variants()[kind]
     train_form = with_random_statistics(repvgg.RepVGG(variant, 7), seed=3)
@@ -85,7 +86,8 @@ def test_the_train_form_has_the_published_size_of_a0():
 
 @pytest.mark.parametrize(("arch", "batch_norms"), [("RepVGG-Tiny", 1), ("QARepVGG-Tiny", 2)])
 def test_a_stem_with_given_kernels_fuses_to_these_kernels(arch, batch_norms):
-    from training.network import fuse, repvgg
+    from training.network import repvgg
+    from weights import fuse
 
     network = repvgg.build(arch, 10)
     kernels = np.random.default_rng(2).normal(size=(20, 3, 3, 3)).astype(np.float32)

@@ -57,7 +57,7 @@ def network():
     import mindspore as ms
 
     from training.network import repvgg
-    from training.network.variants import Variant
+    from weights.variants import Variant
 
     built = repvgg.RepVGG(Variant((4, 8, 8, 8, 8), (1, 1, 1, 1, 1), groups=2, strides=(2, 1, 1, 2, 1)), 3)
     ranges = {"gamma": (0.5, 1.5), "moving_variance": (0.5, 2.0)}

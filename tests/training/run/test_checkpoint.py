@@ -56,8 +56,8 @@ def test_a_network_for_other_classes_starts_from_a_checkpoint_only_on_request(sa
     weights = checkpoint.network_weights(checkpoint.read(saved))
     parameters = repvgg.weights(repvgg.build("RepVGG-Tiny", 4))
     before = {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
-    said = r"net\.ckpt fits except for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
-    with pytest.raises(CheckpointError, match=said):
+    message = r"net\.ckpt fits except for its classifier \(.*shape \(3,\), expected \(4,\).*: --reset_classifier True"
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.start_from(parameters, weights, reset_classifier=False, source=saved)
     assert all((parameters[name].asnumpy() == before[name]).all() for name in before), "nothing is half-loaded"
     fresh = checkpoint.start_from(parameters, weights, reset_classifier=True, source=saved)
@@ -114,7 +114,7 @@ def test_a_write_error_leaves_no_files(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-# No file of the process may grow over 100 kB, root's neither (Python ignores the signal: an OSError).
+# No file of this process may exceed 100 kB, even for root (Python ignores the signal and raises OSError).
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

@@ -46,7 +46,7 @@ def test_epochs_are_whole_numbers():
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
 
 
-def test_charts_stand_row_by_row(tmp_path):
+def test_charts_are_laid_out_row_by_row(tmp_path):
     figure = draw("run", "epoch", [Chart(name, "m", {"y": []}) for name in "abc"])
     figure.draw_without_rendering()
     a, b, c = (axes.get_position() for axes in figure.axes)
@@ -56,7 +56,7 @@ def test_charts_stand_row_by_row(tmp_path):
     assert a.y0 > c.y1
 
 
-def test_a_picture_is_a_png_in_a_folder_that_is_made(tmp_path):
+def test_a_chart_is_saved_as_a_png_in_a_folder_that_is_created(tmp_path):
     save(draw("run", "epoch", [Chart("rising", "m", {"y": [(0, 0), (10, 5)]})]), tmp_path / "new" / "a.png")
     with Image.open(tmp_path / "new" / "a.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1400, 760))

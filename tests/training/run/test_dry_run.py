@@ -33,6 +33,18 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(image_folder, tmp_path)
     assert number(r"last\.ckpt ([\d.]+) MB") == pytest.approx(path.stat().st_size / 1e6, rel=0.05)
 
 
+def test_a_dry_run_names_every_broken_image_as_the_start_does(image_folder, tmp_path):
+    from training.errors import DataError
+    from training.run.dry_run import estimate
+
+    for split in ("train", "val"):
+        next((image_folder / split).glob("*/*")).write_bytes(b"no image")
+    keys = {"arch": "RepVGG-Smoke", "num_classes": 2, "image_size": 16, "batch_size": 24, "device_target": "CPU"}
+    keys |= {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs")}
+    with pytest.raises(DataError, match=r"^2 broken images"):
+        estimate(build(keys, source="test"))
+
+
 def test_every_size_of_image_is_timed(image_folder, tmp_path):
     from training.run.dry_run import estimate
 

@@ -17,7 +17,7 @@ def epochs_of(folder):
     return [json.loads(text)["epoch"] for text in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_the_log_has_one_line_an_epoch_however_often_the_run_was_cut_off(tmp_path):
+def test_the_log_has_one_line_per_epoch_however_often_the_run_was_interrupted(tmp_path):
     journal = Journal(tmp_path, 0)
     for epoch in (1, 2, 3):
         journal.add(line(epoch), "net")
@@ -50,7 +50,7 @@ def test_an_invalid_log_is_named_and_left_alone(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == "epoch one\n"
 
 
-def test_the_time_left_follows_from_the_latest_epochs_those_of_earlier_runs_too(tmp_path):
+def test_the_time_left_is_estimated_from_the_latest_epochs_including_those_before_an_interruption(tmp_path):
     for epoch, seconds in enumerate([9000, 9000, 10, 20, 10, 500], start=1):  # a busy machine, then a quiet one
         journal = Journal(tmp_path, epoch - 1)
         journal.add(line(epoch) | {"seconds": seconds}, "net")
@@ -97,7 +97,7 @@ def test_epochs_that_were_not_evaluated_have_no_point():
     assert drawn(lines)["Accuracy", "validation top-1"] == []
 
 
-def test_a_run_without_matplotlib_says_once_that_there_will_be_no_curves_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_run_without_matplotlib_says_once_that_there_will_be_no_curves_and_continues(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     journal = Journal(tmp_path, 0)
     assert capsys.readouterr().out == (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.config import build
-from training.errors import Stopped, TrainingError
+from training.errors import DataError, Stopped, TrainingError
 from training.run.stopping import StopRequest
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -279,6 +279,9 @@ def test_a_run_resumed_in_another_folder_finds_its_own_best(image_folder, tmp_pa
     assert start(config)[1] == progress
     elsewhere = build(keys | {"save_dir": str(tmp_path / "two"), "resume": str(last)}, source="test")
     assert start(elsewhere)[1] == resume.Progress(epoch=1)
+    next((image_folder / "val").glob("*/*")).write_bytes(b"broken since")
+    with pytest.raises(DataError, match=r"^1 broken image; repair or remove"):
+        start(config)
 
 
 def test_epochs_are_evaluated_at_the_interval_and_at_the_end(image_folder, tmp_path):

@@ -80,7 +80,7 @@ def msrun(logs, *command, environment):
             process.wait(GENEROUS_S)
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)  # upon which it kills what it has started
+                process.send_signal(signal.SIGINT)  # it then kills the processes that it started
 
 
 def log_of(logs, rank):

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from service.api.reading.multipart import MAX_HEAD_BYTES, FormParser, MalformedForm, read_filename, read_options
@@ -12,33 +13,40 @@ from service.api.reading.multipart import MAX_HEAD_BYTES, FormParser, MalformedF
 class Parts(list[tuple[dict[str, str], bytes]]):
     """What a form has; `unwanted`: the parts whose content is left out."""
 
-    def __init__(self, unwanted: str = "") -> None:
+    def __init__(self, unwanted: str = "", kept: int = 1000) -> None:
         super().__init__()
         self.unwanted = unwanted
-        self.parser = FormParser(b"b", self.begin, self.end)
+        self.parser = FormParser(b"b", self.begin, self.end, kept)
 
     def begin(self, headers: Mapping[str, str]) -> bool:
         self.headers = dict(headers)
         return headers.get("name") != self.unwanted
 
-    def end(self, content: bytes) -> None:
-        self.append((self.headers, content))
+    def end(self, pieces: list[bytes]) -> None:
+        self.append((self.headers, b"".join(pieces)))
 
 
-def parsed(body: bytes, piece: int = 10_000, unwanted: str = "") -> Parts:
-    parts = Parts(unwanted)
+def parsed(body: bytes, piece: int = 10_000, unwanted: str = "", kept: int = 1000) -> Parts:
+    parts = Parts(unwanted, kept)
     for start in range(0, len(body), piece):
         parts.parser.feed(body[start : start + piece])
     return parts
 
 
 @given(
-    st.lists(st.binary(max_size=100), max_size=4), st.integers(1, 40), st.sampled_from([b"\r\n", b"\n"]), st.booleans()
+    st.lists(st.binary(max_size=100) | st.text("\r\n-b", max_size=100).map(str.encode), max_size=4),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([b"\r\n", b"\n"]),
+    st.booleans(),
 )
-def test_contents_come_back_as_they_were(contents: list[bytes], piece: int, line_end: bytes, padded: bool) -> None:
+def test_contents_come_back_as_they_were(
+    contents: list[bytes], piece: int, kept: int, line_end: bytes, padded: bool
+) -> None:
+    assume(not any(re.search(rb"(^|\n)--b(--|[ \t]*\r?\n|$)", content + line_end) for content in contents))
     boundary = b"--b" + b" " * padded + line_end
     body = b"".join(boundary + b"x: y" + 2 * line_end + content + line_end for content in contents)
-    parts = parsed(body + b"--b--", piece)
+    parts = parsed(body + b"--b--", piece, kept=kept)
     assert parts == [({"x": "y"}, content) for content in contents]
     assert parts.parser.has_ended
 
@@ -47,8 +55,8 @@ def test_contents_come_back_as_they_were(contents: list[bytes], piece: int, line
     "content", [b"\n--", b"\r\n--", b"\n--bc", b"\r\n--b-", b"\r\n--b \r", b"x--b--", b"\r\n--\r\n--"]
 )
 def test_what_looks_like_a_boundary_is_content(content: bytes) -> None:
-    for piece in (1, 1000):
-        assert parsed(b"--b\r\n\r\n" + content + b"\r\n--b--", piece) == [({}, content)]
+    for piece, kept in ((1, 1000), (1, 1), (1000, 1)):
+        assert parsed(b"--b\r\n\r\n" + content + b"\r\n--b--", piece, kept=kept) == [({}, content)]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,12 @@ def test_a_part_that_nobody_wants_takes_no_memory() -> None:
         assert len(parts.parser._buffer) < 20_000
     parts.parser.feed(b"\r\n--b\r\nname: a\r\n\r\nx\r\n--b--")
     assert parts == [({"name": "a"}, b"x")]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+def test_a_form_may_begin_with_a_byte_order_mark(piece: int) -> None:
+    assert parsed(b"\xef\xbb\xbf--b\r\n\r\nx\r\n--b--", piece) == [({}, b"x")]
+    assert parsed(b"\xef\xbb--b\r\n\r\nx\r\n--b--", piece) == []
 
 
 @pytest.mark.parametrize("end", [b"", b"--b", b"--b-", b"--b\r", b"--b\r\n", b"--b\r\nx: y\r\n", b"--bc--"])
@@ -109,6 +123,14 @@ def test_options_are_quoted_or_not() -> None:
         ("form-data; filename*=UTF-8''it's.jpg", "it's.jpg"),
         ("form-data; filename*=UTF-8''%FF.jpg", "\ufffd.jpg"),
         ("form-data; filename*=klingon''a.jpg", "a.jpg"),
+        ("form-data; filename*0=ca; filename*1=t.jpg", "cat.jpg"),
+        ('form-data; filename*1="t.jpg"; filename*0="ca"; filename=dog.jpg', "cat.jpg"),
+        ("form-data; filename*0*=UTF-8''%e7%8c; filename*1*=%ab; filename*2=.jpg", "猫.jpg"),
+        ("form-data; filename*0*=iso-8859-1'en'%fc; filename*1=%20b.jpg", "ü%20b.jpg"),
+        ("form-data; FILENAME*0=a; filename*2=c", "a"),
+        ("form-data; filename*1=b", None),
+        ('form-data; filename*0=""', ""),
+        ("form-data; filename*0=a; filename*=UTF-8''b", "b"),
         ('form-data; filename="\xe7\x8c\xab"', "猫"),
     ],
 )

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.problems import RequestError
-from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8
+from service.api.reading.transfer import decode_base64, decode_part, json_as_utf8, without_line_breaks
 
 
 def decoded(text: str) -> bytes:
@@ -78,3 +80,18 @@ def test_a_part_has_a_transfer_encoding(encoding: str, sent: bytes) -> None:
 def test_json_of_half_a_character_is_malformed() -> None:
     with pytest.raises(RequestError, match="the JSON is not valid utf-16"):
         json_as_utf8(b"\xff\xfe{")
+
+
+@given(st.dictionaries(st.text('\\"nrt\n\t/é', max_size=9), st.text('\\"nrt\n\r\t/é', max_size=99), max_size=3))
+def test_long_strings_lose_nothing_but_line_breaks(strings: dict[str, str]) -> None:
+    def plain(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
+        return [tuple(text.translate({10: None, 13: None, 9: None}) for text in pair) for pair in pairs]
+
+    shorter = without_line_breaks(json.dumps(strings).encode(), long=1)
+    assert plain(json.loads(shorter, object_pairs_hook=list)) == plain(strings.items())
+
+
+def test_base64_in_lines_is_parsed_without_them_across_steps() -> None:
+    lines = b"\\n".join([b"A" * 76] * 5000)
+    assert without_line_breaks(b'{"b64": "%s"}' % lines, long=1000) == b'{"b64": "%s"}' % lines.replace(b"\\n", b"")
+    assert without_line_breaks(b'{"b64": "%s"}' % lines) == b'{"b64": "%s"}' % lines, "it is short"

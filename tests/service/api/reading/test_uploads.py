@@ -11,7 +11,8 @@ from starlette.requests import Request
 from service.api.problems import RequestError
 from service.api.reading.uploads import Uploads
 from service.api.requests import Exchange
-from service.errors import DeadlineExceeded, Draining
+from service.classify.memory import Memory
+from service.errors import DeadlineExceeded, Draining, Overloaded
 from service.settings import Settings
 
 
@@ -96,3 +97,39 @@ def test_the_work_has_its_time_from_the_last_byte_on() -> None:
     assert uploads.earliest_deadline(Exchange("id", "/", now, time.monotonic)) == pytest.approx(now + 5.0)
     uploads.drain()
     assert uploads.deadline(exchange, None) == pytest.approx(now + 5.0, abs=0.1)
+
+
+def test_bodies_that_arrive_together_take_at_most_max_queue_bytes() -> None:
+    async def scenario() -> None:
+        memory = Memory(5000)
+        uploads = Uploads(Settings(), memory)
+        bodies = await asyncio.gather(
+            *(uploads.read(request_of(steadily(0.2)), read) for _ in range(10)), return_exceptions=True
+        )
+        whole = [body for body in bodies if isinstance(body, bytes)]
+        assert all(len(body) == 2000 for body in whole)
+        assert all(isinstance(body, Overloaded) for body in bodies if body not in whole)
+        assert 1 <= len(whole) <= 4
+        assert memory.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_body_whose_length_does_not_fit_is_rejected_before_it_is_read() -> None:
+    async def scenario() -> None:
+        memory = Memory(5000)
+        uploads = Uploads(Settings(), memory)
+        request = request_of([(60.0, b"x")])
+        request.scope["headers"] = [(b"content-length", b"4000")]
+        memory.take(2000)
+        with pytest.raises(Overloaded):
+            await uploads.read(request, read)
+        memory.give_back(2000)
+        memory.take(500)
+        memory.check(4000)
+
+    asyncio.run(scenario())
+
+
+def test_a_single_body_always_fits() -> None:
+    assert len(uploaded(steadily(0.05), max_queue_bytes=1)) == 500

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,22 +11,12 @@ from onnx import TensorProto
 
 from models import golden
 from models.errors import BundleError
-from models.manifest import Manifest
 from models.store import Bundle, open_bundle
 from service.engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 from service.errors import EngineUnavailable
 from service.settings import allowed
 
-
-def rebuilt(folder: Path, tiny_bundle: Path, content: bytes, **artifact: Any) -> Bundle:
-    """The tiny bundle with another network file and changed fields of its artifact."""
-    shutil.copytree(tiny_bundle, folder)
-    (folder / "tiny.onnx").write_bytes(content)
-    manifest = open_bundle(tiny_bundle).manifest
-    changed = manifest.artifacts[0].model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), **artifact})
-    text = manifest.model_copy(update={"artifacts": [changed]}).to_json()
-    (folder / "manifest.json").write_text(Manifest.from_json(text).to_json())
-    return open_bundle(folder)
+Rebuild = Callable[..., Bundle]
 
 
 def test_its_logits_equal_those_of_an_independent_reference(tiny_bundle: Path) -> None:
@@ -48,8 +36,8 @@ def test_a_missing_precision_lists_the_artifacts(tiny_bundle: Path) -> None:
         OnnxRuntimeEngine.open(open_bundle(tiny_bundle), "int8", threads=1)
 
 
-def test_a_file_that_is_no_network_raises_bundle_error(tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle = rebuilt(tmp_path / "broken", tiny_bundle, b"not ONNX")
+def test_a_file_that_is_no_network_raises_bundle_error(rebuilt: Rebuild) -> None:
+    bundle = rebuilt(b"not ONNX")
     with pytest.raises(BundleError, match=r"tiny\.onnx cannot be loaded by ONNX Runtime"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
@@ -59,34 +47,36 @@ def network(tiny_bundle: Path) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("which", ["input", "output"])
-def test_tensor_names_that_differ_from_the_manifest_are_rejected(tiny_bundle: Path, tmp_path: Path, which: str) -> None:
+def test_tensor_names_that_differ_from_the_manifest_are_rejected(
+    tiny_bundle: Path, rebuilt: Rebuild, which: str
+) -> None:
     content = (tiny_bundle / "tiny.onnx").read_bytes()
-    bundle = rebuilt(tmp_path / which, tiny_bundle, content, **{which: "other"})
+    bundle = rebuilt(content, **{which: "other"})
     with pytest.raises(BundleError, match=rf"tiny\.onnx {which} .* the manifest wants .*'other'"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_an_input_size_that_differs_from_the_manifest_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_input_size_that_differs_from_the_manifest_is_rejected(tiny_bundle: Path, rebuilt: Rebuild) -> None:
     model = network(tiny_bundle)
     for dimension in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[dimension].dim_value = 64
-    bundle = rebuilt(tmp_path / "size", tiny_bundle, model.SerializeToString())
+    bundle = rebuilt(model.SerializeToString())
     with pytest.raises(BundleError, match=r"\['N', 3, 64, 64\].* wants .*\['N', 3, 32, 32\]"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_a_network_with_a_fixed_batch_size_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_network_with_a_fixed_batch_size_is_rejected(tiny_bundle: Path, rebuilt: Rebuild) -> None:
     model = network(tiny_bundle)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    bundle = rebuilt(tmp_path / "batch", tiny_bundle, model.SerializeToString())
+    bundle = rebuilt(model.SerializeToString())
     with pytest.raises(BundleError, match=r"\[1, 3, 32, 32\]"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 
 
-def test_more_than_one_output_is_rejected(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_more_than_one_output_is_rejected(tiny_bundle: Path, rebuilt: Rebuild) -> None:
     model = network(tiny_bundle)
     model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", 8]))
-    bundle = rebuilt(tmp_path / "outputs", tiny_bundle, model.SerializeToString())
+    bundle = rebuilt(model.SerializeToString())
     with pytest.raises(BundleError, match="the manifest wants"):
         OnnxRuntimeEngine.open(bundle, "fp32", threads=1)
 

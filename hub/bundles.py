@@ -1,0 +1,105 @@
+"""Bundles of ours that come from elsewhere: into the store as they are, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from hub.errors import Unusable, WrongRequest
+from hub.progress import megabytes
+from models import golden
+from models.atomic import drafted
+from models.manifest import Manifest
+from models.store import MANIFEST, Bundle, open_bundle, read
+
+MAX_MANIFEST_BYTES = 1 << 22
+MAX_MEMBERS = 10_000
+MAX_UNPACKED_BYTES = 16 << 30
+
+
+def named_files(manifest: Manifest) -> list[str]:
+    """What a manifest names, without the golden images, which golden.json names."""
+    return [*(artifact.file for artifact in manifest.artifacts), manifest.labels.file, manifest.golden.file]
+
+
+def golden_images(manifest: Manifest, golden_json: bytes) -> list[str]:
+    folder = PurePosixPath(manifest.golden.file).parent
+    try:
+        return [str(folder / image.file) for image in golden.GoldenSet.model_validate_json(golden_json).images]
+    except ValueError as error:
+        raise Unusable(f"{manifest.golden.file} is not valid: {error}") from error
+
+
+def adopt(fetched: Path, folder: Path) -> Bundle:
+    """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ.
+
+    Raises BundleError for one that is not whole, WrongRequest if another one is there.
+    """
+    original = read(fetched / MANIFEST)
+    manifest = Manifest.from_json(original)
+    wanted = _renamed(original, manifest, folder)
+    if (folder / MANIFEST).exists():
+        if read(folder / MANIFEST) != wanted:
+            raise WrongRequest(f"{folder} is there already, and is another bundle: give --version or --name")
+        return open_bundle(folder)
+    files = named_files(manifest) + golden_images(manifest, read(fetched / manifest.golden.file))
+    with drafted(folder) as draft:
+        for name in files:
+            target = draft / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fetched / name, target)
+        (draft / MANIFEST).write_bytes(wanted)
+        for path in (draft, *draft.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        golden.load(open_bundle(draft))
+    return open_bundle(folder)
+
+
+def _renamed(original: bytes, manifest: Manifest, folder: Path) -> bytes:
+    """The manifest, byte for byte where name and version stay."""
+    if (manifest.name, manifest.version) == (folder.parent.name, folder.name):
+        return original
+    changed = json.loads(original) | {"name": folder.parent.name, "version": folder.name}
+    return (json.dumps(changed, indent=2) + "\n").encode()
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """The folder in `folder` that has the manifest of a `.tar`. Raises Unusable."""
+    extract(archive, folder)
+    return found_in(folder, archive.name)
+
+
+def found_in(folder: Path, source: str) -> Path:
+    found = sorted(folder.rglob(MANIFEST), key=lambda path: len(path.parts))
+    if not found:
+        raise Unusable(f"{source} has no {MANIFEST}: it is not a bundle")
+    return found[0].parent
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Only plain files and folders, inside `folder`, and no more than a bundle can have. Raises Unusable."""
+    try:
+        with tarfile.open(archive) as tar:
+            total = 0
+            for number, member in enumerate(tar):
+                total += member.size
+                _check(archive.name, member, number, total)
+                if member.isfile() and (content := tar.extractfile(member)):
+                    target = folder / member.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(content, file)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise Unusable(f"{archive.name} is not a usable .tar: {error}") from error
+
+
+def _check(archive: str, member: tarfile.TarInfo, number: int, total: int) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise Unusable(f"{archive} names {member.name!r}, which is outside its folder")
+    if not (member.isfile() or member.isdir()):
+        raise Unusable(f"{archive} holds {member.name!r}, which is neither a file nor a folder")
+    if number >= MAX_MEMBERS or total > MAX_UNPACKED_BYTES:
+        raise Unusable(f"{archive} unpacks to more than {MAX_MEMBERS} files or {megabytes(MAX_UNPACKED_BYTES)}")

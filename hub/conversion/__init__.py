@@ -1,0 +1,1 @@
+"""Files of others -> model bundles, without a training framework; `hub` may import it."""

@@ -1,0 +1,73 @@
+"""A bundle as an OCI image: one layer a file, below `models/`, where KServe looks; it can be mounted as a volume.
+
+The same bundle is the same image, bit by bit: layers hold no time and no owner. Only a digest names it for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+from hub import bundles, space
+from hub.errors import Unusable, WrongRequest
+from hub.progress import Progress, megabytes
+from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Registry
+from models.store import MANIFEST, Bundle, read
+
+TITLE = "org.opencontainers.image.title"
+
+
+def layer(name: str, content: bytes) -> bytes:
+    """A `.tar` with one file."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo(f"models/{name}")
+        member.size, member.mode = len(content), 0o644
+        tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def push(bundle: Bundle, registry: Registry, progress: Progress) -> str:
+    """-> the image's digest. Raises WrongRequest for a tag that is there, and as the registry."""
+    if registry.exists():
+        raise WrongRequest(
+            f"{registry.reference} is there already, and a pushed bundle is never changed: give another tag"
+        )
+    manifest = bundle.manifest
+    golden_json = read(bundle.folder / manifest.golden.file)
+    layers, diff_ids = [], []
+    for name in [MANIFEST, *bundles.named_files(manifest), *bundles.golden_images(manifest, golden_json)]:
+        content = layer(name, read(bundle.folder / name))
+        described = registry.push_blob(content)
+        diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
+        layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: name}})
+        progress.say(f"  {name}  {megabytes(len(content))}")
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    described = registry.push_blob(json.dumps(config).encode())
+    annotations = {"org.opencontainers.image.version": manifest.version, TITLE: manifest.name}
+    return registry.push_manifest(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": CONFIG_TYPE, **described},
+            "layers": layers,
+            "annotations": annotations,
+        }
+    )
+
+
+def fetch(registry: Registry, cache: Path, unpacked: Path) -> tuple[Path, str]:
+    """-> the folder of the bundle below `unpacked`, and the image's digest. Raises HubError."""
+    manifest, digest = registry.manifest()
+    sizes = [int(described["size"]) for described in manifest["layers"]]
+    if len(sizes) > bundles.MAX_MEMBERS or sum(sizes) > bundles.MAX_UNPACKED_BYTES:
+        raise Unusable(
+            f"{registry.reference} has {len(sizes)} layers and {megabytes(sum(sizes))}: no bundle is so large"
+        )
+    space.check({cache: 2 * sum(sizes)})
+    for described in manifest["layers"]:
+        bundles.extract(registry.layer(described, cache), unpacked)
+    return bundles.found_in(unpacked, str(registry.reference)), digest

@@ -1,0 +1,186 @@
+"""`repvgg pull`: from an address to a bundle in the store.
+
+1. only what was named is fetched, and nothing is fetched for an address that cannot work;
+2. a bundle that is there already is found equal, or the pull is refused; it is never changed;
+3. a pull that fails leaves no half bundle, and what it fetched is not fetched again;
+4. a bundle of ours from a registry or an archive needs no package of the extra `pull`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hub import addresses, bundles, downloads, images, shelf
+from hub.addresses import Address, How
+from hub.errors import HubError, Unusable, WrongRequest
+from hub.progress import Progress
+from hub.sources.registry import Reference, Registry
+from hub.sources.trust import Trust, without_secrets
+from hub.sources.web import PAUSES_S, Web
+from models.errors import BundleError
+from models.manifest import Manifest, Source
+from models.store import MANIFEST, STORE, Bundle, open_bundle, read
+from weights.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Request:
+    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://."""
+
+    source: str
+    store: Path = STORE
+    name: str | None = None
+    version: str | None = None
+    revision: str | None = None
+    insecure_hosts: tuple[str, ...] = ()
+    sha256: str | None = None
+    how: How = field(default_factory=How)
+
+
+def pull(
+    request: Request, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float] = PAUSES_S
+) -> Bundle:
+    """`pauses_s`: before each further attempt. Raises HubError."""
+    address = addresses.parse(request.source, request.revision)
+    openers = {"hf": _from_hub, "https": _from_web, "http": _from_web, "oci": _from_registry}
+    if address.scheme not in openers:
+        raise WrongRequest(f"{address.scheme}:// is not supported yet; supported: {', '.join(openers)}")
+    try:
+        bundle = openers[address.scheme](request, address, environ, progress, pauses_s)
+        shelf.tidy(bundle.folder, request.store)
+        return bundle
+    except HubError:
+        raise
+    except (WeightsError, BundleError) as error:
+        raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(f"{error.filename or request.store} cannot be written or read: {error.strerror}") from error
+
+
+def _from_hub(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    from hub import repository as repositories  # imports huggingface_hub and onnx
+    from hub.conversion import classifier as conversion
+    from hub.sources import huggingface
+
+    web = Web(Trust.of(request.insecure_hosts, [huggingface.endpoint(environ)]), progress, pauses_s)
+    hub = huggingface.HuggingFace(environ, web)
+    found = hub.repository(address.rest, address.revision)
+    progress.say(f"{address} at {found.commit}")
+    opened = repositories.Opened(hub, found, progress)
+    if repositories.is_bundle(opened):
+        return _adopt(request, repositories.fetch_bundle(opened, request.store))
+    folder = place(request, address.rest.rpartition("/")[2], found.commit[:12])
+    if bundle := already_there(folder, str(address), found.commit):
+        return bundle
+    classifier, licence = repositories.recognise(opened)(opened, request.store)
+    return conversion.write(classifier, opened.source(str(address), licence), folder)
+
+
+def _from_web(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    web = Web(Trust.of(request.insecure_hosts), progress, pauses_s)
+    path, digest = downloads.fetch(str(address), request.sha256, environ, web)
+    if downloads.is_tar(path.name):
+        with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
+            return _adopt(request, bundles.unpack(path, Path(unpacked)))
+    folder = place(request, path.stem, digest[:12])
+    shown, revision = without_secrets(str(address)), f"sha256:{digest}"
+    if bundle := already_there(folder, shown, revision):
+        return bundle
+    from hub import local  # imports onnx
+    from hub.conversion import classifier as conversion
+
+    made = local.classifier(path, request.how, progress.say)
+    return conversion.write(made, Source(address=shown, revision=revision), folder)
+
+
+def _from_registry(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    registry = _registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
+    cache = downloads.cache(environ).parent / "layers"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
+        fetched, digest = images.fetch(registry, cache, Path(unpacked))
+        progress.say(f"{registry.reference} at {digest}")
+        return _adopt(request, fetched)
+
+
+def _registry(
+    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Registry:
+    reference = Reference.parse(rest)
+    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
+
+
+def push(
+    model: str,
+    target: str,
+    environ: Mapping[str, str],
+    progress: Progress,
+    insecure_hosts: Sequence[str] = (),
+    pauses_s: Sequence[float] = PAUSES_S,
+) -> str:
+    """A bundle -> where it is now, named by its digest. Raises HubError."""
+    address = addresses.parse(target)
+    if address.scheme != "oci":
+        raise WrongRequest(f"bundles are pushed to oci://REGISTRY/NAME:TAG, not to {address.scheme}://")
+    registry = _registry(address.rest, insecure_hosts, environ, progress, pauses_s)
+    if not registry.reference.tag:
+        raise WrongRequest(f"{target} has no tag: write oci://REGISTRY/NAME:TAG")
+    try:
+        digest = images.push(open_bundle(model), registry, progress)
+    except BundleError as error:
+        raise Unusable(str(error)) from error
+    return f"{registry.reference}@{digest}"
+
+
+def convert(path: Path, request: Request, progress: Progress) -> Bundle:
+    """A file that is here -> a bundle; `request` says where, and how. Raises HubError."""
+    from hub import local  # imports onnx
+    from hub.conversion import classifier as conversion
+
+    try:
+        made = local.classifier(path, request.how, progress.say)
+        return conversion.write(made, None, place(request, path.stem, "1"))
+    except (WeightsError, BundleError) as error:
+        raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(f"{error.filename or path} cannot be written or read: {error.strerror}") from error
+
+
+def _adopt(request: Request, fetched: Path) -> Bundle:
+    manifest = Manifest.from_json(read(fetched / MANIFEST))
+    return bundles.adopt(fetched, place(request, manifest.name, manifest.version))
+
+
+def place(request: Request, name: str, version: str) -> Path:
+    """The folder of the new bundle. Raises WrongRequest for a name that no store can have."""
+    parts = request.name or name, request.version or version
+    for flag, part in zip(("--name", "--version"), parts, strict=True):
+        if not part or part.startswith(".") or not all(letter.isalnum() or letter in "._-" for letter in part):
+            raise WrongRequest(f"{flag} {part!r} is no name: letters, digits, dot, dash and underscore")
+    return request.store.joinpath(*parts)
+
+
+def already_there(folder: Path, address: str, revision: str) -> Bundle | None:
+    """The bundle in `folder` if it is what is asked for. Raises WrongRequest if another one is there."""
+    if not (folder / MANIFEST).exists():
+        return None
+    bundle = open_bundle(folder)
+    source = bundle.manifest.source
+    if source == Source(
+        address=address,
+        revision=revision,
+        licence=source.licence if source else None,
+        published=source.published if source else None,
+    ):
+        return bundle
+    origin = f"{source.address} at {source.revision}" if source else "elsewhere"
+    raise WrongRequest(f"{folder} is there already, from {origin}: give --version or --name")

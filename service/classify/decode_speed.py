@@ -1,0 +1,108 @@
+"""How long images take to decode, by kind of file and by size: learnt from every image that a thread has worked on.
+
+1. an image is judged by others like it: nothing that one client sends makes the service wrong about other images;
+2. before any image like it, the nearest size counts, or what the machine has shown so far;
+3. an estimate that has not been confirmed for a while rejects no one: the next image like it is let through, which
+   measures it again;
+4. of an image that nobody has seen yet, only `usual_s` is known: a quarter of the latest images took less, and each of
+   them counts as much as any other, however slow it was.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.formats.sizes import Stated
+
+# What a photo takes on a 2024 server, JPEG between the faster BMP and the slower PNG (benchmarks/LOG.md). Only its
+# shape matters: measurements scale it.
+IMAGE_S = 0.00015
+PIXEL_S = 15e-9
+# The weight of the newest image in a moving average, if it follows at once on others; after AGE_S of silence, 63 %.
+NEWEST_WEIGHT = 0.1
+AGE_S = 5.0
+# An estimate is to be trusted for so long, at least: and longer for slow images, so that measuring them again takes at
+# most a twentieth of a thread's time.
+TRUSTED_S = 1.0
+PROBE_SHARE = 0.05
+MOST_TRUSTED_S = 20.0
+# An image moves `usual_s` by a factor, so that a slow one counts for no more than others.
+QUARTILE = 0.25
+STEP = 0.05
+
+
+def newest_weight(age_s: float, least: float, forgotten_s: float = AGE_S) -> float:
+    """Of a measurement that follows on the one before it after `age_s`: old ones fade by time, not by number."""
+    return max(least, 1.0 - math.exp(-age_s / forgotten_s))
+
+
+def trusted_s(seconds: float) -> float:
+    """How long an estimate of `seconds` may reject requests without being measured again."""
+    return max(TRUSTED_S, min(seconds / PROBE_SHARE, MOST_TRUSTED_S))
+
+
+@dataclass
+class _Average:
+    """`slowness`: seconds, relative to the formula above."""
+
+    slowness: float
+    at: float
+
+    def learn(self, slowness: float, now: float) -> None:
+        self.slowness += newest_weight(now - self.at, NEWEST_WEIGHT) * (slowness - self.slowness)
+        self.at = now
+
+
+class DecodeSpeed:
+    """Moving averages by kind and by power of two of the pixels. `expected_s` may be called in any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.usual_s = IMAGE_S
+        self._known: dict[tuple[str, int], _Average] = {}
+        self._machine: _Average | None = None
+        self._probed_at: dict[tuple[str, int], float] = {}
+
+    def expected_s(self, image: Stated) -> float:
+        known = self._known.get(_key(image)) or self._nearest(image) or self._machine
+        return _formula_s(image) * (known.slowness if known else 1.0)
+
+    def learn(self, image: Stated, seconds: float) -> None:
+        """A thread has worked on it for so long, whatever came of it."""
+        slowness, now, key = seconds / _formula_s(image), self._clock(), _key(image)
+        for average in (self._known.get(key), self._machine):
+            if average:
+                average.learn(slowness, now)
+        self._known.setdefault(key, _Average(slowness, now))
+        self._machine = self._machine or _Average(slowness, now)
+        self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))
+
+    def may_reject(self, image: Stated, *, alone: bool = True) -> bool:
+        """Has the estimate been confirmed lately? If not, the one who asks is to be let through. An image that is not
+        `alone` is let through only where there was a measurement: many images are no way to take the first one."""
+        now, key = self._clock(), _key(image)
+        known = self._known.get(key)
+        if known is None and not alone:
+            return True
+        trusted_until = max(known.at if known else -math.inf, self._probed_at.get(key, -math.inf))
+        if now - trusted_until < trusted_s(self.expected_s(image)):
+            return True
+        self._probed_at[key] = now
+        return False
+
+    def _nearest(self, image: Stated) -> _Average | None:
+        kind, power = _key(image)
+        powers = (other for same, other in list(self._known) if same == kind)
+        nearest = min(powers, key=lambda other: abs(other - power), default=None)
+        return None if nearest is None else self._known[kind, nearest]
+
+
+def _key(image: Stated) -> tuple[str, int]:
+    return image.kind, image.pixels.bit_length()
+
+
+def _formula_s(image: Stated) -> float:
+    return IMAGE_S + image.pixels * PIXEL_S

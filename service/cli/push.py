@@ -1,0 +1,26 @@
+"""Send a bundle to a registry, from which clusters and other stores pull it."""
+
+from __future__ import annotations
+
+import argparse
+
+from service.cli import pull
+from service.runtime.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] of the store")
+    parser.add_argument("target", metavar="TARGET", help="oci://REGISTRY/NAME:TAG")
+    parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Raises as `pull`."""
+    from hub.progress import Progress
+    from hub.pull import push
+
+    hosts = tuple(arguments.insecure_hosts.split(","))
+    with pull.translated():
+        written = push(arguments.bundle, arguments.target, console.environ, Progress(console.err), hosts)
+    print(f"pushed {written}", file=console.out)
+    return 0

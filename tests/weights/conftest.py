@@ -1,0 +1,8 @@
+import pytest
+
+from tests.torch_files import TorchFile
+
+
+@pytest.fixture
+def torch_file():
+    return TorchFile()
