@@ -2,8 +2,8 @@
 
 python -m benchmarks.backbone FOLDER --model BUNDLE [BUNDLE ...] [--sizes 64 96 128]
 
-FOLDER has one folder of photos for each class. The features are what enters the classifier of the fp32 ONNX artifact: the
-mean of the last feature map, so that every image size that the strides divide will do. The penalty is chosen by
+FOLDER has one folder of photos for each class. The features are what enters the classifier of the fp32 ONNX artifact:
+the mean of the last feature map, so that every image size that the strides divide will do. The penalty is chosen by
 cross-validation within the training folds. Prints the accuracy in percent for each
 bundle and size, with the standard deviation over the folds. Uses one thread an operation, so it repeats exactly.
 """

@@ -47,7 +47,7 @@ def png_with_alpha(scene: Scene, path: Path) -> None:
 
 SAMPLES: dict[str, tuple[Callable[[], Scene], Callable[[Scene, Path], None]]] = {
     "banana.png": (banana, png_with_palette),
-    "cat.jpg": (cat, jpeg),
+    "cat.jpg": (cat, turned_jpeg),
     "dog.jpg": (dog, jpeg),
     "goldfish.jpg": (goldfish, jpeg),
     "ladybug.jpg": (ladybug, jpeg),
@@ -57,7 +57,7 @@ SAMPLES: dict[str, tuple[Callable[[], Scene], Callable[[Scene, Path], None]]] = 
     "pretzel.png": (pretzel, png_with_alpha),
     "school_bus.jpg": (school_bus, jpeg),
     "teapot.jpg": (teapot, jpeg),
-    "umbrella.jpg": (umbrella, turned_jpeg),
+    "umbrella.jpg": (umbrella, jpeg),
 }
 
 
