@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.color import to_srgb
 from models.manifest import Preprocess
 from models.preprocess import decode, images_in, open_image, read_pixels, resize_and_crop
 from models.store import open_bundle
@@ -45,7 +46,7 @@ def ours(encoded: bytes, spec: Preprocess) -> Pixels:
 
 def fast(encoded: bytes, spec: Preprocess) -> Pixels:
     """As with `--pixels fast`."""
-    return np.asarray(resize_and_crop(read_pixels(open_image(encoded), spec), spec))
+    return np.asarray(to_srgb(resize_and_crop(read_pixels(open_image(encoded), spec), spec)))
 
 
 def pillow_box(encoded: bytes, spec: Preprocess) -> Pixels:
