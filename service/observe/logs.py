@@ -14,6 +14,7 @@ import codecs
 import json
 import logging
 import os
+from abc import ABC, abstractmethod
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Literal, TextIO
@@ -80,7 +81,7 @@ def _timestamp(record: logging.LogRecord) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class _Bounded(logging.Formatter):
+class _Bounded(logging.Formatter, ABC):
     def format(self, record: logging.LogRecord) -> str:
         line = ""
         for cut in CUTS:
@@ -89,8 +90,8 @@ class _Bounded(logging.Formatter):
                 break
         return line
 
-    def _line(self, record: logging.LogRecord, most_text: int, most_trace: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _line(self, record: logging.LogRecord, most_text: int, most_trace: int) -> str: ...
 
     def _traces(self, record: logging.LogRecord, most: int) -> dict[str, str]:
         """Its traceback and its stack, if it has them."""

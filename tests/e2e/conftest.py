@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +100,28 @@ def start(tiny_bundle: Path) -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-@pytest.fixture(scope="session")
-def server(tiny_bundle: Path) -> Iterator[Server]:
-    """A shared server with default settings, for tests that do not change it."""
-    running = Server("--model", tiny_bundle, "--port", 0)
+@contextmanager
+def serving(bundle: Path) -> Iterator[Server]:
+    """A server with default settings."""
+    running = Server("--model", bundle, "--port", 0)
     try:
         yield running.wait_until_serving()
     finally:
         running.close()
+
+
+@pytest.fixture(scope="session")
+def server(tiny_bundle: Path) -> Iterator[Server]:
+    """A shared one, for tests that do not change it."""
+    with serving(tiny_bundle) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
 def wide_server(wide_bundle: Path) -> Iterator[Server]:
     """The same with a bundle of 1000 classes."""
-    running = Server("--model", wide_bundle, "--port", 0)
-    try:
-        yield running.wait_until_serving()
-    finally:
-        running.close()
+    with serving(wide_bundle) as running:
+        yield running
 
 
 @pytest.fixture

@@ -18,20 +18,29 @@ if TYPE_CHECKING:
 
 
 class AloneOrShared:
-    """`alone` gets a batch that comes while no other is running, never two at once; `shared` gets the others."""
+    """`alone` gets a batch that comes while no other is running, never two at once; `shared` gets the others.
+
+    Raises RuntimeError once it is closed.
+    """
 
     def __init__(self, alone: Infer, shared: Infer) -> None:
-        self._alone = alone
-        self._shared = shared
+        self._forms: tuple[Infer, Infer] | None = (alone, shared)
         self._calls = 0
         self._lock = threading.Lock()
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._forms is None:
+            raise RuntimeError("the engine is closed")
+        alone, shared = self._forms
         with self._lock:
             self._calls += 1
-            infer = self._alone if self._calls == 1 else self._shared
+            infer = alone if self._calls == 1 else shared
         try:
             return infer(images)
         finally:
             with self._lock:
                 self._calls -= 1
+
+    def close(self) -> None:
+        """Both forms are let go of."""
+        self._forms = None

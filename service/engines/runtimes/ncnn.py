@@ -50,7 +50,7 @@ class NcnnEngine:
         """`alone` computes an image with all threads, `shared` one in each calling thread."""
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
-        self._infer: AloneOrShared | None = AloneOrShared(alone.infer, shared.infer)
+        self._infer = AloneOrShared(alone.infer, shared.infer)
         self._networks = {id(network): network for network in (alone, shared)}
 
     @classmethod
@@ -67,13 +67,10 @@ class NcnnEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        infer = self._infer
-        if infer is None:
-            raise RuntimeError("the engine is closed")
-        return infer(images)
+        return self._infer(images)
 
     def close(self) -> None:
-        self._infer = None
+        self._infer.close()
         for network in self._networks.values():
             network.close()
         self._networks.clear()

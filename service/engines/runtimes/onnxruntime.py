@@ -52,8 +52,7 @@ class OnnxRuntimeEngine:
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         names = artifact.input, artifact.output
-        infer = AloneOrShared(partial(_infer, alone, *names), partial(_infer, shared, *names))
-        self._infer: AloneOrShared | None = infer
+        self._infer = AloneOrShared(partial(_infer, alone, *names), partial(_infer, shared, *names))
 
     @classmethod
     def open(
@@ -75,13 +74,10 @@ class OnnxRuntimeEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        infer = self._infer
-        if infer is None:
-            raise RuntimeError("the engine is closed")
-        return infer(images)
+        return self._infer(images)
 
     def close(self) -> None:
-        self._infer = None
+        self._infer.close()
 
 
 def _infer(

@@ -47,8 +47,7 @@ class OpenVinoEngine:
         requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(shared.get_property("NUM_STREAMS")):
             requests.put(shared.create_infer_request())
-        infer = AloneOrShared(partial(_infer, request), partial(_infer_by_one_of, requests))
-        self._infer: AloneOrShared | None = infer
+        self._infer = AloneOrShared(partial(_infer, request), partial(_infer_by_one_of, requests))
 
     @classmethod
     def open(cls, bundle: Bundle, precision: Precision, threads: int, slots: int = 1) -> OpenVinoEngine:
@@ -77,13 +76,10 @@ class OpenVinoEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        infer = self._infer
-        if infer is None:
-            raise RuntimeError("the engine is closed")
-        return infer(images)
+        return self._infer(images)
 
     def close(self) -> None:
-        self._infer = None
+        self._infer.close()
 
 
 def _infer_by_one_of(requests: SimpleQueue[openvino.InferRequest], images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -46,3 +47,16 @@ def test_a_failed_batch_no_longer_counts_as_running() -> None:
     for _ in range(2):  # alone again, the second time too
         with pytest.raises(RuntimeError, match="as told"):
             infer(PIXELS)
+
+
+def test_once_closed_it_computes_nothing_and_holds_neither_form() -> None:
+    def form(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return images
+
+    held = weakref.ref(form)
+    infer = AloneOrShared(form, form)
+    del form
+    infer.close()
+    assert held() is None
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        infer(PIXELS)
