@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from models.errors import BundleError
 from service.classify.classifier import Classified, Classifier
+from service.engines.runtimes.fake import FakeEngine
 from service.errors import (
     Draining,
+    GoldenCheckFailed,
 )
 from service.observe.metrics import Metrics
 from service.settings import Settings
