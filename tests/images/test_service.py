@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 BUS = ROOT / "models" / "samples" / "school_bus.jpg"
-SHIPPED = find_bundle("repvgg-tiny-cifar10")
+SHIPPED = find_bundle("repvgg-small-tinyimagenet")
 SBOM = ROOT / "scripts" / "sbom.py"
 MEGABYTE = 1_000_000
 # The first test builds the image.
