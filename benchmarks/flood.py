@@ -127,7 +127,7 @@ def report(name: str, figures: dict[str, Any], capacity: float, aim: float, prob
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="repvgg-tiny-cifar10")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()

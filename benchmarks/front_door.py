@@ -71,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.front_door", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("image", type=Path)
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet", metavar="BUNDLE")
     parser.add_argument("--engine", default="fake")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -68,7 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("image", type=Path)
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet", metavar="BUNDLE")
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=float, default=30.0)

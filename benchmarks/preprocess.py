@@ -135,7 +135,7 @@ def classify(folder: str, crops: NDArray[np.uint8], spec: Preprocess) -> NDArray
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="JPEG photos")
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", help="bundle whose answers to compare")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet", help="bundle whose answers to compare")
     parser.add_argument("--size", type=int, default=224, help="side of the timed crop, pixels")
     parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--repeats", type=int, default=3)

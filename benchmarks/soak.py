@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet", metavar="BUNDLE")
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--swaps", type=int, default=0)

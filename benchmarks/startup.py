@@ -25,7 +25,7 @@ from statistics import median
 from typing import TextIO
 
 ROOT = Path(__file__).parents[1]
-IMAGE = ROOT / "models" / "samples" / "ship.jpg"
+IMAGE = ROOT / "models" / "samples" / "school_bus.jpg"
 # Pattern of a log line -> the phase that ends with it.
 ENDS = {
     r"listening on": "imports, socket",

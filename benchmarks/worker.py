@@ -59,7 +59,7 @@ def compare(name: str, bundle: Bundle, batches: Sequence[int], rounds: int) -> l
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--model", default="repvgg-tiny-cifar10", metavar="BUNDLE")
+    parser.add_argument("--model", default="repvgg-small-tinyimagenet", metavar="BUNDLE")
     parser.add_argument("--engines", nargs="+", default=["fake", "onnxruntime"], metavar="NAME")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16], metavar="N")
     parser.add_argument("--rounds", type=int, default=500, metavar="N")

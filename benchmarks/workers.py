@@ -23,7 +23,7 @@ from statistics import median
 
 from benchmarks.serving import served
 
-IMAGE = Path(__file__).parents[1] / "models" / "samples" / "ship.jpg"
+IMAGE = Path(__file__).parents[1] / "models" / "samples" / "school_bus.jpg"
 
 
 def request() -> bytes:

@@ -229,7 +229,8 @@ class Accuracy(Strict):
 
 
 class Training(Strict):
-    """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`."""
+    """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`. `licence`: the terms under which the
+    weights may be used."""
 
     dataset: str
     evaluated_on: str
@@ -239,6 +240,15 @@ class Training(Strict):
     top5: Unit | None = None
     framework: str
     git_commit: str
+    licence: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_licence(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was before there were any."""
+        written: dict[str, Any] = write(self)
+        if self.licence is None:
+            del written["licence"]
+        return written
 
 
 class Published(Strict):

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOS = [str(ROOT / "models/samples" / name) for name in ("ship.jpg", "frog.jpg")]
+PHOTOS = [str(ROOT / "models/samples" / name) for name in ("school_bus.jpg", "mushroom.jpg")]
 WIDTH, HEIGHT = 980, 700
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

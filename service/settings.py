@@ -87,7 +87,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Text = Field(
-        "repvgg-tiny-cifar10",
+        "repvgg-small-tinyimagenet",
         min_length=1,
         description="model bundle: a folder, a name[/version] in the store, or an address for `repvgg pull`",
     )

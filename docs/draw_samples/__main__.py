@@ -1,7 +1,7 @@
 """Draw the sample pictures: `python docs/draw_samples [FOLDER]`, by default into models/samples.
 
-They show the ten classes of CIFAR-10 and are drawn, not photographed, so that they are ours to give away. Together
-they take the ways that clients' pictures take: JPEG upright and turned by EXIF, PNG with a palette and with alpha.
+They show things that the default bundle knows and are drawn, not photographed, so that they are ours to give away.
+Together they cover what clients send: JPEG upright and turned by EXIF, PNG with a palette and with alpha.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from meadow import deer, horse
+from food import banana, lemon, mushroom, orange, pretzel
 from paint import Scene
 from PIL import ExifTags, Image
-from portraits import bird, cat, dog, frog
-from vehicles import airplane, automobile, ship, truck
+from portraits import cat, dog
+from things import goldfish, ladybug, school_bus, teapot, umbrella
 
 FOLDER = Path(__file__).parents[2] / "models/samples"
 QUALITY = 88
@@ -39,22 +39,25 @@ def png_with_palette(scene: Scene, path: Path) -> None:
 
 
 def png_with_alpha(scene: Scene, path: Path) -> None:
-    image = scene.image(grain=0.0)
-    image.putalpha(Image.fromarray(np.rint(scene.cover * 255).astype(np.uint8)))
+    image, alpha = scene.image(grain=0.0), Image.fromarray(np.rint(scene.cover * 255).astype(np.uint8))
+    image.paste("white", mask=alpha.point(lambda cover: 255 * (cover == 0)))  # nobody sees it, and it packs well
+    image.putalpha(alpha)
     image.save(path, optimize=True)
 
 
 SAMPLES: dict[str, tuple[Callable[[], Scene], Callable[[Scene, Path], None]]] = {
-    "airplane.png": (airplane, png_with_palette),
-    "automobile.png": (automobile, png_with_alpha),
-    "bird.jpg": (bird, turned_jpeg),
-    "cat.jpg": (cat, jpeg),
-    "deer.jpg": (deer, jpeg),
+    "banana.png": (banana, png_with_palette),
+    "cat.jpg": (cat, turned_jpeg),
     "dog.jpg": (dog, jpeg),
-    "frog.jpg": (frog, jpeg),
-    "horse.jpg": (horse, jpeg),
-    "ship.jpg": (ship, jpeg),
-    "truck.jpg": (truck, jpeg),
+    "goldfish.jpg": (goldfish, jpeg),
+    "ladybug.jpg": (ladybug, jpeg),
+    "lemon.jpg": (lemon, jpeg),
+    "mushroom.jpg": (mushroom, jpeg),
+    "orange.jpg": (orange, jpeg),
+    "pretzel.png": (pretzel, png_with_alpha),
+    "school_bus.jpg": (school_bus, jpeg),
+    "teapot.jpg": (teapot, jpeg),
+    "umbrella.jpg": (umbrella, jpeg),
 }
 
 

@@ -30,7 +30,7 @@ from service.api.schemas import (
 )
 
 _REQUEST_ID = "5f0c1f2e9f0b4b6f8f6b0d3b2b1a4c7d"
-_MODEL = {"name": "repvgg-tiny-cifar10", "version": "1", "engine": "onnxruntime", "precision": "fp32"}
+_MODEL = {"name": "repvgg-small-tinyimagenet", "version": "1", "engine": "onnxruntime", "precision": "fp32"}
 
 ANSWER_EXAMPLE = {
     "model": _MODEL,
@@ -63,7 +63,9 @@ _EXAMPLES = {
     400: _problem_example("malformed_request", "the multipart body ends before its closing boundary"),
     401: _problem_example("unauthorized", "this key is not known"),
     403: _problem_example("forbidden", "a page of another origin must not reload the model"),
-    404: _problem_example("not_found", "model cats version 1 is not served here, but repvgg-tiny-cifar10 version 1 is"),
+    404: _problem_example(
+        "not_found", "model cats version 1 is not served here, but repvgg-small-tinyimagenet version 1 is"
+    ),
     408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
     409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),

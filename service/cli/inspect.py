@@ -67,6 +67,7 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         ("golden", f"{golden_images} images, largest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+        *([("licence", training.licence)] if training.licence else []),
         *[("source", text) for text in _describe_source(manifest)],
         ("temperature", f"{manifest.temperature:.4g}"),
         ("pixels", _describe_pixels(manifest)),

@@ -86,19 +86,19 @@ SHORTER = {
 }
 # Text that the output of such a command must contain.
 SAYS = {
-    "models/samples/ship.jpg": '"label":"ship"',
-    "--data @-": '"label":"cat"',
+    "models/samples/school_bus.jpg": '"label":"school bus"',
+    "--data @-": '"label":"lemon"',
     "readyz": '"ready"',
     "curl http://127.0.0.1:8000/metrics": "repvgg_request_duration_seconds_bucket",
-    "from repvgg_client": "ship",
-    "tritonclient": "ship",
-    "classify models/samples": "ship",
-    "classify --engine reference": "ship",
+    "from repvgg_client": "school bus",
+    "tritonclient": "school bus",
+    "classify models/samples": "school bus",
+    "classify --engine reference": "school bus",
     "--reset_classifier True": "new: classifier.weight",
     "training.export": "top-1",
     "photo=@": '"predictions"',
     "grep input_clipped": "repvgg_input_clipped_count 1.0",
-    "application/x-ndjson": '"label":"ship"',
+    "application/x-ndjson": '"label":"school bus"',
     "--optimizer adagrad": "images/s",
 }
 SERVES = re.compile(r"repvgg serve|^make serve")

@@ -32,7 +32,7 @@ from tests.cluster import (
 if TYPE_CHECKING:
     from conftest import Podman
 
-SHIP = (ROOT / "models" / "samples" / "ship.jpg").read_bytes()
+BUS = (ROOT / "models" / "samples" / "school_bus.jpg").read_bytes()
 # The first test builds the image.
 pytestmark = pytest.mark.timeout(1200)
 
@@ -113,7 +113,7 @@ def test_a_pod_can_only_listen(cluster: Cluster) -> None:
 
 
 def test_while_every_pod_is_replaced_no_request_fails(cluster: Cluster) -> None:
-    old, replies = asyncio.run(roll_out_under_load(cluster, 2, SHIP))
+    old, replies = asyncio.run(roll_out_under_load(cluster, 2, BUS))
     assert [pod.exit_code for pod in old] == [0, 0]
     assert len(replies) > REQUESTS_PER_S
     assert set(replies) == {200}
@@ -121,5 +121,5 @@ def test_while_every_pod_is_replaced_no_request_fails(cluster: Cluster) -> None:
 
 def test_without_pre_stop_and_draining_some_requests_fail(cluster: Cluster) -> None:
     remove_draining(cluster.documents)
-    _, replies = asyncio.run(roll_out_under_load(cluster, 1, SHIP))
+    _, replies = asyncio.run(roll_out_under_load(cluster, 1, BUS))
     assert set(replies) > {200}

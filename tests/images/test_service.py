@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from conftest import Container, Podman
 
 ROOT = Path(__file__).parents[2]
-SHIP = ROOT / "models" / "samples" / "ship.jpg"
-SHIPPED = find_bundle("repvgg-tiny-cifar10")
+BUS = ROOT / "models" / "samples" / "school_bus.jpg"
+SHIPPED = find_bundle("repvgg-small-tinyimagenet")
 SBOM = ROOT / "scripts" / "sbom.py"
 MEGABYTE = 1_000_000
 # The first test builds the image.
@@ -49,7 +49,7 @@ def test_the_image_is_small_and_labelled(podman: Podman, service_image: str) -> 
 
 def test_it_classifies_read_only_without_capabilities_as_user_1000(start: Callable[..., Container]) -> None:
     container = start("--cpus=1", "--memory=1g").wait_until_healthy()
-    assert container.classify(SHIP) == "ship"
+    assert container.classify(BUS) == "school bus"
     assert container.get("/readyz").json() == {"status": "ready"}
     assert container.run("id", "-u").stdout.strip() == "1000"
     status = container.run("cat", "/proc/1/status").stdout
@@ -61,7 +61,7 @@ def test_it_classifies_read_only_without_capabilities_as_user_1000(start: Callab
 
 def test_it_serves_with_winograds_algorithm(start: Callable[..., Container]) -> None:
     container = start("--env=REPVGG_ENGINE=ncnn", "--env=REPVGG_PRECISION=fp32").wait_until_healthy()
-    assert container.classify(SHIP) == "ship"
+    assert container.classify(BUS) == "school bus"
     assert container.get("/models").json()["engine"] == "ncnn"
 
 
@@ -71,7 +71,7 @@ def test_sigterm_drains_and_the_container_exits_with_0(start: Callable[..., Cont
     while container.get("/readyz").status_code == 200:
         pass
     assert container.get("/readyz").json()["code"] == "draining"
-    assert container.classify(SHIP) == "ship"
+    assert container.classify(BUS) == "school bus"
     assert not container.healthy()
     container.podman("kill", f"--signal={signal.SIGTERM}", container.name)
     assert container.wait() == 0
@@ -80,8 +80,8 @@ def test_sigterm_drains_and_the_container_exits_with_0(start: Callable[..., Cont
 
 def test_it_works_without_any_network(start: Callable[..., Container]) -> None:
     container = start("--network=none").wait_until_healthy()
-    answer = container.podman("exec", "--interactive", container.name, "python", "-c", ASK_INSIDE, stdin=SHIP)
-    assert json.loads(answer)["results"][0]["predictions"][0]["label"] == "ship"
+    answer = container.podman("exec", "--interactive", container.name, "python", "-c", ASK_INSIDE, stdin=BUS)
+    assert json.loads(answer)["results"][0]["predictions"][0]["label"] == "school bus"
     assert container.run("repvgg", "doctor", "--port", "0").returncode == 0
 
 
@@ -98,7 +98,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_on_a_read_only_volume_is_served(start: Callable[..., Container], models: Path) -> None:
-    assert start(*volume(models)).wait_until_healthy().classify(SHIP) == "ship"
+    assert start(*volume(models)).wait_until_healthy().classify(BUS) == "school bus"
 
 
 def test_a_missing_or_corrupt_bundle_is_exit_code_66_and_one_clear_line(
@@ -122,7 +122,7 @@ def test_a_memory_limit_that_is_too_low_is_logged_before_the_kernel_acts(start: 
     assert warning["msg"].startswith(
         "the memory limit is 256 MiB, but decoding the largest images on 1 thread takes up to"
     )
-    assert container.classify(SHIP) == "ship"
+    assert container.classify(BUS) == "school bus"
 
 
 def test_the_bill_of_materials_lists_the_pinned_and_the_debian_packages(podman: Podman, service_image: str) -> None:

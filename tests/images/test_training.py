@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "k8s" / "jobs" / "train-cpu.yaml"
-CLASSES = open_bundle(find_bundle("repvgg-tiny-cifar10")).labels
+CLASSES = open_bundle(find_bundle("repvgg-small-tinyimagenet")).labels
 # The Job's claims. The tests use their own volumes and never touch those of the user.
 VOLUMES = {name: f"test-{name}" for name in ("repvgg-images", "repvgg-runs", "repvgg-models")}
 IMAGES_PER_CLASS = {"train": 13, "val": 2}
@@ -88,4 +88,4 @@ def test_the_job_trains_and_exports_a_bundle_that_the_service_serves_read_only(
     container = start(f"--volume={VOLUMES['repvgg-models']}:/models:ro", model).wait_until_healthy()
     served = container.get("/models").json()
     assert (served["name"], served["version"]) == ("repvgg-tiny-own", "1")
-    assert container.classify(ROOT / "models" / "samples" / "ship.jpg") in CLASSES
+    assert container.classify(ROOT / "models" / "samples" / "school_bus.jpg") in CLASSES

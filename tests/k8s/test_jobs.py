@@ -52,7 +52,10 @@ def test_evaluation_pods_split_the_images_and_their_logs_merge_into_one_result(
         (folder / f"{number}.jpg").write_bytes(draw_image(number, "JPEG"))
     job, container = pod("evaluate.yaml")
     assert (job["completionMode"], job["parallelism"]) == ("Indexed", job["completions"])
-    given = {"--model=repvgg-tiny-cifar10": f"--model={tiny_bundle}", "--data=/data": f"--data={tmp_path / 'data'}"}
+    given = {
+        "--model=repvgg-small-tinyimagenet": f"--model={tiny_bundle}",
+        "--data=/data": f"--data={tmp_path / 'data'}",
+    }
     assert given.keys() <= set(container["args"])
     parts = []
     for index in range(job["completions"]):

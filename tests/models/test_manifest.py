@@ -374,6 +374,7 @@ def test_any_other_json_is_a_bundle_error_that_names_the_file(value: object) -> 
 def test_a_bundle_that_needs_no_new_key_is_written_without_it(values: Values) -> None:
     written = json.loads(Manifest.from_json(json.dumps(values)).to_json())
     assert "source" not in written
+    assert "licence" not in written["training"]
     assert not written["preprocess"].keys() & {"resize_to", "icc"}
 
 
@@ -404,3 +405,9 @@ def test_a_source_is_read_back_equal(values: Values) -> None:
     values["source"] = {"address": "hf://a/b", "revision": "0" * 40, "licence": "mit", "published": published}
     manifest = Manifest.from_json(json.dumps(values))
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_the_licence_of_the_weights_is_read_back_equal(values: Values) -> None:
+    values["training"]["licence"] = "research only"
+    manifest = Manifest.from_json(json.dumps(values))
+    assert Manifest.from_json(manifest.to_json()).training.licence == "research only"

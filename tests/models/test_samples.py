@@ -17,7 +17,7 @@ from models.preprocess import decode, open_image
 
 ROOT = Path(models.__file__).parent.parent
 SAMPLES = sorted((ROOT / "models/samples").iterdir())
-CIFAR_10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+NAMES = [path.stem for path in SAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -31,29 +31,26 @@ def stored(path: Path) -> NDArray[Any]:
     return np.asarray(Image.open(path), np.int16)
 
 
-def test_there_is_one_sample_of_each_class() -> None:
-    assert [path.stem for path in SAMPLES] == CIFAR_10
-
-
-@pytest.mark.parametrize("path", SAMPLES, ids=CIFAR_10)
+@pytest.mark.parametrize("path", SAMPLES, ids=NAMES)
 def test_a_sample_decodes_and_is_small(path: Path) -> None:
     encoded = path.read_bytes()
     image = decode(encoded)
-    assert (image.mode, sorted(image.size)) == ("RGB", [192, 256])
-    assert len(encoded) < 20_000
+    assert image.mode == "RGB"
+    assert 176 <= min(image.size) <= max(image.size) <= 256
+    assert len(encoded) < 40_000
     assert np.asarray(image).std() > 30
 
 
 def test_the_samples_cover_the_formats_that_clients_send() -> None:
     modes = {path.stem: open_image(path.read_bytes()).mode for path in SAMPLES}
-    assert {name: mode for name, mode in modes.items() if mode != "RGB"} == {"airplane": "P", "automobile": "RGBA"}
+    assert {name: mode for name, mode in modes.items() if mode != "RGB"} == {"banana": "P", "pretzel": "RGBA"}
     turned = {path.stem for path in SAMPLES if open_image(path.read_bytes()).info["orientation"] == 6}
-    assert turned == {"bird"}
-    bird = (ROOT / "models/samples/bird.jpg").read_bytes()
-    assert (open_image(bird).size, decode(bird).size) == ((256, 192), (192, 256))
+    assert turned == {"cat"}
+    cat = (ROOT / "models/samples/cat.jpg").read_bytes()
+    assert (open_image(cat).size, decode(cat).size) == ((192, 256), (256, 192))
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=CIFAR_10)
+@pytest.mark.parametrize("path", SAMPLES, ids=NAMES)
 def test_the_program_reproduces_the_samples(drawn: Path, path: Path) -> None:
     """PNG bit for bit; JPEG within the difference between encoder releases."""
     assert [other.name for other in sorted(drawn.iterdir())] == [sample.name for sample in SAMPLES]

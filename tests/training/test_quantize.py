@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,31 @@ def test_a_pipe_among_the_images_is_named_and_does_not_block(bundle, data, tmp_p
     flags = arguments(bundle, data, tmp_path / "out" / "2", "--precisions", "int8", calibration=tmp_path / "images")
     assert main(flags) == 66
     assert "pipe.png cannot be read: not a regular file" in capsys.readouterr().err
+
+
+def test_labels_need_not_be_in_the_order_of_the_folders(bundle, data, tmp_path):
+    names = {label: f"{100 - number} {label}" for number, label in enumerate(bundle.labels)}
+    for label, name in names.items():
+        (data / label).rename(data / name)
+    renamed = Path(shutil.copytree(bundle.folder, tmp_path / "renamed" / "1"))
+    text = "".join(f"{name}\n" for name in names.values())
+    (renamed / "labels.txt").write_text(text)
+    manifest = json.loads((renamed / "manifest.json").read_text())
+    manifest["labels"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (renamed / "manifest.json").write_text(json.dumps(manifest))
+
+    out = tmp_path / "small" / "7"
+    assert main(arguments(open_bundle(renamed), data, out, "--precisions", "bf16", "--force")) == 0
+    assert open_bundle(out).manifest.accuracy.top1["fp32"] == pytest.approx(40 / sum(1 for _ in data.rglob("*.jpg")))
+
+
+def test_other_classes_than_those_of_the_bundle_are_named(bundle, data, tmp_path, capsys):
+    (data / bundle.labels[0]).rename(data / "other")
+    assert main(arguments(bundle, data, tmp_path / "small" / "7")) == 66
+    assert (
+        f"must have the classes of the bundle: it lacks {bundle.labels[0]}; it alone has other"
+        in capsys.readouterr().err
+    )
 
 
 def test_quantize_needs_no_mindspore():

@@ -127,11 +127,13 @@ def test_export_writes_a_bundle_whose_artifacts_give_the_logits_of_the_train_for
     from training.run import checkpoint
 
     best = finished[1] / "best.ckpt"
-    done = run("export", data, tmp_path, "--pretrained", best, "--bundle", tmp_path / "stripes" / "3")
+    flags = ["--pretrained", best, "--bundle", tmp_path / "stripes" / "3", "--licence", "research only"]
+    done = run("export", data, tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     bundle = open_bundle(tmp_path / "stripes" / "3")
     manifest = bundle.manifest
     assert (manifest.name, manifest.version, bundle.labels) == ("stripes", "3", ("across", "down"))
+    assert manifest.training.licence == "research only"
     assert {(a.format, a.precision, a.batch) for a in manifest.artifacts} == {
         ("onnx", "fp32", "dynamic"),
         ("mindir", "fp32", "dynamic"),

@@ -95,6 +95,9 @@ class TrainConfig(BaseModel):
     dataset: OptionalStr = Field(
         None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
     )
+    licence: OptionalStr = Field(
+        None, description="terms under which the weights may be used, for the bundle's manifest: those of the images"
+    )
     holdout: Annotated[int, Field(ge=0)] = Field(
         0,
         description="number of training images to set aside and evaluate instead of val, drawn by seed in proportion "

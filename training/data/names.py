@@ -72,9 +72,11 @@ def _is_label(name: str) -> bool:
     return not any(unicodedata.category(letter) in _NOT_IN_LABELS for letter in name)
 
 
-def check_same_classes(train: tuple[str, ...], val: tuple[str, ...], val_root: Path) -> None:
-    """Raises DataError that names the classes which only one of the splits has."""
-    missing, unknown = sorted({*train} - {*val}), sorted({*val} - {*train})
+def check_same_classes(
+    expected: tuple[str, ...], found: tuple[str, ...], root: Path, expected_by: str = "train"
+) -> None:
+    """Raises DataError that names the classes which are not both `expected_by` somebody and found at `root`."""
+    missing, unknown = sorted({*expected} - {*found}), sorted({*found} - {*expected})
     parts = [f"{word} {listed(names)}" for word, names in (("it lacks", missing), ("it alone has", unknown)) if names]
     if parts:
-        raise DataError(f"{val_root} must have the classes of train: {'; '.join(parts)}")
+        raise DataError(f"{root} must have the classes of {expected_by}: {'; '.join(parts)}")

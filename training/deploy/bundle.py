@@ -64,6 +64,7 @@ def export_bundle(
         top5=top5,
         framework=framework(),
         git_commit=git_commit(),
+        licence=config.licence,
     )
     spec = evaluation_spec(config)
     return publish(network, config.arch, folder, spec, validation.classes, training, golden=golden)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from models.preprocess import images_in
 from models.store import Bundle, open_bundle
 from models.versions import write_version
 from training.data.datasets import ImageFolder, scan
-from training.data.names import normal_form
+from training.data.names import check_same_classes, normal_form
 from training.deploy import precisions
 from training.deploy.precision_loss import (
     BATCH_SIZE,
@@ -93,12 +93,11 @@ def quantize(reference: str, out: Path, options: Options, report: Callable[[str]
 
 
 def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
-    images = scan(folder, len(bundle.labels))
-    if images.classes != tuple(map(normal_form, bundle.labels)):
-        raise DataError(
-            f"the subfolders of {folder} must be named after the bundle's labels: {', '.join(bundle.labels[:5])} ..."
-        )
-    return images
+    """Class ids are those of the bundle, whose labels need not be in the order of the folders' names."""
+    images, labels = scan(folder, len(bundle.labels)), tuple(map(normal_form, bundle.labels))
+    check_same_classes(labels, images.classes, folder, "the bundle")
+    ids = [labels.index(name) for name in images.classes]
+    return replace(images, classes=labels, images=tuple((path, ids[class_id]) for path, class_id in images.images))
 
 
 def _build_models(bundle: Bundle, options: Options) -> dict[Precision, onnx.ModelProto]:

@@ -29,6 +29,14 @@ def test_fast_pixels_are_described_as_they_were_measured(repvgg: Callable[..., A
     assert said in repvgg("inspect", fast_bundle).out.splitlines()
 
 
+def test_the_licence_of_the_weights_is_shown(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny" / "1"))
+    manifest = open_bundle(folder).manifest
+    training = manifest.training.model_copy(update={"licence": "research only"})
+    (folder / "manifest.json").write_text(manifest.model_copy(update={"training": training}).to_json())
+    assert "licence     research only" in repvgg("inspect", folder).out.splitlines()
+
+
 def test_json_holds_the_manifest(repvgg: Callable[..., Any], tiny_bundle: Path) -> None:
     facts = json.loads(repvgg("inspect", "--json", tiny_bundle).out)
     bundle = open_bundle(tiny_bundle)
