@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from training.config import policies, progressive
-from training.config.choices import OPTIMIZERS, SCHEDULES
+from training.config.choices import CALLBACKS, OPTIMIZERS, SCHEDULES
 from weights.variants import VARIANTS
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
@@ -35,7 +35,7 @@ def _parse_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     inner = value.strip("[]() ")
-    return inner.split(",") if inner else []
+    return [item.strip(" '\"") for item in inner.split(",")] if inner else []
 
 
 def _parse_resume(value: Any) -> Any:
@@ -62,6 +62,7 @@ FolderOrUrl = Annotated[str, BeforeValidator(_path_to_str)]  # a Path would turn
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_parse_none)]
 Channels = Annotated[tuple[float, float, float], BeforeValidator(_parse_list)]
 Count = Annotated[int, Field(gt=0)]
+OptionalCount = Annotated[Count | None, BeforeValidator(_parse_none)]
 Rate = Annotated[float, Field(ge=0.0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -228,6 +229,14 @@ class TrainConfig(BaseModel):
         10.0, description="how often last.ckpt is also saved within an epoch; None: only at the end of an epoch"
     )
     eval_interval: Count = Field(1, description="epochs between two evaluations; the last epoch is always evaluated")
+    patience: OptionalCount = Field(
+        None, description="epochs without a better validation top-1 after which the run ends; None: it never ends early"
+    )
+    callbacks: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = Field(
+        (),
+        description=f"what else a run does: {', '.join(CALLBACKS)}, or package.module:function, which takes the "
+        "configuration and returns a training.run.callbacks.Callback",
+    )
 
     @model_validator(mode="before")
     @classmethod

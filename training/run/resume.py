@@ -29,7 +29,9 @@ KEYS = ("arch", "num_classes", "optimizer", "accumulate_steps", "with_ema")
 
 @dataclass
 class Progress:
-    """`epoch` is the number of finished epochs, `best_top1` the best result so far.
+    """`epoch` is the number of finished epochs, `best_top1` the best result so far, after `best_epoch` epochs.
+
+    `ended` says why the run ended before its last epoch; it is empty otherwise.
 
     Everything else describes the current epoch: `step` batches are done, in `seconds`, with `loss_sum` and `right`
     answers. When it began, the run had made `updates` of the weights and skipped `overflows`.
@@ -43,6 +45,8 @@ class Progress:
     seconds: float = 0.0
     updates: int = 0
     overflows: int = 0
+    best_epoch: int = 0
+    ended: str = ""
 
     def add(self, loss: float, right: int, seconds: float) -> None:
         """Count one step."""
@@ -50,6 +54,12 @@ class Progress:
         self.loss_sum += loss
         self.right += right
         self.seconds += seconds
+
+    def next_epoch(self, updates: int, overflows: int) -> Progress:
+        """At the start of the next epoch, with the run's counts so far."""
+        return Progress(
+            self.epoch + 1, self.best_top1, updates=updates, overflows=overflows, best_epoch=self.best_epoch
+        )
 
     def __str__(self) -> str:
         return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"

@@ -70,9 +70,10 @@ def _load_pretrained(run: Run, source: Path) -> None:
 
 def _agree_on_progress(progress: Progress, process: Process) -> Progress:
     """Rank 0's progress for every rank: another machine may not have the checkpoint."""
-    counts = [progress.epoch, progress.step, progress.updates, progress.overflows]
-    epoch, step, updates, overflows = (int(count) for count in ranks.from_rank_0(counts, process))
-    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows)
+    counts = [progress.epoch, progress.step, progress.updates, progress.overflows, bool(progress.ended)]
+    epoch, step, updates, overflows, ended = (int(count) for count in ranks.from_rank_0(counts, process))
+    reason = progress.ended or "rank 0 said so" if ended else ""
+    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows, ended=reason)
 
 
 def _whiten_stem_weights(run: Run, images: Images) -> None:
