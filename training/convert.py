@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights, other_entries = conversion.read_weights(flags.weights, source)
     origin = f"{flags.arch} from {flags.weights}, {len(labels)} classes"
     if flags.checkpoint:
-        conversion.write_checkpoint(weights, flags.arch, flags.checkpoint, len(labels), file=flags.weights)
+        conversion.write_checkpoint(weights, flags.arch, flags.checkpoint, labels, spec, file=flags.weights)
         keys = conversion.recipe_keys(spec)
         print(f"{flags.checkpoint}: {origin}, train form; recipe keys of its source: {keys}")
     else:

@@ -153,10 +153,10 @@ def test_training_for_other_classes_starts_from_a_checkpoint(write_file, stripes
     assert convert.main([*weights, "--checkpoint", start]) == 0
     pretrained = [*stripes, "--pretrained", start]
     assert train.main(pretrained) == 66
-    assert "fits except for its classifier" in capsys.readouterr().err
+    assert "--reset_classifier True loads all other weights" in capsys.readouterr().err
     assert train.main([*pretrained, "--reset_classifier", "True"]) == 0
     assert f"of {start}; new: classifier.weight, classifier.bias" in capsys.readouterr().out
-    assert (tmp_path / "runs" / "RepVGG-A0" / "best.ckpt").is_file()
+    assert (tmp_path / "runs" / "RepVGG-A0-ImageNet" / "best.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from models.store import Bundle, sha256
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
-from training.run import checkpoint
+from training.run import about, checkpoint
 from weights import readers, sources
 from weights.errors import CheckpointError as UnreadableWeights
 from weights.sources import SOURCES, Source
@@ -46,17 +46,19 @@ def write_bundle(
         evaluated_on="not measured here",
         recipe=f"weights of {source.title}: {file.name}, sha256 {sha256(file)}",
         epochs=0,
-        framework=bundle.framework(),
-        git_commit=bundle.git_commit(),
+        framework=about.framework(),
+        git_commit=about.git_commit(),
     )
     spec = sources.published_preprocess(source, arch)
     return bundle.publish(network, arch, folder, spec, labels, training, golden=golden)
 
 
-def write_checkpoint(weights: Weights, arch: str, path: Path, num_classes: int, *, file: Path) -> None:
+def write_checkpoint(
+    weights: Weights, arch: str, path: Path, labels: list[str], spec: Preprocess, *, file: Path
+) -> None:
     """Write weights that were read from `file` as the new checkpoint `path`. Raises TrainingError."""
-    network = build_network(weights, VARIANTS[arch], num_classes, deploy=False, file=file)
-    checkpoint.save(path, repvgg.weights(network), {})
+    network = build_network(weights, VARIANTS[arch], len(labels), deploy=False, file=file)
+    checkpoint.save(path, repvgg.weights(network), about.of_weights(labels, arch, spec).entry)
 
 
 def read_weights(file: Path, source: Source) -> tuple[Weights, list[str]]:
