@@ -73,6 +73,11 @@ def held_out(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int
     return np.sort(by_class[ends - 1])
 
 
+def classes_of(config: TrainConfig) -> tuple[str, ...]:
+    """The classes of the training images, whatever num_classes says. Raises DataError."""
+    return _open(config, "train").classes
+
+
 def _open(config: TrainConfig, split: Split) -> Images:
     return _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
 

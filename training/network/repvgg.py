@@ -64,6 +64,11 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
             y = self.squeeze_excite(y)
         return self.relu(y)
 
+    def batch_norm_inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Of the batch norms of the 3x3 branch, the 1x1 branch and, where there is one, the identity branch."""
+        inputs = (self.branch_3x3.conv(x), self.branch_1x1.conv(x))
+        return inputs if self.branch_identity is None else (*inputs, x)
+
 
 class QATrainBlock(nn.Cell):  # type: ignore[misc]
     """ReLU(SE(batch norm(3x3 branch + 1x1 convolution + input))); only the 3x3 branch has a batch norm of its own.
@@ -83,13 +88,18 @@ class QATrainBlock(nn.Cell):  # type: ignore[misc]
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.branch_3x3(x) + self.branch_1x1(x)
-        if self.keeps_shape:
-            y = y + x
-        y = self.bn(y)
+        y = self.bn(self.add_branches(x))
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y)
         return self.relu(y)
+
+    def add_branches(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        return y + x if self.keeps_shape else y
+
+    def batch_norm_inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Of the batch norms of the 3x3 branch and of the sum."""
+        return self.branch_3x3.conv(x), self.add_branches(x)
 
 
 class DeployBlock(nn.Cell):  # type: ignore[misc]
@@ -147,6 +157,16 @@ def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Name -> parameter, including the moving statistics of batch norms."""
     return dict(network.parameters_and_names())
+
+
+def freeze(network: RepVGG, stages: int) -> None:
+    """Keep the first `stages` stages as they are in training, the statistics of their batch norms included."""
+    for stage in list(network.stages)[:stages]:
+        for parameter in stage.get_parameters():
+            parameter.requires_grad = False
+        for _, cell in stage.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.use_batch_statistics = False
 
 
 def set_stem_kernels(network: RepVGG, kernels: NDArray[np.float32]) -> None:
