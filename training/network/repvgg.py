@@ -6,6 +6,8 @@ form, and `classifier.weight` in both. `weights.fuse` turns weights of a train f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint, nn
@@ -64,10 +66,10 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
             y = self.squeeze_excite(y)
         return self.relu(y)
 
-    def batch_norm_inputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Of the batch norms of the 3x3 branch, the 1x1 branch and, where there is one, the identity branch."""
-        inputs = (self.branch_3x3.conv(x), self.branch_1x1.conv(x))
-        return inputs if self.branch_identity is None else (*inputs, x)
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
+        inputs = {f"{name}.bn": getattr(self, name).conv(x) for name in ("branch_3x3", "branch_1x1")}
+        return inputs if self.branch_identity is None else inputs | {"branch_identity": x}
 
 
 class QATrainBlock(nn.Cell):  # type: ignore[misc]
@@ -97,9 +99,9 @@ class QATrainBlock(nn.Cell):  # type: ignore[misc]
         y = self.branch_3x3(x) + self.branch_1x1(x)
         return y + x if self.keeps_shape else y
 
-    def batch_norm_inputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Of the batch norms of the 3x3 branch and of the sum."""
-        return self.branch_3x3.conv(x), self.add_branches(x)
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
+        return {"branch_3x3.bn": self.branch_3x3.conv(x), "bn": self.add_branches(x)}
 
 
 class DeployBlock(nn.Cell):  # type: ignore[misc]
@@ -139,6 +141,11 @@ class RepVGG(nn.Cell):  # type: ignore[misc]
 
     def construct(self, x: Tensor) -> Tensor:
         return self.classifier(self.stages(x).mean((2, 3)))
+
+    def blocks(self) -> Iterator[tuple[str, nn.Cell]]:
+        """Name and block, from the image to the classifier."""
+        for stage, blocks in enumerate(self.stages):
+            yield from ((f"stages.{stage}.{position}", block) for position, block in enumerate(blocks))
 
     def _initialise(self) -> None:
         for _, cell in self.cells_and_names():
