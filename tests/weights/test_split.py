@@ -5,8 +5,8 @@ import pytest
 
 from tests.training.published_weights import narrow
 from weights.forward import logits
-from weights.layout import BATCH_NORM_EPS, mismatches, shapes
 from weights.fuse import fuse_weights
+from weights.layout import BATCH_NORM_EPS, mismatches, shapes
 from weights.split import restate, split_weights
 from weights.variants import VARIANTS, Variant
 
@@ -53,7 +53,9 @@ def test_new_statistics_change_nothing_in_inference(arch):
     variant, rng = narrow(VARIANTS[arch]), np.random.default_rng(1)
     split = split_weights(deployed(variant), variant, BATCH_NORM_EPS)
     norms = [name.removesuffix(".gamma") for name in split if name.endswith(".gamma")]
-    moments = {n: (rng.normal(0, 2, len(split[f"{n}.gamma"])), rng.uniform(0.1, 9, len(split[f"{n}.gamma"]))) for n in norms}
+    moments = {
+        n: (rng.normal(0, 2, len(split[f"{n}.gamma"])), rng.uniform(0.1, 9, len(split[f"{n}.gamma"]))) for n in norms
+    }
     restated = restate(split, moments, BATCH_NORM_EPS)
     assert all(np.allclose(restated[f"{name}.moving_mean"], moments[name][0]) for name in norms)
     assert off_by(logits(split, variant, images()), logits(restated, variant, images())) < 1e-5

@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 from models.errors import BundleError
 from models.manifest import Preprocess
 from models.store import Bundle, open_bundle
 from training.config import TrainConfig, build
-from training.data.datasets import classes_of
 from training.data.pipeline import evaluation_spec
 from training.errors import CheckpointError, ConfigError
 from weights.variants import VARIANTS
@@ -22,13 +22,12 @@ from weights.variants import VARIANTS
 IMAGE_KEYS = ("image_size", "interpolation", "crop_pct", "mean", "std")
 
 
-def find(config: TrainConfig) -> Bundle | None:
-    """The bundle in `pretrained`, or None if that is empty or a checkpoint. Raises CheckpointError."""
-    path = config.pretrained
-    if path is None or path.suffix == ".ckpt" or path.is_file():
+def find(pretrained: Path | None) -> Bundle | None:
+    """The bundle that `pretrained` means, or None if it is empty or a checkpoint. Raises CheckpointError."""
+    if pretrained is None or pretrained.suffix == ".ckpt" or pretrained.is_file():
         return None
     try:
-        return open_bundle(path)
+        return open_bundle(pretrained)
     except BundleError as error:
         raise CheckpointError(f"pretrained: {error}; a checkpoint is a file, FILE.ckpt") from error
 
@@ -38,17 +37,17 @@ def follow(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
     Without a bundle in `pretrained` it stays as it is. Raises TrainingError.
     """
-    bundle = find(config)
+    bundle = find(config.pretrained)
     if bundle is None:
         return config, []
     variant, given = bundle.manifest.network.variant, config.model_fields_set
     if variant not in VARIANTS:
-        raise ConfigError(f"{bundle.folder} is a {variant}; only the RepVGG family can be trained: {', '.join(VARIANTS)}")
+        raise ConfigError(
+            f"{bundle.folder} is a {variant}; only the RepVGG family can be trained: {', '.join(VARIANTS)}"
+        )
     if "arch" in given and config.arch != variant:
         raise ConfigError(f"arch is {config.arch}, but {bundle.folder} is a {variant}: give --arch {variant}, or none")
     values = {"arch": variant} | _image_keys(bundle.manifest.preprocess)
-    if "num_classes" not in given:
-        values["num_classes"] = len(classes_of(config))
     taken = {key: value for key, value in values.items() if key not in given}
     told = {key: getattr(config, key) for key in given}
     followed = build(told | taken, source=f"{bundle.folder}")
@@ -69,9 +68,11 @@ def _image_keys(spec: Preprocess) -> dict[str, Any]:
 
 def _differences(served: Preprocess, trained: Preprocess) -> list[str]:
     """A line for each thing that the run does to an image in another way than the bundle."""
-    same = {"crop_pct", "resize_to"} if served.resize_size * trained.input_size == (
-        trained.resize_size * served.input_size
-    ) else {"resize_to"}
+    same = (
+        {"crop_pct", "resize_to"}
+        if served.resize_size * trained.input_size == (trained.resize_size * served.input_size)
+        else {"resize_to"}
+    )
     return [
         f"  {name} is {_text(getattr(trained, name))} here, the bundle was served with {_text(getattr(served, name))}"
         for name in Preprocess.model_fields

@@ -9,14 +9,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
@@ -41,8 +38,9 @@ from training.deploy.exporters import (
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
-from training.run.checkpoint import load_network
+from training.run.about import framework, git_commit
 from training.run.evaluation import evaluate_images
+from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 
@@ -52,8 +50,10 @@ def export_bundle(
 ) -> Bundle:
     """Evaluate the checkpoint `pretrained` and export it as the new bundle `folder`. Raises TrainingError."""
     check_new(folder)  # before the evaluation, which may take long
-    validation = open_split(config, "val")
-    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    trained = Trained.open(config, pretrained)
+    config, validation = trained.config, open_split(trained.config, "val")
+    trained.check_classes(validation)
+    network = trained.network(deploy=True)
     _, top1, top5 = evaluate_images(network, validation, config)
     training = Training(
         dataset=config.dataset_title,
@@ -77,7 +77,8 @@ def export_files(
     This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
     Raises TrainingError.
     """
-    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    trained = Trained.open(config, pretrained)
+    config, network = trained.config, trained.network(deploy=True)
     tensors = preprocess_images(read_images(golden or SAMPLES), evaluation_spec(config))
     logits = compute_logits(network, tensors)
     contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
@@ -170,19 +171,3 @@ def preprocess_images(images: Mapping[str, bytes], spec: Preprocess) -> NDArray[
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def framework() -> str:
-    return f"mindspore {ms.__version__}"
-
-
-def git_commit() -> str:
-    """The commit of this code: SOURCE_COMMIT, which a container image sets, else git's, else `unknown`."""
-    if commit := os.environ.get("SOURCE_COMMIT"):
-        return commit
-    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -77,7 +77,9 @@ def _read(bundle: Bundle, variant: Variant) -> Weights:
         found = {parameter.name: parameter.asnumpy() for parameter in nn.GraphCell(ms.load(str(path))).get_parameters()}
     weights = {name: array for name, array in found.items() if name.startswith(("stages.", checkpoint.CLASSIFIER))}
     if problems := mismatches(weights, variant, len(bundle.labels)):
-        raise CheckpointError(f"{path} does not hold the weights of the network in its manifest:\n  " + "\n  ".join(problems))
+        raise CheckpointError(
+            f"{path} does not hold the weights of the network in its manifest:\n  " + "\n  ".join(problems)
+        )
     return weights
 
 
@@ -103,7 +105,7 @@ def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> 
     tolerance = bundle.manifest.golden.tolerance.get("fp32", 0.0) / deviation
     if not wrong <= tolerance:  # also true for NaN
         raise CheckpointError(
-            f"{bundle.folder}: the logits of its weights differ from its golden ones by {wrong:.2g} of their deviation, "
+            f"{bundle.folder}: the logits of its weights differ from its golden ones by {wrong:.2g} deviations, "
             f"its tolerance is {tolerance:.2g}: the bundle is damaged, or its network is not what the manifest says"
         )
     if not off <= PROVEN_TO:

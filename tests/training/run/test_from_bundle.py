@@ -39,20 +39,28 @@ def start(image_folder, tmp_path):
 
     def start(bundle, *flags):
         keys = ["--set", "ImageFolder", "--data_url", image_folder, "--pretrained", bundle, "--device_target", "CPU"]
-        fixed = ["--epochs", "1", "--batch_size", "16", "--save_dir", tmp_path / "runs", "--base_lr", "0", *flags]
+        fixed = [
+            "--epochs",
+            "1",
+            "--batch_size",
+            "16",
+            "--save_dir",
+            tmp_path,
+            "--name",
+            "run",
+            "--base_lr",
+            "0",
+            *flags,
+        ]
         return train.main([str(word) for word in [*keys, *fixed]])
 
     return start
 
 
-def best(tmp_path, arch="RepVGG-Smoke"):
+def best(tmp_path):
     from training.run import checkpoint
 
-    return checkpoint.network_weights(checkpoint.read(tmp_path / "runs" / arch / "best.ckpt"))
-
-
-def accuracy(tmp_path):
-    return json.loads((tmp_path / "runs/RepVGG-Smoke/log.jsonl").read_text().splitlines()[-1])["val_top1"]
+    return checkpoint.network_weights(checkpoint.read(tmp_path / "run" / "best.ckpt"))
 
 
 def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bundle, start, tmp_path, capsys):
@@ -84,8 +92,8 @@ def test_frozen_stages_keep_their_weights_and_statistics(write_bundle, start, tm
     from training.run import checkpoint
 
     assert start(write_bundle(["across", "down"]), "--freeze", "2", "--base_lr", "0.01", "--epochs", "2") == 0
-    last = checkpoint.read(tmp_path / "runs/RepVGG-Smoke/last.ckpt")
-    first = checkpoint.read(tmp_path / "runs/RepVGG-Smoke/best.ckpt")
+    last = checkpoint.read(tmp_path / "run/last.ckpt")
+    first = checkpoint.read(tmp_path / "run/best.ckpt")
     changed = {name.split(".")[1] for name in first if name.startswith("stages.") and (first[name] != last[name]).any()}
     assert changed <= {"2"}
     assert not any("stages.0." in name or "stages.1." in name for name in last if name.startswith("optimizer."))
