@@ -18,7 +18,8 @@ from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
-from service.classify.classifier import Classified, Classifier, Image, Outcome
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Classified, Image, Outcome
 from service.engines import selection
 from service.machine.aside import aside_if_large
 from service.observe.objective import PIXELS_PER_PROMISE

@@ -23,7 +23,7 @@ from service.api.payloads import too_many_images
 from service.api.problems import RequestError
 from service.api.reading.transfer import decode_base64
 from service.api.schemas import InputTensor, OutputTensor
-from service.classify.classifier import Image
+from service.classify.outcomes import Image
 
 # Beyond any normalised pixel, and far from where sums over a network's inputs overflow.
 LARGEST_PIXEL = 1000.0

@@ -59,7 +59,8 @@ from service.api.schemas import (
     ServerMetadata,
     TensorMetadata,
 )
-from service.classify.classifier import Classified, Classifier, Image
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Classified, Image
 from service.machine.aside import aside, aside_if_large
 from service.observe.metrics import program_version
 from service.settings import MEBIBYTE, Settings
