@@ -66,13 +66,15 @@ class Computed:
 @dataclass(frozen=True)
 class Classified:
     """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it.
-    `cams`, one for each prediction, and `embedding`, float32 (C,), if they were asked for."""
+    `cams`, one for each prediction, and `embedding`, float32 (C,), of length 1 if `normalized`: if they were asked for.
+    """
 
     predictions: list[Prediction]
     timings: Timings
     source: Source
     cams: list[Cam] | None = None
     embedding: NDArray[np.float32] | None = None
+    normalized: bool = False
 
 
 # What an image comes to. Errors are values here: one that is raised to many callers grows its traceback with each.
@@ -101,4 +103,5 @@ def classified(
         source,
         [explain(class_id=prediction.class_id) for prediction in predictions] if asked.cam else None,
         pooled(result.features, normalize=asked.normalize) if asked.embedding else None,
+        asked.normalize,
     )
