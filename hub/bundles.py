@@ -21,7 +21,7 @@ MAX_UNPACKED_BYTES = 16 << 30
 
 def named_files(manifest: Manifest) -> list[str]:
     """What a manifest names, without the golden images, which golden.json names."""
-    return [*(artifact.file for artifact in manifest.artifacts), manifest.labels.file, manifest.golden.file]
+    return [file for file, _ in manifest.checksums]
 
 
 def golden_images(manifest: Manifest, golden_json: bytes) -> list[str]:

@@ -155,6 +155,20 @@ def convert(path: Path, request: Request, progress: Progress) -> Bundle:
         raise Unusable(f"{error.filename or path} cannot be written or read: {error.strerror}") from error
 
 
+def explain(model: str, request: Request, progress: Progress) -> Bundle:
+    """A bundle that is here -> a new version of it that explains its answers. Raises HubError."""
+    from hub.conversion.explained import add_features  # imports onnx
+
+    try:
+        bundle = open_bundle(model)
+        manifest = bundle.manifest
+        if not request.version:
+            raise WrongRequest(f"--version V names the new version of {manifest.name} {manifest.version}")
+        return add_features(bundle, place(request, manifest.name, manifest.version), progress.say)
+    except BundleError as error:
+        raise Unusable(str(error)) from error
+
+
 def _adopt(request: Request, fetched: Path) -> Bundle:
     manifest = Manifest.from_json(read(fetched / MANIFEST))
     return bundles.adopt(fetched, place(request, manifest.name, manifest.version))

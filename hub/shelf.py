@@ -60,16 +60,11 @@ def tidy(folder: Path, store: Path) -> int:
         digest: other / file
         for other, manifest in bundles(store)
         if other != folder and isinstance(manifest, Manifest)
-        for file, digest in _digests(manifest)
+        for file, digest in manifest.checksums
     }
     mine = Manifest.from_json(read(folder / MANIFEST))
-    shared = [_share(folder / file, known[digest]) for file, digest in _digests(mine) if digest in known]
+    shared = [_share(folder / file, known[digest]) for file, digest in mine.checksums if digest in known]
     return sum(shared)
-
-
-def _digests(manifest: Manifest) -> list[tuple[str, str]]:
-    parts = [(artifact.file, artifact.sha256) for artifact in manifest.artifacts]
-    return [*parts, (manifest.labels.file, manifest.labels.sha256), (manifest.golden.file, manifest.golden.sha256)]
 
 
 def _share(path: Path, other: Path) -> int:

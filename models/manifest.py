@@ -156,8 +156,21 @@ class Labels(Strict):
     sha256: Sha256
 
 
+class Features(Strict):
+    """A second output of an artifact, its last feature map, float32 (N, C, h, w), and the matrix that follows it.
+
+    `head`: an .npz file of `weight` float32 (K, C) and `bias` (K,), those of this artifact, dequantised where it is
+    int8: logits = weight @ mean of the feature map over its cells + bias.
+    """
+
+    output: str
+    head: FileName
+    sha256: Sha256
+
+
 class Artifact(Strict):
-    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for.
+    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for. `features`: where it
+    can explain its answers.
 
     `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one. Only versions close
     to its writer's can read it; the same is true of MindSpore's own `mindir`.
@@ -172,6 +185,15 @@ class Artifact(Strict):
     input: str
     output: str
     batch: Literal["dynamic"] | Annotated[list[Positive], Field(min_length=1)]
+    features: Features | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_features(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was before there were any."""
+        written: dict[str, Any] = write(self)
+        if self.features is None:
+            del written["features"]
+        return written
 
 
 class Golden(Strict):
@@ -299,6 +321,16 @@ class Manifest(Strict):
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
         return self
+
+    @property
+    def checksums(self) -> list[tuple[str, str]]:
+        """(file, sha256) of each file that is named here; golden.json names the others."""
+        features = [artifact.features for artifact in self.artifacts if artifact.features]
+        entries: list[Labels | Golden | Artifact] = [self.labels, self.golden, *self.artifacts]
+        return [
+            *((entry.file, entry.sha256) for entry in entries),
+            *((entry.head, entry.sha256) for entry in features),
+        ]
 
     def doubt(self, precision: Precision) -> str | None:
         """Why this manifest does not vouch for a precision; None if it does.

@@ -92,6 +92,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE),
+    *(Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
+)
+
+# Left, top, right and bottom, in pixels of an upright photo.
+Box = tuple[float, float, float, float]
 
 
 def images_in(folder: Path) -> Iterator[Path]:
@@ -253,10 +260,28 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
     Raises ImageError as `resized_size`.
     """
     size = resized_size(image.size, spec)
+    return resize_part(image, size, _FILTER[spec.interpolation], _crop(size, spec))
+
+
+def _crop(size: tuple[int, int], spec: Preprocess) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is kept of a resized image of `size`."""
     offset = _ROUND[spec.crop_offset_rounding]
     left, top = offset((size[0] - spec.input_size) / 2), offset((size[1] - spec.input_size) / 2)
-    box = (left, top, left + spec.input_size, top + spec.input_size)
-    return resize_part(image, size, _FILTER[spec.interpolation], box)
+    return left, top, left + spec.input_size, top + spec.input_size
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image as `open_image` gives it, once its orientation is applied."""
+    turned = _UPRIGHT.get(image.info.get("orientation", 1)) in _SIDEWAYS
+    return (image.height, image.width) if turned else image.size
+
+
+def seen_box(size: tuple[int, int], spec: Preprocess) -> Box:
+    """The part of an upright image of `size` that becomes the tensor. Raises ImageError as `resized_size`."""
+    resized = resized_size(size, spec)
+    left, top, right, bottom = _crop(resized, spec)
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return left * across, top * down, right * across, bottom * down
 
 
 def to_tensor(image: Image.Image, spec: Preprocess) -> NDArray[np.float32]:

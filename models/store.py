@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.artifacts import choose
 from models.atomic import drafted
 from models.errors import BundleError
-from models.manifest import Artifact, Golden, Labels, Manifest, Precision, Slug, inside
+from models.manifest import Artifact, Manifest, Precision, Slug, inside
 
 STORE = Path(__file__).parent / "store"
 MANIFEST = "manifest.json"
@@ -108,7 +108,7 @@ def open_bundle(model: str | Path, store: Path = STORE) -> Bundle:
         manifest = Manifest.from_json(text)
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from error
-    for file, digest in _checksums(manifest):
+    for file, digest in manifest.checksums:
         verify(folder, file, digest)
     return Bundle(folder, manifest, _labels(folder / manifest.labels.file, manifest.network.num_classes))
 
@@ -145,11 +145,6 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _checksums(manifest: Manifest) -> list[tuple[str, str]]:
-    entries: list[Labels | Golden | Artifact] = [manifest.labels, manifest.golden, *manifest.artifacts]
-    return [(entry.file, entry.sha256) for entry in entries]
 
 
 def name_and_version(folder: Path) -> tuple[str, str]:

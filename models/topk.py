@@ -3,7 +3,8 @@
 1. scores sum to 1 over all classes, and adding a constant to all logits does not change them;
 2. predictions are sorted by descending score, ties by class_id;
 3. logits that are not finite, or not one per label, never become predictions;
-4. a temperature never changes the order, and a temperature of 1 changes nothing.
+4. a temperature never changes the order, and a temperature of 1 changes nothing;
+5. classes of weight 0 get the score 0, however large their logits are.
 """
 
 from __future__ import annotations
@@ -22,16 +23,22 @@ class Prediction(NamedTuple):
     score: float
 
 
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+def softmax(
+    logits: NDArray[np.float32], temperature: float = 1.0, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """(..., K) logits -> probabilities over all K classes, float64 so that they sum to 1 within 1e-12.
 
     The logits are divided by `temperature`, the manifest's (Guo et al. 2017, "On Calibration of Modern Neural
-    Networks", section 4.2). Raises ValueError for logits that are not finite.
+    Networks", section 4.2). The probabilities are multiplied by `weights` (K,), not all 0, before they are made to sum
+    to 1. Raises ValueError for logits that are not finite.
     """
     if not np.isfinite(logits).all():
         raise ValueError("the logits are not finite")
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    possible = logits if weights is None else np.where(weights > 0, logits, -np.inf)
+    shifted = possible.astype(np.float64) - possible.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted / temperature)
+    if weights is not None:
+        exponentials *= weights
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
@@ -44,13 +51,17 @@ def entropy(scores: NDArray[np.float64]) -> float:
     return min(1.0, max(0.0, surprise / math.log(len(scores))))
 
 
-def top_k(scores: NDArray[np.float64], labels: Sequence[str], k: int) -> list[Prediction]:
-    """(K,) probabilities -> the k best. Raises ValueError for k outside 1..K and scores that do not fit the labels."""
+def top_k(
+    scores: NDArray[np.float64], labels: Sequence[str], k: int, weights: NDArray[np.float64] | None = None
+) -> list[Prediction]:
+    """(K,) probabilities -> the k best, without classes of weight 0. Raises ValueError for k outside 1..K and scores
+    that do not fit the labels."""
     if not 1 <= k <= len(labels):
         raise ValueError(f"k must be in 1..{len(labels)}, not {k}")
     if scores.shape != (len(labels),):
         raise ValueError(f"{len(labels)} labels need as many scores, not {scores.shape}")
     if not math.isclose(scores.sum(), 1.0, abs_tol=1e-9):
         raise ValueError("these are not probabilities: apply softmax to the logits first")
-    best = np.argsort(-scores, kind="stable")[:k]
+    best = np.argsort(-scores, kind="stable")
+    best = (best if weights is None else best[weights[best] > 0])[:k]
     return [Prediction(labels[i], int(i), float(scores[i])) for i in best]

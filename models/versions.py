@@ -29,19 +29,19 @@ def write_version(
     """
     name, version = name_and_version(folder)
     old = bundle.manifest
-    kinds = {(artifact.format, artifact.precision) for artifact in artifacts}
-    kept = [artifact for artifact in old.artifacts if (artifact.format, artifact.precision) not in kinds]
-    left_out = {MANIFEST, *(artifact.file for artifact in old.artifacts if artifact not in kept)}
+    by_kind = {(artifact.format, artifact.precision): artifact for artifact in (*old.artifacts, *artifacts)}
     manifest = old.model_copy(
         update={
             "name": name,
             "version": version,
             "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "artifacts": [*kept, *artifacts],
+            "artifacts": list(by_kind.values()),
             "golden": old.golden.model_copy(update={"tolerance": {**old.golden.tolerance, **tolerance}}),
             **changes,
         }
     )
+    new = Manifest.from_json(manifest.to_json())
+    left_out = {MANIFEST, *(file for file, _ in old.checksums)} - {file for file, _ in new.checksums}
     present = {str(path.relative_to(bundle.folder)): path for path in bundle.folder.rglob("*") if path.is_file()}
     kept_files = {name: path for name, path in present.items() if name not in left_out}
-    return write_bundle(folder, Manifest.from_json(manifest.to_json()), {**kept_files, **files})
+    return write_bundle(folder, new, {**kept_files, **files})

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from onnx import load_from_string
 
 import models
 from hub.conversion.running import Run, Tensors, open_onnx
 from hub.errors import Unusable
+from models import explanation
+from models.features import Explained, explained
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Precision, Preprocess, Source, Training
@@ -59,11 +62,15 @@ def write(classifier: Classifier, source: Source | None, folder: Path) -> Bundle
     logits = classifier.truth(tensors)
     tolerance = (INT8_TOLERANCE if classifier.precision == "int8" else TOLERANCE) * max(1.0, float(logits.std()))
     _compare(classifier, tensors, logits, tolerance)
-    files = pack(images, logits.tolist()) | {
-        "model.onnx": classifier.graph,
-        "labels.txt": "".join(f"{label}\n" for label in classifier.labels).encode(),
-    }
-    return write_bundle(folder, _manifest(classifier, source, folder, files, tolerance), files)
+    artifact, network = _artifact(classifier, tensors, tolerance)
+    files = (
+        pack(images, logits.tolist())
+        | network
+        | {
+            "labels.txt": "".join(f"{label}\n" for label in classifier.labels).encode(),
+        }
+    )
+    return write_bundle(folder, _manifest(classifier, source, folder, files, artifact, tolerance), files)
 
 
 def _compare(classifier: Classifier, tensors: Tensors, logits: Tensors, tolerance: float) -> None:
@@ -77,19 +84,44 @@ def _compare(classifier: Classifier, tensors: Tensors, logits: Tensors, toleranc
         raise Unusable(f"the converted network differs from its source: largest logit difference {delta:.3g}")
 
 
-def _manifest(
-    classifier: Classifier, source: Source | None, folder: Path, files: dict[str, bytes], tolerance: float
-) -> Manifest:
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+def _artifact(classifier: Classifier, tensors: Tensors, tolerance: float) -> tuple[Artifact, dict[str, bytes]]:
+    """The ONNX artifact and its files; with features if these explain its logits."""
     artifact = Artifact(
         format="onnx",
         precision=classifier.precision,
         file="model.onnx",
-        sha256=digests["model.onnx"],
+        sha256=hashlib.sha256(classifier.graph).hexdigest(),
         input=classifier.input,
         output=classifier.output,
         batch=classifier.batch,
     )
+    found = explained(load_from_string(classifier.graph))
+    if found is None or not explains(found, artifact, tensors, tolerance):
+        return artifact, {artifact.file: classifier.graph}
+    return found.of(artifact)
+
+
+def explains(found: Explained, artifact: Artifact, tensors: Tensors, tolerance: float) -> bool:
+    """Do the features (N, C, h, w) give the logits of these images? `tolerance`: of a precision below fp32, whose last
+    step is rounded too."""
+    graph, allowed = found.model.SerializeToString(), explanation.tolerance
+    logits, features = (
+        np.concatenate([open_onnx(graph, artifact.input, output)(tensor[None]) for tensor in tensors])
+        for output in (artifact.output, found.output)
+    )
+    delta = found.head.delta(features, logits)
+    return delta <= (allowed(logits) if artifact.precision == "fp32" else tolerance)
+
+
+def _manifest(
+    classifier: Classifier,
+    source: Source | None,
+    folder: Path,
+    files: dict[str, bytes],
+    artifact: Artifact,
+    tolerance: float,
+) -> Manifest:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     training = Training(
         dataset=classifier.dataset,
         evaluated_on="not measured here",

@@ -6,36 +6,62 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from models import explanation
 from models.formats.sizes import stated_size
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
 from service.api.requests import Exchange, while_connected
-from service.api.schemas import Answer, Candidate, Choice, FailedImage, ImageFault, Result, ScoredLabel, ServedModel
-from service.classify.classifier import Classified, Classifier, Image, Outcome
+from service.api.schemas import (
+    Answer,
+    Cam,
+    Candidate,
+    Choice,
+    Embedding,
+    FailedImage,
+    ImageFault,
+    Result,
+    ScoredLabel,
+    ServedModel,
+)
+from service.classify.classifier import Classifier
+from service.classify.outcomes import LABELS_ONLY, Asked, Classified, Image, Outcome
 from service.engines import selection
 from service.machine.aside import aside_if_large
 from service.observe.objective import PIXELS_PER_PROMISE
 
 # In an answer.
 BYTES_PER_PREDICTION = 64
+BYTES_PER_NUMBER = 12
+# Of a grid's numbers: a map of a thousand cells keeps its sum to 1e-4.
+DECIMALS = 7
 
 
 async def classify_images(
-    request: Request, classifier: Classifier, images: Sequence[Image], *, top_k: int, deadline: float
+    request: Request,
+    classifier: Classifier,
+    images: Sequence[Image],
+    *,
+    top_k: int,
+    deadline: float,
+    asked: Asked = LABELS_ONLY,
 ) -> list[Outcome]:
     """The outcome of each image. Call it after the body is read. Raises ClientDisconnect once the client has
     disconnected."""
     exchange = Exchange.of(request)
     exchange.images = len(images)
     exchange.promises = float(len(images))
-    work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace)
+    work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace, asked=asked)
     outcomes: list[Outcome] = []
     try:
         outcomes = await while_connected(request.receive, work)
@@ -66,10 +92,15 @@ def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
 
 
 async def answer(
-    exchange: Exchange, classifier: Classifier, uploads: Sequence[Upload], outcomes: Sequence[Outcome]
+    exchange: Exchange,
+    classifier: Classifier,
+    uploads: Sequence[Upload],
+    outcomes: Sequence[Outcome],
+    *,
+    as_list: bool = False,
 ) -> Response:
     frame = Answer(model=served_model(classifier), results=[], request_id=exchange.request_id)
-    return await answer_as(exchange, classifier, uploads, outcomes, frame)
+    return await answer_as(exchange, classifier, uploads, outcomes, frame, as_list=as_list)
 
 
 async def answer_as(
@@ -78,23 +109,33 @@ async def answer_as(
     uploads: Sequence[Upload],
     outcomes: Sequence[Outcome],
     frame: BaseModel,
+    *,
+    as_list: bool = False,
 ) -> Response:
-    """`frame`: the answer with no results in its first list, which is where they belong. A problem document if no image
-    has an answer."""
+    """`frame`: the answer with no results in its first list, which is where they belong; `as_list`: how embeddings are
+    written. A problem document if no image has an answer."""
     faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
-    predictions = sum(len(outcome.predictions) for outcome in outcomes if isinstance(outcome, Classified))
-    text = await aside_if_large(predictions * BYTES_PER_PREDICTION, partial(_text, frame, uploads, outcomes))
+    size = sum(size_of(outcome) for outcome in outcomes if isinstance(outcome, Classified))
+    text = await aside_if_large(size, partial(_text, frame, uploads, outcomes, as_list))
     headers = cache_status(outcomes, keeps=classifier.keeps_answers)
     return Response(text, media_type="application/json", headers=headers)
 
 
-def _text(frame: BaseModel, uploads: Sequence[Upload], outcomes: Sequence[Outcome]) -> str:
+def size_of(outcome: Classified) -> int:
+    """About how many bytes its answer has."""
+    numbers = sum(cam.grid.size for cam in outcome.cams or ()) + (
+        0 if outcome.embedding is None else outcome.embedding.size
+    )
+    return len(outcome.predictions) * BYTES_PER_PREDICTION + numbers * BYTES_PER_NUMBER
+
+
+def _text(frame: BaseModel, uploads: Sequence[Upload], outcomes: Sequence[Outcome], as_list: bool) -> str:
     """One result after the other: all of them at once can take a tenth of a second, in one call."""
     head, _, tail = frame.model_dump_json(exclude_none=True).partition("[]")
     results = [
-        result_of(index, upload.filename, outcome).model_dump_json(exclude_none=True)
+        result_of(index, upload.filename, outcome, as_list=as_list).model_dump_json(exclude_none=True)
         for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
     ]
     return f"{head}[{','.join(results)}]{tail}"
@@ -119,12 +160,26 @@ def nothing_classified(exchange: Exchange, uploads: Sequence[Upload], faults: Se
     return exchange.problem(Fault(first.code, detail, first.retry_after_s, index=0), errors=errors)
 
 
-def result_of(index: int, filename: str | None, outcome: Outcome) -> Result:
+def result_of(index: int, filename: str | None, outcome: Outcome, *, as_list: bool = False) -> Result:
     if isinstance(outcome, Classified):
         labels = [ScoredLabel(**prediction._asdict()) for prediction in outcome.predictions]
-        return Result(index=index, filename=filename, predictions=labels)
+        for label, cam in zip(labels, outcome.cams or (), strict=False):
+            label.cam = _cam(cam)
+        embedding = None if outcome.embedding is None else _embedding(outcome.embedding, outcome.normalized, as_list)
+        return Result(index=index, filename=filename, predictions=labels, embedding=embedding)
     fault = fault_of(outcome)
     return Result(index=index, filename=filename, error=ImageFault(code=fault.code, detail=fault.detail))
+
+
+def _cam(cam: explanation.Cam) -> Cam:
+    return Cam(grid=cam.grid.round(DECIMALS).tolist(), bias=cam.bias, logit=cam.logit, box=list(cam.box))
+
+
+def _embedding(values: NDArray[np.float32], normalized: bool, as_list: bool) -> Embedding:
+    content: dict[str, Any] = (
+        {"values": values.tolist()} if as_list else {"b64": base64.b64encode(values.astype("<f4").tobytes()).decode()}
+    )
+    return Embedding(**content, shape=list(values.shape), normalized=normalized)
 
 
 def served_model(classifier: Classifier) -> ServedModel:

@@ -126,6 +126,22 @@ CLASSIFY: dict[str, Any] = {
                 "timeout_ms",
                 "deadline of the whole request, upload included; milliseconds",
             ),
+            _parameter(
+                "explain",
+                "`cam`: for each prediction a grid of what the parts of the image add to its logit",
+                type="string",
+                enum=["cam"],
+            ),
+            _parameter(
+                "embedding",
+                "the pooled features of each image, as base64 (`true`, `b64`) or as a `list` of numbers",
+                type="string",
+                enum=["true", "false", "b64", "list"],
+            ),
+            _parameter("normalize", "embeddings of length 1", type="boolean"),
+            _parameter(
+                "labels", "the labels that may be answered, with commas between them; scores add up to 1", type="string"
+            ),
         ],
         "requestBody": {
             "required": True,

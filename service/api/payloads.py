@@ -28,8 +28,8 @@ from service.settings import Settings
 
 # A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
 MAX_PLAIN_FIELDS = 100
-# JSON may have a few commas that do not belong to an image.
-OTHER_COMMAS = 10
+# JSON may have a few commas that do not belong to an image: those of the priors.
+OTHER_COMMAS = 5000
 OTHER_ESCAPES = 1000
 BYTES_PER_ESCAPE = 16
 
@@ -42,14 +42,15 @@ class Upload:
     content: bytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class Body:
     """A body that is arriving. `parameters` are those of the content type; `chunks` raises RequestError over the
-    limit."""
+    limit. `priors`: what a reader finds beside the images."""
 
     chunks: AsyncIterator[bytes]
     parameters: Mapping[str, str]
     max_images: int
+    priors: Mapping[str, float] | None = None
 
     async def read(self) -> bytes:
         return await join([chunk async for chunk in self.chunks])
@@ -61,8 +62,9 @@ def too_many_images(max_images: int) -> RequestError:
     )
 
 
-async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
-    """-> at least one Upload, in the order sent. Raises RequestError; starlette's ClientDisconnect."""
+async def read_uploads(request: Request, settings: Settings) -> tuple[list[Upload], Mapping[str, float] | None]:
+    """-> at least one Upload, in the order sent, and the priors if there are any. Raises RequestError; starlette's
+    ClientDisconnect."""
     media_type, parameters = read_options(request.headers.get("content-type", ""))
     read = _reader(media_type).read
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -73,7 +75,8 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             headers={"Accept-Encoding": "identity"},
         )
     async with aclosing(_limited(request, settings.max_body_bytes)) as chunks:
-        return await read(Body(chunks, parameters, settings.max_images_per_request))
+        body = Body(chunks, parameters, settings.max_images_per_request)
+        return await read(body), body.priors
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -158,17 +161,18 @@ def refuse_escapes(json: bytes) -> None:
 
 async def read_json(body: Body) -> list[Upload]:
     content = await body.read()
-    return await aside_if_large(len(content), partial(_parse_json, content, body.max_images))
+    uploads, body.priors = await aside_if_large(len(content), partial(_parse_json, content, body.max_images))
+    return uploads
 
 
-def _parse_json(content: bytes, max_images: int) -> list[Upload]:
+def _parse_json(content: bytes, max_images: int) -> tuple[list[Upload], Mapping[str, float] | None]:
     content = json_as_utf8(content)
     refuse_countless(content, max_images)
     try:
-        images = ClassifyRequest.model_validate_json(without_line_breaks(content)).images
+        asked = ClassifyRequest.model_validate_json(without_line_breaks(content))
     except ValidationError as error:
         raise RequestError("malformed_request", explain(error, '{"images": [{"b64": "..."}]}')) from error
-    return decode_images(images, "images", max_images)
+    return decode_images(asked.images, "images", max_images), asked.priors
 
 
 def decode_images(images: list[EncodedImage], name: str, max_images: int) -> list[Upload]:

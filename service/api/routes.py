@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -20,6 +20,8 @@ from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
 from service.api.payloads import Upload, read_uploads
 from service.api.processes import Processes
+from service.api.reading.asked import PARAMETERS as ASKED
+from service.api.reading.asked import as_list, read_asked
 from service.api.reading.parameters import read_query, read_timeout_s, read_top_k, read_version
 from service.api.requests import Exchange
 from service.api.schemas import ModelDescription, Speed
@@ -28,7 +30,7 @@ from service.observe.scrapes import Scrapes
 from service.settings import Settings
 
 # Parameters in the query of /classify.
-CLASSIFY_PARAMETERS = ("top_k", "timeout_ms")
+CLASSIFY_PARAMETERS = ("top_k", "timeout_ms", *ASKED)
 
 
 class PlainRoute(APIRoute):
@@ -61,11 +63,12 @@ class Endpoints:
         classifier = self._lifecycle.serving()
         parameters = read_query(request, CLASSIFY_PARAMETERS)
         read_top_k(parameters, len(classifier.bundle.labels))
+        read_asked(parameters, classifier)
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
         exchange.expect_answer_within(timeout_s)
         # After a rejection the rest of the body is discarded, and the connection stays usable.
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange, timeout_s))
-        uploads = await self._lifecycle.uploads.read(request, self._read, timeout_s)
+        uploads, priors = await self._lifecycle.uploads.read(request, self._read, timeout_s)
         classifier = self._lifecycle.still_open(classifier)
         outcomes = await classify_images(
             request,
@@ -73,10 +76,11 @@ class Endpoints:
             [upload.content for upload in uploads],
             top_k=read_top_k(parameters, len(classifier.bundle.labels)),
             deadline=self._lifecycle.uploads.deadline(exchange, timeout_s),
+            asked=read_asked(parameters, classifier, priors),
         )
-        return await answer(exchange, classifier, uploads, outcomes)
+        return await answer(exchange, classifier, uploads, outcomes, as_list=as_list(parameters))
 
-    async def _read(self, request: Request) -> list[Upload]:
+    async def _read(self, request: Request) -> tuple[list[Upload], Mapping[str, float] | None]:
         return await read_uploads(request, self._settings)
 
     async def models(self, request: Request) -> Response:
@@ -98,6 +102,7 @@ class Endpoints:
             speed=Speed.of(classifier.batcher.speed.image_s),
             device=classifier.engine.device,
             pixels=self._settings.pixels,
+            explanations=classifier.head is not None,
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,9 +26,13 @@ class EncodedImage(BaseModel):
 
 
 class ClassifyRequest(BaseModel):
+    """`priors`: label -> its share of the images that are asked about, where that is known; the rest is shared equally
+    by the other labels."""
+
     model_config = ConfigDict(extra="forbid")
 
     images: list[EncodedImage]
+    priors: dict[str, float] | None = None
 
 
 class ServedModel(BaseModel):
@@ -38,12 +42,34 @@ class ServedModel(BaseModel):
     precision: str
 
 
+class Cam(BaseModel):
+    """`grid`, rows from the top: what each cell of the last feature map adds to the `logit`, which is the sum of the
+    grid plus `bias`. `box`: left, top, right and bottom of what the network saw, in pixels of the upright photo."""
+
+    grid: list[list[float]]
+    bias: float
+    logit: float
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
 class ScoredLabel(BaseModel):
-    """`score`: softmax probability over all classes."""
+    """`score`: softmax probability over all classes, or over those of `labels`. `cam`: with `explain=cam`."""
 
     label: str
     class_id: int
     score: Annotated[float, Field(ge=0.0, le=1.0)]
+    cam: Cam | None = None
+
+
+class Embedding(BaseModel):
+    """The mean of the last feature map over its cells, as little-endian bytes in `b64` or as `values`; `normalized`: of
+    length 1."""
+
+    b64: str | None = None
+    values: list[float] | None = None
+    dtype: Literal["float32"] = "float32"
+    shape: list[int]
+    normalized: bool
 
 
 class ImageFault(BaseModel):
@@ -52,11 +78,12 @@ class ImageFault(BaseModel):
 
 
 class Result(BaseModel):
-    """The outcome of one image: either `predictions` by falling score, or its own `error`."""
+    """The outcome of one image: either `predictions` by falling score, or its own `error`; `embedding` if asked for."""
 
     index: int
     filename: str | None = None
     predictions: list[ScoredLabel] | None = None
+    embedding: Embedding | None = None
     error: ImageFault | None = None
 
 
@@ -123,13 +150,15 @@ class Choice(BaseModel):
 
 class ModelDescription(ServedModel):
     """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
-    on, as its runtime names it. `pixels`: exact or fast. `workers`: processes that serve it."""
+    on, as its runtime names it. `pixels`: exact or fast. `explanations`: whether `explain` and `embedding` work.
+    `workers`: processes that serve it."""
 
     labels: list[str]
     manifest: dict[str, Any]
     speed: Speed
     device: str
     pixels: str
+    explanations: bool
     choice: Choice | None
     workers: int
 
@@ -154,7 +183,7 @@ class ModelReady(BaseModel):
 
 
 class VertexRequest(BaseModel):
-    """As Google Vertex AI sends it. `parameters`: `top_k` and `timeout_ms`, as in the query of /classify."""
+    """As Google Vertex AI sends it. `parameters`: as in the query of /classify, and `priors`."""
 
     instances: list[EncodedImage]
     parameters: dict[str, Any] = {}

@@ -27,13 +27,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.classify.speed import ENGINE_SHARE, BatchSpeed
-from service.engines.base import Engine, RestartableEngine
+from service.engines.base import Engine, ExplainingEngine, RestartableEngine
 from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.machine.priority import lower_priority
 from service.observe.metrics import Metrics
@@ -49,14 +49,15 @@ MOST_FAILURES = 5
 
 @dataclass(frozen=True)
 class Inferred:
-    """`logits` float32 (K,). `queue_s`: the image's time in the queue; `infer_s`: its batch's time in the engine;
-    `span`: its batch's, if that is traced."""
+    """`logits` float32 (K,), `features` (C, h, w) if they were asked for. `queue_s`: the image's time in the queue;
+    `infer_s`: its batch's time in the engine; `span`: its batch's, if that is traced."""
 
     logits: NDArray[np.float32]
     batch_size: int
     queue_s: float
     infer_s: float
     span: BatchSpan | None = None
+    features: NDArray[np.float32] | None = None
 
 
 @dataclass(eq=False)
@@ -69,6 +70,7 @@ class _Waiting:
     future: asyncio.Future[Inferred]
     on_start: Callable[[], None]
     trace: RequestTrace | None
+    with_features: bool
 
     def settle(self, outcome: Inferred | Exception) -> None:
         if self.future.done():  # the caller left, or `close` has settled it
@@ -85,8 +87,9 @@ class _Batch:
     started_at: float
 
 
-# Logits float32 (K,), None if the engine gave no usable answer, NotReady if it was unavailable.
-_Row = NDArray[np.float32] | NotReady | None
+# Logits float32 (K,) and features if they are wanted; None if the engine gave no usable answer, NotReady if it was
+# unavailable.
+_Row = tuple[NDArray[np.float32], NDArray[np.float32] | None] | NotReady | None
 
 
 @dataclass
@@ -178,8 +181,10 @@ class Batcher:
         deadline: float | None = None,
         on_start: Callable[[], None] = lambda: None,
         trace: RequestTrace | None = None,
+        with_features: bool = False,
     ) -> Inferred:
-        """float32 (3, S, S) -> logits. `on_start` is called when its batch goes to the engine; `trace`: its request's.
+        """float32 (3, S, S) -> logits. `on_start` is called when its batch goes to the engine; `trace`: its request's;
+        `with_features`: only of an engine that gives them.
 
         Raises immediately ValueError for another shape or dtype and Draining if closed; later DeadlineExceeded if it
         cannot meet its deadline, EngineFailed, and NotReady if the engine stays unavailable.
@@ -192,7 +197,7 @@ class Batcher:
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded("the deadline passed before the image was queued")
         loop = asyncio.get_running_loop()
-        item = _Waiting(image, deadline, now, loop.create_future(), on_start, trace)
+        item = _Waiting(image, deadline, now, loop.create_future(), on_start, trace, with_features)
         self._queue[item] = None
         if not self._pump_is_due:
             self._pump_is_due = True
@@ -244,7 +249,8 @@ class Batcher:
         for item in batch.items:
             item.on_start()
         images = [item.image for item in batch.items]
-        done = asyncio.get_running_loop().run_in_executor(self._executor, self._infer, images)
+        wanted = [item.with_features for item in batch.items]
+        done = asyncio.get_running_loop().run_in_executor(self._executor, self._infer, images, wanted)
         self._running[done] = batch
         done.add_done_callback(partial(self._finish, batch))
 
@@ -269,7 +275,8 @@ class Batcher:
                 item.settle(NotReady(row.detail, row.retry_after_s))
             else:
                 queue_s = batch.started_at - item.queued_at
-                item.settle(Inferred(row, len(batch.items), queue_s, result.infer_s, span))
+                logits, features = row
+                item.settle(Inferred(logits, len(batch.items), queue_s, result.infer_s, span, features))
 
     def _learn(self, images: int, result: _BatchResult) -> None:
         if result.measures_speed:
@@ -288,22 +295,25 @@ class Batcher:
             log.error("the engine failed on %d batches in a row: restarting it", MOST_FAILURES)
             self._restartable.restart()
 
-    def _infer(self, images: list[NDArray[np.float32]]) -> _BatchResult:
-        """In the executor: the whole batch; if that fails, each image alone, once. Raises nothing."""
+    def _infer(self, images: list[NDArray[np.float32]], wanted: list[bool]) -> _BatchResult:
+        """In the executor: the whole batch; if that fails, each image alone, once. `wanted`: whose features. Raises
+        nothing."""
         started = self._clock()
         measures_speed = not self.engine_unavailable_s  # else the time includes the wait for it
-        rows = self._try_infer(images)
+        rows = self._try_infer(images, wanted)
         if rows is None:
             measures_speed, rows = False, [None]
             if len(images) > 1:
-                rows = [row for image in images for row in self._try_infer([image]) or [None]]
+                pairs = zip(images, wanted, strict=True)
+                rows = [row for image, one in pairs for row in self._try_infer([image], [one]) or [None]]
         return _BatchResult(rows, self._clock() - started, measures_speed)
 
-    def _try_infer(self, images: list[NDArray[np.float32]]) -> list[_Row] | None:
+    def _try_infer(self, images: list[NDArray[np.float32]], wanted: list[bool]) -> list[_Row] | None:
         """A row for each image; None if the batch failed."""
         try:
             # np.stack and np.array copy: neither side keeps the other's buffers.
-            logits = np.array(self._engine.infer(np.stack(images)), dtype=np.float32)
+            found, features = self._ask(np.stack(images), any(wanted))
+            logits = np.array(found, dtype=np.float32)
             if logits.shape != (len(images), self._engine.num_classes):
                 raise ValueError(f"the engine answered {len(images)} images with shape {logits.shape}")
         except NotReady as error:
@@ -312,10 +322,22 @@ class Batcher:
         except BaseException:  # an engine may raise anything, and no caller may be left without an answer
             log.exception("the engine failed on a batch of %d", len(images))
             return None
-        rows: list[_Row] = [row if np.isfinite(row).all() else None for row in logits]
+        rows: list[_Row] = [
+            (row, np.array(features[index]) if features is not None and wanted[index] else None)
+            if np.isfinite(row).all()
+            else None
+            for index, row in enumerate(logits)
+        ]
         if bad := sum(row is None for row in rows):
             log.error("the engine gave logits that are not finite for %d of %d images", bad, len(rows))
         return rows
+
+    def _ask(
+        self, images: NDArray[np.float32], with_features: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        if with_features:
+            return cast(ExplainingEngine, self._engine).infer_with_features(images)
+        return self._engine.infer(images), None
 
     async def close(self, grace_s: float) -> None:
         """Reject new images, finish those accepted within `grace_s` seconds, then fail the rest with Draining.

@@ -23,17 +23,26 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import anyio
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import ImageError
+from models.explanation import Head
 from models.store import MANIFEST, Bundle, sha256
-from models.topk import Prediction, entropy, softmax, top_k
+from models.topk import entropy, softmax
 from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
 from service.classify.deduplication import Content, Deduplicator, Source
 from service.classify.memory import Memory
 from service.classify.opening import OpenModel
+from service.classify.outcomes import (
+    LABELS_ONLY,
+    Asked,
+    Computed,
+    Image,
+    Outcome,
+    Timings,
+    classified,
+)
 from service.engines.base import Engine
 from service.engines.selection import Choice
 from service.errors import DeadlineExceeded, Draining, ServiceError
@@ -58,42 +67,7 @@ UNAVAILABLE_CLOSE_S = 0.25
 OVERHEAD_BYTES = 512
 
 
-@dataclass(frozen=True)
-class Timings:
-    """Seconds that one image spent in each stage (decode includes the wait for a thread), and its batch size."""
-
-    decode_s: float
-    queue_s: float
-    infer_s: float
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Classified:
-    """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it."""
-
-    predictions: list[Prediction]
-    timings: Timings
-    source: Source
-
-
-# What an image comes to. Errors are values here: one that is raised to many callers grows its traceback with each.
-Outcome = Classified | ImageError | ServiceError
-# Encoded, or preprocessed already: float32 (3, S, S) of finite values.
-Image = bytes | NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """What callers of equal images share. `signals`: the drift signals of the input; `logits` float32 (K,)."""
-
-    image_format: str
-    signals: dict[str, float]
-    logits: NDArray[np.float32]
-    timings: Timings
-
-
-_Result = _Computed | ImageError | ServiceError
+_Result = Computed | ImageError | ServiceError
 
 Stage = Literal["decode", "queue", "infer"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -118,6 +92,7 @@ class _Request:
     deadline: float
     decode_by: float
     trace: RequestTrace | None = None
+    asked: Asked = LABELS_ONLY
     computations: list[_Progress] = field(default_factory=list)
 
     @property
@@ -129,7 +104,8 @@ class _Request:
 
 class Classifier:
     """One open bundle on one engine; answers images until `close`. `choice`: why this engine, unless it was handed
-    in; `passed_over`: newer versions that cannot serve."""
+    in; `passed_over`: newer versions that cannot serve; `head`: explains its answers, where the engine gives features.
+    """
 
     def __init__(
         self,
@@ -141,8 +117,10 @@ class Classifier:
         choice: Choice | None = None,
         memory: Memory | None = None,
         passed_over: Sequence[str] = (),
+        head: Head | None = None,
     ) -> None:
         self.passed_over = passed_over
+        self.head = head
         self.bundle = bundle
         self.engine = engine
         self.choice = choice
@@ -190,7 +168,7 @@ class Classifier:
         tuning.teach(batcher.speed)
         _publish(opened, metrics)
         passed_over = [version for version, _ in opened.passed_over]
-        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory, passed_over)
+        return cls(opened.bundle, engine, batcher, settings, metrics, opened.choice, memory, passed_over, opened.head)
 
     @property
     def decode_threads(self) -> int:
@@ -212,12 +190,21 @@ class Classifier:
         self._admission.check_unread(deadline, margin)
 
     async def classify(
-        self, images: Sequence[Image], *, top_k: int, deadline: float, trace: RequestTrace | None = None
+        self,
+        images: Sequence[Image],
+        *,
+        top_k: int,
+        deadline: float,
+        trace: RequestTrace | None = None,
+        asked: Asked = LABELS_ONLY,
     ) -> list[Outcome]:
         """Images -> the outcome of each, in order, by `deadline`, a time of `time.monotonic`.
 
-        Cancelling it takes its images out of the queues. Raises ValueError for a top_k out of 1..number of classes.
+        There are fewer than `top_k` predictions where fewer classes have a weight. Cancelling it takes its images out
+        of the queues. Raises ValueError for a top_k out of 1..number of classes, and for features without a head.
         """
+        if asked.features and self.head is None:
+            raise ValueError("this engine or this bundle has no features")
         if not 1 <= top_k <= len(self.bundle.labels):
             raise ValueError(f"top_k must be in 1..{len(self.bundle.labels)}, not {top_k}")
         encoded = [image for image in images if isinstance(image, bytes)]
@@ -235,7 +222,7 @@ class Classifier:
             with self._admission.holding(len(images), encoded_bytes):
                 # An image that measures decoding again is decoded even if that seems to take too long.
                 decode_by = math.inf if measures_again and len(images) == 1 else deadline
-                return await self._classify_all(images, _Request(top_k, deadline, decode_by, trace))
+                return await self._classify_all(images, _Request(top_k, deadline, decode_by, trace, asked))
         finally:
             self._requests -= 1
             if not self._requests:
@@ -264,24 +251,29 @@ class Classifier:
         result, source = await self._result_of(image, request)
         while isinstance(result, DeadlineExceeded) and source == "collapsed" and time.monotonic() < request.deadline:
             result, source = await self._result_of(image, request)  # the deadline was another caller's
-        if not isinstance(result, _Computed):
+        if not isinstance(result, Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        best_k = partial(top_k, scores, self.bundle.labels, request.top_k)
-        predictions = await aside(best_k) if request.top_k > MOST_SORTED_AT_ONCE else best_k()
-        best = predictions[0]
+        describe = partial(classified, result, source, scores, self.bundle, request.top_k, request.asked, self.head)
+        answer = await aside(describe) if request.top_k > MOST_SORTED_AT_ONCE else describe()
         self._metrics.images.labels(result.image_format).inc()
+        # The network's own opinion: what a caller makes of it does not show whether the inputs drift.
+        best = int(scores.argmax())
         self._metrics.count_prediction(
-            best.label, top1_score=best.score, prediction_entropy=entropy(scores), **result.signals
+            self.bundle.labels[best],
+            top1_score=float(scores[best]),
+            prediction_entropy=entropy(scores),
+            **result.signals,
         )
-        return Classified(predictions, result.timings, source)
+        return answer
 
     async def _result_of(self, image: Image, request: _Request) -> tuple[_Result, Source]:
         """Of computing this image, or an equal encoded one."""
         if not self._deduplicates or isinstance(image, np.ndarray) or len(image) > MOST_COMPARED_BYTES:
             return await self._compute(image, request), "miss"
         # A kept answer must not keep its image in memory too.
-        key = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
+        content = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
+        key = content, request.asked.features
         result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
         self._metrics.images_shared.labels(source).inc()
         return result, source
@@ -305,7 +297,7 @@ class Classifier:
             log.exception("a bug, or no memory, while classifying an image")
             return ServiceError("internal error")
 
-    async def _decode_and_infer(self, image: Image, request: _Request, progress: _Progress) -> _Computed:
+    async def _decode_and_infer(self, image: Image, request: _Request, progress: _Progress) -> Computed:
         started = time.monotonic()
         if isinstance(image, np.ndarray):
             decoded = Decoded.from_tensor(image)
@@ -313,7 +305,9 @@ class Classifier:
             decoded = await self._decoders.decode(image, request.decode_by)
         decode_s = time.monotonic() - started
         progress.stage = "queue"
-        inferred = await self.batcher.submit(decoded.tensor, request.deadline, progress.enter_engine, request.trace)
+        inferred = await self.batcher.submit(
+            decoded.tensor, request.deadline, progress.enter_engine, request.trace, request.asked.features
+        )
         timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
         if request.trace:
             request.trace.image(
@@ -321,7 +315,7 @@ class Classifier:
             )
         self._metrics.observe_stages(decode=decode_s, queue=inferred.queue_s, infer=inferred.infer_s)
         signals = decoded.signals(self.bundle.manifest.preprocess)
-        return _Computed(decoded.image_format, signals, inferred.logits, timings)
+        return Computed(decoded.image_format, signals, inferred.logits, timings, decoded.seen, inferred.features)
 
     async def close(self, grace_s: float) -> None:
         """Reject new images, answer those accepted within `grace_s` seconds, fail the rest with Draining; free the
@@ -351,7 +345,9 @@ class Classifier:
 
 def _kept_bytes(result: _Result) -> int:
     """Memory of a result worth keeping, 0 for an error."""
-    return result.logits.nbytes + OVERHEAD_BYTES if isinstance(result, _Computed) else 0
+    if not isinstance(result, Computed):
+        return 0
+    return result.logits.nbytes + (0 if result.features is None else result.features.nbytes) + OVERHEAD_BYTES
 
 
 def _publish(opened: OpenModel, metrics: Metrics) -> None:

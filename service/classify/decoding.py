@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from models.errors import ImageError
 from models.formats.sizes import UNKNOWN, Stated, stated_size
 from models.manifest import Preprocess
-from models.preprocess import open_image, read_tensor
+from models.preprocess import Box, open_image, read_tensor, seen_box, upright_size
 from service.classify.decode_speed import DecodeSpeed
 from service.classify.memory import LINES, Memory
 from service.errors import DeadlineExceeded
@@ -54,16 +54,18 @@ class _Larger(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """`tensor` float32 (3, S, S). `pixels`: width times height of the encoded image, None if it came as a tensor."""
+    """`tensor` float32 (3, S, S). `pixels`: width times height of the encoded image, None if it came as a tensor.
+    `seen`: the part of the upright image that became the tensor."""
 
     tensor: NDArray[np.float32]
     image_format: str
     pixels: int | None
+    seen: Box
 
     @classmethod
     def from_tensor(cls, tensor: NDArray[np.float32]) -> Decoded:
         """A caller that preprocesses its images itself sends this."""
-        return cls(tensor, TENSOR, None)
+        return cls(tensor, TENSOR, None, (0.0, 0.0, float(tensor.shape[2]), float(tensor.shape[1])))
 
     def signals(self, spec: Preprocess) -> dict[str, float]:
         """The drift signals of this input."""
@@ -230,7 +232,8 @@ class DecodePool:
         decoded_as, pixels = str(image.format).lower(), image.width * image.height
         if pixels > line.most_pixels:
             raise _Larger(Stated(decoded_as, pixels))
-        return Decoded(read_tensor(image, self._spec, self._settings.pixels), decoded_as, pixels)
+        seen = seen_box(upright_size(image), self._spec)
+        return Decoded(read_tensor(image, self._spec, self._settings.pixels), decoded_as, pixels, seen)
 
     def close(self) -> None:
         """Cancel what no thread has begun; does not wait for the rest."""

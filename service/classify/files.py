@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from models.errors import ImageError
 from models.preprocess import SUFFIXES, images_in, read_file
-from service.classify.classifier import Classifier, Outcome
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Outcome
 from service.errors import UsageError
 from service.machine.limits import usable_cpus
 from service.observe.metrics import Metrics

@@ -10,11 +10,12 @@ import logging
 from dataclasses import dataclass, replace
 
 from models.errors import BundleError
+from models.explanation import Head
 from models.golden import GoldenReport
 from models.store import Bundle, find_versions, open_bundle
 from service.classify.tuning import Tuning, tune
 from service.engines.base import Engine
-from service.engines.check import check_engine
+from service.engines.check import check_engine, read_engine_head
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
 from service.errors import GoldenCheckFailed
 from service.settings import Settings
@@ -33,6 +34,7 @@ class OpenModel:
     report: GoldenReport | None
     slots: int
     tuning: Tuning
+    head: Head | None
     passed_over: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -62,10 +64,11 @@ class OpenModel:
             slots = engine_slots(engine.name, settings)
             report = choice.golden if choice else check_engine(engine, bundle)  # open_engine has checked it
             tuning = tune(engine, slots, settings.max_batch_size, settings.objective_ms / 1000)
+            head = read_engine_head(engine, bundle)
         except BaseException:
             engine.close()
             raise
-        return cls(bundle, engine, choice, report, slots, tuning)
+        return cls(bundle, engine, choice, report, slots, tuning, head)
 
     def warn(self) -> None:
         """If it is not the newest version."""

@@ -42,6 +42,19 @@ def has_artifact(engine: str, bundle: Bundle, precision: Precision) -> bool:
     return True
 
 
+def check_outputs(what: str, found: Sequence[Tensor], artifact: Artifact, classes: int) -> bool:
+    """The outputs must be the manifest's: the logits and, where it names them, the features; else BundleError.
+
+    -> whether there are features.
+    """
+    features = getattr(artifact, "features", None)  # not in the manifests of before, as a hosted engine reads them
+    check_tensors(what, found[: 1 if features else None], artifact.output, [classes])
+    kinds = [(name, dtype, len(shape)) for name, dtype, shape in found[1:]]
+    if features and kinds != [(features.output, "float32", 4)]:
+        raise BundleError(f"{what} is {list(found)}; the manifest wants a second one {features.output} (N, C, h, w)")
+    return features is not None
+
+
 def check_tensors(what: str, found: Sequence[Tensor], name: str, image_shape: Sequence[int]) -> None:
     """`found` must be one tensor with the manifest's `name`, float32, any number of this shape; else BundleError."""
     wanted = (name, "float32", ["N", *image_shape])

@@ -54,6 +54,23 @@ class RestartableEngine(Engine, Protocol):
         """Begin to restart it; does not wait."""
 
 
+@runtime_checkable
+class ExplainingEngine(Engine, Protocol):
+    """An engine that can give the last feature map beside the logits. What does not ask for it does not pay for it."""
+
+    @property
+    def gives_features(self) -> bool:
+        """Does this artifact have it?"""
+
+    def infer_with_features(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `infer` -> logits (N, K) and feature maps float32 (N, C, h, w). Only where `gives_features`."""
+
+
+def explaining(engine: Engine) -> ExplainingEngine | None:
+    """The engine, if it gives features."""
+    return engine if isinstance(engine, ExplainingEngine) and engine.gives_features else None
+
+
 class EngineFactory(Protocol):
     """What an entry of the table of engines points to: a class with this `open`."""
 

@@ -6,7 +6,8 @@
 4. the last of many calls gives the same answer as the first, and memory does not grow;
 5. concurrent calls give the same answers as single ones;
 6. `close` frees the memory;
-7. a corrupt artifact raises BundleError.
+7. a corrupt artifact raises BundleError;
+8. where it gives features, they explain its logits, in a batch as alone.
 
 Each engine is checked in a process of its own: if it dies, that is a failure to report, and what a runtime sets in its
 process (oneDNN's instructions, threads, logs) does not affect the next one.
@@ -36,13 +37,16 @@ from models.manifest import Precision
 from models.store import Bundle
 from service.engine_table import ENGINES
 from service.engines.artifacts import choose_artifact
-from service.engines.base import Engine
+from service.engines.base import Engine, explaining
+from service.engines.check import check_golden
 from service.engines.loading import is_installed, load_engine
 from service.engines.timing import images_per_second
 from service.errors import EngineUnavailable
 
 # Between two runs of the same shape, for logits around 10: only the last bits of fp32 may differ.
 SAME_SHAPE_TOLERANCE = 1e-5
+# Of the largest feature. Batches may be computed in another order, and int8 rounds what lies between two steps.
+FEATURE_SHARE = 0.05
 CALLERS = 4
 CYCLES, ROUNDS = 5, 3
 ALLOWED_GROWTH_BYTES = 16 << 20
@@ -165,7 +169,7 @@ def _subject(bundle: Bundle, row: Row, effort: Effort, options: Options) -> Subj
         return load_engine(row.engine, bundle, row.precision, effort.threads, python=effort.python, options=options)
 
     engine = opener(bundle)
-    report = golden.check(bundle, row.precision, engine.infer)
+    report = check_golden(engine, bundle)
     tensors, _ = golden.load(bundle)
     images = np.resize(tensors, (effort.max_batch_size, *tensors.shape[1:]))
     alone = np.concatenate([engine.infer(image[None]) for image in images])
@@ -191,6 +195,16 @@ def check_any_batch_size(subject: Subject) -> None:
         if logits.dtype != np.float32:
             raise ConformanceError(f"the logits are {logits.dtype}")
         _compare(f"in a batch of {size}", logits, subject.alone[:size], subject.report.tolerance)
+
+
+def check_features(subject: Subject) -> None:
+    """`check_golden` compares them with the logits of each image; here in one batch."""
+    if engine := explaining(subject.engine):
+        logits, features = engine.infer_with_features(subject.images)
+        _compare("beside features", logits, subject.alone, subject.report.tolerance)
+        for image, row in zip(subject.images, features, strict=True):
+            alone = engine.infer_with_features(image[None])[1][0]
+            _compare("in a batch", row, alone, FEATURE_SHARE * max(1.0, float(np.abs(alone).max())), what="feature")
 
 
 def check_no_neighbours(subject: Subject) -> None:
@@ -267,6 +281,7 @@ def check_corrupt_artifact(subject: Subject) -> None:
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "golden logits": check_golden_logits,
     "any batch size": check_any_batch_size,
+    "features": check_features,
     "no neighbours": check_no_neighbours,
     "no drift": check_no_drift,
     "concurrent calls": check_concurrent_calls,
@@ -275,12 +290,14 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-def _compare(when: str, found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+def _compare(
+    when: str, found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float, what: str = "logit"
+) -> None:
     if found.shape != expected.shape:
-        raise ConformanceError(f"{when} the logits have shape {found.shape}, not {expected.shape}")
+        raise ConformanceError(f"{when} the {what}s have shape {found.shape}, not {expected.shape}")
     delta = float(np.max(np.abs(found - expected)))
     if not delta <= tolerance:  # in this form NaN fails too
-        raise ConformanceError(f"{when} a logit is {delta:.3g} off, {tolerance:.3g} allowed")
+        raise ConformanceError(f"{when} a {what} is {delta:.3g} off, {tolerance:.3g} allowed")
 
 
 def _memory_bytes() -> int:

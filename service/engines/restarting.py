@@ -17,18 +17,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Precision
 from service.engines.backoff import Backoff, Restarts
-from service.engines.base import Engine
+from service.engines.base import Engine, ExplainingEngine, explaining
 from service.errors import NotReady
 
 # Time for an engine to end in order, before it is ended by force.
 CLOSE_S = 5.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,8 @@ def restart_in_this_process(
 class RestartingEngine:
     """Keeps one engine alive. `open` makes one.
 
-    `name`, `precision`, `device`, `input_size` and `num_classes` are those of the engine that lives now.
+    `name`, `precision`, `device`, `input_size`, `num_classes` and `gives_features` are those of the engine that lives
+    now.
     """
 
     name: str
@@ -102,6 +105,7 @@ class RestartingEngine:
     device: str
     input_size: int
     num_classes: int
+    gives_features: bool
 
     def __init__(
         self, begin: Callable[[], Life], check: Callable[[Engine], object], backoff: Backoff, wait_s: float
@@ -141,9 +145,16 @@ class RestartingEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K). Raises EngineEnded, NotReady, and what the engine raises."""
+        return self._call(lambda engine: engine.infer(images))
+
+    def infer_with_features(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `infer`, with feature maps float32 (N, C, h, w)."""
+        return self._call(lambda engine: cast(ExplainingEngine, engine).infer_with_features(images))
+
+    def _call(self, compute: Callable[[Engine], T]) -> T:
         engine = self._begin_call()
         try:
-            return engine.infer(images)
+            return compute(engine)
         except EngineEnded:
             self._lose(engine)
             raise
@@ -235,6 +246,7 @@ class RestartingEngine:
         with self._changed:
             self.name, self.precision, self.device = engine.name, engine.precision, engine.device
             self.input_size, self.num_classes = engine.input_size, engine.num_classes
+            self.gives_features = explaining(engine) is not None
             self._opening_s = time.monotonic() - started
             self._engine, self._was_available = engine, True
             self._changed.notify_all()

@@ -16,8 +16,9 @@ from typing import TextIO
 
 from models.errors import ImageError
 from models.preprocess import images_in
-from service.classify.classifier import Classified, Classifier, Outcome
+from service.classify.classifier import Classifier
 from service.classify.files import classify_files, open_classifier, progress_bar
+from service.classify.outcomes import Classified, Outcome
 from service.errors import ServiceError, UsageError
 from service.evaluation.calibration import Scores
 from service.evaluation.shards import Part, Shard

@@ -32,8 +32,8 @@ from training.deploy.exporters import (
     INPUT,
     OUTPUT,
     compute_logits,
+    export_explained,
     export_mindir,
-    export_onnx,
 )
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
@@ -103,7 +103,17 @@ def publish(
     Raises TrainingError.
     """
     name, version = check_new(folder)
-    files = _files(network, spec, labels, read_images(golden or SAMPLES))
+    images = read_images(golden or SAMPLES)
+    tensors = preprocess_images(images, spec)
+    logits = compute_logits(network, tensors)
+    files = {
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
+        "model.mindir": export_mindir(network, tensors, logits),
+        **pack(images, logits.tolist()),
+    }
+    explained = export_explained(network, tensors, logits)
+    onnx, more = explained.of(_artifact("onnx", b""))
+    files |= more
     manifest = Manifest(
         name=name,
         version=version,
@@ -111,7 +121,7 @@ def publish(
         network=_network(network, arch, len(labels)),
         preprocess=spec,
         labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
-        artifacts=[_artifact("onnx", files), _artifact("mindir", files)],
+        artifacts=[onnx, _artifact("mindir", files["model.mindir"])],
         golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
         training=training,
     )
@@ -121,30 +131,17 @@ def publish(
         raise TrainingError(str(error)) from error
 
 
-def _files(network: nn.Cell, spec: Preprocess, labels: Sequence[str], images: Mapping[str, bytes]) -> dict[str, bytes]:
-    """File name -> content of everything in the bundle except its manifest."""
-    tensors = preprocess_images(images, spec)
-    logits = compute_logits(network, tensors)
-    return {
-        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
-        "model.onnx": export_onnx(network, tensors, logits),
-        "model.mindir": export_mindir(network, tensors, logits),
-        **pack(images, logits.tolist()),
-    }
-
-
 def _network(network: nn.Cell, arch: str, num_classes: int) -> Network:
     parameters = sum(parameter.size for parameter in network.trainable_params())
     return Network(variant=arch, num_classes=num_classes, parameters=parameters)
 
 
-def _artifact(file_format: Literal["onnx", "mindir"], files: Mapping[str, bytes]) -> Artifact:
-    file = f"model.{file_format}"
+def _artifact(file_format: Literal["onnx", "mindir"], content: bytes) -> Artifact:
     return Artifact(
         format=file_format,
         precision="fp32",
-        file=file,
-        sha256=_sha256(files[file]),
+        file=f"model.{file_format}",
+        sha256=_sha256(content),
         input=INPUT,
         output=OUTPUT,
         batch="dynamic",

@@ -17,6 +17,8 @@ from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from models.explanation import tolerance
+from models.features import Explained, explained
 from training.errors import TrainingError
 
 INPUT, OUTPUT = "image", "logits"
@@ -35,6 +37,27 @@ def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[
 
     Raises TrainingError if ONNX's reference evaluator does not turn `tensors` (N, 3, S, S) into `logits` (N, K).
     """
+    model = to_onnx(network, tensors)
+    found: Any = ReferenceEvaluator(model).run(None, {INPUT: tensors})
+    _check_logits("ONNX", found[0], logits)
+    return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def export_explained(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> Explained:
+    """As `export_onnx`, with the last feature map as a second output. Raises TrainingError also if that does not give
+    the logits."""
+    found = explained(to_onnx(network, tensors))
+    if found is None:
+        raise TrainingError("the exported ONNX does not end in a mean over the image and a matrix")
+    outputs: Any = ReferenceEvaluator(found.model).run(None, {INPUT: tensors})
+    _check_logits("ONNX", outputs[0], logits)
+    if not (delta := found.head.delta(outputs[1], outputs[0])) <= tolerance(outputs[0]):
+        raise TrainingError(f"the exported feature map gives logits that are {delta:.3g} off")
+    return found
+
+
+def to_onnx(network: nn.Cell, tensors: NDArray[np.float32]) -> onnx.ModelProto:
+    """With a symbolic batch size; `tensors` (N, 3, S, S) give the example."""
     axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}}
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/model.onnx"
@@ -44,9 +67,7 @@ def export_onnx(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[
     # MindSpore 2.10 makes the batch size of the input symbolic, but the output keeps the 1 of the example.
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.checker.check_model(model, full_check=True)
-    found: Any = ReferenceEvaluator(model).run(None, {INPUT: tensors})
-    _check_logits("ONNX", found[0], logits)
-    return model.SerializeToString()  # type: ignore[no-any-return]
+    return model
 
 
 def export_mindir(network: nn.Cell, tensors: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError
+from models.features import explained, without_features
 from models.manifest import Accuracy, Artifact, FastPixels, Precision, Preprocess
 from models.preprocess import images_in
 from models.store import Bundle, open_bundle
@@ -102,7 +103,7 @@ def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
 
 def _build_models(bundle: Bundle, options: Options) -> dict[Precision, onnx.ModelProto]:
     """fp32 and the requested precisions as ONNX; bf16 is emulated. Raises BundleError for a bundle without ONNX."""
-    source = onnx.load_model(bundle.path(bundle.artifact(("onnx",), "fp32")))
+    source = without_features(onnx.load_model(bundle.path(bundle.artifact(("onnx",), "fp32"))))
     batches = calibration_batches(options.calibration, options.calibration_images, bundle.manifest.preprocess)
     builders: dict[Precision, Callable[[], onnx.ModelProto]] = {
         "int8": lambda: precisions.int8(source, batches, options.calibration_method),
@@ -171,7 +172,7 @@ def _accuracy(bundle: Bundle, measured: Measured, max_top1_drop: float) -> Accur
 def _artifacts(
     bundle: Bundle, models: Mapping[Precision, onnx.ModelProto]
 ) -> tuple[list[Artifact], dict[str, bytes | Path]]:
-    """The artifacts of the precisions that have a file, and these files."""
+    """The artifacts of the precisions that have a file, and these files; with features if the fp32 one has them."""
     source = bundle.artifact(("onnx",), "fp32")
     artifacts: list[Artifact] = []
     files: dict[str, bytes | Path] = {}
@@ -179,8 +180,12 @@ def _artifacts(
         if precision in models:
             encoded = models[precision].SerializeToString()
             digest = hashlib.sha256(encoded).hexdigest()
-            artifacts.append(source.model_copy(update={"precision": precision, "file": file, "sha256": digest}))
-            files[file] = encoded
+            changed = {"precision": precision, "file": file, "sha256": digest, "features": None}
+            artifact, content = source.model_copy(update=changed), {file: encoded}
+            if source.features and (found := explained(models[precision])):
+                artifact, content = found.of(artifact)
+            artifacts.append(artifact)
+            files |= content
     return artifacts, files
 
 

@@ -23,7 +23,7 @@ from service.api.payloads import too_many_images
 from service.api.problems import RequestError
 from service.api.reading.transfer import decode_base64
 from service.api.schemas import InputTensor, OutputTensor
-from service.classify.classifier import Image
+from service.classify.outcomes import Image
 
 # Beyond any normalised pixel, and far from where sums over a network's inputs overflow.
 LARGEST_PIXEL = 1000.0
@@ -50,11 +50,27 @@ class TensorType:
             raise malformed(f"input {tensor.name} must be {wanted}, not {tensor.datatype} {tensor.shape}")
 
 
+# An answer has these if the request names none.
 OUTPUTS = {
     "label": TensorType("BYTES", (-1, -1)),
     "class_id": TensorType("INT64", (-1, -1)),
     "score": TensorType("FP32", (-1, -1)),
 }
+# Of a model that explains its answers: `logit` is the sum of `cam` over its cells, plus `bias`; `box` is what of the
+# image the cells cover.
+CAM_OUTPUTS = {
+    "cam": TensorType("FP32", (-1, -1, -1, -1)),
+    "bias": TensorType("FP32", (-1, -1)),
+    "logit": TensorType("FP32", (-1, -1)),
+    "box": TensorType("FP32", (-1, 4)),
+}
+EMBEDDING = "embedding"
+EXPLANATIONS = {**CAM_OUTPUTS, EMBEDDING: TensorType("FP32", (-1, -1))}
+
+
+def outputs_of(explains: bool) -> Mapping[str, TensorType]:
+    """All that a request may name."""
+    return {**OUTPUTS, **EXPLANATIONS} if explains else OUTPUTS
 
 
 def inputs_of(input_size: int) -> Mapping[str, TensorType]:
@@ -158,8 +174,8 @@ def _checked(pixels: NDArray[np.float32]) -> list[Image]:
 def output_tensor(
     name: str, datatype: str, rows: Sequence[Sequence[Any]], *, binary: bool
 ) -> tuple[OutputTensor, bytes]:
-    """Rows of equal length, of str for BYTES -> the tensor's JSON and what follows it."""
-    tensor = OutputTensor(name=name, datatype=datatype, shape=[len(rows), len(rows[0])])
+    """Rows of equal shape, of str for BYTES -> the tensor's JSON and what follows it."""
+    tensor = OutputTensor(name=name, datatype=datatype, shape=list(np.shape(rows)))
     if datatype == "BYTES":
         texts = [text for row in rows for text in row]
         encoded = b"".join(_LENGTH.pack(len(raw)) + raw for raw in (text.encode() for text in texts)) if binary else b""

@@ -12,7 +12,7 @@ Extension" and "Model Configuration Extension" of Triton's documentation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from models.topk import Prediction
-from service.api.answers import BYTES_PER_PREDICTION, cache_status, classify_images
+from service.api.answers import cache_status, classify_images, size_of
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import (
@@ -39,15 +39,19 @@ from service.api.payloads import explain, read_body, refuse_escapes
 from service.api.problems import RequestError, fault_of
 from service.api.protocols.compression import unpack
 from service.api.protocols.tensors import (
+    CAM_OUTPUTS,
     CONFIG_TYPES,
+    EMBEDDING,
     OUTPUTS,
     TensorType,
     inputs_of,
     malformed,
     output_tensor,
+    outputs_of,
     read_images,
     refuse_shared_memory,
 )
+from service.api.reading.asked import read_asked_in_json
 from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
@@ -59,7 +63,8 @@ from service.api.schemas import (
     ServerMetadata,
     TensorMetadata,
 )
-from service.classify.classifier import Classified, Classifier, Image
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Classified, Image
 from service.machine.aside import aside, aside_if_large
 from service.observe.metrics import program_version
 from service.settings import MEBIBYTE, Settings
@@ -73,7 +78,7 @@ MODEL = "/v2/models/{name}"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
 MICROSECONDS = 1_000_000
 # What the `parameters` of a request may have.
-PARAMETERS = ("top_k", "timeout", "binary_data_output")
+PARAMETERS = ("top_k", "timeout", "binary_data_output", "labels", "priors", "normalize")
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
@@ -90,9 +95,20 @@ class Output:
 
     @property
     def datatype(self) -> str:
-        return "BYTES" if self.classification else OUTPUTS[self.name].datatype
+        return "BYTES" if self.classification else outputs_of(explains=True)[self.name].datatype
 
-    def value(self, prediction: Prediction) -> Any:
+    def values(self, row: Classified) -> Any:
+        """Of one image."""
+        if self.name == EMBEDDING:
+            return row.embedding
+        if self.name not in CAM_OUTPUTS:
+            return [self._value(prediction) for prediction in row.predictions[: self.count]]
+        assert row.cams is not None
+        if self.name == "box":
+            return row.cams[0].box
+        return [getattr(cam, "grid" if self.name == "cam" else self.name) for cam in row.cams[: self.count]]
+
+    def _value(self, prediction: Prediction) -> Any:
         if self.classification:
             return f"{prediction.score:f}:{prediction.class_id}:{prediction.label}"
         return getattr(prediction, self.name)
@@ -144,7 +160,7 @@ class InferenceV2:
             versions=[manifest.version],
             platform=classifier.engine.name,
             inputs=_metadata(inputs_of(manifest.preprocess.input_size)),
-            outputs=_metadata(OUTPUTS),
+            outputs=_metadata(outputs_of(classifier.head is not None)),
         )
 
     async def ready(self, request: Request) -> Response:
@@ -162,7 +178,7 @@ class InferenceV2:
             "platform": classifier.engine.name,
             "max_batch_size": 0,
             "input": [{**tensor, "optional": True} for tensor in inputs],
-            "output": _config(OUTPUTS),
+            "output": _config(outputs_of(classifier.head is not None)),
         }
         return JSONResponse(config)
 
@@ -178,18 +194,19 @@ class InferenceV2:
         timeout_s = read_timeout_s(asked.parameters)
         exchange.expect_answer_within(timeout_s)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
-        outputs = wanted_outputs(asked, len(classifier.bundle.labels))
+        outputs = wanted_outputs(asked, len(classifier.bundle.labels), explains=classifier.head is not None)
         most = max(output.count for output in outputs)
-        outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline)
-        rows: list[list[Prediction]] = []
+        more = read_asked_in_json(_asked_parameters(asked, outputs), classifier)
+        outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline, asked=more)
+        rows: list[Classified] = []
         for index, outcome in enumerate(outcomes):
             if not isinstance(outcome, Classified):
                 fault = fault_of(outcome)
                 return exchange.problem(replace(fault, index=index, detail=f"image {index}: {fault.detail}"))
-            rows.append(outcome.predictions)
+            rows.append(outcome)
         headers = cache_status(outcomes, keeps=classifier.keeps_answers)
         work = partial(answer, classifier, asked.id, outputs, rows, headers)
-        return await aside_if_large(len(rows) * most * BYTES_PER_PREDICTION, work)
+        return await aside_if_large(sum(map(size_of, rows)), work)
 
     def _served(self, request: Request) -> Classifier:
         """Raises NotReady, and RequestError `not_found` for another model or version."""
@@ -265,11 +282,22 @@ def read_timeout_s(parameters: Mapping[str, Any]) -> float | None:
     return timeout / MICROSECONDS if timeout else None
 
 
-def wanted_outputs(asked: InferRequest, classes: int) -> list[Output]:
+def _asked_parameters(asked: InferRequest, outputs: Sequence[Output]) -> dict[str, Any]:
+    """As in the query of /classify."""
+    names = {output.name for output in outputs}
+    found: dict[str, Any] = {
+        name: asked.parameters[name] for name in ("labels", "priors", "normalize") if name in asked.parameters
+    }
+    if names & CAM_OUTPUTS.keys():
+        found["explain"] = "cam"
+    return found | ({"embedding": True} if EMBEDDING in names else {})
+
+
+def wanted_outputs(asked: InferRequest, classes: int, *, explains: bool) -> list[Output]:
     """At least one. Raises RequestError for an unknown output, and `invalid_parameter`."""
-    names = [output.name for output in asked.outputs]
-    if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
-        raise malformed(f"the outputs are {', '.join(OUTPUTS)}, each at most once, not {names}")
+    names, known = [output.name for output in asked.outputs], outputs_of(explains)
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise malformed(f"the outputs are {', '.join(known)}, each at most once, not {names}")
     top_k = read_top_k(as_texts(asked.parameters), classes)
     binary = asked.parameters.get("binary_data_output") is True
     outputs = asked.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
@@ -291,13 +319,13 @@ def answer(
     classifier: Classifier,
     request_id: str | None,
     outputs: list[Output],
-    rows: list[list[Prediction]],
+    rows: list[Classified],
     headers: Mapping[str, str],
 ) -> Response:
-    """`rows`: the predictions of each image, at least as many as any output has values."""
+    """`rows`: the answer for each image, with at least as many predictions as any output has values."""
     tensors, binaries = [], []
     for output in outputs:
-        values = [[output.value(prediction) for prediction in row[: output.count]] for row in rows]
+        values = [output.values(row) for row in rows]
         tensor, binary = output_tensor(output.name, output.datatype, values, binary=output.binary)
         tensors.append(tensor)
         binaries.append(binary)

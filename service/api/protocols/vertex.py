@@ -19,6 +19,7 @@ from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
 from service.api.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.problems import RequestError
+from service.api.reading.asked import as_list, read_asked_in_json
 from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k
 from service.api.reading.transfer import json_as_utf8, without_line_breaks
 from service.api.requests import Exchange
@@ -50,14 +51,16 @@ class Vertex:
         asked, uploads = await self._lifecycle.uploads.read(request, self._read)
         classifier = self._lifecycle.still_open(classifier)
         parameters = as_texts(asked.parameters)
-        check_names(parameters, CLASSIFY_PARAMETERS)
+        check_names(parameters, (*CLASSIFY_PARAMETERS, "priors"))
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
         exchange.expect_answer_within(timeout_s)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
         images = [upload.content for upload in uploads]
-        outcomes = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline)
-        return await answer_as(exchange, classifier, uploads, outcomes, VertexAnswer(predictions=[]))
+        more = read_asked_in_json(asked.parameters, classifier)
+        outcomes = await classify_images(request, classifier, images, top_k=top_k, deadline=deadline, asked=more)
+        frame = VertexAnswer(predictions=[])
+        return await answer_as(exchange, classifier, uploads, outcomes, frame, as_list=as_list(parameters))
 
     async def _read(self, request: Request) -> tuple[VertexRequest, list[Upload]]:
         content = await read_body(request, self._settings.max_body_bytes)

@@ -45,7 +45,7 @@ def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in known and values.setdefault(name, value) != value:
-            raise _invalid(f"{name} is given twice, as {values[name]} and as {value}")
+            raise invalid(f"{name} is given twice, as {values[name]} and as {value}")
     return values
 
 
@@ -53,7 +53,7 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
     """Reject a name that is not known, but nearly."""
     for name in islice(dict.fromkeys(name for name in given if name not in known), MOST_NAMES_COMPARED):
         if likely := next((wanted for wanted in known if _nearly(name[:100].lower(), wanted)), None):
-            raise _invalid(f"there is no parameter {name}; did you mean {likely}?")
+            raise invalid(f"there is no parameter {name}; did you mean {likely}?")
 
 
 def _nearly(name: str, known: str) -> bool:
@@ -88,7 +88,7 @@ def read_top_k(parameters: Mapping[str, str], classes: int) -> int:
     if text is None:
         return min(DEFAULT_TOP_K, classes)
     if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= classes:
-        raise _invalid(f"top_k={text} is not a whole number in 1..{classes}")
+        raise invalid(f"top_k={text} is not a whole number in 1..{classes}")
     return int(text)
 
 
@@ -98,7 +98,7 @@ def read_timeout_s(parameters: Mapping[str, str], most_ms: int) -> float | None:
     if text is None:
         return None
     if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
-        raise _invalid(
+        raise invalid(
             f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})"
         )
     return int(text) / 1000
@@ -110,7 +110,7 @@ def read_version(parameters: Mapping[str, str]) -> str | None:
     try:
         return None if text is None else TypeAdapter(Slug).validate_python(text)
     except ValidationError:
-        raise _invalid(f"version={text} cannot be the version of a bundle") from None
+        raise invalid(f"version={text} cannot be the version of a bundle") from None
 
 
 def read_flag(parameters: Mapping[str, str], name: str) -> bool:
@@ -118,5 +118,5 @@ def read_flag(parameters: Mapping[str, str], name: str) -> bool:
     return name in parameters and parameters[name].lower() not in _OFF
 
 
-def _invalid(detail: str) -> RequestError:
+def invalid(detail: str) -> RequestError:
     return RequestError("invalid_parameter", detail)

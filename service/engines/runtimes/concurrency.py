@@ -9,12 +9,13 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    # Images, and how many of the network's outputs are wanted -> these outputs.
+    Infer = Callable[[NDArray[np.float32], int], Sequence[NDArray[np.float32]]]
 
 
 class AloneOrShared:
@@ -28,7 +29,7 @@ class AloneOrShared:
         self._calls = 0
         self._lock = threading.Lock()
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32], outputs: int) -> Sequence[NDArray[np.float32]]:
         if self._forms is None:
             raise RuntimeError("the engine is closed")
         alone, shared = self._forms
@@ -36,7 +37,7 @@ class AloneOrShared:
             self._calls += 1
             infer = alone if self._calls == 1 else shared
         try:
-            return infer(images)
+            return infer(images, outputs)
         finally:
             with self._lock:
                 self._calls -= 1

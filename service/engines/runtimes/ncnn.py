@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.errors import BundleError
-from service.engines.artifacts import check_tensors, choose_artifact
+from service.engines.artifacts import check_outputs, check_tensors, choose_artifact
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import ncnn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,8 +46,9 @@ class NcnnEngine:
     precision: Precision = "fp32"
     device = "CPU"
 
-    def __init__(self, alone: Network, shared: Network, bundle: Bundle) -> None:
+    def __init__(self, alone: Network, shared: Network, bundle: Bundle, gives_features: bool) -> None:
         """`alone` computes an image with all threads, `shared` one in each calling thread."""
+        self.gives_features = gives_features
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
         self._infer = AloneOrShared(alone.infer, shared.infer)
@@ -59,15 +60,21 @@ class NcnnEngine:
 
         Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a network with layers that it does not compute, or too large for the memory limit."""
-        program = _read(bundle, choose_artifact(cls.name, bundle, precision))
+        artifact = choose_artifact(cls.name, bundle, precision)
+        program = _read(bundle, artifact)
         _check_memory(len(program.weights), networks=2 if slots > 1 else 1)
         alone = Network(program, threads)
         shared = Network(program, max(1, threads // slots)) if slots > 1 else alone
-        return cls(alone, shared, bundle)
+        return cls(alone, shared, bundle, getattr(artifact, "features", None) is not None)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        return self._infer(images)
+        return self._infer(images, 1)[0]
+
+    def infer_with_features(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """-> also feature maps float32 (N, C, h, w)."""
+        logits, features = self._infer(images, 2)
+        return logits, features
 
     def close(self) -> None:
         self._infer.close()
@@ -95,7 +102,9 @@ class Program:
             for layer, source, output in zip(layers, names, names[1:])  # noqa: B905  # Python 3.7 has no strict
         ]
         self.text = "\n".join([MAGIC, f"{len(names)} {len(names)}", f"Input {INPUT} 0 1 {INPUT}", *lines, ""])
-        self.output = names[-1]
+        self.outputs = [names[-1]]
+        means = [source for layer, source in zip(layers, names) if layer.kind == "Pooling"]  # noqa: B905  # as above
+        self.outputs += means[-1:]  # the last feature map
         self.weights = b"".join(part for layer in layers for part in layer.weights)
 
 
@@ -109,16 +118,18 @@ class Network:
             raise BundleError("ncnn does not load the network that was made for it")
         self._net.load_model_mem(program.weights)
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.stack([self._infer_one(image) for image in np.ascontiguousarray(images, np.float32)])
+    def infer(self, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
+        names = self._program.outputs[:outputs]
+        found = [self._infer_one(image, names) for image in np.ascontiguousarray(images, np.float32)]
+        return [np.stack(those) for those in zip(*found)]  # noqa: B905  # as above
 
-    def _infer_one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _infer_one(self, image: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         with self._net.create_extractor() as extractor:
             extractor.input(INPUT, ncnn.Mat(image))
-            status, logits = extractor.extract(self._program.output)
-            if status != 0:
+            found = [extractor.extract(name) for name in reversed(outputs)]  # what comes first is computed first
+            if any(status != 0 for status, _ in found):
                 raise MemoryError("ncnn could not compute the image")
-            return np.array(logits)  # a copy: the extractor owns the other
+            return [np.array(values) for _, values in reversed(found)]  # copies: the extractor owns the others
 
     def close(self) -> None:
         self._net.clear()
@@ -129,7 +140,7 @@ def _read(bundle: Bundle, artifact: Artifact) -> Program:
     graph = read_graph(path)
     size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
     check_tensors(f"{path} input", graph.inputs, artifact.input, [3, size, size])
-    check_tensors(f"{path} output", graph.outputs, artifact.output, [classes])
+    check_outputs(f"{path} output", graph.outputs, artifact, classes)
     try:
         return Program(list(translated(graph)))
     except ValueError as error:

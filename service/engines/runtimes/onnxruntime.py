@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import BundleError
-from service.engines.artifacts import check_tensors, choose_artifact
+from service.engines.artifacts import check_outputs, check_tensors, choose_artifact
 from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,13 +46,16 @@ class OnnxRuntimeEngine:
         shared: onnxruntime.InferenceSession,
         artifact: Artifact,
         bundle: Bundle,
+        gives_features: bool,
     ) -> None:
         """`alone` runs one batch with all threads, `shared` several at the same time."""
         self.precision: Precision = artifact.precision
         self.device: str = alone.get_providers()[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
-        names = artifact.input, artifact.output
+        self.gives_features = gives_features
+        outputs = [node.name for node in alone.get_outputs()]
+        names = artifact.input, outputs
         self._infer = AloneOrShared(partial(_infer, alone, *names), partial(_infer, shared, *names))
 
     @classmethod
@@ -69,22 +73,31 @@ class OnnxRuntimeEngine:
         shared = _session(path, max(1, threads // slots), provider) if splits else alone
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
         check_tensors(f"{path} input", _tensors(alone.get_inputs()), artifact.input, [3, size, size])
-        check_tensors(f"{path} output", _tensors(alone.get_outputs()), artifact.output, [classes])
-        return cls(alone, shared, artifact, bundle)
+        gives_features = check_outputs(f"{path} output", _tensors(alone.get_outputs()), artifact, classes)
+        return cls(alone, shared, artifact, bundle, gives_features)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        return self._infer(images)
+        return self._infer(images, 1)[0]
+
+    def infer_with_features(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """-> also feature maps float32 (N, C, h, w)."""
+        logits, features = self._infer(images, 2)
+        return logits, features
 
     def close(self) -> None:
         self._infer.close()
 
 
 def _infer(
-    session: onnxruntime.InferenceSession, input_name: str, output_name: str, images: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    (logits,) = session.run([output_name], {input_name: images})
-    return np.asarray(logits, np.float32)
+    session: onnxruntime.InferenceSession,
+    input_name: str,
+    output_names: Sequence[str],
+    images: NDArray[np.float32],
+    outputs: int,
+) -> list[NDArray[np.float32]]:
+    found = session.run(output_names[:outputs], {input_name: images})
+    return [np.asarray(output, np.float32) for output in found]
 
 
 def _session(path: Path, threads: int, provider: str) -> onnxruntime.InferenceSession:

@@ -15,7 +15,7 @@ import openvino
 from openvino.frontend import FrontEndManager
 
 from models.errors import BundleError
-from service.engines.artifacts import check_tensors, choose_artifact
+from service.engines.artifacts import check_outputs, check_tensors, choose_artifact
 from service.engines.runtimes.concurrency import AloneOrShared
 from service.errors import EngineUnavailable
 from service.machine.features import BF16, cpu_flags
@@ -36,13 +36,19 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(
-        self, alone: openvino.CompiledModel, shared: openvino.CompiledModel, precision: Precision, bundle: Bundle
+        self,
+        alone: openvino.CompiledModel,
+        shared: openvino.CompiledModel,
+        precision: Precision,
+        bundle: Bundle,
+        gives_features: bool,
     ) -> None:
         """`alone` runs one batch with all threads, `shared` several at the same time."""
         self.precision: Precision = precision
         self.device: str = alone.get_property("EXECUTION_DEVICES")[0]
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
+        self.gives_features = gives_features
         request = alone.create_infer_request()
         requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(shared.get_property("NUM_STREAMS")):
@@ -71,28 +77,36 @@ class OpenVinoEngine:
             raise BundleError(f"{path} cannot be loaded by OpenVINO: {error}") from error
         size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
         check_tensors(f"{path} input", _tensors(model.inputs), artifact.input, [3, size, size])
-        check_tensors(f"{path} output", _tensors(model.outputs), artifact.output, [classes])
-        return cls(alone, shared, precision, bundle)
+        gives_features = check_outputs(f"{path} output", _tensors(model.outputs), artifact, classes)
+        return cls(alone, shared, precision, bundle, gives_features)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (N, 3, S, S) -> float32 logits (N, K); blocks, releases the GIL."""
-        return self._infer(images)
+        return self._infer(images, 1)[0]
+
+    def infer_with_features(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """-> also feature maps float32 (N, C, h, w)."""
+        logits, features = self._infer(images, 2)
+        return logits, features
 
     def close(self) -> None:
         self._infer.close()
 
 
-def _infer_by_one_of(requests: SimpleQueue[openvino.InferRequest], images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _infer_by_one_of(
+    requests: SimpleQueue[openvino.InferRequest], images: NDArray[np.float32], outputs: int
+) -> list[NDArray[np.float32]]:
     request = requests.get()
     try:
-        return _infer(request, images)
+        return _infer(request, images, outputs)
     finally:
         requests.put(request)
 
 
-def _infer(request: openvino.InferRequest, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _infer(request: openvino.InferRequest, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
     # The request reads the images in place; its answer is its own memory, which the next call overwrites.
-    return np.array(request.infer([np.ascontiguousarray(images)], share_inputs=True)[0], np.float32)
+    found = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=True)
+    return [np.array(found[index], np.float32) for index in range(outputs)]
 
 
 def _check_bf16() -> None:

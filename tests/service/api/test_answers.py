@@ -13,8 +13,8 @@ from models.topk import Prediction
 from service.api.answers import answer, cache_status, note_timings
 from service.api.payloads import Upload
 from service.api.requests import Exchange
-from service.classify.classifier import Classified, Outcome, Timings
 from service.classify.deduplication import Source
+from service.classify.outcomes import Classified, Outcome, Timings
 from service.errors import EngineFailed, Overloaded
 
 CAT = Classified([Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4), "miss")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.formats.sizes import Stated, stated_size
-from service.classify.classifier import Classified
+from service.classify.outcomes import Classified
 from service.errors import (
     DeadlineExceeded,
     Overloaded,

@@ -13,7 +13,8 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 from models.topk import softmax, top_k
 from models.versions import write_version
-from service.classify.classifier import Classified, Classifier
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Classified
 from service.errors import (
     DeadlineExceeded,
     EngineFailed,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import ImageError
-from service.classify.classifier import Classified
 from service.classify.files import classify_files, find_images, open_classifier, progress_bar
+from service.classify.outcomes import Classified
 from service.errors import UsageError
 from service.settings import Settings
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.errors import ImageError
 from models.topk import Prediction
-from service.classify.classifier import Classified, Timings
+from service.classify.outcomes import Classified, Timings
 from service.errors import EngineFailed
 from service.evaluation.evaluate import answers_of
 

@@ -17,41 +17,41 @@ def test_a_batch_that_runs_alone_uses_one_form_and_all_others_use_the_other() ->
     calls: list[str] = []
     alone_runs, alone_may_end = threading.Event(), threading.Event()
 
-    def alone(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def alone(images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
         calls.append("alone")
         alone_runs.set()
         alone_may_end.wait(30)
-        return images
+        return [images]
 
-    def shared(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def shared(images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
         calls.append("shared")
-        return images
+        return [images]
 
     infer = AloneOrShared(alone, shared)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(infer, PIXELS)
+        first = pool.submit(infer, PIXELS, 1)
         alone_runs.wait(30)
-        infer(PIXELS)
-        infer(PIXELS)
+        infer(PIXELS, 1)
+        infer(PIXELS, 1)
         alone_may_end.set()
         first.result()
-        infer(PIXELS)
+        infer(PIXELS, 1)
     assert calls == ["alone", "shared", "shared", "alone"]
 
 
 def test_a_failed_batch_no_longer_counts_as_running() -> None:
-    def fail(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def fail(images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
         raise RuntimeError("as told")
 
-    infer = AloneOrShared(fail, lambda images: images)
+    infer = AloneOrShared(fail, lambda images, outputs: [images])
     for _ in range(2):  # alone again, the second time too
         with pytest.raises(RuntimeError, match="as told"):
-            infer(PIXELS)
+            infer(PIXELS, 1)
 
 
 def test_once_closed_it_computes_nothing_and_holds_neither_form() -> None:
-    def form(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return images
+    def form(images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
+        return [images]
 
     held = weakref.ref(form)
     infer = AloneOrShared(form, form)
@@ -59,4 +59,4 @@ def test_once_closed_it_computes_nothing_and_holds_neither_form() -> None:
     infer.close()
     assert held() is None
     with pytest.raises(RuntimeError, match="the engine is closed"):
-        infer(PIXELS)
+        infer(PIXELS, 1)
