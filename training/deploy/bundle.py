@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,7 +36,7 @@ from training.deploy.exporters import (
     export_mindir,
     export_onnx,
 )
-from training.deploy.versions import check_new
+from training.deploy.versions import check_new, git_commit
 from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.run.checkpoint import load_network
@@ -174,15 +172,3 @@ def _sha256(content: bytes) -> str:
 
 def framework() -> str:
     return f"mindspore {ms.__version__}"
-
-
-def git_commit() -> str:
-    """The commit of this code: SOURCE_COMMIT, which a container image sets, else git's, else `unknown`."""
-    if commit := os.environ.get("SOURCE_COMMIT"):
-        return commit
-    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.manifest import Preprocess, Training
 from models.store import Bundle, sha256
 from training.deploy import bundle
+from training.deploy.versions import git_commit
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
 from training.run import checkpoint
@@ -47,7 +48,7 @@ def write_bundle(
         recipe=f"weights of {source.title}: {file.name}, sha256 {sha256(file)}",
         epochs=0,
         framework=bundle.framework(),
-        git_commit=bundle.git_commit(),
+        git_commit=git_commit(),
     )
     spec = sources.published_preprocess(source, arch)
     return bundle.publish(network, arch, folder, spec, labels, training, golden=golden)
