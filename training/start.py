@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--out STORE/NAME/1 is missing: the folder of the new bundle (or give --audit to only look)")
     if not flags.minutes > 0:
         raise ConfigError(f"--minutes {flags.minutes:g} must be more than 0")
-    from training.own.command import Options, run  # scikit-learn takes a second to import: not for a wrong flag
+    from training.own.command import Options, audit, run  # scikit-learn takes a second to import: not for a wrong flag
 
+    name = flags.photos.stem if flags.out is None else "-".join(flags.out.parts[-2:])
     options = Options(
         photos=flags.photos,
         out=flags.out,
@@ -39,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds=60 * flags.minutes,
         group_pattern=flags.group_pattern,
         seed=flags.seed,
+        suggestions=flags.suggestions,
+        record=flags.record or Path("runs", f"audit-{name}" if flags.audit else name),
     )
-    run(options, lambda line: print(line, flush=True), started=time.monotonic())
+    (audit if flags.audit else run)(options, lambda line: print(line, flush=True), started=time.monotonic())
     return 0
 
 
@@ -68,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         "--group_pattern",
         metavar="REGEX",
         help="photos whose file names have the same match (of the first group) belong together, such as '^([^_]+)_'",
+    )
+    parser.add_argument(
+        "--suggestions", type=Path, metavar="FILE", help="suggestions.csv of an audit: drop and relabel what it says"
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="FOLDER", help="for report.html and suggestions.csv [default: runs/NAME-VERSION]"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds [default: 0]")
     return parser

@@ -1,29 +1,34 @@
-"""The one command: look, fit, write, say."""
+"""The one command: look, fit, write, say, show. And the audit: look, say, show."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import BundleError
 from models.store import Bundle, open_bundle
-from training.data.names import listed
 from training.deploy.versions import check_new
 from training.errors import DataError
+from training.files import write_whole
+from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
-from training.own.fitting import Outcome, fit_head
-from training.own.photos import Collection, collect
+from training.own.describing import (
+    Say,
+    commands,
+    describe,
+    describe_bundle,
+    describe_outcome,
+    describe_seen,
+    describe_suggestions,
+)
+from training.own.fitting import fit_head
+from training.own.photos import collect
 from training.own.publish import check_source, publish
+from training.own.report import render
 from training.own.seen import Seen, see
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
-SMALL_CLASS = 20  # photos, under which a class's own accuracy says little
-CONFUSIONS = 5
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,24 +41,56 @@ class Options:
     seconds: float
     group_pattern: str | None
     seed: int
+    suggestions: Path | None
+    record: Path
 
 
 def run(options: Options, say: Say, *, started: float) -> None:
     """`started`: time.monotonic of the command. Raises TrainingError."""
     check_new(options.out)
+    bundle, backbone, seen = _look(options, say)
+    outcome = fit_head(seen, options.seed)
+    describe_outcome(outcome, seen, say)
+    title = options.photos.stem
+    written = publish(bundle, backbone, outcome.fitted.head, seen, outcome.judged, options.out, title)
+    describe_bundle(written, say, time.monotonic() - started)
+    facts = [
+        ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
+        ("image size", f"{seen.size} pixels"),
+        ("penalty", f"C = {outcome.fitted.penalty:.2g}"),
+    ]
+    suggestions = suggest(seen, outcome.held_out)
+    page = render(title, seen, outcome.judged, suggestions, facts=facts, commands=commands(written))
+    _record(options, page, suggestions, say)
+
+
+def audit(options: Options, say: Say, *, started: float) -> None:
+    """Raises TrainingError."""
+    _, _, seen = _look(options, say)
+    try:
+        answers = suspects(seen, options.seed)
+    except DataError as error:
+        say(f"labels are not doubted: {error}")
+        answers = None
+    suggestions = suggest(seen, answers)
+    describe_suggestions(suggestions, say)
+    title = f"Audit of {options.photos.stem}"
+    facts = [("photos", str(len(seen.photos))), ("classes", str(len(seen.classes)))]
+    _record(options, render(title, seen, answers, suggestions, facts=facts), suggestions, say)
+    say(f"{time.monotonic() - started:.0f} s. Edit the column action of suggestions.csv, and give it to the next run:")
+    say(f"  --suggestions {options.record / 'suggestions.csv'}")
+
+
+def _look(options: Options, say: Say) -> tuple[Bundle, Backbone, Seen]:
     collection = collect(options.photos, options.group_pattern)
+    if options.suggestions:
+        collection = apply(collection, options.suggestions)
     describe(collection, say)
     bundle, backbone = open_base(options.base)
-    seen = see(
-        collection, backbone, bundle.manifest.preprocess, seed=options.seed, seconds=options.seconds * SEARCH_SHARE
-    )
+    spec = bundle.manifest.preprocess
+    seen = see(collection, backbone, spec, seed=options.seed, seconds=options.seconds * SEARCH_SHARE)
     describe_seen(seen, say)
-    outcome = fit_head(seen, options.seed)
-    written = publish(
-        bundle, backbone, outcome.fitted.head, seen.size, seen.classes, outcome.judged, options.out, options.photos.stem
-    )
-    describe_outcome(outcome, seen, say)
-    describe_bundle(written, say, time.monotonic() - started)
+    return bundle, backbone, seen
 
 
 def open_base(name: str) -> tuple[Bundle, Backbone]:
@@ -67,47 +104,7 @@ def open_base(name: str) -> tuple[Bundle, Backbone]:
     return bundle, backbone
 
 
-def describe(collection: Collection, say: Say) -> None:
-    counts = Counter(photo.label for photo in collection.photos)
-    splits = Counter(photo.split for photo in collection.photos if photo.split)
-    classes = listed((f"{name} {count}" for name, count in sorted(counts.items())), most=12)
-    say(f"{collection.source}: {len(collection.photos)} photos of {len(counts)} classes: {classes}")
-    if splits:
-        say("  splits: " + ", ".join(f"{name} {splits[name]}" for name in ("train", "val", "test") if name in splits))
-    for note in collection.notes:
-        say(f"  {note}")
-
-
-def describe_seen(seen: Seen, say: Say) -> None:
-    if seen.broken:
-        lines = [f"{photo.path}: {problem}" for photo, problem in seen.broken]
-        say(f"  {len(lines)} files cannot be used and are left out:\n    {listed(lines, chr(10) + '    ', 10)}")
-    if seen.copies:
-        equal = sum(pair.equal for pair in seen.copies)
-        say(f"  {equal} pairs of equal files, {len(seen.copies) - equal} of near-duplicates: kept on one side")
-    if seen.leaks:
-        left_out = sum(photo.split in (None, "train") for photo in seen.photos) - int(seen.fitted.sum())
-        say(f"  {len(seen.leaks)} pairs leak between splits: {left_out} photos of train are not fitted on")
-    for size, (accuracy, surprise) in sorted(seen.compared.items()):
-        mark = " <- chosen" if size == seen.size else ""
-        say(f"  {size} pixels: {accuracy:.1%} right under cross-validation, log loss {surprise:.3f}{mark}")
-
-
-def describe_outcome(outcome: Outcome, seen: Seen, say: Say) -> None:
-    answers = outcome.judged
-    low, high = answers.interval
-    say(
-        f"accuracy {answers.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}; {answers.how}), "
-        f"macro-F1 {answers.macro_f1(seen.classes):.1%}, temperature {answers.temperature:.2f}"
-    )
-    for truth, answer, count in answers.confusions(seen.classes, CONFUSIONS):
-        say(f"  {truth} taken for {answer}: {count}")
-    small = [one.label for one in answers.classes(seen.classes) if one.images < SMALL_CLASS]
-    if small:
-        say(f"  fewer than {SMALL_CLASS} photos to judge by, so that their figures say little: {listed(small)}")
-
-
-def describe_bundle(bundle: Bundle, say: Say, seconds: float) -> None:
-    say(f"{bundle.folder}: written and checked, {seconds:.0f} s in all. Serve it, and open the page:")
-    say(f"  .venv/bin/repvgg serve --model {bundle.folder}")
-    say("  http://127.0.0.1:8000")
+def _record(options: Options, page: bytes, suggestions: list[Suggestion], say: Say) -> None:
+    write_whole(options.record / "report.html", page)
+    write_whole(options.record / "suggestions.csv", to_csv(suggestions))
+    say(f"{options.record / 'report.html'}: what it learnt, where it fails, and what may be wrong with the photos")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.topk import softmax
 from training.own.head import Ids
 
+SMALL_CLASS = 20  # photos, under which the figures of a class say little
 Z = 1.959964  # of the normal distribution, for 95 %
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from models.color import to_srgb
 from models.errors import ImageError
 from models.manifest import Preprocess
 from models.preprocess import open_image, read_file, read_pixels, to_tensor
 
+SHOWN = 144  # pixels, of a thumbnail's longer side
 SIDE = 32  # pixels, of the small copy that near-duplicates are found with
 
 Features = NDArray[np.float32]
@@ -31,13 +34,14 @@ Features = NDArray[np.float32]
 @dataclass(frozen=True)
 class Look:
     """`problem`: why the file cannot be used, and then nothing else is known. `small`: uint8 (SIDE, SIDE, 3), squashed;
-    `brightness` 0..1; `features` by image size in pixels."""
+    `thumbnail`: a JPEG to show; `brightness` 0..1; `features` by image size in pixels."""
 
     problem: str | None = None
     sha256: str = ""
     size: tuple[int, int] = (0, 0)
     brightness: float = 0.0
     small: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((SIDE, SIDE, 3), np.uint8), repr=False)
+    thumbnail: bytes = field(default=b"", repr=False)
     features: dict[int, Features] = field(default_factory=dict, repr=False)
 
 
@@ -69,6 +73,14 @@ def _look(path: Path, specs: Sequence[Preprocess], compute: Callable[[Features],
         return Look(f"cannot be read: {error.strerror}")
     except MemoryError:
         return Look("needs more memory than there is")
+    thumbnail = _thumbnail(picture)
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0))
     brightness = float(small.mean()) / 255
-    return Look(None, hashlib.sha256(encoded).hexdigest(), picture.size, brightness, small, features)
+    return Look(None, hashlib.sha256(encoded).hexdigest(), picture.size, brightness, small, thumbnail, features)
+
+
+def _thumbnail(picture: Image.Image) -> bytes:
+    small, encoded = picture.copy(), io.BytesIO()
+    small.thumbnail((SHOWN, SHOWN))
+    to_srgb(small).save(encoded, "JPEG", quality=80)
+    return encoded.getvalue()

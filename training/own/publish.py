@@ -23,6 +23,7 @@ from training.deploy.versions import git_commit
 from training.errors import DataError, TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, Head, session
 from training.own.figures import Answers
+from training.own.seen import Seen
 from training.own.sizes import at_size
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -44,21 +45,14 @@ def check_source(bundle: Bundle, backbone: Backbone) -> None:
 
 
 def publish(
-    bundle: Bundle,
-    backbone: Backbone,
-    head: Head,
-    size: int,
-    labels: tuple[str, ...],
-    answers: Answers,
-    out: Path,
-    dataset: str,
+    bundle: Bundle, backbone: Backbone, head: Head, seen: Seen, answers: Answers, out: Path, dataset: str
 ) -> Bundle:
     """Write the new bundle `out`. Raises TrainingError."""
-    spec = at_size(bundle.manifest.preprocess, size)
+    spec, labels = at_size(bundle.manifest.preprocess, seen.size), seen.classes
     images = {path.name: path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix.lower() in SUFFIXES}
     tensors = np.stack([preprocess(encoded, spec) for encoded in images.values()])
     logits = head(np.concatenate([backbone.compute(tensor[None]) for tensor in tensors]))
-    model = backbone.with_head(head, size).SerializeToString()
+    model = backbone.with_head(head, seen.size).SerializeToString()
     tolerance = TOLERANCE * max(1.0, float(logits.std()))
     _check(model, backbone, tensors, logits, tolerance)
     files = golden.pack(images, logits.tolist()) | {

@@ -1,4 +1,4 @@
-"""The whole command, on drawn photos and a random network of 314 parameters, and on real ones with the shipped bundle."""
+"""The whole command: on drawn photos with a random network, and on real ones with the shipped bundle."""
 
 import re
 import shutil
