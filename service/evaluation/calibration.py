@@ -1,28 +1,24 @@
 """Calibration: are predictions with a score of 0.8 right in 80 % of the cases?
 
 1. the error of a perfectly calibrated model is 0; if it is always certain and wrong half the time, the error is 0.5;
-2. the fitted temperature maximises the likelihood of the true labels, and changes no label;
-3. if there is no such temperature (for instance if every image is right), none is given.
+2. the temperature beside it is fitted on the same images: see models.temperature.
 
 Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks": the expected calibration error
-(equation 3, of 15 equal bins), reliability diagrams (figure 1), temperature scaling (section 4.2).
+(equation 3, of 15 equal bins), reliability diagrams (figure 1).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import COLDEST, HOTTEST
+from models.temperature import chunks, fit_temperature
 from models.topk import Prediction, softmax
 
 BINS = 15
-STEPS = 40  # of the bisection, which shrink the first interval to 1e-12 of its length
-ROWS = 4096  # computed at once: in float64 the scores of 50,000 images and 1000 classes take 400 MB, several times over
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class Scores:
         if not self.truths:
             return []
         logits = self.logits
-        best = np.concatenate([softmax(rows, temperature).max(axis=1) for rows in _chunks(logits)])
+        best = np.concatenate([softmax(rows, temperature).max(axis=1) for rows in chunks(logits)])
         right = logits.argmax(axis=1) == self.truths
         numbers = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
         return [_bin(best[numbers == number], right[numbers == number]) for number in range(BINS)]
@@ -100,10 +96,6 @@ class Scores:
         )
 
 
-def _chunks(logits: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    return (logits[row : row + ROWS] for row in range(0, len(logits), ROWS))
-
-
 def _bin(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
     return Bin(len(scores), float(scores.mean()), float(right.mean())) if len(scores) else Bin(0, 0.0, 0.0)
 
@@ -112,23 +104,3 @@ def expected_error(bins: Sequence[Bin]) -> float:
     """The mean distance between score and accuracy of a bin over all images, 0..1; 0 without images."""
     images = sum(one.images for one in bins)
     return sum(one.images * abs(one.accuracy - one.score) for one in bins) / images if images else 0.0
-
-
-def fit_temperature(logits: NDArray[np.float32], truths: Sequence[int]) -> float | None:
-    """(N, K) logits, true classes -> the temperature with the smallest negative log-likelihood; None if there is none.
-
-    The log-likelihood is concave in 1 / temperature, so its slope changes sign once, which bisection finds.
-    """
-
-    def slope(log_inverse: float) -> float:
-        temperature = math.exp(-log_inverse)
-        return true_logits - sum(float((softmax(rows, temperature) * rows).sum()) for rows in _chunks(logits))
-
-    true_logits = float(logits[np.arange(len(truths)), list(truths)].sum(dtype=np.float64))
-    low, high = -math.log(HOTTEST), -math.log(COLDEST)
-    if not slope(low) > 0 > slope(high):
-        return None
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return math.exp(-(low + high) / 2)

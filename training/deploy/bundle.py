@@ -38,7 +38,8 @@ from training.deploy.exporters import (
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
-from training.run.about import framework, git_commit
+from training.provenance import git_commit
+from training.run.about import framework
 from training.run.evaluation import evaluate_images
 from training.run.trained import Trained
 

@@ -20,6 +20,7 @@ from training.data.names import listed
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
+from training.provenance import git_commit
 from training.run import about, checkpoint
 from training.run.about import About
 from weights import readers, sources
@@ -63,7 +64,7 @@ def write_bundle(
         recipe=f"weights of {source.title}: {file.name}, sha256 {sha256(file)}",
         epochs=0,
         framework=about.framework(),
-        git_commit=about.git_commit(),
+        git_commit=git_commit(),
     )
     return bundle.publish(network, arch, folder, spec, labels, training, golden=golden)
 

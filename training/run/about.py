@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from training.data.images import Images
 from training.data.names import listed
 from training.data.pipeline import evaluation_spec
 from training.errors import CheckpointError
+from training.provenance import code_version
 
 ENTRY = "about"  # JSON
 # The keys of a recipe that say where and with what a run works, not what it computes. `pretrained` and its like act
@@ -161,24 +159,3 @@ def _describe(images: Images) -> str:
 
 def framework() -> str:
     return f"mindspore {ms.__version__}"
-
-
-def code_version() -> str:
-    """The version of this distribution, and its commit."""
-    try:
-        version = metadata.version("repvgg")
-    except metadata.PackageNotFoundError:  # the code is used without being installed
-        version = "unknown"
-    return f"repvgg {version}, commit {git_commit()}"
-
-
-def git_commit() -> str:
-    """The commit of this code: SOURCE_COMMIT, which a container image sets, else git's, else `unknown`."""
-    if commit := os.environ.get("SOURCE_COMMIT"):
-        return commit
-    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.store import open_bundle
 from models.topk import Prediction, softmax, top_k
-from service.evaluation.calibration import BINS, Bin, Scores, expected_error, fit_temperature
+from service.evaluation.calibration import BINS, Bin, Scores, expected_error
 from service.evaluation.reliability import draw, draw_bins
 
 LABELS = [f"class {number}" for number in range(5)]
@@ -34,10 +34,6 @@ def scores_of(logits: NDArray[np.float32], truths: Sequence[int], labels: Sequen
     return scores
 
 
-def likelihood(logits: NDArray[np.float32], truths: Sequence[int], temperature: float) -> float:
-    return float(np.log(softmax(logits, temperature)[range(len(truths)), truths]).mean())
-
-
 def test_the_error_is_0_when_perfectly_calibrated_and_half_when_certain_and_half_wrong() -> None:
     assert expected_error([Bin(80, 0.8, 0.8), Bin(20, 0.3, 0.3), Bin(0, 0.0, 0.0)]) == 0.0
     assert expected_error([Bin(100, 1.0, 0.5)]) == 0.5
@@ -52,15 +48,6 @@ def test_bins_are_equal_and_closed_above() -> None:
     assert len(bins) == BINS
     third = next(number for number, one in enumerate(bins) if one.images)
     assert (third, bins[third]) == (2, Bin(4, pytest.approx(0.2), 0.5))  # 0.2 = 3/15
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_fitted_temperature_maximises_the_likelihood_of_the_true_labels(temperature: float) -> None:
-    logits, truths = drawn(4000, temperature)
-    fitted = fit_temperature(logits, truths)
-    assert fitted == pytest.approx(temperature, rel=0.1)
-    best = likelihood(logits, truths, fitted)
-    assert all(best > likelihood(logits, truths, fitted * factor) for factor in (0.98, 1.02))
 
 
 def test_the_error_falls_with_the_fitted_temperature() -> None:
@@ -92,7 +79,6 @@ def test_there_is_no_temperature_if_none_fits(right: bool) -> None:
     calibration = scores_of(logits, truths).calibration()
     assert calibration.fitted_temperature is None
     assert "no temperature fits" in str(calibration)
-    assert fit_temperature(np.zeros((0, 5), np.float32), []) is None
 
 
 def test_a_score_of_0_does_not_become_an_infinite_logit() -> None:

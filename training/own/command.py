@@ -1,0 +1,110 @@
+"""The one command: look, fit, write, say, show. And the audit: look, say, show."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import BundleError
+from models.store import Bundle, open_bundle
+from training.deploy.versions import check_new
+from training.errors import DataError
+from training.files import write_whole
+from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
+from training.own.backbone import Backbone
+from training.own.describing import (
+    Say,
+    commands,
+    describe,
+    describe_bundle,
+    describe_outcome,
+    describe_seen,
+    describe_suggestions,
+)
+from training.own.fitting import fit_head
+from training.own.photos import collect
+from training.own.publish import check_source, publish
+from training.own.report import render
+from training.own.seen import Seen, see
+
+SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of training.start."""
+
+    photos: Path
+    out: Path
+    base: str
+    seconds: float
+    group_pattern: str | None
+    seed: int
+    suggestions: Path | None
+    record: Path
+
+
+def run(options: Options, say: Say, *, started: float) -> None:
+    """`started`: time.monotonic of the command. Raises TrainingError."""
+    check_new(options.out)
+    bundle, backbone, seen = _look(options, say)
+    outcome = fit_head(seen, options.seed)
+    describe_outcome(outcome, seen, say)
+    title = options.photos.stem
+    written = publish(bundle, backbone, outcome.fitted.head, seen, outcome.judged, options.out, title)
+    describe_bundle(written, say, time.monotonic() - started)
+    facts = [
+        ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
+        ("image size", f"{seen.size} pixels"),
+        ("penalty", f"C = {outcome.fitted.penalty:.2g}"),
+    ]
+    suggestions = suggest(seen, outcome.held_out)
+    page = render(title, seen, outcome.judged, suggestions, facts=facts, commands=commands(written))
+    _record(options, page, suggestions, say)
+
+
+def audit(options: Options, say: Say, *, started: float) -> None:
+    """Raises TrainingError."""
+    _, _, seen = _look(options, say)
+    try:
+        answers = suspects(seen, options.seed)
+    except DataError as error:
+        say(f"labels are not doubted: {error}")
+        answers = None
+    suggestions = suggest(seen, answers)
+    describe_suggestions(suggestions, say)
+    title = f"Audit of {options.photos.stem}"
+    facts = [("photos", str(len(seen.photos))), ("classes", str(len(seen.classes)))]
+    _record(options, render(title, seen, answers, suggestions, facts=facts), suggestions, say)
+    say(f"{time.monotonic() - started:.0f} s. Edit the column action of suggestions.csv, and give it to the next run:")
+    say(f"  --suggestions {options.record / 'suggestions.csv'}")
+
+
+def _look(options: Options, say: Say) -> tuple[Bundle, Backbone, Seen]:
+    collection = collect(options.photos, options.group_pattern)
+    if options.suggestions:
+        collection = apply(collection, options.suggestions)
+    describe(collection, say)
+    bundle, backbone = open_base(options.base)
+    spec = bundle.manifest.preprocess
+    seen = see(collection, backbone, spec, seed=options.seed, seconds=options.seconds * SEARCH_SHARE)
+    describe_seen(seen, say)
+    return bundle, backbone, seen
+
+
+def open_base(name: str) -> tuple[Bundle, Backbone]:
+    """Raises DataError unless the bundle is there and answers as it should."""
+    try:
+        bundle = open_bundle(name)
+    except BundleError as error:
+        raise DataError(f"--from {name}: {error}") from error
+    backbone = Backbone(bundle)
+    check_source(bundle, backbone)
+    return bundle, backbone
+
+
+def _record(options: Options, page: bytes, suggestions: list[Suggestion], say: Say) -> None:
+    write_whole(options.record / "report.html", page)
+    write_whole(options.record / "suggestions.csv", to_csv(suggestions))
+    say(f"{options.record / 'report.html'}: what it learnt, where it fails, and what may be wrong with the photos")

@@ -1,0 +1,110 @@
+"""A head on a bundle's backbone -> a new bundle.
+
+1. the bundle that it is made from must first pass its own golden check, on the engine that computed the features;
+2. golden logits are the features times the new classifier, in double precision, and the written network must give them;
+3. labels, preprocessing and accuracy are those of the fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import sklearn
+
+from models import golden
+from models.errors import BundleError
+from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
+from models.preprocess import SUFFIXES, preprocess
+from models.store import Bundle, name_and_version, write_bundle
+from training.errors import DataError, TrainingError
+from training.own.backbone import ENGINE, Backbone, Floats, Head, session
+from training.own.figures import Answers
+from training.own.seen import Seen
+from training.own.sizes import at_size
+from training.provenance import git_commit
+
+SAMPLES = Path(__file__).parents[2] / "models" / "samples"
+# Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
+TOLERANCE = 1e-3
+
+
+def check_source(bundle: Bundle, backbone: Backbone) -> None:
+    """Raises DataError if the bundle does not answer here as it did where it was made."""
+    head = backbone.classifier()
+    try:
+        report = golden.check(bundle, "fp32", lambda tensors: head(backbone.compute(tensors)))
+    except BundleError as error:
+        raise DataError(str(error)) from error
+    if not report.ok:
+        raise DataError(
+            f"{bundle.folder} fails its golden check (largest logit difference {report.max_delta:.3g}): use another one"
+        )
+
+
+def publish(
+    bundle: Bundle, backbone: Backbone, head: Head, seen: Seen, answers: Answers, out: Path, dataset: str
+) -> Bundle:
+    """Write the new bundle `out`. Raises TrainingError."""
+    spec, labels = at_size(bundle.manifest.preprocess, seen.size), seen.classes
+    images = {path.name: path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix.lower() in SUFFIXES}
+    tensors = np.stack([preprocess(encoded, spec) for encoded in images.values()])
+    logits = head(np.concatenate([backbone.compute(tensor[None]) for tensor in tensors]))
+    model = backbone.with_head(head, seen.size).SerializeToString()
+    tolerance = TOLERANCE * max(1.0, float(logits.std()))
+    _check(model, backbone, tensors, logits, tolerance)
+    files = golden.pack(images, logits.tolist()) | {
+        "model.onnx": model,
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    name, version = name_and_version(out)
+    old = bundle.manifest
+    manifest = Manifest(
+        name=name,
+        version=version,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        network=Network(
+            variant=old.network.variant,
+            num_classes=len(labels),
+            parameters=old.network.parameters - backbone.classifier().size + head.size,
+        ),
+        preprocess=spec,
+        labels=Labels(file="labels.txt", sha256=digests["labels.txt"]),
+        artifacts=[
+            Artifact(
+                format="onnx",
+                precision="fp32",
+                file="model.onnx",
+                sha256=digests["model.onnx"],
+                input=backbone.input,
+                output=backbone.output,
+                batch="dynamic",
+            )
+        ],
+        golden=Golden(file=golden.FILE, sha256=digests[golden.FILE], tolerance={"fp32": tolerance}),
+        training=Training(
+            dataset=dataset,
+            evaluated_on=f"{dataset}, {answers.how}",
+            recipe=f"training.start: a new classifier on {old.name}/{old.version}",
+            epochs=0,
+            top1=answers.accuracy,
+            top5=answers.top5,
+            framework=f"scikit-learn {sklearn.__version__}, {ENGINE}",
+            git_commit=git_commit(),
+        ),
+        temperature=answers.temperature,
+        source=old.source and old.source.model_copy(update={"published": None}),
+    )
+    try:
+        return write_bundle(out, manifest, files)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _check(model: bytes, backbone: Backbone, tensors: Floats, logits: Floats, tolerance: float) -> None:
+    found = np.asarray(session(model).run([backbone.output], {backbone.input: tensors})[0])
+    if not (delta := float(np.abs(found - logits).max())) <= tolerance:  # also for NaN
+        raise TrainingError(f"the network with its new classifier is off by {delta:.3g}: nothing is written")

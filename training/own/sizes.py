@@ -1,0 +1,64 @@
+"""Which image size? A small network gains from more pixels than it was trained at.
+
+1. sizes of one to three times the bundle's are compared, as far as its strides divide them and time allows;
+2. a larger size must be better by more than the standard error of the difference: it costs at every request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import Preprocess
+from training.own.backbone import Backbone
+from training.own.looking import cpus
+
+FACTORS = (1.0, 1.5, 2.0, 3.0)
+SMALL = 64  # pixels: networks of more are not compared at three times their size
+SAMPLE = 400  # photos that sizes are compared on
+
+
+def at_size(spec: Preprocess, size: int) -> Preprocess:
+    """The same preprocessing for another image size: the same part of a photo, in more pixels."""
+    resize_to = spec.resize_to and round(spec.resize_to * size / spec.input_size)
+    return spec.model_copy(update={"input_size": size, "resize_to": resize_to})
+
+
+def candidates(backbone: Backbone, spec: Preprocess, photos: int, seconds: float) -> list[int]:
+    """Sizes in pixels, the bundle's own first, whose features of all photos take at most `seconds`."""
+    own = spec.input_size
+    wanted = [
+        round(own * factor / backbone.stride) * backbone.stride for factor in FACTORS if factor < 3 or own <= SMALL
+    ]
+    zeros = np.zeros((1, 3, own, own), np.float32)
+    backbone.compute(zeros)
+    start = time.perf_counter()
+    backbone.compute(zeros)
+    each = (time.perf_counter() - start) / cpus()
+
+    def cost(size: int) -> float:
+        return (min(photos, SAMPLE) * sum(one**2 for one in wanted if one <= size) + photos * size**2) * each / own**2
+
+    return [own, *(size for size in wanted if size > own and cost(size) <= seconds)]
+
+
+def choose(surprises: Mapping[int, NDArray[np.float64]]) -> int:
+    """Size -> the surprise at each photo's label under cross-validation; the smallest size that is as good as the best,
+    within one standard error."""
+    best = min(surprises, key=lambda size: float(surprises[size].mean()))
+
+    def as_good(size: int) -> bool:
+        worse = surprises[size] - surprises[best]
+        return bool(worse.mean() <= worse.std() / np.sqrt(len(worse)))
+
+    return min(size for size in surprises if as_good(size))
+
+
+def sample(labels: Sequence[str], seed: int) -> list[int]:
+    """At most SAMPLE indices, in proportion to the classes."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(np.asarray(labels)[order], kind="stable")]
+    return sorted(int(index) for index in order[:: -(-len(order) // SAMPLE)])
