@@ -6,7 +6,8 @@
 3. all refusals held back together are sent at a bounded rate, so that any number of such clients costs little;
 4. waiting as told shrinks the delay again;
 5. new connections do not help: once an address has spent its allowance of first refusals (`Address`), a connection from
-   there begins as if it had asked too early once.
+   there begins as if it had asked too early once;
+6. a proxy is not taken for its clients: over its connections (`start_anew`) only the address of each client counts.
 
 A client in a closed loop sends nothing while it waits for an answer. Measured with 64 of them and a deadline of ten
 times the work of an image: refused at once they took all of the CPU, and nobody was answered.
@@ -96,6 +97,11 @@ class Conduct:
         self.early = self.early // 2 if self.waited else self.early + 1
         self._judge(self.waited)
         self._retry_at = None
+
+    def start_anew(self, address: Address) -> None:
+        """A proxy's connection carries requests of many clients: what the others did does not count for this one."""
+        self._judge(True)
+        self.address, self.early, self._is_new, self._retry_at = address, 0, True, None
 
     def refuse(self, retry_after_s: float | None) -> None:
         """It is about to be told to retry after so many seconds, of which the header has whole ones."""

@@ -2,7 +2,8 @@
 
 1. X-Forwarded-For is believed only from the proxies in the settings; whoever else sends it stays who they are;
 2. it is read from its end, as far as it names such proxies: a client cannot put another one before itself;
-3. what is no address ends it: then the last proxy that is known counts as the client.
+3. what is no address ends it: then the last proxy that is known counts as the client;
+4. a refusal of one client is not held against the others that come through the same connection of a proxy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from itertools import islice
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.conduct import Addresses, Conduct
 
 FORWARDED_FOR = b"x-forwarded-for"
 # A longer chain is nobody's network.
@@ -27,12 +30,16 @@ class ProxyMiddleware:
     def __init__(self, app: ASGIApp, proxies: Sequence[Network]) -> None:
         self._app = app
         self._proxies = proxies
+        self._addresses = Addresses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if scope["type"] == "http" and client and self._is_proxy(read_address(client[0])):
-            state = {**scope.get("state", {}), "proxied": True}
-            scope = {**scope, "client": self._client(client, scope["headers"]), "state": state}
+            state, client = {**scope.get("state", {}), "proxied": True}, self._client(client, scope["headers"])
+            conduct: Conduct | None = state.get("conduct")
+            if conduct is not None:
+                conduct.start_anew(self._addresses.get(client[0]))
+            scope = {**scope, "client": client, "state": state}
         await self._app(scope, receive, send)
 
     def _is_proxy(self, address: Address | None) -> bool:

@@ -83,6 +83,19 @@ def test_a_connection_that_waits_is_never_held_back_whatever_others_of_its_addre
     assert conduct.hold_s == 0
 
 
+def test_what_a_client_does_through_a_proxy_is_not_held_against_others_on_its_connection() -> None:
+    conduct, rude, polite = Conduct(), Address(), Address()
+    for _ in range(3 * ALLOWANCE):
+        conduct.start_anew(rude)
+        conduct.ask(time.monotonic())
+        held = conduct.hold_s
+        conduct.refuse(1.0)
+    assert held > 0
+    conduct.start_anew(polite)
+    conduct.ask(time.monotonic())
+    assert conduct.hold_s == 0
+
+
 def test_a_network_of_ipv6_is_one_address_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = Addresses()
     assert addresses.get("2001:db8::1") is addresses.get("2001:db8::2:0:0:1")

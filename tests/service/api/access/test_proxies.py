@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from service.api.access.proxies import ProxyMiddleware, read_address
+from service.api.conduct import Conduct
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("192.0.2.7")]
 
@@ -71,3 +73,27 @@ def test_a_chain_without_end_is_not_followed(client_of: Callable[..., str]) -> N
 def test_any_text_is_an_address_or_none(text: str) -> None:
     address = read_address(text)
     assert address is None or str(address).isascii()
+
+
+@pytest.mark.parametrize(("peer", "is_held"), [("10.0.0.2", False), ("203.0.113.9", True)])
+def test_a_refusal_counts_against_a_connection_unless_a_proxy_shares_it(
+    run: Callable[..., Any], peer: str, is_held: bool
+) -> None:
+    held: list[float] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        conduct: Conduct = scope["state"]["conduct"]
+        conduct.ask(time.monotonic())
+        held.append(conduct.hold_s)
+        conduct.refuse(1.0)
+
+    async def scenario() -> None:
+        conduct, proxy = Conduct(), ProxyMiddleware(app, PROXIES)
+        for client in (b"198.51.100.1", b"198.51.100.2"):
+            headers = [(b"x-forwarded-for", client)]
+            scope = {"type": "http", "client": (peer, 5000), "headers": headers, "state": {"conduct": conduct}}
+            await proxy(scope, None, None)  # type: ignore[arg-type]
+
+    run(scenario())
+    assert held[0] == 0
+    assert (held[1] > 0) == is_held
