@@ -72,7 +72,7 @@ OptionalStr = Annotated[str | None, BeforeValidator(_parse_none)]
 RunName = Annotated[str | None, BeforeValidator(_parse_name)]
 FolderOrUrl = Annotated[str, BeforeValidator(_path_to_str)]  # a Path would turn obs://bucket into obs:/bucket
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_parse_none)]
-Channels = Annotated[tuple[float, float, float], BeforeValidator(_parse_list)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1)]
 Count = Annotated[int, Field(gt=0)]
 OptionalCount = Annotated[Count | None, BeforeValidator(_parse_none)]
 Rate = Annotated[float, Field(ge=0.0)]
@@ -82,7 +82,7 @@ Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     # Architecture
     arch: str = Field("RepVGG-A0", description="an architecture from weights.variants.VARIANTS")
@@ -133,8 +133,8 @@ class TrainConfig(BaseModel):
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
         0.875, description="evaluation: fraction of the short side that the centre crop keeps"
     )
-    mean: Channels = (0.485, 0.456, 0.406)
-    std: Channels = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[Probability, Probability, Probability], BeforeValidator(_parse_list)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(_parse_list)] = (0.229, 0.224, 0.225)
     verify_images: Literal["headers", "pixels"] = Field(
         "pixels", description="how much of each image of train and val is read before the first epoch; headers is fast"
     )
@@ -207,7 +207,7 @@ class TrainConfig(BaseModel):
     accumulate_steps: Count = Field(1, description="batches whose gradients are averaged into one update")
     epochs: Count = 180
     batch_size: Count = Field(128, description="images per step on each device")
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     # Mixed precision
     amp_level: Literal["O0", "O1", "O2", "O3"] = Field(
         "O0",
