@@ -138,6 +138,10 @@ class TrainConfig(BaseModel):
     verify_images: Literal["headers", "pixels"] = Field(
         "pixels", description="how much of each image of train and val is read before the first epoch; headers is fast"
     )
+    on_bad_image: Literal["stop", "skip"] = Field(
+        "stop",
+        description="skip: a run leaves broken images out, lists them in skipped.txt and counts them in checkpoints",
+    )
     num_parallel_workers: Count = Field(2, description="threads that read and augment images")
     # Augmentation
     auto_augment: OptionalStr = Field(
@@ -145,6 +149,12 @@ class TrainConfig(BaseModel):
         description="policy in timm's notation: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original, originalr; None: off",
     )
     hflip: Probability = Field(0.5, description="probability that an image is flipped horizontally")
+    vflip: Probability = Field(
+        0.0, description="probability that it is flipped vertically, for photos without an up and a down"
+    )
+    cutout: Annotated[int, Field(ge=0)] = Field(
+        0, description="side in pixels of a square of each image that becomes the mean colour, for small images; 0: off"
+    )
     color_jitter: Rate = Field(0.0, description="strength of random brightness, contrast and saturation; 0: off")
     re_prob: Probability = Field(0.0, description="probability of random erasing; 0: off")
     re_mode: Literal["const", "rand", "pixel"] = Field(
@@ -201,6 +211,13 @@ class TrainConfig(BaseModel):
         False, description="RepVGG's own weight decay: of each block's equivalent kernel instead of its branches"
     )
     label_smoothing: Decay = 0.1
+    class_weights: Literal["equal", "balanced"] = Field(
+        "equal", description="balanced: an image counts in the loss in inverse proportion to the size of its class"
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="balanced: an epoch draws as many images of each class, those of small classes several times",
+    )
     clip_global_norm_value: OptionalPositive = Field(
         None, description="maximum norm of all gradients together; None: no clipping"
     )
@@ -294,6 +311,14 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_balance(self) -> TrainConfig:
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError(
+                "class_weights and sampling are both balanced, which counts small classes twice: choose one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_optimizer(self) -> TrainConfig:
         if self.adamw_lr and (self.optimizer != "muon" or self.base_lr == 0):
             raise ValueError("adamw_lr is for optimizer: muon with a base_lr above 0, whose schedule it follows")
@@ -337,6 +362,7 @@ class TrainConfig(BaseModel):
             update["image_size"] = progressive.size_at(self.image_sizes, epoch)
         if epoch >= self.epochs - self.plain_epochs:
             update |= {"auto_augment": None, "color_jitter": 0.0, "re_prob": 0.0, "mix_up": 0.0, "cutmix": 0.0}
+            update["cutout"] = 0
         return self.model_copy(update=update) if update else self
 
     @property
