@@ -19,6 +19,7 @@ from training.data.pipeline import evaluation_spec
 from training.errors import CheckpointError, ConfigError
 from weights.variants import VARIANTS
 
+
 def find(pretrained: Path | None) -> Bundle | None:
     """The bundle that `pretrained` means, or None if it is empty or a checkpoint. Raises CheckpointError."""
     if pretrained is None or pretrained.suffix == ".ckpt" or pretrained.is_file():
