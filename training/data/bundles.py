@@ -19,8 +19,6 @@ from training.data.pipeline import evaluation_spec
 from training.errors import CheckpointError, ConfigError
 from weights.variants import VARIANTS
 
-IMAGE_KEYS = ("image_size", "interpolation", "crop_pct", "mean", "std")
-
 
 def find(pretrained: Path | None) -> Bundle | None:
     """The bundle that `pretrained` means, or None if it is empty or a checkpoint. Raises CheckpointError."""
@@ -56,14 +54,12 @@ def follow(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 
 def _image_keys(spec: Preprocess) -> dict[str, Any]:
-    """The keys of a recipe that say what the bundle's preprocessing does, without those that cannot."""
-    keys = spec.model_dump(include={"image_size", "interpolation", "crop_pct", "mean", "std"})
-    keys["image_size"] = spec.input_size
-    if spec.crop_pct is None:
-        keys["crop_pct"] = spec.input_size / spec.resize_size
-    if spec.interpolation not in get_args(TrainConfig.model_fields["interpolation"].annotation):
-        del keys["interpolation"]
-    return {key: keys[key] for key in IMAGE_KEYS if key in keys}
+    """The keys of a recipe that say what the bundle's preprocessing does, as far as they can."""
+    keys: dict[str, Any] = {"image_size": spec.input_size, "mean": spec.mean, "std": spec.std}
+    keys["crop_pct"] = spec.crop_pct or spec.input_size / spec.resize_size
+    if spec.interpolation in get_args(TrainConfig.model_fields["interpolation"].annotation):
+        keys["interpolation"] = spec.interpolation
+    return keys
 
 
 def _differences(served: Preprocess, trained: Preprocess) -> list[str]:

@@ -47,8 +47,9 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     split = split_weights(fused, variant, BATCH_NORM_EPS)
     _set_backbone(parameters, split, bundle)
     batches = train_batches(images, config, 0, **run.process.image_shard)
-    first = [batch["image"] for batch in islice(batches, ceil(MEASURED_IMAGES / config.batch_size))]
-    split = restate(split, moments.measure(run.network, first), BATCH_NORM_EPS)
+    count = min(run.steps, ceil(MEASURED_IMAGES / config.batch_size))
+    measured = moments.measure(run.network, (batch["image"] for batch in islice(batches, count)))
+    split = restate(split, measured, BATCH_NORM_EPS)
     off = _prove(bundle, variant, fused, split)
     _set_backbone(parameters, split, bundle)
     rows = None if config.reset_classifier else _rows(bundle.labels, images.classes)
@@ -59,7 +60,7 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
         run.ema.restart()
     return (
         f"starting from {bundle.folder}: its kernels are split into branches (logits differ by {off:.1g} of their "
-        f"deviation), statistics of batch norms from {len(first) * config.batch_size} training images; "
+        f"deviation), statistics of batch norms from {count * config.batch_size} training images; "
         + _about_classes(bundle.labels, images.classes, rows)
     )
 
