@@ -35,6 +35,7 @@ class How:
     preprocess: str | None = None
     labels: str | None = None
     output: str | None = None
+    averaged: bool = False
 
 
 def parse(source: str, revision: str | None = None) -> Address:

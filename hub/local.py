@@ -35,7 +35,9 @@ def classifier(path: Path, how: How, say: Callable[[str], None]) -> Classifier:
     labels, dataset = _labels(how.labels or "imagenet")
     published = published_preprocess(SOURCES[kind], how.arch)
     spec = onnx_classifier.preprocessing(how.preprocess) if how.preprocess else published
-    return repvgg.classifier(path, kind, how.arch, spec, labels, dataset=dataset, recipe=recipe)
+    return repvgg.classifier(
+        path, kind, how.arch, spec, labels, dataset=dataset, recipe=recipe, say=say, averaged=how.averaged
+    )
 
 
 def _labels(given: str) -> tuple[list[str], str]:

@@ -93,6 +93,7 @@ def from_timm(opened: Opened, store: Path) -> tuple[Classifier, str | None]:
         labels,
         dataset="ImageNet-1k" if "ImageNet-1k" in origin else "as its source says",
         recipe=f"weights of timm: {WEIGHTS}, {entry.digest.kind} {entry.digest.value}",
+        say=opened.progress.say,
     )
     licence = (config.get("pretrained_cfg") or {}).get("license")
     return classifier, licence if isinstance(licence, str) else None

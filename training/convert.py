@@ -16,18 +16,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.deploy.versions import check_new, check_new_checkpoint
-from training.errors import Parser, reporting_errors
+from training.errors import ConfigError, Parser, reporting_errors
 from training.run import device
 from weights.labels import IMAGENET_LABELS, read_labels
-from weights.sources import SOURCES, published_preprocess
+from weights.sources import SOURCES, check_arch, published_preprocess
 
 
 @reporting_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     source = SOURCES[flags.source]
-    spec = published_preprocess(source, flags.arch)
-    labels = read_labels(IMAGENET_LABELS if flags.labels == "imagenet" else Path(flags.labels))
+    if flags.source == "own":  # a checkpoint of ours says its preprocessing and its classes itself
+        check_arch(flags.arch)
+    else:
+        published_preprocess(source, flags.arch)
+    given = _labels(flags.labels) if flags.labels else None
+    if flags.reset_classifier and not flags.checkpoint:
+        raise ConfigError("--reset_classifier is for --checkpoint: a bundle needs a classifier")
     if flags.checkpoint:
         check_new_checkpoint(flags.checkpoint)
     else:
@@ -35,21 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(device.prepare("CPU", 0))
     from training.deploy import conversion  # MindSpore takes seconds to import: not for --help or a wrong flag
 
-    weights, other_entries = conversion.read_weights(flags.weights, source)
-    origin = f"{flags.arch} from {flags.weights}, {len(labels)} classes"
-    if flags.checkpoint:
-        conversion.write_checkpoint(weights, flags.arch, flags.checkpoint, len(labels), file=flags.weights)
+    found = conversion.read_weights(flags.weights, source, averaged=flags.ema)
+    labels, dataset = conversion.labels_of(found, given, flags.labels)
+    spec = conversion.spec_of(found, source, flags.arch)
+    origin = f"{flags.arch} from {flags.weights}"
+    if flags.reset_classifier:
+        conversion.write_backbone(found, flags.arch, flags.checkpoint, spec)
+        print(f"{flags.checkpoint}: {origin}, train form, without a classifier: train with --reset_classifier True")
+    elif flags.checkpoint:
+        conversion.write_checkpoint(found, flags.arch, flags.checkpoint, labels, spec)
         keys = conversion.recipe_keys(spec)
-        print(f"{flags.checkpoint}: {origin}, train form; recipe keys of its source: {keys}")
+        print(f"{flags.checkpoint}: {origin}, {len(labels)} classes, train form; recipe keys of its source: {keys}")
     else:
-        dataset = "ImageNet-1k" if flags.labels == "imagenet" else f"the classes of {Path(flags.labels).name}"
         written = conversion.write_bundle(
-            weights, source, flags.arch, flags.out, labels, file=flags.weights, dataset=dataset, golden=flags.golden
+            found, source, flags.arch, flags.out, labels, spec, dataset=dataset, golden=flags.golden
         )
-        print(f"{written.folder}: {origin}, fused")
-    if other_entries:
-        print(f"  ignored {len(other_entries)} entries that are not weights of the network, such as {other_entries[0]}")
+        print(f"{written.folder}: {origin}, {len(labels)} classes, fused")
+    for remark in found.remarks:
+        print(f"  {remark}")
     return 0
+
+
+def _labels(given: str) -> list[str]:
+    return read_labels(IMAGENET_LABELS if given == "imagenet" else Path(given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,9 +94,21 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
-        default="imagenet",
         metavar="imagenet|FILE",
-        help="the 1000 classes of ImageNet-1k, or a text file with one label per line [default: imagenet]",
+        help="the 1000 classes of ImageNet-1k, or a text file with one label per line [default: the classes that a "
+        "checkpoint of training.train names, else imagenet]",
+    )
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="take the averaged weights of a training script's checkpoint (state_dict_ema, model_ema) instead of the "
+        "plain ones",
+    )
+    parser.add_argument(
+        "--reset_classifier",
+        action="store_true",
+        help="with --checkpoint: leave out the classifier, or do without one in a file that has none; training then "
+        "starts with a new one",
     )
 
 

@@ -19,12 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if process.is_main:
         print(process.description)
     from training.data.pipeline import open_split
-    from training.run.checkpoint import load_network
     from training.run.evaluation import evaluate_images
+    from training.run.trained import Trained
 
-    images = open_split(config, "val")
-    network = load_network(config.pretrained, config.arch, config.num_classes, deploy=False)
-    count, top1, top5 = evaluate_images(network, images, config, process)
+    trained = Trained.open(config, config.pretrained)
+    images = open_split(trained.config, "val")
+    trained.check_classes(images)
+    count, top1, top5 = evaluate_images(trained.network(deploy=False), images, trained.config, process)
     if process.is_main:
         print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")
     return 0

@@ -90,7 +90,7 @@ def _export_files(
     from training.deploy.bundle import export_files
 
     for path in export_files(config, pretrained, formats, folder, golden=golden):
-        print(f"{path}: {config.arch}, fused, {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path}: {path.stem}, fused, {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

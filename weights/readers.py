@@ -1,9 +1,10 @@
 """Reads the weight files of other frameworks as name -> array, with numpy alone.
 
-1. nothing in a file is executed: its pickle may contain tensors and plain containers, and anything else is rejected
-   with an error that names it;
+1. nothing in a file is executed: of its pickle, tensors and plain containers are read, and whatever else it refers to
+   becomes an inert stand-in, which takes anything and does nothing;
 2. float32, float16, bfloat16 and strided views are read exactly as by the framework that wrote them;
-3. a broken file is a CheckpointError that names it; it never yields only some of the weights.
+3. a broken file is a CheckpointError that names it; it never yields only some of the weights;
+4. what is not returned is named, averaged weights among it.
 
 Formats: `torch.save` since PyTorch 1.6 (a zip with `data.pkl` and one file per storage), `torch.save` before that
 (pickles, followed by the storages), and safetensors (length of the header, JSON header, data).
@@ -52,17 +53,44 @@ _SAFETENSORS_DTYPES = {
     "U8": "<u1",
     "BOOL": "?",
 }
-_WRAPPERS = ("state_dict", "model")  # keys under which training scripts save the weights in their checkpoints
+# Keys under which training scripts save the weights in their checkpoints, and an average of them.
+_PLAIN = ("state_dict", "model", "model_state_dict", "net", "network", "weights")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
 
-def read(path: Path) -> dict[str, Array]:
-    """Read a `.safetensors` file, or any other as a file of `torch.save`: name -> array. Raises CheckpointError."""
-    reader = read_safetensors if path.suffix == ".safetensors" else read_torch
+@dataclass(frozen=True)
+class Contents:
+    """`arrays` maps names to arrays; `part` is the key that they lay under, empty at the top level; `left_out` names
+    the other entries."""
+
+    arrays: dict[str, Array]
+    part: str = ""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line for what a user would not expect: averaged weights that were taken, or not taken."""
+        averaged = [name for name in self.left_out if name in _AVERAGED]
+        lines = [f"took the averaged weights, `{self.part}`"] if self.part in _AVERAGED else []
+        lines += [f"left out the averaged weights, `{averaged[0]}`: --ema takes those"] if averaged else []
+        others = [name for name in self.left_out if name not in averaged]
+        return lines + ([f"left out {', '.join(others)}"] if others else [])
+
+
+def read(path: Path, *, averaged: bool = False) -> Contents:
+    """Read a `.safetensors` file, or any other as a file of `torch.save`. Raises CheckpointError.
+
+    With `averaged`, the averaged weights, which must be there.
+    """
     try:
         with path.open("rb") as file:
-            return reader(file)
+            if path.suffix != ".safetensors":
+                return read_torch(file, averaged=averaged)
+            if averaged:
+                raise CheckpointError("a safetensors file holds one set of weights, no averaged ones beside them")
+            return Contents(read_safetensors(file))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except OSError as error:
@@ -87,8 +115,8 @@ def read_safetensors(file: BinaryIO) -> dict[str, Array]:
     return arrays
 
 
-def read_torch(file: BinaryIO) -> dict[str, Array]:
-    """The tensors of a state dict, alone or wrapped as {"state_dict": ...} or {"model": ...}."""
+def read_torch(file: BinaryIO, *, averaged: bool = False) -> Contents:
+    """The tensors of a state dict, alone or wrapped as {"state_dict": ...}, {"model": ...} and the like."""
     start = file.read(4)
     file.seek(0)
     if start.startswith(b"PK"):
@@ -97,8 +125,9 @@ def read_torch(file: BinaryIO) -> dict[str, Array]:
         contents, storages = _read_legacy(file)
     else:
         raise CheckpointError("neither a zip nor a pickle, so not a file of torch.save")
-    tensors = _unwrap(contents)
-    return {name: _strided(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
+    tensors, part, left_out = _unwrap(contents, averaged)
+    arrays = {name: _strided(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
+    return Contents(arrays, part, left_out)
 
 
 @dataclass(frozen=True)
@@ -152,10 +181,32 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
     return contents, storages
 
 
+class _Inert:
+    """Stands for an object of code that is not here: it may be made, called, filled and given a state, and nothing
+    happens."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> _Inert:
+        return _Inert()
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __setitem__(self, _: object, __: object) -> None:
+        pass
+
+    def append(self, _: object) -> None:
+        pass
+
+    extend = add = append
+
+
 class _TensorsOnly(pickle.Unpickler):
     """Unpickles tensors (as _Tensor) in plain containers; `storages` collects the storages they use.
 
-    Raises CheckpointError that names the first other global, before anything is called.
+    No global of a pickle is imported: a handful are known by name, every other one becomes a class of stand-ins.
     """
 
     def __init__(self, file: Any) -> None:
@@ -165,14 +216,11 @@ class _TensorsOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor_builder()
+        if module == "torch._utils" and name in _BUILDERS:
+            return _BUILDERS[name]()
         if module == "torch" and name in _TORCH_STORAGES:
             return _TORCH_STORAGES[name]
-        raise CheckpointError(
-            f"rejected because loading it would execute code: its pickle imports {module}.{name}. If you trust the "
-            "file, open it in PyTorch and save only the weights: torch.save(model.state_dict(), ...)"
-        )
+        return type(name, (_Inert,), {"__module__": module})
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *view = pid
@@ -190,18 +238,46 @@ def _tensor_builder() -> Callable[..., _Tensor]:
     return build
 
 
-def _unwrap(contents: Any) -> dict[str, _Tensor]:
+def _parameter_builder() -> Callable[..., _Tensor]:
+    """As `_tensor_builder`."""
+
+    def build(data: _Tensor, *_gradient_and_hooks: object) -> _Tensor:
+        return data
+
+    return build
+
+
+_BUILDERS = {
+    "_rebuild_tensor_v2": _tensor_builder,
+    "_rebuild_parameter": _parameter_builder,
+    "_rebuild_parameter_with_state": _parameter_builder,
+}
+
+
+def _unwrap(contents: Any, averaged: bool) -> tuple[dict[str, _Tensor], str, tuple[str, ...]]:
+    """-> the tensors, the innermost key they lay under, and the names of all other entries on the way."""
+    part = ""
+    left_out: list[str] = []
+    wanted = (*_AVERAGED, *_PLAIN) if averaged else (*_PLAIN, *_AVERAGED)
     while isinstance(contents, dict):
-        inner = [contents[key] for key in _WRAPPERS if isinstance(contents.get(key), dict)]
+        inner = [key for key in wanted if isinstance(contents.get(key), dict)]
         if not inner:
             break
-        contents = inner[0]
-    tensors = {}
-    if isinstance(contents, dict):
-        tensors = {str(name): value for name, value in contents.items() if isinstance(value, _Tensor)}
+        part = inner[0]
+        left_out += [str(key) for key in contents if key != part]
+        contents = contents[part]
+    if averaged and part not in _AVERAGED:
+        raise CheckpointError(f"holds no averaged weights: none of {', '.join(_AVERAGED)} is among its entries")
+    entries = contents.items() if isinstance(contents, dict) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, _Tensor)}
     if not tensors:
-        raise CheckpointError(f"holds no tensors, neither at the top level nor in {' or '.join(map(repr, _WRAPPERS))}")
-    return tensors
+        places = " or ".join(map(repr, (*_PLAIN, *_AVERAGED)))
+        raise CheckpointError(
+            f"holds no tensors, neither at the top level nor in {places}. A whole network that was pickled needs its "
+            "own code: open it there and save only the weights, torch.save(model.state_dict(), ...)"
+        )
+    left_out += [str(name) for name, value in entries if not isinstance(value, _Tensor)]
+    return tensors, part, tuple(left_out)
 
 
 def _bytes_each(dtype: str) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess
 from weights.errors import CheckpointError, UnknownVariant
-from weights.variants import VARIANTS
+from weights.variants import ABSENT, VARIANTS
 
 Array = NDArray[Any]
 Renames = tuple[tuple[str, str], ...]
@@ -37,7 +37,8 @@ _BATCH_NORM: Renames = (
 
 # github.com/DingXiaoH/RepVGG: repvgg.py, se_block.py. mindcv (mindcv/models/repvgg.py, layers/squeeze_excite.py) and
 # the Model Zoo (github.com/mindspore-ai/models: research/cv/repvgg/src/models/repvgg.py) use the same names, except
-# that MindSpore's SequentialCell numbers the two parts of a branch 0 and 1.
+# that MindSpore's SequentialCell numbers the two parts of a branch 0 and 1. So does github.com/cxxgtxy/QARepVGG:
+# repvgg.py, QARepVGGBlockV2, its default.
 _RBR: Renames = (
     (r"^stage0\.", "stages.0.0."),
     (r"^stage(\d+)\.(\d+)\.", r"stages.\1.\2."),
@@ -45,6 +46,7 @@ _RBR: Renames = (
     (r"\.rbr_dense\.(bn|1)\.", ".branch_3x3.bn."),
     (r"\.rbr_1x1\.(conv|0)\.", ".branch_1x1.conv."),
     (r"\.rbr_1x1\.(bn|1)\.", ".branch_1x1.bn."),
+    (r"\.rbr_1x1\.weight$", ".branch_1x1.weight"),  # QARepVGG, which has no batch norm there
     (r"\.rbr_identity\.", ".branch_identity."),
     (r"\.rbr_reparam\.", ".conv."),
     (r"\.se\.(down|conv_reduce)\.", ".squeeze_excite.down."),
@@ -150,14 +152,21 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def published_preprocess(source: Source, arch: str) -> Preprocess:
-    """Raises UnknownVariant for an unknown variant, or one for which the source has published no preprocessing."""
+def check_arch(arch: str) -> None:
+    """Raises UnknownVariant for a variant that is not in the table."""
+    if reason := ABSENT.get(arch.lower().replace("_", "-")):
+        raise UnknownVariant(f"{arch} is not supported: {reason}")
     if arch not in VARIANTS:
         raise UnknownVariant(f"unknown arch {arch!r}; did you mean {nearest(arch)!r}?")
-    if VARIANTS[arch].block == "qarepvgg" and source is not SOURCES["own"]:
+
+
+def published_preprocess(source: Source, arch: str) -> Preprocess:
+    """Raises UnknownVariant for an unknown variant, or one for which the source has published no preprocessing."""
+    check_arch(arch)
+    if VARIANTS[arch].block == "qarepvgg" and source not in (SOURCES["own"], SOURCES["pytorch"]):
         raise UnknownVariant(
-            f"cannot read {arch} from {source.title}: for QARepVGG only checkpoints of training.train are supported "
-            "(--from own); its authors, github.com/cxxgtxy/QARepVGG, use different names"
+            f"{source.title} has no {arch}: QARepVGG is read from its authors' files, github.com/cxxgtxy/QARepVGG "
+            "(--from pytorch), and from checkpoints of training.train (--from own)"
         )
     if VARIANTS[arch].strides != (2, 2, 2, 2, 2):
         raise UnknownVariant(
@@ -171,6 +180,30 @@ def nearest(arch: str) -> str:
     """The variant whose name is most like `arch`."""
     lower = {name.lower(): name for name in VARIANTS}
     return lower[difflib.get_close_matches(arch.lower(), lower, n=1, cutoff=0.0)[0]]
+
+
+_NORM = r"(gamma|beta|moving_mean|moving_variance)"
+_OURS = re.compile(
+    rf"classifier\.(weight|bias)|stages\.\d+\.\d+\.((branch_[13]x[13]\.)?(conv(\.convs\.\d+)?\.(weight|bias)|bn\.{_NORM})"
+    rf"|branch_1x1\.weight|branch_identity\.{_NORM}|squeeze_excite\.(down|up)\.(weight|bias))"
+)
+
+
+def check_names(weights: Mapping[str, Array], source: Source) -> None:
+    """Raises CheckpointError, in one line, for weights whose names are another project's."""
+    known = {key: sum(_is_known(name, each) for name in weights) for key, each in SOURCES.items()}
+    most = max(known.values())
+    if 2 * sum(_is_known(name, source) for name in weights) > most:
+        return
+    if not most:
+        raise CheckpointError(f"its names, such as {next(iter(weights), 'none')}, are not those of a RepVGG classifier")
+    others = " or ".join(f"--from {key}" for key, count in known.items() if count == most)
+    raise CheckpointError(f"its names are not those of {source.title}: give {others}")
+
+
+def _is_known(name: str, source: Source) -> bool:
+    is_ours = _OURS.fullmatch(_WRAPPERS.sub("", name)) is not None
+    return is_ours if not source.renames else not is_ours and bool(_OURS.fullmatch(_our_name(name, source.renames)))
 
 
 def translate(weights: Mapping[str, Array], source: Source) -> tuple[dict[str, Array], list[str]]:

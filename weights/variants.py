@@ -94,4 +94,9 @@ VARIANTS: dict[str, Variant] = {
     # seconds. It is not meant to classify well.
     "RepVGG-Smoke": Variant((32, 32, 64, 64, 64), (1, 1, 1, 0, 0), strides=(1, 1, 2, 2, 1)),
 }
+# Published RepVGGs that this table does not hold, and why: lower-case name -> reason.
+ABSENT = {
+    "repvggplus-l2pse": "its blocks have squeeze-and-excitation after the nonlinearity, and it has three auxiliary "
+    "classifiers, so it is another network than these",
+}
 VARIANTS |= {f"QA{name}": replace(variant, block="qarepvgg") for name, variant in VARIANTS.items()}

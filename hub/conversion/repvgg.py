@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,31 @@ from hub.conversion.running import Tensors
 from hub.errors import Unusable
 from models.manifest import Preprocess
 from weights import forward, layout, readers
-from weights.sources import SOURCES, translate
+from weights.sources import SOURCES, check_names, translate
 from weights.variants import VARIANTS
 
 
 def classifier(
-    path: Path, source: str, variant: str, spec: Preprocess, labels: Sequence[str], *, dataset: str, recipe: str
+    path: Path,
+    source: str,
+    variant: str,
+    spec: Preprocess,
+    labels: Sequence[str],
+    *,
+    dataset: str,
+    recipe: str,
+    say: Callable[[str], None],
+    averaged: bool = False,
 ) -> Classifier:
-    """`source`: a key of SOURCES. Raises Unusable and WeightsError."""
-    weights, _ = translate(readers.read(path), SOURCES[source])
+    """`source`: a key of SOURCES; `averaged` takes the averaged weights of a file that holds both.
+
+    Raises Unusable and WeightsError.
+    """
+    contents = readers.read(path, averaged=averaged)
+    for remark in contents.remarks:
+        say(f"{path.name}: {remark}")
+    check_names(contents.arrays, SOURCES[source])
+    weights, _ = translate(contents.arrays, SOURCES[source])
     if (found := len(weights.get("classifier.bias", labels))) != len(labels):
         raise Unusable(f"{path.name} has {found} classes, its labels or num_classes say {len(labels)}")
     fused = layout.fused(weights, VARIANTS[variant], len(labels))

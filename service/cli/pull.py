@@ -60,6 +60,7 @@ def add_how(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--labels", metavar="FILE", help="one label a line, or imagenet")
     parser.add_argument("--output", metavar="NAME", help="output of an ONNX graph that has several")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights of a training script's checkpoint")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -88,7 +89,9 @@ def request_of(arguments: argparse.Namespace) -> Request:
         revision=given.get("revision"),
         insecure_hosts=tuple(given.get("insecure_hosts", "").split(",")),
         sha256=given.get("sha256"),
-        how=How(arguments.format, arguments.arch, arguments.preprocess, arguments.labels, arguments.output),
+        how=How(
+            arguments.format, arguments.arch, arguments.preprocess, arguments.labels, arguments.output, arguments.ema
+        ),
     )
 
 

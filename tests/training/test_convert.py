@@ -67,7 +67,12 @@ def test_one_command_turns_official_weights_into_a_bundle(write_file, draw_image
     [
         (("--arch", "RepVGG-A9"), 78, "did you mean 'RepVGG-A"),
         (("--arch", "RepVGG-Tiny"), 78, "only its recipe defines its preprocessing"),
-        (("--arch", "QARepVGG-A0"), 78, "cannot read QARepVGG-A0 from github.com/DingXiaoH/RepVGG"),
+        (
+            ("--arch", "RepVGGplus-L2pse"),
+            78,
+            "RepVGGplus-L2pse is not supported: its blocks have squeeze-and-excitation",
+        ),
+        (("--reset_classifier", "--ema"), 78, "--reset_classifier is for --checkpoint: a bundle needs a classifier"),
         (("--labels", "gone.txt"), 66, "labels gone.txt cannot be read"),
         (("--weights", "gone.pth"), 66, "gone.pth cannot be read"),
         (("--weights", "gone.ckpt"), 66, "checkpoint gone.ckpt does not exist"),
@@ -153,10 +158,10 @@ def test_training_for_other_classes_starts_from_a_checkpoint(write_file, stripes
     assert convert.main([*weights, "--checkpoint", start]) == 0
     pretrained = [*stripes, "--pretrained", start]
     assert train.main(pretrained) == 66
-    assert "fits except for its classifier" in capsys.readouterr().err
+    assert "--reset_classifier True loads all other weights" in capsys.readouterr().err
     assert train.main([*pretrained, "--reset_classifier", "True"]) == 0
     assert f"of {start}; new: classifier.weight, classifier.bias" in capsys.readouterr().out
-    assert (tmp_path / "runs" / "RepVGG-A0" / "best.ckpt").is_file()
+    assert (tmp_path / "runs" / "RepVGG-A0-ImageNet" / "best.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

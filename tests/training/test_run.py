@@ -56,7 +56,7 @@ def finished(data, tmp_path_factory):
     runs = tmp_path_factory.mktemp("whole")
     done = run("train", data, runs)
     assert done.returncode == 0, done.stderr
-    return done, runs / "RepVGG-Smoke"
+    return done, runs / "RepVGG-Smoke-drawn-stripes"
 
 
 def test_a_run_writes_its_log_and_checkpoints(finished):
@@ -80,7 +80,7 @@ def wait_for(process, path, since):
 @pytest.mark.usefixtures("cpu")
 def test_a_run_that_is_stopped_and_then_killed_ends_as_if_it_had_not_been_interrupted(data, finished, tmp_path):
     """With a checkpoint after every step, so that the interruption almost certainly happens within an epoch."""
-    last, often = tmp_path / "RepVGG-Smoke" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
+    last, often = tmp_path / "RepVGG-Smoke-drawn-stripes" / "last.ckpt", ("--checkpoint_minutes", 1e-6)
     with subprocess.Popen(command("train", data, tmp_path, *often), cwd=ROOT, stderr=subprocess.PIPE) as process:
         wait_for(process, last, 0)
         process.terminate()
@@ -99,7 +99,7 @@ def test_a_run_that_is_stopped_and_then_killed_ends_as_if_it_had_not_been_interr
     assert set(whole) == set(again)
     for name, array in whole.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
-    log = (tmp_path / "RepVGG-Smoke" / "log.jsonl").read_text().splitlines()
+    log = (tmp_path / "RepVGG-Smoke-drawn-stripes" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3, 4]
 
 

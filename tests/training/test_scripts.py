@@ -70,7 +70,7 @@ def trained(draw_image_folder, tmp_path_factory):
 def evaluated(trained):
     """The three lines of training.eval."""
     _, folder = trained
-    done = run(folder, "run_eval_ascend", 0, "recipe.yaml", "runs/RepVGG-Smoke/best.ckpt")
+    done = run(folder, "run_eval_ascend", 0, "recipe.yaml", "runs/recipe/best.ckpt")
     assert done.returncode == 0, done.stderr
     assert len(accuracy(done.stdout)) == 3
     return accuracy(done.stdout)
@@ -80,7 +80,7 @@ def evaluated(trained):
 def exported(cpu, trained):
     """The folder of RepVGG-Smoke.mindir and RepVGG-Smoke.onnx."""
     _, folder = trained
-    keys = ["--config", str(folder / "recipe.yaml"), "--pretrained", str(folder / "runs/RepVGG-Smoke/best.ckpt")]
+    keys = ["--config", str(folder / "recipe.yaml"), "--pretrained", str(folder / "runs/recipe/best.ckpt")]
     more = ["--device_target", "CPU", "--file_format", "MINDIR", "ONNX", "--output_dir", str(folder)]
     assert export.main([*keys, *more]) == 0
     return folder

@@ -93,10 +93,43 @@ def test_the_preprocessing_is_the_published_one(source, arch, size, resize, inte
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own"}))
-def test_qarepvgg_is_only_read_from_our_own_checkpoints(source):
-    with pytest.raises(UnknownVariant, match=r"cannot read QARepVGG-A0 from .* \(--from own\); .*cxxgtxy/QARepVGG"):
+@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"own", "pytorch"}))
+def test_qarepvgg_is_read_from_its_authors_and_from_us(source):
+    with pytest.raises(UnknownVariant, match=r"has no QARepVGG-A0: .*cxxgtxy/QARepVGG \(--from pytorch\)"):
         sources.published_preprocess(SOURCES[source], "QARepVGG-A0")
+    assert sources.published_preprocess(SOURCES["pytorch"], "QARepVGG-A0").interpolation == "bilinear"
+
+
+@pytest.mark.parametrize("name", ["RepVGGplus-L2pse", "repvggplus_l2pse"])
+def test_a_published_network_that_is_not_in_the_table_is_named_as_absent(name):
+    with pytest.raises(UnknownVariant, match=f"{name} is not supported: .*after the nonlinearity"):
+        sources.check_arch(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "words"),
+    [
+        (
+            "own",
+            ["stage0.rbr_dense.conv.weight", "linear.bias"],
+            "give --from pytorch or --from mindcv or --from modelzoo",
+        ),
+        ("own", ["stem.conv_kxk.conv.weight", "head.fc.bias"], "are not those of training.train: give --from timm"),
+        ("timm", ["stages.0.0.branch_3x3.conv.weight", "classifier.bias"], "are not those of timm: give --from own"),
+        ("pytorch", ["layer1.0.conv1.weight", "fc.bias"], "such as layer1.0.conv1.weight, are not those of a RepVGG"),
+        ("own", [], "such as none, are not those of a RepVGG"),
+    ],
+)
+def test_weights_of_another_project_are_one_line_that_names_it(given, names, words):
+    with pytest.raises(CheckpointError, match=words) as refused:
+        sources.check_names(dict.fromkeys(names, ONE), SOURCES[given])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_authors_names_of_qarepvgg_are_ours():
+    assert ours("stage1.0.rbr_1x1.weight", "pytorch") == ["stages.1.0.branch_1x1.weight"]
+    assert ours("stage1.0.bn.running_mean", "pytorch") == ["stages.1.0.bn.moving_mean"]
+    assert ours("stage1.0.rbr_dense.bn.weight", "pytorch") == ["stages.1.0.branch_3x3.bn.gamma"]
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -17,6 +17,12 @@ OPTIMIZERS = {
     "muon": "training.optim.optimizers:muon",
 }
 
+# Each function takes the configuration and returns a Callback; a recipe may also name a function of its user's.
+CALLBACKS = {
+    "csv": "training.run.callbacks:csv_log",
+    "tensorboard": "training.run.tensorboard:tensorboard",
+}
+
 # Each function takes a Curve and the number of an update, and returns its learning rate.
 SCHEDULES = {
     "cosine_lr": "training.optim.learning_rate:cosine_lr",

@@ -38,7 +38,8 @@ def parse(
         parser.exit(2, f"error: unknown flag {flag}; did you mean --{suggestion}? See --help for all flags\n")
     recipe = read_yaml(flags.config) if flags.config else {}
     given = {name: getattr(flags, name) for name in TrainConfig.model_fields if getattr(flags, name) is not None}
-    config = build(recipe | given, source=str(flags.config or "the command line"))
+    stem = {"name": flags.config.stem} if flags.config else {}
+    config = build(stem | recipe | given, source=str(flags.config or "the command line"))
     if flags.print_config:
         print(effective(config, recipe=recipe, flags=given), end="")
         parser.exit()

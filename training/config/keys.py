@@ -6,14 +6,18 @@ The keys of the seed project keep their names and meaning. Defaults are our own:
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from training.config import policies, progressive
-from training.config.choices import OPTIMIZERS, SCHEDULES
+from training.config.choices import CALLBACKS, OPTIMIZERS, SCHEDULES
+from training.errors import ConfigError
 from weights.variants import VARIANTS
+
+_UNUSUAL = re.compile(r"[^\w.]+")  # in the name of a folder
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
@@ -35,7 +39,7 @@ def _parse_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     inner = value.strip("[]() ")
-    return inner.split(",") if inner else []
+    return [item.strip(" '\"") for item in inner.split(",")] if inner else []
 
 
 def _parse_resume(value: Any) -> Any:
@@ -52,16 +56,25 @@ def _parse_resume(value: Any) -> Any:
     return value
 
 
+def _parse_name(value: Any) -> Any:
+    value = _parse_none(value)
+    if isinstance(value, str) and (value in (".", "..") or {"/", "\\"} & {*value}):
+        raise ValueError("must be the name of one folder, without / and \\")
+    return value
+
+
 def _path_to_str(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_parse_none)]
 OptionalStr = Annotated[str | None, BeforeValidator(_parse_none)]
+RunName = Annotated[str | None, BeforeValidator(_parse_name)]
 FolderOrUrl = Annotated[str, BeforeValidator(_path_to_str)]  # a Path would turn obs://bucket into obs:/bucket
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_parse_none)]
 Channels = Annotated[tuple[float, float, float], BeforeValidator(_parse_list)]
 Count = Annotated[int, Field(gt=0)]
+OptionalCount = Annotated[Count | None, BeforeValidator(_parse_none)]
 Rate = Annotated[float, Field(ge=0.0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -73,10 +86,20 @@ class TrainConfig(BaseModel):
 
     # Architecture
     arch: str = Field("RepVGG-A0", description="an architecture from weights.variants.VARIANTS")
-    num_classes: Count = 1000
-    pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start training from")
+    num_classes: OptionalCount = Field(
+        None, description="number of classes of the images, which is checked; None: as many as there are"
+    )
+    pretrained: OptionalPath = Field(
+        None,
+        description="checkpoint to evaluate, to export or to start training from; training also starts from a bundle, "
+        "a folder or a name in the store, and takes from it what the recipe does not say of architecture and images",
+    )
     reset_classifier: bool = Field(
         False, description="load `pretrained` except for its classifier, which starts fresh: to train other classes"
+    )
+    freeze: Annotated[int, Field(ge=0, le=5)] = Field(
+        0,
+        description="first stages that training leaves as they are, the stem being one; 5: only the classifier learns",
     )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
@@ -152,6 +175,9 @@ class TrainConfig(BaseModel):
         description="learning rate for the whole batch of all devices; it is never scaled, so a recipe for 8 devices "
         "gives 8 times the rate of one device",
     )
+    backbone_lr: Factor = Field(
+        1.0, description="factor on the learning rates of everything but the classifier, for fine-tuning"
+    )
     warmup_lr: Rate = Field(0.00000007, description="learning rate of the first warm-up step")
     min_lr: Rate = Field(
         0.000006, description="final learning rate of cosine_lr, poly_lr and wsd_lr, lower bound of exp_lr"
@@ -213,10 +239,13 @@ class TrainConfig(BaseModel):
     device_id: Annotated[int, Field(ge=0)] = Field(
         0, description="device of a single process; a launcher sets DEVICE_ID instead"
     )
-    save_dir: Path = Field(Path("./runs"), description="checkpoints and logs are written to <save_dir>/<arch>")
+    save_dir: Path = Field(Path("./runs"), description="checkpoints and logs are written to <save_dir>/<name>")
+    name: RunName = Field(
+        None, description="folder of the run in save_dir; None: the recipe's file name, without one <arch>-<dataset>"
+    )
     train_url: OptionalStr = Field(
         None,
-        description="ModelArts: address or folder to which <save_dir>/<arch> is copied at every save, and from which a "
+        description="ModelArts: address or folder to which <save_dir>/<name> is copied at every save, and from which a "
         "new job resumes",
     )
     resume: Annotated[Literal["auto", "none"] | Path, BeforeValidator(_parse_resume)] = Field(
@@ -227,7 +256,18 @@ class TrainConfig(BaseModel):
     checkpoint_minutes: OptionalPositive = Field(
         10.0, description="how often last.ckpt is also saved within an epoch; None: only at the end of an epoch"
     )
+    resume_changed: bool = Field(
+        False, description="resume although the recipe, the classes or the images changed what the run means"
+    )
     eval_interval: Count = Field(1, description="epochs between two evaluations; the last epoch is always evaluated")
+    patience: OptionalCount = Field(
+        None, description="epochs without a better validation top-1 after which the run ends; None: it never ends early"
+    )
+    callbacks: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = Field(
+        (),
+        description=f"what else a run does: {', '.join(CALLBACKS)}, or package.module:function, which takes the "
+        "configuration and returns a training.run.callbacks.Callback",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -287,7 +327,14 @@ class TrainConfig(BaseModel):
 
     @property
     def run_dir(self) -> Path:
-        return self.save_dir / self.arch
+        return self.save_dir / (self.name or f"{self.arch}-{_UNUSUAL.sub('-', self.dataset_title)}")
+
+    @property
+    def classes(self) -> int:
+        """`num_classes` where it is given or was counted. Raises ConfigError."""
+        if self.num_classes is None:
+            raise ConfigError("num_classes is not given, and there are no images to count the classes of")
+        return self.num_classes
 
     @property
     def size_spans(self) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """The images of a split, read in the layout in which they are published.
 
 1. `set` names the layout: image folders `<split>/<class>/<image>`, or the files of training.data.published;
-2. classes are checked against num_classes, and those of val against those of train;
+2. classes are checked against num_classes where that is given, and those of val against those of train;
 3. with `holdout`, images split off from train take the place of val during the run;
 4. a missing folder, an empty class and a broken image are DataErrors that name the path.
 """
@@ -44,7 +44,7 @@ def open_split(config: TrainConfig, split: Split) -> Images:
     count = len(images.classes)
     if count == 1:
         raise DataError(f"{images.root} has only one class, {images.classes[0]}: a classifier needs at least two")
-    if count != config.num_classes:
+    if config.num_classes not in (None, count):
         # If only val is open, either number may be the wrong one.
         advice = f": give num_classes {count}" if split == "train" else ""
         raise DataError(f"{images.root} has {count} classes, num_classes is {config.num_classes}{advice}")

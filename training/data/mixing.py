@@ -158,5 +158,5 @@ class BatchChanges:
             images = mix_chains(images, np.stack([np.stack(chain) for chain in rows[2:]]), self._alpha, rng)
         erase(images, config.re_prob, config.re_mode, config.re_count, rng)
         if self._mixing.on:
-            return self._mixing(images, labels, config.num_classes, rng)
+            return self._mixing(images, labels, config.classes, rng)
         return images, labels

@@ -88,7 +88,7 @@ def train_batches(
     The same (seed, epoch, shard, number of workers) gives the same batches, wherever they start: random operators are
     seeded again every PART steps, and the steps of a part before `first` are augmented and dropped. Raises DataError.
     """
-    config = config.at_epoch(epoch)
+    config = config.at_epoch(epoch).model_copy(update={"num_classes": len(images.classes)})
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
     parts = np.split(order, range(PART * config.batch_size, len(order), PART * config.batch_size))
     for number, part in enumerate(parts[first // PART :], first // PART):

@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
+from training.commit import git_commit
 from training.config import TrainConfig
 from training.data.pipeline import evaluation_spec, open_split
 from training.deploy.exporters import (
@@ -36,11 +36,12 @@ from training.deploy.exporters import (
     export_mindir,
     export_onnx,
 )
-from training.deploy.versions import check_new, git_commit
+from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
-from training.run.checkpoint import load_network
+from training.run.about import framework
 from training.run.evaluation import evaluate_images
+from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 
@@ -50,8 +51,10 @@ def export_bundle(
 ) -> Bundle:
     """Evaluate the checkpoint `pretrained` and export it as the new bundle `folder`. Raises TrainingError."""
     check_new(folder)  # before the evaluation, which may take long
-    validation = open_split(config, "val")
-    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    trained = Trained.open(config, pretrained)
+    config, validation = trained.config, open_split(trained.config, "val")
+    trained.check_classes(validation)
+    network = trained.network(deploy=True)
     _, top1, top5 = evaluate_images(network, validation, config)
     training = Training(
         dataset=config.dataset_title,
@@ -75,7 +78,8 @@ def export_files(
     This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
     Raises TrainingError.
     """
-    network = load_network(pretrained, config.arch, config.num_classes, deploy=True)
+    trained = Trained.open(config, pretrained)
+    config, network = trained.config, trained.network(deploy=True)
     tensors = preprocess_images(read_images(golden or SAMPLES), evaluation_spec(config))
     logits = compute_logits(network, tensors)
     contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
@@ -168,7 +172,3 @@ def preprocess_images(images: Mapping[str, bytes], spec: Preprocess) -> NDArray[
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def framework() -> str:
-    return f"mindspore {ms.__version__}"

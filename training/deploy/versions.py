@@ -1,9 +1,7 @@
-"""Checks that a new bundle or checkpoint can be written, before the work for it begins; which code writes it."""
+"""Checks that a new bundle or checkpoint can be written, before the work for it begins."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 from models.errors import BundleError
@@ -27,15 +25,3 @@ def check_new_checkpoint(file: Path) -> None:
         raise ConfigError(f"--checkpoint {file}: the name of a checkpoint must end in .ckpt")
     if file.exists():
         raise ConfigError(f"--checkpoint {file} exists: choose a new file")
-
-
-def git_commit() -> str:
-    """The commit of this code: SOURCE_COMMIT, which a container image sets, else git's, else `unknown`."""
-    if commit := os.environ.get("SOURCE_COMMIT"):
-        return commit
-    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -19,7 +19,7 @@ from models.errors import BundleError
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
-from training.deploy.versions import git_commit
+from training.commit import git_commit
 from training.errors import DataError, TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, Head, session
 from training.own.figures import Answers

@@ -12,6 +12,7 @@ from training.network import repvgg
 from training.network.ema import PREFIX, Ema
 from training.optim.learning_rate import learning_rates
 from training.optim.optimizers import build_optimizer, optimizer_state
+from training.run.about import About
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.step import TrainStep, train_step
 
@@ -21,7 +22,7 @@ class Run:
     """Everything that takes part in training.
 
     `average` is the network of averaged weights, or None. An epoch has `steps` batches; `rates` holds the learning
-    rate of each update of the weights.
+    rate of each update of the weights. `about` is what its checkpoints say of it.
     """
 
     config: TrainConfig
@@ -33,6 +34,7 @@ class Run:
     steps: int
     rates: list[float]
     process: Process
+    about: About | None = None
 
     @property
     def result(self) -> nn.Cell:
@@ -65,12 +67,13 @@ class Run:
         return int(self.step.loss_scale.overflows.asnumpy()) if self.step.loss_scale else 0
 
 
-def assemble(config: TrainConfig, steps: int, process: Process = SINGLE_PROCESS) -> Run:
+def assemble(config: TrainConfig, steps: int, process: Process = SINGLE_PROCESS, about: About | None = None) -> Run:
     """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
     ms.set_seed(config.seed)
-    network = repvgg.build(config.arch, config.num_classes)
+    network = repvgg.build(config.arch, config.classes)
+    repvgg.freeze(network, config.freeze)
     optimizer = build_optimizer(network, config, steps)
-    average = repvgg.build(config.arch, config.num_classes).set_train(False) if config.with_ema else None
+    average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
     step = train_step(network, optimizer, config, ema, process)
-    return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process)
+    return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)

@@ -142,8 +142,13 @@ def _evaluate(run: Run, images: Images, progress: Progress, stop: StopRequest) -
 def _save_best(run: Run, progress: Progress, top1: float) -> None:
     if run.process.is_main:
         best = run.config.run_dir / "best.ckpt"
-        checkpoint.save(best, repvgg.weights(run.result), {"epoch": progress.epoch + 1, "top1": top1})
-    progress.best_top1 = top1
+        entries: dict[str, int | float | str] = {
+            "epoch": progress.epoch + 1,
+            "top1": top1,
+            **(run.about.entry if run.about else {}),
+        }
+        checkpoint.save(best, repvgg.weights(run.result), entries)
+    progress.best_top1, progress.best_epoch = top1, progress.epoch + 1
 
 
 def _how_to_resume(config: TrainConfig) -> str:

@@ -7,7 +7,8 @@
    its result is the best so far;
 4. if weights are averaged, the averages are evaluated and saved as the best;
 5. only rank 0 writes, figures cover all ranks, and all ranks stop together when a loss is not finite or when one is
-   asked to stop.
+   asked to stop;
+6. whatever else happens is a callback (training.run.callbacks).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from training.config import TrainConfig
 from training.data import modelarts
 from training.run import ranks
+from training.run.callbacks import Report, build_callbacks, why_end
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.epoch import finish_epoch, train_epoch
 from training.run.journal import Journal, Line
@@ -32,26 +34,32 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
 
     If one rank of several fails it exits, and the launcher must end the others, which wait for it.
     """
+    callbacks = build_callbacks(config)
     if config.train_url:
         modelarts.fetch_run(config.train_url, config.run_dir)
     run, progress, train_images, val_images = start(config, process)
     journal = Journal(config.run_dir, progress.epoch) if process.is_main else None
     if progress == Progress():
         prepare_first_epoch(run, train_images)
+    for callback in callbacks:
+        callback.on_start(run, progress)
     ranks.broadcast(run.parameters.values(), process)
     with stop or StopRequest() as stop:
-        while progress.epoch < config.epochs:
+        while progress.epoch < config.epochs and not progress.ended:
+            for callback in callbacks:
+                callback.on_epoch_start(run, progress.epoch)
             if progress.step < run.steps:
                 train_epoch(run, train_images, progress, stop)
             line = finish_epoch(run, val_images, progress, stop)
             if journal:
                 _log(line, journal, config)
-            progress = Progress(
-                progress.epoch + 1, progress.best_top1, updates=run.updates_done, overflows=run.overflows
-            )
+            progress = progress.next_epoch(run.updates_done, run.overflows)
+            progress.ended = why_end(callbacks, Report(run, line, progress))
             save_run(
                 run, progress
             )  # last of all: an epoch interrupted before this is finished once more after the resume
+    if progress.ended and process.is_main:
+        print(f"ended after epoch {progress.epoch}: {progress.ended}")
     return config.run_dir / "best.ckpt"
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
+from training.data import bundles
 from training.data.images import tensor_of
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
-from training.run import checkpoint, ranks, resume
+from training.run import about, checkpoint, from_bundle, ranks, resume
 from training.run.assembly import Run, assemble
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
@@ -24,7 +25,9 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
     """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
     may have changed since the run was stopped. Raises TrainingError."""
     train_images, val_images = splits = open_splits(config)
-    run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process)
+    config = config.model_copy(update={"num_classes": len(train_images.classes)})
+    said = about.of_run(config, train_images, val_images)
+    run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process, said)
     progress = _agree_on_progress(_load_weights(run), process)
     spec, readers = evaluation_spec(config), config.num_parallel_workers
     verify(splits, spec, config.verify_images, readers, **process.image_shard)
@@ -32,7 +35,11 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
 
 
 def prepare_first_epoch(run: Run, train_images: Images) -> None:
-    """Whiten the stem if the recipe says so. Raises DataError."""
+    """Take the weights of a bundle, or whiten the stem, if the recipe says so. Raises TrainingError."""
+    if bundle := bundles.find(run.config.pretrained):
+        done = from_bundle.load(run, bundle, train_images)
+        if run.process.is_main:
+            print(done)
     if run.config.stem_init == "whitened" and not run.config.pretrained:
         _whiten_stem_weights(run, train_images)
 
@@ -41,14 +48,14 @@ def _load_weights(run: Run) -> Progress:
     """Resume from a checkpoint, or load the `pretrained` weights, or keep the fresh ones."""
     if source := resume.find_checkpoint(run.config):
         return _resume(run, source)
-    if run.config.pretrained:
+    if run.config.pretrained and not bundles.find(run.config.pretrained):
         _load_pretrained(run, run.config.pretrained)
     return Progress()
 
 
 def _resume(run: Run, source: Path) -> Progress:
     config = run.config
-    progress = resume.restore(source, run.parameters, config, run.steps)
+    progress = resume.restore(source, run.parameters, config, run.steps, run.about)
     if run.process.is_main:
         end = ", the last one" if progress.epoch == config.epochs else ""
         print(f"resuming from {source} after {progress}{end}")
@@ -58,7 +65,16 @@ def _resume(run: Run, source: Path) -> Progress:
 
 
 def _load_pretrained(run: Run, source: Path) -> None:
-    saved = checkpoint.network_weights(checkpoint.read(source))
+    entries = checkpoint.read(source)
+    if run.about and not run.config.reset_classifier:
+        about.check_classes(
+            about.parse(entries, source),
+            run.about.classes,
+            source=source,
+            root=Path(run.config.data_url),
+            advice="--reset_classifier True loads all other weights and starts with a new classifier",
+        )
+    saved = checkpoint.network_weights(entries)
     weights = repvgg.weights(run.network)
     fresh = checkpoint.start_from(weights, saved, reset_classifier=run.config.reset_classifier, source=source)
     if run.process.is_main:
@@ -70,9 +86,10 @@ def _load_pretrained(run: Run, source: Path) -> None:
 
 def _agree_on_progress(progress: Progress, process: Process) -> Progress:
     """Rank 0's progress for every rank: another machine may not have the checkpoint."""
-    counts = [progress.epoch, progress.step, progress.updates, progress.overflows]
-    epoch, step, updates, overflows = (int(count) for count in ranks.from_rank_0(counts, process))
-    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows)
+    counts = [progress.epoch, progress.step, progress.updates, progress.overflows, bool(progress.ended)]
+    epoch, step, updates, overflows, ended = (int(count) for count in ranks.from_rank_0(counts, process))
+    reason = progress.ended or "rank 0 said so" if ended else ""
+    return replace(progress, epoch=epoch, step=step, updates=updates, overflows=overflows, ended=reason)
 
 
 def _whiten_stem_weights(run: Run, images: Images) -> None:

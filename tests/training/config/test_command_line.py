@@ -123,7 +123,7 @@ def test_print_config_shows_every_value_with_its_source(capsys, tmp_path):
     assert shown["weight_decay"] == ["0.0001", "#", "recipe"]
     assert shown["auto_augment"] == ["null", "#", "recipe"]
     assert shown["with_ema"] == ["true", "#", "flag"]
-    assert shown["num_classes"] == ["1000", "#", "default"]
+    assert shown["num_classes"] == ["null", "#", "default"]
 
 
 def test_the_output_of_print_config_is_a_recipe_with_the_same_configuration(capsys, tmp_path):

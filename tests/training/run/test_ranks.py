@@ -208,7 +208,7 @@ def trained(draw_image_folder, tmp_path_factory):
         pass
     logs = folder / "runs-logs"
     assert process.returncode == 0, log_of(logs, 0) + log_of(logs, 1)
-    return folder, logs, folder / "runs" / "RepVGG-Smoke"
+    return folder, logs, folder / "runs" / "RepVGG-Smoke-ImageNet"
 
 
 @pytest.mark.usefixtures("cpu")
@@ -236,14 +236,18 @@ def test_images_at_obs_are_downloaded_once_and_every_save_is_uploaded(trained):
     assert copies[0] == "obs://bucket/stripes"
     assert copies.count("obs://bucket/stripes") == 1
     assert copies.count(str(run_dir)) == 2 * 2 + 1  # before each evaluation, after each epoch, and at the end
-    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke"
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke-ImageNet"
     for path in run_dir.iterdir():
         assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_new_job_resumes_from_the_uploaded_run_and_all_ranks_stop_when_one_is_asked_to(trained):
     folder, _, _ = trained
-    logs, run_dir, deadline = folder / "again-logs", folder / "again" / "RepVGG-Smoke", time.monotonic() + GENEROUS_S
+    logs, run_dir, deadline = (
+        folder / "again-logs",
+        folder / "again" / "RepVGG-Smoke-ImageNet",
+        time.monotonic() + GENEROUS_S,
+    )
     with train(folder, "again", epochs=1000) as process:
         while not (run_dir / "log.jsonl").is_file() or epochs_in(run_dir)[-1] < 3:
             assert process.poll() is None, log_of(logs, 0) + log_of(logs, 1)
@@ -256,5 +260,5 @@ def test_a_new_job_resumes_from_the_uploaded_run_and_all_ranks_stop_when_one_is_
     for rank in (0, 1):
         assert "stopped by SIGTERM after step" in log_of(logs, rank)
         assert "Traceback" not in log_of(logs, rank)
-    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke" / "last.ckpt"
+    kept = folder / "obs" / "bucket" / "runs" / "RepVGG-Smoke-ImageNet" / "last.ckpt"
     assert (run_dir / "last.ckpt").read_bytes() == kept.read_bytes()

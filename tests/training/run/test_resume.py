@@ -34,7 +34,7 @@ def last(tmp_path):
     """last.ckpt of the run described by `config(tmp_path)`."""
     from training.run import resume
 
-    path = tmp_path / "RepVGG-Tiny" / "last.ckpt"
+    path = tmp_path / "RepVGG-Tiny-ImageNet" / "last.ckpt"
     resume.save(path, parameters(1.0), progress(), config(tmp_path), STEPS)
     return path
 
@@ -100,14 +100,14 @@ def test_a_checkpoint_file_is_resumed_in_its_own_folder_or_an_empty_one(last, tm
     assert find_checkpoint(config(tmp_path / "elsewhere", resume=str(last))) == last
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes(last.read_bytes())
-    with pytest.raises(ConfigError, match=r"RepVGG-Tiny holds last\.ckpt of another run"):
+    with pytest.raises(ConfigError, match=r"RepVGG-Tiny-ImageNet holds last\.ckpt of another run"):
         find_checkpoint(config(tmp_path, resume=str(copy)))
 
 
 def test_a_run_is_never_overwritten_by_another_one(last, tmp_path):
     from training.run.resume import find_checkpoint
 
-    with pytest.raises(ConfigError, match=r"holds last\.ckpt of .* \(--resume auto\), or choose another --save_dir"):
+    with pytest.raises(ConfigError, match=r"holds last\.ckpt of .* \(--resume auto\), or choose another --name"):
         find_checkpoint(config(tmp_path, resume="none"))
     last.unlink()
     assert find_checkpoint(config(tmp_path, resume="none")) is None
@@ -115,5 +115,5 @@ def test_a_run_is_never_overwritten_by_another_one(last, tmp_path):
     log.write_text("")
     assert find_checkpoint(config(tmp_path)) is None, "a run that left nothing yet"
     log.write_text(json.dumps({"epoch": 1}) + "\n")
-    with pytest.raises(ConfigError, match=r"holds log\.jsonl of another run, .*: choose another --save_dir"):
+    with pytest.raises(ConfigError, match=r"holds log\.jsonl of another run, .*: choose another --name"):
         find_checkpoint(config(tmp_path))

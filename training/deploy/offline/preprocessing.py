@@ -25,4 +25,4 @@ def write_images(images: Images, config: TrainConfig, folder: Path) -> None:
         for batch in batches:
             for tensor, name in zip(batch.images[: batch.count], remaining, strict=False):
                 write_floats(draft / IMAGES / f"{name}{SUFFIX}", tensor)
-        write_labels(draft / LABELS, config.num_classes, dict(zip(names, images.labels.tolist(), strict=True)))
+        write_labels(draft / LABELS, len(images.classes), dict(zip(names, images.labels.tolist(), strict=True)))

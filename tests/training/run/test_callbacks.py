@@ -1,0 +1,162 @@
+"""Each promise of the seam, with real runs of a few seconds."""
+
+import csv
+import json
+import struct
+
+import pytest
+
+from training.config import build
+from training.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+KEYS = {
+    "arch": "RepVGG-Smoke",
+    "num_classes": 2,
+    "image_size": 16,
+    "crop": "padded",
+    "crop_pct": 1.0,
+    "batch_size": 32,
+    "device_target": "CPU",
+}
+CALLS = []
+
+
+def noting(name, reason_at=None):
+    from training.run.callbacks import Callback
+
+    class Noting(Callback):
+        def on_start(self, run, progress):
+            CALLS.append((name, "start", progress.epoch))
+
+        def on_epoch_start(self, run, epoch):
+            CALLS.append((name, "epoch", epoch))
+
+        def on_epoch_end(self, report):
+            assert report.run.config.run_dir.is_dir()
+            CALLS.append((name, "end", report.line["epoch"], report.progress.epoch))
+            return "I have seen enough" if report.line["epoch"] == reason_at else None
+
+    return Noting()
+
+
+def first(config):
+    return noting("first")
+
+
+def second(config):
+    return noting("second", reason_at=2)
+
+
+def not_a_callback(config):
+    return config
+
+
+def train(image_folder, tmp_path, **keys):
+    from training.run.loop import train
+
+    folders = {"data_url": str(image_folder), "save_dir": str(tmp_path / "runs")}
+    return train(build(KEYS | folders | keys, source="test"))
+
+
+def log_of(best):
+    return [json.loads(line) for line in best.with_name("log.jsonl").read_text().splitlines()]
+
+
+def test_callbacks_are_called_in_the_order_of_the_recipe_and_may_end_the_run(image_folder, tmp_path, capsys):
+    names = [f"{__name__}:{name}" for name in ("first", "second")]
+    CALLS.clear()
+    best = train(image_folder, tmp_path, callbacks=names, epochs=9)
+    expected = [("first", "start", 0), ("second", "start", 0)]
+    for epoch in range(2):
+        expected += [(name, "epoch", epoch) for name in ("first", "second")]
+        expected += [(name, "end", epoch + 1, epoch + 1) for name in ("first", "second")]
+    assert expected == CALLS
+    assert "ended after epoch 2: I have seen enough" in capsys.readouterr().out
+    train(image_folder, tmp_path, callbacks=names, epochs=9)
+    assert CALLS[len(expected) :] == [("first", "start", 2), ("second", "start", 2)], "a run that ended is not resumed"
+    assert len(log_of(best)) == 2
+
+
+def test_a_run_ends_after_patience_epochs_that_are_no_better(image_folder, tmp_path, capsys):
+    still = {"base_lr": 0.0, "min_lr": 0.0, "warmup_lr": 0.0, "optimizer": "sgd", "epochs": 9}
+    best = train(image_folder, tmp_path, patience=2, **still)
+    lines = log_of(best)
+    top1 = [line["val_top1"] for line in lines]
+    assert max(top1[-2:]) <= max(top1[:-2]), "the last two are not better than the best before"
+    assert len(lines) < 9
+    assert "for 2 epochs (patience)" in capsys.readouterr().out
+
+
+def test_the_table_and_the_event_file_hold_the_lines_of_the_log(image_folder, tmp_path):
+    keys = {"callbacks": "csv,tensorboard", "epochs": 3, "eval_interval": 2}
+    best = train(image_folder, tmp_path, **keys)
+    lines = log_of(best)
+    with best.with_name("log.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    assert rows == lines
+    (events,) = best.parent.glob("events.out.tfevents.*")
+    assert found_in(events.read_bytes()) == [
+        {name: pytest.approx(value, rel=1e-6) for name, value in line.items()} for line in lines
+    ]
+
+
+def found_in(content):
+    """The scalars of each event, by step; written from the formats of TFRecord and of protocol buffers."""
+    events, at = [], 0
+    while at < len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        event = dict(fields(content[at + 12 : at + 12 + length]))
+        if 5 in event:
+            values = [dict(fields(value)) for _, value in fields(event[5])]
+            events.append({"epoch": event[2]} | {value[1].decode(): value[2] for value in values})
+        at += 12 + length + 4
+    return events
+
+
+def fields(message):
+    at = 0
+
+    def varint():
+        nonlocal at
+        number, shift = 0, 0
+        while True:
+            byte = message[at]
+            at, number, shift = at + 1, number | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return number
+
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        elif key & 7 == 2:
+            size = varint()
+            yield key >> 3, message[at : at + size]
+            at += size
+        else:
+            form = {1: "<d", 5: "<f"}[key & 7]
+            yield key >> 3, struct.unpack_from(form, message, at)[0]
+            at += struct.calcsize(form)
+
+
+def test_a_record_has_the_checksum_of_its_standard():
+    from training.run.tensorboard import _masked_crc
+
+    crc = 0xE3069283  # of "123456789", the check value of CRC-32C
+    assert _masked_crc(b"123456789") == struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tensorbord", "'tensorbord' is neither csv, tensorboard nor package.module:function"),
+        (f"{__name__}:gone", "gone"),
+        (f"{__name__}:not_a_callback", "not_a_callback returned .*, not a training.run.callbacks.Callback"),
+    ],
+)
+def test_a_callback_that_cannot_be_built_is_an_error_before_the_first_step(image_folder, tmp_path, name, words):
+    with pytest.raises(ConfigError, match=words):
+        train(image_folder, tmp_path, callbacks=[name], epochs=1)
+    assert not (tmp_path / "runs").exists()

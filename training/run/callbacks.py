@@ -1,0 +1,111 @@
+"""What happens beside the training of a run: early stopping, further logs, and whatever a user adds.
+
+1. callbacks are called in the order of the recipe, on every rank, with the same figures on all ranks;
+2. a reason returned from `on_epoch_end` makes this epoch the run's last one, and the same command does not resume it;
+3. one that the recipe names but that cannot be imported is an error before the first step.
+
+A callback of your own is a function `package.module:name` that takes the configuration and returns a Callback; name it
+in the recipe, `callbacks: [csv, package.module:name]`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from training.config import TrainConfig
+from training.config.choices import CALLBACKS
+from training.errors import ConfigError
+from training.files import write_whole
+from training.run import ranks
+from training.run.assembly import Run
+from training.run.resume import Progress
+
+if TYPE_CHECKING:
+    from training.run.journal import Line
+
+
+@dataclass(frozen=True)
+class Report:
+    """The end of an epoch: its line of log.jsonl, and the run's progress including this epoch."""
+
+    run: Run
+    line: Line
+    progress: Progress
+
+
+class Callback:
+    """Override what you need."""
+
+    def on_start(self, run: Run, progress: Progress) -> None:
+        """The weights are loaded and no step is done; `progress` is not empty where the run is resumed."""
+
+    def on_epoch_start(self, run: Run, epoch: int) -> None:
+        """Before the first step of this process in the epoch; epochs count from 0."""
+
+    def on_epoch_end(self, report: Report) -> str | None:
+        """After the epoch's evaluation -> why the run should end here, or None."""
+        return None
+
+
+class EarlyStopping(Callback):
+    """Ends a run whose validation top-1 has not improved for `patience` epochs."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_epoch_end(self, report: Report) -> str | None:
+        progress = report.progress
+        if "val_top1" not in report.line or progress.epoch - progress.best_epoch < self.patience:
+            return None
+        best = f"{progress.best_top1:.2%} of epoch {progress.best_epoch}"
+        return f"no better than {best} for {self.patience} epochs (patience)"
+
+
+class CsvLog(Callback):
+    """log.csv: the lines of log.jsonl as a table, a column for each figure, empty where an epoch lacks it."""
+
+    def on_epoch_end(self, report: Report) -> None:
+        if report.run.process.is_main:
+            path = report.run.config.run_dir / "log.csv"
+            rows: list[dict[str, object]] = []
+            if path.is_file():
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < report.line["epoch"]]
+            rows.append(dict(report.line))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+            write_whole(path, text.getvalue().encode())
+
+
+def csv_log(config: TrainConfig) -> Callback:
+    return CsvLog()
+
+
+def why_end(callbacks: Sequence[Callback], report: Report) -> str:
+    """Tell all of them the end of an epoch -> why the run ends here, or nothing; rank 0 decides for all."""
+    reasons = [reason for callback in callbacks if (reason := callback.on_epoch_end(report))]
+    if not ranks.from_rank_0([bool(reasons)], report.run.process)[0]:
+        return ""
+    return "; ".join(reasons) or "rank 0 said so"
+
+
+def build_callbacks(config: TrainConfig) -> list[Callback]:
+    """Those of the recipe. Raises ConfigError that names the one which cannot be built."""
+    callbacks: list[Callback] = [EarlyStopping(config.patience)] if config.patience else []
+    for name in config.callbacks:
+        try:
+            callback = resolve_name(CALLBACKS.get(name, name))(config)
+        except (ImportError, AttributeError, ValueError) as error:
+            known = ", ".join(CALLBACKS)
+            raise ConfigError(f"callbacks: {name!r} is neither {known} nor package.module:function: {error}") from error
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks: {name} returned {callback!r}, not a training.run.callbacks.Callback")
+        callbacks.append(callback)
+    return callbacks
