@@ -61,9 +61,14 @@ def suspects(seen: Seen, seed: int) -> Answers:
 
 
 def suggest(seen: Seen, answers: Answers | None) -> list[Suggestion]:
-    """`answers` as `suspects` gives them; None: labels are not doubted."""
-    found = [*_broken(seen), *_copies(seen), *_odd(seen)]
-    return found + (list(_wrong_labels(seen, answers)) if answers else [])
+    """One for each file. `answers` as `suspects` gives them; None: labels are not doubted."""
+    found: dict[str, Suggestion] = {}
+    for one in (*_broken(seen), *_copies(seen), *_odd(seen), *(_wrong_labels(seen, answers) if answers else ())):
+        if first := found.get(one.path):
+            reason = f"{first.reason}; {one.reason}"
+            one = replace(first, reason=reason, new_label=one.new_label, score=one.score)
+        found[one.path] = one
+    return list(found.values())
 
 
 def _broken(seen: Seen) -> Iterable[Suggestion]:

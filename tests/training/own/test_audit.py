@@ -40,10 +40,10 @@ def test_each_fault_is_found_and_only_what_is_safe_is_suggested_outright(audit, 
     code, said, rows = audit(faulty)
     assert code == 0
     assert (rows["lime/broken.jpg"]["action"], rows["lime/zz_copy.jpg"]["action"]) == ("drop", "drop")
-    assert rows["lime/zz_copy.jpg"]["reason"] == "equal to lime/001.jpg"
+    assert rows["lime/zz_copy.jpg"]["reason"].startswith("equal to lime/001.jpg")
     assert rows["plum/zz_small.jpg"]["action"] == "check"
-    assert rows["plum/003.jpg"]["reason"] == "equal to lime/zz_plum.jpg, which has the label lime"
-    assert rows["lemon/black.jpg"]["reason"] == "nearly black"
+    assert rows["plum/003.jpg"]["reason"].startswith("equal to lime/zz_plum.jpg, which has the label lime")
+    assert rows["lemon/black.jpg"]["reason"].startswith("nearly black")
     assert "only the middle" in rows["lemon/thin.jpg"]["reason"]
     assert rows["lemon/planted.jpg"]["new_label"] == "plum"
     assert "suggestions: " in said
