@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,8 +28,9 @@ from training.own.backbone import Backbone
 from training.own.figures import Answers
 from training.own.fitting import Outcome
 from training.own.head import surprises
-from training.own.looking import cpus, look
+from training.own.looking import look
 from training.own.seen import Seen
+from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune.yaml"
@@ -63,10 +63,7 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
     """`seconds`: what is left of the time given."""
     photos, least = int(seen.fitted.sum()), int(np.bincount(seen.labels[seen.fitted]).min())
     variant = bundle.manifest.network.variant
-    zeros = np.zeros((1, 3, seen.size, seen.size), np.float32)
-    start = time.perf_counter()
-    backbone.compute(zeros)
-    epoch = photos * STEP_COST * (time.perf_counter() - start) / cpus()
+    epoch = photos * STEP_COST * seconds_each(backbone, seen.size)
     left = seconds - START_S - EXPORT_S
     epochs = min(MOST_EPOCHS, int(left / epoch))
     against = None
