@@ -1,5 +1,5 @@
 PYTHON ?= python3
-.PHONY: serve test test-images check format docs bench lock sbom train-demo
+.PHONY: serve test test-images check format docs bench lock sbom train train-demo
 
 serve:  ## serve the default model bundle on http://127.0.0.1:8000
 	@$(PYTHON) scripts/setup.py serve
@@ -31,6 +31,11 @@ PHOTOS ?= models/samples
 bench:  ## compare our service with LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/python -m benchmarks.peers $(PHOTOS)
+
+OUT ?= models/store/mine/1
+train:  ## from a folder of photos to a model that can be served: make train PHOTOS=FOLDER [OUT=STORE/NAME/1]
+	@$(PYTHON) scripts/setup.py dev
+	@.venv/bin/python -m training.start $(PHOTOS) --out $(OUT)
 
 train-demo:  ## train the small network on the CIFAR-10 images in ./data/cifar10 (hours on a laptop)
 	@$(PYTHON) scripts/setup.py dev

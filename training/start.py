@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out=flags.out,
         base=flags.base,
         seconds=60 * flags.minutes,
+        head_only=flags.head_only,
         group_pattern=flags.group_pattern,
         seed=flags.seed,
         suggestions=flags.suggestions,

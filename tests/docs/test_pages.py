@@ -59,6 +59,8 @@ NOT_RUN = {
     "docker ": "it needs a container engine; tests/images does the same with podman",
     "make sbom": "it needs a container engine; tests/images makes one with podman",
     "make test": "it runs all tests, including these",
+    "make train PHOTOS": "tests/training/own/test_start.py runs the command that it is short for",
+    "training.start photos": "it needs photos of the reader's; tests/training/own runs all of these on drawn ones",
     "make train-demo": "it takes hours; tests/training/test_run.py trains in seconds",
     "--engine-provider cuda": "it needs an NVIDIA GPU",
     "--precision bf16": "it needs a CPU with bf16; tests/service/engines/runtimes/test_openvino.py runs on one",

@@ -24,6 +24,7 @@ from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
+from training.commit import git_commit
 from training.config import TrainConfig
 from training.data.pipeline import evaluation_spec, open_split
 from training.deploy.exporters import (
@@ -38,7 +39,6 @@ from training.deploy.exporters import (
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
-from training.provenance import git_commit
 from training.run.about import framework
 from training.run.evaluation import evaluate_images
 from training.run.trained import Trained

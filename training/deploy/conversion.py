@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess, Training
 from models.store import Bundle, sha256
+from training.commit import git_commit
 from training.data.names import listed
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
-from training.provenance import git_commit
 from training.run import about, checkpoint
 from training.run.about import About
 from weights import readers, sources

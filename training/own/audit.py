@@ -2,9 +2,9 @@
 
 1. likely wrong labels are ranked by the score of the label that a photo has, from a head that did not see the photo
    (ten folds of logistic regression);
-2. only what is safe is suggested outright: broken files and second copies are dropped; a label is changed only where
-   the head is nearly certain; everything else is to be checked;
-3. a person can edit the file: the next run does what its column `action` says, and nothing else.
+2. only what is safe is suggested outright: broken files and equal files of one class are dropped. Everything else is to
+   be checked: a head that is 96 % sure of another label can be wrong;
+3. a person edits the file: the next run does what its column `action` says, and nothing else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from training.own.seen import Seen, check_enough
 
 FOLDS = 10
 SHARE = 0.1  # of the photos, that at most are suspected
-CERTAIN = 0.95  # score of another label, from which on it is suggested outright
 DARK, BRIGHT = 0.06, 0.96  # mean of the pixels
 THIN = 4.0  # times as long as wide: the centred square is a small part of it
 COLUMNS = ("path", "label", "action", "new_label", "reason")
@@ -62,9 +61,14 @@ def suspects(seen: Seen, seed: int) -> Answers:
 
 
 def suggest(seen: Seen, answers: Answers | None) -> list[Suggestion]:
-    """`answers` as `suspects` gives them; None: labels are not doubted."""
-    found = [*_broken(seen), *_copies(seen), *_odd(seen)]
-    return found + (list(_wrong_labels(seen, answers)) if answers else [])
+    """One for each file. `answers` as `suspects` gives them; None: labels are not doubted."""
+    found: dict[str, Suggestion] = {}
+    for one in (*_broken(seen), *_copies(seen), *_odd(seen), *(_wrong_labels(seen, answers) if answers else ())):
+        if first := found.get(one.path):
+            reason = f"{first.reason}; {one.reason}"
+            one = replace(first, reason=reason, new_label=one.new_label, score=one.score)
+        found[one.path] = one
+    return list(found.values())
 
 
 def _broken(seen: Seen) -> Iterable[Suggestion]:
@@ -111,7 +115,7 @@ def _wrong_labels(seen: Seen, answers: Answers) -> Iterable[Suggestion]:
         yield Suggestion(
             _name(seen, seen.photos[index]),
             seen.photos[index].label,
-            "relabel" if best >= CERTAIN else "check",
+            "check",
             f"looks like {other} ({best:.0%}), not {seen.photos[index].label} ({own[row]:.0%})",
             other,
             index,

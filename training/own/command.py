@@ -11,20 +11,21 @@ from models.store import Bundle, open_bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
 from training.files import write_whole
+from training.own import tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
 from training.own.describing import (
     Say,
     commands,
     describe,
+    describe_answers,
     describe_bundle,
-    describe_outcome,
     describe_seen,
     describe_suggestions,
 )
 from training.own.fitting import fit_head
 from training.own.photos import collect
-from training.own.publish import check_source, publish
+from training.own.publish import check_source, publish, publish_tuned
 from training.own.report import render
 from training.own.seen import Seen, see
 
@@ -39,6 +40,7 @@ class Options:
     out: Path
     base: str
     seconds: float
+    head_only: bool
     group_pattern: str | None
     seed: int
     suggestions: Path | None
@@ -50,17 +52,33 @@ def run(options: Options, say: Say, *, started: float) -> None:
     check_new(options.out)
     bundle, backbone, seen = _look(options, say)
     outcome = fit_head(seen, options.seed)
-    describe_outcome(outcome, seen, say)
-    title = options.photos.stem
-    written = publish(bundle, backbone, outcome.fitted.head, seen, outcome.judged, options.out, title)
+    describe_answers("the classifier alone", outcome.judged, seen, say)
+    left = options.seconds - (time.monotonic() - started)
+    planned = tuning.plan(seen, bundle, backbone, left, head_only=options.head_only)
+    say(planned.reason)
+    tuned, answers, title = None, outcome.judged, options.photos.stem
+    if planned.epochs:
+        tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
+    if tuned:
+        describe_answers("fine-tuned", tuned.answers, seen, say)
+        if tuning.is_better(tuned.answers, outcome.judged):
+            answers = tuned.answers
+        say(
+            "the fine-tuned network is kept" if answers is tuned.answers else "the classifier alone is better, and kept"
+        )
+    if tuned and answers is tuned.answers:
+        written = publish_tuned(tuned.bundle, answers, options.out, title)
+    else:
+        written = publish(bundle, backbone, outcome.fitted.head, seen, answers, options.out, title)
     describe_bundle(written, say, time.monotonic() - started)
     facts = [
         ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
         ("image size", f"{seen.size} pixels"),
-        ("penalty", f"C = {outcome.fitted.penalty:.2g}"),
+        ("learnt", "the whole network" if answers is not outcome.judged else "its classifier"),
     ]
     suggestions = suggest(seen, outcome.held_out)
-    page = render(title, seen, outcome.judged, suggestions, facts=facts, commands=commands(written))
+    curves = tuned.curves if tuned else ()
+    page = render(title, seen, answers, suggestions, facts=facts, commands=commands(written), curves=curves)
     _record(options, page, suggestions, say)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from models.store import Bundle
 from training.data.names import listed
 from training.own.audit import ACTIONS, Suggestion
-from training.own.figures import SMALL_CLASS
-from training.own.fitting import Outcome
+from training.own.figures import SMALL_CLASS, Answers
 from training.own.photos import Collection
 from training.own.seen import Seen
 
@@ -45,11 +44,10 @@ def describe_seen(seen: Seen, say: Say) -> None:
         say(f"  {size} pixels: {accuracy:.1%} right under cross-validation, log loss {surprise:.3f}{mark}")
 
 
-def describe_outcome(outcome: Outcome, seen: Seen, say: Say) -> None:
-    answers = outcome.judged
+def describe_answers(what: str, answers: Answers, seen: Seen, say: Say) -> None:
     low, high = answers.interval
     say(
-        f"accuracy {answers.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}; {answers.how}), "
+        f"{what}: accuracy {answers.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}; {answers.how}), "
         f"macro-F1 {answers.macro_f1(seen.classes):.1%}, temperature {answers.temperature:.2f}"
     )
     for truth, answer, count in answers.confusions(seen.classes, CONFUSIONS):

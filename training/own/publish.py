@@ -19,12 +19,13 @@ from models.errors import BundleError
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
+from models.versions import write_version
+from training.commit import git_commit
 from training.errors import DataError, TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, Head, session
 from training.own.figures import Answers
 from training.own.seen import Seen
 from training.own.sizes import at_size
-from training.provenance import git_commit
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 # Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
@@ -100,6 +101,22 @@ def publish(
     )
     try:
         return write_bundle(out, manifest, files)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def publish_tuned(tuned: Bundle, answers: Answers, out: Path, dataset: str) -> Bundle:
+    """Write a fine-tuned network, exported as the bundle `tuned`, as the new bundle `out`. Raises TrainingError."""
+    training = tuned.manifest.training.model_copy(
+        update={
+            "dataset": dataset,
+            "evaluated_on": f"{dataset}, {answers.how}",
+            "top1": answers.accuracy,
+            "top5": answers.top5,
+        }
+    )
+    try:
+        return write_version(tuned, out, training=training, temperature=answers.temperature)
     except BundleError as error:
         raise TrainingError(str(error)) from error
 

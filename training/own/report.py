@@ -19,7 +19,7 @@ from training.own.figures import SMALL_CLASS, Answers
 from training.own.seen import Seen
 
 PAGE = Path(__file__).parent / "page"
-BEST = 3  # answers of a photo that are shown
+BEST = 3  # answers of a photo that are shown, the true one always among them
 WRONG, RIGHT = 400, 400  # photos in the cells of the confusion matrix, at most
 SHOWN = 24  # photos of a section
 BINS = 20
@@ -123,9 +123,11 @@ def _photo(seen: Seen, index: int, answers: Answers | None, row: int | None) -> 
         "answers": [],
     }
     if answers is not None and row is not None:
-        best = np.argsort(-answers.scores[row], kind="stable")[:BEST]
+        truth, best = answers.labels[row], np.argsort(-answers.scores[row], kind="stable")[:BEST]
+        if truth not in best:
+            best[-1] = truth
         shown["answers"] = [(seen.classes[one], round(float(answers.scores[row, one]), 4)) for one in best]
-        shown |= {"truth": int(answers.labels[row]), "given": int(answers.given[row])}
+        shown |= {"truth": int(truth), "given": int(answers.given[row])}
     return shown
 
 

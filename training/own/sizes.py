@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from training.own.looking import cpus
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
 SMALL = 64  # pixels: networks of more are not compared at three times their size
+TRIALS = 5
 SAMPLE = 400  # photos that sizes are compared on
 
 
@@ -33,16 +35,22 @@ def candidates(backbone: Backbone, spec: Preprocess, photos: int, seconds: float
     wanted = [
         round(own * factor / backbone.stride) * backbone.stride for factor in FACTORS if factor < 3 or own <= SMALL
     ]
-    zeros = np.zeros((1, 3, own, own), np.float32)
-    backbone.compute(zeros)
-    start = time.perf_counter()
-    backbone.compute(zeros)
-    each = (time.perf_counter() - start) / cpus()
+    each = seconds_each(backbone, own)
 
     def cost(size: int) -> float:
         return (min(photos, SAMPLE) * sum(one**2 for one in wanted if one <= size) + photos * size**2) * each / own**2
 
     return [own, *(size for size in wanted if size > own and cost(size) <= seconds)]
+
+
+def seconds_each(backbone: Backbone, size: int) -> float:
+    """How long the features of an image take, with all CPUs at work on images: the median of a few."""
+    zeros, times = np.zeros((1, 3, size, size), np.float32), []
+    for _ in range(TRIALS + 1):
+        start = time.perf_counter()
+        backbone.compute(zeros)
+        times.append(time.perf_counter() - start)
+    return median(times[1:]) / cpus()  # the first also allocates
 
 
 def choose(surprises: Mapping[int, NDArray[np.float64]]) -> int:

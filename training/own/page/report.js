@@ -1,6 +1,7 @@
 "use strict";
 const record = JSON.parse(document.getElementById("record").textContent);
 const page = document.getElementById("report");
+const length = (share) => `${100 * share}%`;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 /** An element with properties, and children that are elements or text: text never becomes markup. */
@@ -19,18 +20,18 @@ const facts = (pairs) => make("dl", { className: "facts" }, ...pairs.map(([name,
 function picture(index) {
   const photo = record.photos[index];
   const src = photo.src ? `data:image/jpeg;base64,${photo.src}` : "";
-  return make("img", { src, alt: `${photo.name}, labelled ${photo.label}`, loading: "lazy" });
+  return make("img", { src, alt: `${photo.name}, labelled ${photo.label}` });
 }
 function answer([label, score], truth) {
   const bar = make("span", { className: "bar" });
-  bar.style.width = percent(score);
+  bar.style.width = length(score);
   return make("div", { className: label === truth ? "answer true" : "answer" }, make("span", { title: label }, label), make("span", {}, percent(score, 0)), bar);
 }
 function card(index, words) {
   const photo = record.photos[index];
   return make("li", { className: "photo" }, picture(index), words ? make("p", { className: "warn" }, words) : null,
     ...photo.answers.map((one) => answer(one, photo.label)),
-    photo.answers.some(([label]) => label === photo.label) ? null : make("p", {}, `is ${photo.label}`),
+    photo.answers.length ? null : make("p", {}, photo.label),
     make("p", { className: "name", title: photo.name }, photo.name));
 }
 const cards = (indices, words = () => null) => make("ul", { className: "photos" }, ...indices.map((index, place) => card(index, words(place))));
@@ -55,8 +56,8 @@ function head() {
 function classes() {
   const share = (one) => {
     const [line, dot] = [make("i"), make("b")];
-    Object.assign(line.style, { left: percent(one.low), width: percent(one.high - one.low) });
-    dot.style.left = percent(one.recall);
+    Object.assign(line.style, { left: length(one.low), width: length(one.high - one.low) });
+    dot.style.left = length(one.recall);
     return make("span", { className: "span", title: `${percent(one.low)} to ${percent(one.high)}` }, line, dot);
   };
   const names = ["class", "photos", "right", "", "95 % interval", "precision", "F1"];
@@ -111,7 +112,7 @@ function matrix() {
 
 function histogram(title, bins, low, high) {
   const most = Math.max(1, ...bins);
-  const bars = bins.map((count) => { const bar = make("i", { title: String(count) }); bar.style.height = percent(count / most); return bar; });
+  const bars = bins.map((count) => { const bar = make("i", { title: String(count) }); bar.style.height = length(count / most); return bar; });
   return make("div", {}, make("h3", { className: "note" }, title), make("div", { className: "bars" }, ...bars), make("div", { className: "ends" }, make("span", {}, low), make("span", {}, high)));
 }
 

@@ -1,4 +1,4 @@
-"""Which version of this code writes a bundle or a checkpoint."""
+"""Which code this is."""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""What surrounds a fine-tuning run; the run itself is tested where MindSpore is, in tests/training/run."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from models.store import open_bundle
+from training.own import tuning
+from training.own.backbone import Backbone
+from training.own.figures import Answers
+from training.own.fitting import fit_head
+from training.own.photos import collect
+from training.own.seen import see
+
+
+def answers(photos, labels, given):
+    return Answers(np.array(photos), np.array(labels), np.eye(3, dtype=np.float32)[given] * 3, 1.0, "a test")
+
+
+@pytest.fixture
+def seen(photos, tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    return see(collect(photos), Backbone(bundle), bundle.manifest.preprocess, seed=0, seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "head_only", "reason"),
+    [(1e6, True, "as asked"), (1e6, False, "tiny is not of the RepVGG family")],
+)
+def test_the_reason_is_one_sentence(seen, tiny_bundle, seconds, head_only, reason):
+    bundle = open_bundle(tiny_bundle)
+    plan = tuning.plan(seen, bundle, Backbone(bundle), seconds, head_only=head_only)
+    assert plan.epochs == 0
+    assert reason in plan.reason
+    assert "\n" not in plan.reason
+
+
+def test_few_photos_and_little_time_are_reasons_too(seen):
+    bundle = open_bundle("repvgg-tiny-cifar10")
+    backbone = Backbone(bundle)
+    few = tuning.plan(seen, bundle, backbone, 1e6, head_only=False)
+    assert "60 photos, 20 of the smallest class, are too few" in few.reason
+    short = tuning.plan(seen, bundle, backbone, 50, head_only=False)
+    assert short.epochs == 0
+
+
+def test_enough_photos_and_time_make_a_plan(seen, monkeypatch):
+    monkeypatch.setattr(tuning, "LEAST_PHOTOS", 50)
+    bundle = open_bundle("repvgg-tiny-cifar10")
+    plan = tuning.plan(seen, bundle, Backbone(bundle), 1e6, head_only=False)
+    assert plan.epochs == tuning.MOST_EPOCHS
+    assert plan.seconds < 1e6
+
+
+def test_the_tuned_network_must_be_better_on_the_photos_that_both_answered():
+    alone = answers([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 0])
+    assert tuning.is_better(answers([1, 5], [0, 2], [0, 0]), alone)
+    assert not tuning.is_better(answers([0, 2, 3], [0, 1, 1], [0, 1, 0]), alone)
+
+
+def test_what_is_held_out_from_the_run_was_held_out_from_a_head(seen, tmp_path):
+    outcome = fit_head(seen, 0)
+    held_out = tuning._lay_out(seen, outcome, tmp_path / "photos")
+    assert set(held_out) == set(np.flatnonzero(outcome.folds == 0))
+    linked = {side: sorted((tmp_path / "photos" / side).rglob("*.jpg")) for side in ("train", "val")}
+    assert (len(linked["train"]), len(linked["val"])) == (60 - len(held_out), len(held_out))
+    assert {path.resolve() for path in linked["val"]} == {seen.photos[index].path.resolve() for index in held_out}
+    assert all(path.parent.name == path.resolve().parent.name for path in linked["train"])
+
+
+def test_the_time_given_is_kept_and_a_run_is_asked_to_stop_before_it_is_killed(tmp_path, monkeypatch):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    (tmp_path / "training" / "polite.py").write_text(
+        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(90)\n"
+        "except KeyboardInterrupt:\n    print('saved')\n"
+    )
+    monkeypatch.chdir(tmp_path)  # where Python looks first
+    start = time.monotonic()
+    assert tuning._run("polite", [], 20, tmp_path / "log") == "stopped at the end of its time"
+    assert time.monotonic() - start < 85
+    assert (tmp_path / "log").read_text() == "begun\nsaved\n"
+
+
+def test_a_run_that_fails_leaves_the_classifier_alone(seen, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "RECIPE", tmp_path / "missing.yaml")
+    said = []
+    bundle, outcome = open_bundle("repvgg-tiny-cifar10"), fit_head(seen, 0)
+    assert tuning.tune(seen, outcome, bundle, tuning.Plan(5, 100, ""), tmp_path / "tuning", 0, said.append) is None
+    assert "the classifier alone remains" in said[-1]
+    assert "missing.yaml cannot be read" in (tmp_path / "tuning" / "train.log").read_text()
+
+
+def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_path):
+    command = [sys.executable, "-m", "training.start", str(photos), "--out", str(tmp_path / "store/mine/1")]
+    process = subprocess.Popen(
+        [*command, "--from", str(tiny_bundle)],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    process.stdout.readline()  # what was found
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=200)
+    finished = process.returncode == 0  # it was quicker than the signal
+    assert finished == (tmp_path / "store/mine/1/manifest.json").exists()
+    assert process.returncode in (0, 130)
+    assert not list(tmp_path.glob("store/mine/.*"))

@@ -1,0 +1,206 @@
+"""Fine-tuning of the whole network, in processes of its own: training.train and training.export, which need MindSpore.
+
+1. it is tried where data and time allow, and the reason for or against it is one sentence;
+2. the time given is kept: a run that takes longer is stopped, and its best weights are used;
+3. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
+4. if it fails or is interrupted, the classifier alone is what remains, and that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.store import Bundle, open_bundle
+from models.temperature import fit_temperature
+from training.own.backbone import Backbone
+from training.own.figures import Answers
+from training.own.fitting import Outcome
+from training.own.head import surprises
+from training.own.looking import look
+from training.own.seen import Seen
+from training.own.sizes import seconds_each
+from weights.variants import VARIANTS
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "finetune.yaml"
+LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 30
+# A training step against inference of the same image by ONNX Runtime, measured on two cores (RepVGG-Tiny at 32 pixels).
+STEP_COST = 12.0
+START_S, EXPORT_S = 45.0, 60.0  # until the first step; from the last step to a bundle
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`epochs` is 0 where only a classifier is fitted; `seconds`: when the run is stopped."""
+
+    epochs: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`answers` on the photos that its run was evaluated on, or on the test split if there is one."""
+
+    bundle: Bundle
+    answers: Answers
+    curves: list[dict[str, Any]]
+
+
+def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head_only: bool) -> Plan:
+    """`seconds`: what is left of the time given."""
+    photos, least = int(seen.fitted.sum()), int(np.bincount(seen.labels[seen.fitted]).min())
+    variant = bundle.manifest.network.variant
+    epoch = photos * STEP_COST * seconds_each(backbone, seen.size)
+    left = seconds - START_S - EXPORT_S
+    epochs = min(MOST_EPOCHS, int(left / epoch))
+    against = None
+    if head_only:
+        against = "as asked (--head-only)"
+    elif find_spec("mindspore") is None:
+        against = "since fine-tuning needs MindSpore: pip install 'repvgg[train]'"
+    elif variant not in VARIANTS:
+        against = f"since {variant} is not of the RepVGG family, which training can build"
+    elif photos < LEAST_PHOTOS or least < 2 * BATCH // 16:
+        against = f"since {photos} photos, {least} of the smallest class, are too few to tune a whole network"
+    elif epochs < LEAST_EPOCHS:
+        against = f"since fine-tuning takes about {epoch:.0f} s an epoch, and {max(0.0, seconds):.0f} s are left"
+    if against:
+        return Plan(0, 0.0, f"only the classifier is fitted, {against}")
+    reason = (
+        f"fine-tuning as well, {epochs} epochs of about {epoch:.0f} s: {photos} photos and {seconds:.0f} s allow it"
+    )
+    return Plan(epochs, seconds - EXPORT_S, reason)
+
+
+def tune(
+    seen: Seen, outcome: Outcome, base: Bundle, planned: Plan, folder: Path, seed: int, say: Callable[[str], None]
+) -> Tuned | None:
+    """Work in `folder`, which is emptied first -> the tuned network; None, and a line, if there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    held_out = _lay_out(seen, outcome, folder / "photos")
+    flags: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
+    flags += ["--image_size", str(seen.size), "--epochs", str(planned.epochs), "--seed", str(seed)]
+    flags += [
+        "--eval_interval",
+        str(max(1, planned.epochs // 8)),
+        "--batch_size",
+        str(min(BATCH, int(seen.fitted.sum()) // 4)),
+    ]
+    run = folder / "run"
+    failed = _run("train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log")
+    if not (run / "best.ckpt").is_file():
+        why = failed or "no epoch was evaluated"
+        say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
+        return None
+    if failed:
+        say(f"fine-tuning was {failed}; its best weights so far are used")
+    written = folder / "store" / "tuned" / "1"
+    failed = _run("export", ["--pretrained", run / "best.ckpt", "--bundle", written], None, folder / "export.log")
+    if failed:
+        say(
+            f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
+        )
+        return None
+    bundle = open_bundle(written)
+    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"))
+
+
+def is_better(tuned: Answers, alone: Answers) -> bool:
+    """On the photos that both answered; equal accuracy is decided by the scores of the true labels."""
+    shared = np.isin(alone.photos, tuned.photos)
+    right = int((alone.given == alone.labels)[shared].sum())
+    if tuned.right != right:
+        return tuned.right > right
+    return bool(
+        surprises(tuned.logits, tuned.labels).mean() < surprises(alone.logits[shared], alone.labels[shared]).mean()
+    )
+
+
+def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
+    """Links to the photos, as train/<class>/* and val/<class>/* -> the indices of val.
+
+    Where no val is there, it is the first fold: a head that did not see it has answered it too.
+    """
+    sides = {"train": np.flatnonzero(outcome.folds > 0).tolist(), "val": np.flatnonzero(outcome.folds == 0).tolist()}
+    if any(photo.split == "val" for photo in seen.photos):
+        sides["train"] = np.flatnonzero(seen.fitted).tolist()
+        sides["val"] = [index for index, photo in enumerate(seen.photos) if photo.split == "val"]
+    for side, indices in sides.items():
+        for index in indices:
+            photo = seen.photos[index]
+            link = root / side / photo.label / f"{index:06}{photo.path.suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(photo.path.resolve())
+    held_out: list[int] = sides["val"]
+    return held_out
+
+
+def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Path) -> str:
+    """Run a verb of training; after `seconds` or Ctrl-C it is asked to stop -> what went wrong, or nothing."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    command = [sys.executable, "-m", f"training.{verb}", *map(str, flags)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            command, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": path}, start_new_session=True
+        )
+        try:
+            code = process.wait(seconds)
+            return f"ended with status {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            return _stop(process, "stopped at the end of its time")
+        except KeyboardInterrupt:
+            return _stop(process, "interrupted")
+
+
+def _stop(process: subprocess.Popen[bytes], why: str) -> str:
+    process.send_signal(signal.SIGINT)  # it finishes its step
+    try:
+        process.wait(START_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+    return why
+
+
+def _answers(seen: Seen, bundle: Bundle, held_out: Sequence[int]) -> Answers:
+    """The temperature is fitted on the photos held out; a test split, if there is one, is what is answered."""
+    backbone, spec = Backbone(bundle), bundle.manifest.preprocess
+    head, order = backbone.classifier(), [bundle.labels.index(name) for name in seen.classes]
+
+    def answer(indices: Sequence[int]) -> Any:
+        looks = look([seen.photos[index].path for index in indices], [spec], backbone.compute, "evaluate")
+        return head(np.stack([one.features[spec.input_size] for one in looks]))[:, order]
+
+    logits, labels = answer(held_out), seen.labels[held_out]
+    temperature = fit_temperature(logits, labels.tolist()) or 1.0
+    how, indices = f"held out from the run, which chose its best epoch by them, {len(labels)} photos", list(held_out)
+    if seen.judged_by == "test":
+        indices = np.flatnonzero(seen.judged).tolist()
+        logits, labels = answer(indices), seen.labels[indices]
+    if seen.judged_by:
+        how = f"{seen.judged_by} split, {len(labels)} photos"
+    return Answers(np.asarray(indices, np.int64), labels, logits, temperature, how)
+
+
+def _curves(log: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+
+    def points(key: str) -> dict[str, Any]:
+        return {"name": key.replace("_", " "), "points": [(line["epoch"], line[key]) for line in lines if key in line]}
+
+    charts = (("accuracy", ("val_top1", "train_top1")), ("loss", ("loss",)))
+    return [{"title": title, "lines": [points(key) for key in keys]} for title, keys in charts]
