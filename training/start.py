@@ -20,7 +20,7 @@ from pathlib import Path
 
 from training.errors import ConfigError, Parser, reporting_errors
 
-DEFAULT_BUNDLE = "repvgg-tiny-cifar10"
+DEFAULT_BUNDLE = "repvgg-small-tinyimagenet"
 
 
 @reporting_errors
