@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from training.config import parse
-from training.data import modelarts
+from training.data import bundles, modelarts
 from training.errors import reporting_errors
 from training.run import device
 
@@ -16,9 +16,10 @@ FLAGS = {"dry-run": {"action": "store_true", "help": "run two steps, write nothi
 @reporting_errors
 def main(argv: Sequence[str] | None = None) -> int:
     config, _, flags = parse(argv, prog="python -m training.train", description=__doc__, **FLAGS)
+    config, told = bundles.follow(config)
     process = device.init_process(config.device_target, config.device_id)
     if process.is_main:
-        print(process.description)
+        print("\n".join([process.description, *told]))
     from training.run.dry_run import estimate  # MindSpore takes seconds to import: not for --help or a wrong flag
     from training.run.loop import train
 

@@ -89,9 +89,17 @@ class TrainConfig(BaseModel):
     num_classes: OptionalCount = Field(
         None, description="number of classes of the images, which is checked; None: as many as there are"
     )
-    pretrained: OptionalPath = Field(None, description="checkpoint to evaluate, to export or to start training from")
+    pretrained: OptionalPath = Field(
+        None,
+        description="checkpoint to evaluate, to export or to start training from; training also starts from a bundle, "
+        "a folder or a name in the store, and takes from it what the recipe does not say of architecture and images",
+    )
     reset_classifier: bool = Field(
         False, description="load `pretrained` except for its classifier, which starts fresh: to train other classes"
+    )
+    freeze: Annotated[int, Field(ge=0, le=5)] = Field(
+        0,
+        description="first stages that training leaves as they are, the stem being one; 5: only the classifier learns",
     )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
@@ -176,6 +184,9 @@ class TrainConfig(BaseModel):
         0.1,
         description="learning rate for the whole batch of all devices; it is never scaled, so a recipe for 8 devices "
         "gives 8 times the rate of one device",
+    )
+    backbone_lr: Factor = Field(
+        1.0, description="factor on the learning rates of everything but the classifier, for fine-tuning"
     )
     warmup_lr: Rate = Field(0.00000007, description="learning rate of the first warm-up step")
     min_lr: Rate = Field(

@@ -6,6 +6,8 @@ form, and `classifier.weight` in both. `weights.fuse` turns weights of a train f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint, nn
@@ -64,6 +66,11 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
             y = self.squeeze_excite(y)
         return self.relu(y)
 
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
+        inputs = {f"{name}.bn": getattr(self, name).conv(x) for name in ("branch_3x3", "branch_1x1")}
+        return inputs if self.branch_identity is None else inputs | {"branch_identity": x}
+
 
 class QATrainBlock(nn.Cell):  # type: ignore[misc]
     """ReLU(SE(batch norm(3x3 branch + 1x1 convolution + input))); only the 3x3 branch has a batch norm of its own.
@@ -83,13 +90,18 @@ class QATrainBlock(nn.Cell):  # type: ignore[misc]
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.branch_3x3(x) + self.branch_1x1(x)
-        if self.keeps_shape:
-            y = y + x
-        y = self.bn(y)
+        y = self.bn(self.add_branches(x))
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y)
         return self.relu(y)
+
+    def add_branches(self, x: Tensor) -> Tensor:
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        return y + x if self.keeps_shape else y
+
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
+        return {"branch_3x3.bn": self.branch_3x3.conv(x), "bn": self.add_branches(x)}
 
 
 class DeployBlock(nn.Cell):  # type: ignore[misc]
@@ -130,6 +142,11 @@ class RepVGG(nn.Cell):  # type: ignore[misc]
     def construct(self, x: Tensor) -> Tensor:
         return self.classifier(self.stages(x).mean((2, 3)))
 
+    def blocks(self) -> Iterator[tuple[str, nn.Cell]]:
+        """Name and block, from the image to the classifier."""
+        for stage, blocks in enumerate(self.stages):
+            yield from ((f"stages.{stage}.{position}", block) for position, block in enumerate(blocks))
+
     def _initialise(self) -> None:
         for _, cell in self.cells_and_names():
             if isinstance(cell, nn.Conv2d):
@@ -147,6 +164,16 @@ def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Name -> parameter, including the moving statistics of batch norms."""
     return dict(network.parameters_and_names())
+
+
+def freeze(network: RepVGG, stages: int) -> None:
+    """Keep the first `stages` stages as they are in training, the statistics of their batch norms included."""
+    for stage in list(network.stages)[:stages]:
+        for parameter in stage.get_parameters():
+            parameter.requires_grad = False
+        for _, cell in stage.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.use_batch_statistics = False
 
 
 def set_stem_kernels(network: RepVGG, kernels: NDArray[np.float32]) -> None:

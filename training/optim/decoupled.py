@@ -22,11 +22,11 @@ class Decoupled(nn.Optimizer):  # type: ignore[misc]
         self.hyper_map = ops.HyperMap()  # compiles in seconds, where a Python loop over all parameters takes minutes
         self.moment1 = self._parameters.clone("moment1", "zeros")
 
-    def begin_update(self) -> tuple[Tensor, Tensor]:
-        """Count this update -> its learning rate, and its number from 1 as a float32 scalar."""
-        rate = self.get_lr()
+    def begin_update(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Count this update -> the learning rate of each parameter, and its number from 1 as a float32 scalar."""
+        rates = rate_of_each(self)
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        return rate, ops.cast(self.global_step, ms.float32).reshape(())
+        return rates, ops.cast(self.global_step, ms.float32).reshape(())
 
 
 class Adaptive(Decoupled):
@@ -39,10 +39,10 @@ class Adaptive(Decoupled):
         self.moment2 = self._parameters.clone("moment2", "zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, step = self.begin_update()
-        rule = ops.partial(self.rule, rate, self.beta1, self.beta2, step)
+        rates, step = self.begin_update()
+        rule = ops.partial(self.rule, self.beta1, self.beta2, step)
         decays = self.get_weight_decay()
-        return self.hyper_map(rule, decays, self._parameters, self.moment1, self.moment2, gradients)
+        return self.hyper_map(rule, rates, decays, self._parameters, self.moment1, self.moment2, gradients)
 
 
 class AdamW(Adaptive):
@@ -69,9 +69,15 @@ class Lion(Decoupled):
     """p <- p - rate * (sign(b1 * m + (1 - b1) * g) + d * p), m <- b2 * m + (1 - b2) * g (Chen et al., NeurIPS 2023)."""
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, _ = self.begin_update()
-        rule = ops.partial(_lion, rate, self.beta1, self.beta2)
-        return self.hyper_map(rule, self.get_weight_decay(), self._parameters, self.moment1, gradients)
+        rates, _ = self.begin_update()
+        rule = ops.partial(_lion, self.beta1, self.beta2)
+        return self.hyper_map(rule, rates, self.get_weight_decay(), self._parameters, self.moment1, gradients)
+
+
+def rate_of_each(optimizer: nn.Optimizer) -> tuple[Tensor, ...]:
+    """The learning rate of each parameter in this update."""
+    rates = optimizer.get_lr()
+    return rates if optimizer.is_group_lr else (rates,) * len(optimizer.parameters)
 
 
 def _adam(
@@ -84,10 +90,10 @@ def _adam(
 
 
 def adamw_update(
-    rate: Tensor,
     beta1: float,
     beta2: float,
     step: Tensor,
+    rate: Tensor,
     decay: float,
     parameter: ms.Parameter,
     m: ms.Parameter,
@@ -99,10 +105,10 @@ def adamw_update(
 
 
 def _lamb(
-    rate: Tensor,
     beta1: float,
     beta2: float,
     step: Tensor,
+    rate: Tensor,
     decay: float,
     parameter: ms.Parameter,
     m: ms.Parameter,
@@ -117,9 +123,9 @@ def _lamb(
 
 
 def _lion(
-    rate: Tensor,
     beta1: float,
     beta2: float,
+    rate: Tensor,
     decay: float,
     parameter: ms.Parameter,
     m: ms.Parameter,

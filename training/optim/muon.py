@@ -18,7 +18,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from training.optim.decoupled import adamw_update
+from training.optim.decoupled import adamw_update, rate_of_each
 
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steep at zero rather than exact at one: singular values end up in 0.7..1.2
@@ -41,20 +41,21 @@ class Muon(nn.Optimizer):  # type: ignore[misc]
         self.moments = self._parameters.clone("moments", "zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        rate, n = self.get_lr(), self.kernels
+        rates, n = rate_of_each(self), self.kernels
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        done = self.update_others(rate, gradients[n:])
+        done = self.update_others(rates[n:], gradients[n:])
         if n > 0:
-            rule = ops.partial(_orthogonal_update, self.momentum, rate)
-            done += self.hyper_map(rule, self.kernel_groups, self._parameters[:n], self.moments[:n], gradients[:n])
+            rule = ops.partial(_orthogonal_update, self.momentum)
+            kernels, moments = self._parameters[:n], self.moments[:n]
+            done += self.hyper_map(rule, rates[:n], self.kernel_groups, kernels, moments, gradients[:n])
         return done
 
-    def update_others(self, rate: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def update_others(self, rates: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Update the parameters after the first `kernels`."""
-        n, rule = self.kernels, ops.partial(_nesterov_update, self.momentum, rate)
+        n, rule = self.kernels, ops.partial(_nesterov_update, self.momentum)
         decays = self.get_weight_decay()
         return self.hyper_map(  # type: ignore[no-any-return]
-            rule, decays[n:], self._parameters[n:], self.moments[n:], gradients
+            rule, rates, decays[n:], self._parameters[n:], self.moments[n:], gradients
         )
 
 
@@ -75,12 +76,12 @@ class MuonAdamW(Muon):
         self.factor = factor
         self.moment2 = ms.ParameterTuple(self._parameters[self.kernels :]).clone("moment2", "zeros")
 
-    def update_others(self, rate: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def update_others(self, rates: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         n, step = self.kernels, ops.cast(self.global_step, ms.float32).reshape(())
-        rule = ops.partial(adamw_update, self.factor * rate, self.beta1, self.beta2, step)
-        decays = self.get_weight_decay()
+        rule = ops.partial(adamw_update, self.beta1, self.beta2, step)
+        rates, decays = self.hyper_map(ops.partial(_times, self.factor), rates), self.get_weight_decay()
         return self.hyper_map(  # type: ignore[no-any-return]
-            rule, decays[n:], self._parameters[n:], self.moments[n:], self.moment2, gradients
+            rule, rates, decays[n:], self._parameters[n:], self.moments[n:], self.moment2, gradients
         )
 
 
@@ -94,6 +95,10 @@ def orthogonal(matrix: Tensor) -> Tensor:
         square = ops.matmul(x, x.T)
         x = first * x + ops.matmul(third * square + fifth * ops.matmul(square, square), x)
     return x.T if tall else x
+
+
+def _times(factor: float, rate: Tensor) -> Tensor:
+    return factor * rate
 
 
 def _orthogonal_update(

@@ -30,11 +30,14 @@ Groups = Sequence[dict[str, Any]]
 _BRANCH_KERNELS = ("branch_3x3.conv.weight", "branch_1x1.conv.weight")
 _STEM = "stages.0."
 
+ORTHOGONALISED, DECAYED, PLAIN = range(3)  # kinds of parameters, in the order in which an optimizer gets them
+
 
 def build_optimizer(network: nn.Cell, config: TrainConfig, steps_per_epoch: int) -> nn.Optimizer:
     """The optimizer of the recipe over the network's trainable parameters. Raises TrainingError for too short a run."""
     build: Callable[[Groups, list[float], TrainConfig], nn.Optimizer] = resolve_name(OPTIMIZERS[config.optimizer])
-    return build(parameter_groups(network, config), learning_rates(config, steps_per_epoch), config)
+    rates = learning_rates(config, steps_per_epoch)
+    return build(parameter_groups(network, config, rates), rates, config)
 
 
 def momentum(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimizer:
@@ -72,22 +75,26 @@ def muon(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimize
     return MuonAdamW(groups, rates, config.momentum, kernels, config.beta, config.adamw_lr / config.base_lr)
 
 
-def parameter_groups(network: nn.Cell, config: TrainConfig) -> Groups:
-    """The trainable parameters in up to three groups, none empty: Muon's kernels, decayed kernels, everything else."""
-    orthogonalised: list[ms.Parameter] = []
-    decayed: list[ms.Parameter] = []
-    plain: list[ms.Parameter] = []
+def parameter_groups(network: nn.Cell, config: TrainConfig, rates: Sequence[float] = ()) -> Groups:
+    """The trainable parameters in groups, none empty: Muon's kernels first, then decayed kernels, then everything else;
+    with `backbone_lr` each in two, for the backbone and the classifier, with rates of their own."""
+    groups: dict[tuple[int, bool], list[ms.Parameter]] = {}
     for name, parameter in network.parameters_and_names():
         if not parameter.requires_grad:
             continue
         if config.optimizer == "muon" and _is_inner_kernel(name):
-            orthogonalised.append(parameter)
+            kind = ORTHOGONALISED
         elif parameter.ndim > 1 and not (config.custom_l2 and name.endswith(_BRANCH_KERNELS)):
-            decayed.append(parameter)
+            kind = DECAYED
         else:
-            plain.append(parameter)
-    groups = ((orthogonalised, 0.0), (decayed, config.weight_decay), (plain, 0.0))
-    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+            kind = PLAIN
+        slower = config.backbone_lr != 1 and not name.startswith("classifier.")
+        groups.setdefault((kind, slower), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": config.weight_decay if kind == DECAYED else 0.0}
+        | ({"lr": [config.backbone_lr * rate for rate in rates]} if slower else {})
+        for (kind, slower), parameters in sorted(groups.items())
+    ]
 
 
 def _is_inner_kernel(name: str) -> bool:

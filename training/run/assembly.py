@@ -80,6 +80,7 @@ def assemble(
     """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
     ms.set_seed(config.seed)
     network = repvgg.build(config.arch, config.classes)
+    repvgg.freeze(network, config.freeze)
     optimizer = build_optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None

@@ -89,10 +89,10 @@ def start_from(
             "or training.convert --checkpoint"
         )
     if reset_classifier:
-        restore(_backbone(parameters), _backbone(saved), source=source)
+        restore(backbone(parameters), backbone(saved), source=source)
         return [name for name in parameters if name.startswith(CLASSIFIER)]
     problems = _mismatches(parameters, saved)
-    if problems and not _mismatches(_backbone(parameters), _backbone(saved)):
+    if problems and not _mismatches(backbone(parameters), backbone(saved)):
         raise CheckpointError(
             f"{source} fits except for its classifier ({'; '.join(problems)}): --reset_classifier True loads all other "
             "weights and starts with a new classifier"
@@ -101,7 +101,7 @@ def start_from(
     return []
 
 
-def _backbone(entries: Mapping[str, T]) -> dict[str, T]:
+def backbone(entries: Mapping[str, T]) -> dict[str, T]:
     return {name: entry for name, entry in entries.items() if not name.startswith(CLASSIFIER)}
 
 

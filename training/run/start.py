@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
+from training.data import bundles
 from training.data.images import tensor_of
 from training.data.names import listed
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
@@ -15,7 +16,7 @@ from training.errors import DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.optim.losses import balanced_weights
-from training.run import about, checkpoint, ranks, resume
+from training.run import about, checkpoint, from_bundle, ranks, resume
 from training.run.assembly import Run, assemble
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
@@ -62,7 +63,11 @@ def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple
 
 
 def prepare_first_epoch(run: Run, train_images: Images) -> None:
-    """Whiten the stem if the recipe says so. Raises DataError."""
+    """Take the weights of a bundle, or whiten the stem, if the recipe says so. Raises TrainingError."""
+    if bundle := bundles.find(run.config.pretrained):
+        done = from_bundle.load(run, bundle, train_images)
+        if run.process.is_main:
+            print(done)
     if run.config.stem_init == "whitened" and not run.config.pretrained:
         _whiten_stem_weights(run, train_images)
 
@@ -71,7 +76,7 @@ def _load_weights(run: Run) -> Progress:
     """Resume from a checkpoint, or load the `pretrained` weights, or keep the fresh ones."""
     if source := resume.find_checkpoint(run.config):
         return _resume(run, source)
-    if run.config.pretrained:
+    if run.config.pretrained and not bundles.find(run.config.pretrained):
         _load_pretrained(run, run.config.pretrained)
     return Progress()
 

@@ -1,0 +1,133 @@
+"""A run's first weights from a bundle, whose kernels are fused: fine-tuning.
+
+1. the run starts where serving stood: the branches that training needs compute what the bundle's network did, proven on
+   one of its golden images to 1e-5 of the logits' deviation before the first step;
+2. that holds in training too, since the batch norms' statistics are those of the run's own first batches;
+3. the classifier stays if the classes have the same names, in whatever order, and is new otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from math import ceil
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import onnx
+from mindspore import nn
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from models import golden
+from models.errors import BundleError
+from models.store import Bundle
+from training.data.names import listed, normal_form
+from training.data.pipeline import Images, train_batches
+from training.errors import CheckpointError
+from training.network import moments, repvgg
+from training.run import checkpoint
+from training.run.assembly import Run
+from weights.forward import logits
+from weights.layout import BATCH_NORM_EPS, mismatches
+from weights.split import restate, split_weights
+from weights.variants import VARIANTS, Variant
+
+Weights = dict[str, NDArray[Any]]
+
+MEASURED_IMAGES = 512  # at least, if there are that many: each has thousands of positions
+PROVEN_TO = 1e-5  # of the standard deviation of the logits
+
+
+def load(run: Run, bundle: Bundle, images: Images) -> str:
+    """Load the bundle's weights into the run's network and its average -> what was done. Raises TrainingError."""
+    variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
+    fused = _read(bundle, variant)
+    split = split_weights(fused, variant, BATCH_NORM_EPS)
+    _set_backbone(parameters, split, bundle)
+    batches = train_batches(images, config, 0, **run.process.image_shard)
+    count = min(run.steps, ceil(MEASURED_IMAGES / config.batch_size))
+    measured = moments.measure(run.network, (batch["image"] for batch in islice(batches, count)))
+    split = restate(split, measured, BATCH_NORM_EPS)
+    off = _prove(bundle, variant, fused, split)
+    _set_backbone(parameters, split, bundle)
+    rows = None if config.reset_classifier else _rows(bundle.labels, images.classes)
+    if rows:
+        for name in ("classifier.weight", "classifier.bias"):
+            parameters[name].set_data(ms.Tensor(split[name][rows]))
+    if run.ema:
+        run.ema.restart()
+    return (
+        f"starting from {bundle.folder}: its kernels are split into branches (logits differ by {off:.1g} of their "
+        f"deviation), statistics of batch norms from {count * config.batch_size} training images; "
+        + _about_classes(bundle.labels, images.classes, rows)
+    )
+
+
+def _read(bundle: Bundle, variant: Variant) -> Weights:
+    """The deploy form's weights in float32. Raises CheckpointError."""
+    try:
+        artifact = bundle.artifact(("onnx", "mindir"), "fp32")
+    except BundleError as error:
+        raise CheckpointError(f"{error}: rounded weights are no start for training") from error
+    path = bundle.path(artifact)
+    if artifact.format == "onnx":
+        found = {array.name: numpy_helper.to_array(array) for array in onnx.load_model(path).graph.initializer}
+    else:
+        found = {parameter.name: parameter.asnumpy() for parameter in nn.GraphCell(ms.load(str(path))).get_parameters()}
+    weights = {name: array for name, array in found.items() if name.startswith(("stages.", checkpoint.CLASSIFIER))}
+    if problems := mismatches(weights, variant, len(bundle.labels)):
+        raise CheckpointError(
+            f"{path} does not hold the weights of the network in its manifest:\n  " + "\n  ".join(problems)
+        )
+    return weights
+
+
+def _set_backbone(parameters: Mapping[str, ms.Parameter], weights: Weights, bundle: Bundle) -> None:
+    checkpoint.restore(checkpoint.backbone(parameters), checkpoint.backbone(weights), source=bundle.folder)
+
+
+def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> float:
+    """In float64: on some devices convolutions are not exact enough for this.
+
+    -> the largest difference of a logit, in standard deviations. Raises CheckpointError.
+    """
+    try:
+        tensors, expected = golden.load(bundle)
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    read, trained = (
+        logits({name: array.astype(np.float64) for name, array in weights.items()}, variant, tensors[:1])
+        for weights in (fused, split)
+    )
+    deviation = float(read.std()) or 1.0
+    wrong, off = (float(np.max(np.abs(other - read))) / deviation for other in (expected[:1], trained))
+    tolerance = bundle.manifest.golden.tolerance.get("fp32", 0.0) / deviation
+    if not wrong <= tolerance:  # also true for NaN
+        raise CheckpointError(
+            f"{bundle.folder}: the logits of its weights differ from its golden ones by {wrong:.2g} deviations, "
+            f"its tolerance is {tolerance:.2g}: the bundle is damaged, or its network is not what the manifest says"
+        )
+    if not off <= PROVEN_TO:
+        raise CheckpointError(
+            f"{bundle.folder}: split into branches its logits differ by {off:.2g} of their deviation, at most "
+            f"{PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
+        )
+    return off
+
+
+def _rows(labels: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """The bundle's class id of each of our classes; None unless they are the same."""
+    ids = {normal_form(label): class_id for class_id, label in enumerate(labels)}
+    names = [normal_form(name) for name in classes]
+    return [ids[name] for name in names] if ids.keys() == {*names} and len(labels) == len(classes) else None
+
+
+def _about_classes(labels: Sequence[str], classes: Sequence[str], rows: list[int] | None) -> str:
+    if rows:
+        return f"its classifier is kept: the {len(classes)} classes are the same"
+    return (
+        f"the classifier is new: {len(classes)} classes ({listed(classes)}) in place of the bundle's {len(labels)} "
+        f"({listed(labels)})"
+    )
