@@ -45,8 +45,9 @@ class Muon(nn.Optimizer):  # type: ignore[misc]
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         done = self.update_others(rates[n:], gradients[n:])
         if n > 0:
-            rule, groups = ops.partial(_orthogonal_update, self.momentum), self.kernel_groups
-            done += self.hyper_map(rule, rates[:n], groups, self._parameters[:n], self.moments[:n], gradients[:n])
+            rule = ops.partial(_orthogonal_update, self.momentum)
+            kernels, moments = self._parameters[:n], self.moments[:n]
+            done += self.hyper_map(rule, rates[:n], self.kernel_groups, kernels, moments, gradients[:n])
         return done
 
     def update_others(self, rates: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
