@@ -90,7 +90,11 @@ def tune(
 ) -> Tuned | None:
     """Work in `folder`, which is emptied first -> the tuned network; None, and a line, if there is none."""
     shutil.rmtree(folder, ignore_errors=True)
-    held_out = _lay_out(seen, outcome, folder / "photos")
+    try:
+        held_out = _lay_out(seen, outcome, folder / "photos")
+    except OSError as error:
+        say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
+        return None
     flags: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
     flags += ["--image_size", str(seen.size), "--epochs", str(planned.epochs), "--seed", str(seed)]
     flags += [
