@@ -36,7 +36,7 @@ def size(folder: Path) -> int:
 
 
 def remove(name: str, store: Path) -> Path:
-    """Delete NAME/VERSION of the store: at once for readers, since it is renamed first. Raises WrongRequest."""
+    """Delete NAME/VERSION in the store: at once for readers, since it is renamed first. Raises WrongRequest."""
     folder = store / name
     if Path(name).is_absolute() or ".." in Path(name).parts or len(Path(name).parts) != 2:
         raise WrongRequest(f"{name!r} is no NAME/VERSION")

@@ -63,7 +63,7 @@ def find_bundle(model: str | Path, store: Path = STORE) -> Path:
     except OSError as error:  # the name is too long for the file system, or the folder is not accessible
         raise BundleError(f"{model} cannot be read: {error.strerror}") from error
     known = ", ".join(sorted(str(path.parent.relative_to(store)) for path in store.glob(f"*/{_VERSIONS}"))) or "none"
-    raise BundleError(f"no model bundle at {model}: give a folder with a {MANIFEST}, or one of the store: {known}")
+    raise BundleError(f"no model bundle at {model}: give a folder with a {MANIFEST}, or one in the store: {known}")
 
 
 def find_versions(model: str | Path, store: Path = STORE) -> list[Path]:

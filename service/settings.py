@@ -89,7 +89,7 @@ class Settings(BaseModel):
     model: Text = Field(
         "repvgg-tiny-cifar10",
         min_length=1,
-        description="model bundle: a folder, a name[/version] of the store, or an address for `repvgg pull`",
+        description="model bundle: a folder, a name[/version] in the store, or an address for `repvgg pull`",
     )
     strict_version: bool = Field(
         False, description="refuse to start with an older version of the model if the newest cannot serve"

@@ -16,7 +16,7 @@ from service.settings import load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] of the store")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] in the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     verify.add_arguments(parser)
 

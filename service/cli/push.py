@@ -9,7 +9,7 @@ from service.runtime.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] of the store")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] in the store")
     parser.add_argument("target", metavar="TARGET", help="oci://REGISTRY/NAME:TAG")
     parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ LIMIT_S = 120.0
 class Server:
     """`repvgg serve` in its own process; its log lines are collected."""
 
-    def __init__(self, *flags: object, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *flags: object, environ: dict[str, str] | None = None, program: Sequence[str | Path] = ("-m", "service")
+    ) -> None:
         self.lines: list[dict[str, Any]] = []
         self._arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("REPVGG_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--engine", "onnxruntime", *map(str, flags)],
+            [sys.executable, *program, "serve", "--engine", "onnxruntime", *map(str, flags)],
             cwd=ROOT,
             env=inherited | (environ or {}),
             stdout=subprocess.PIPE,

@@ -69,12 +69,12 @@ def test_an_unknown_model_lists_the_known_ones(store: Callable[..., Path], model
     with pytest.raises(BundleError) as caught:
         open_bundle(model, folder)
     assert str(caught.value) == (
-        f"no model bundle at {model}: give a folder with a manifest.json, or one of the store: other/3, tiny/10, tiny/2"
+        f"no model bundle at {model}: give a folder with a manifest.json, or one in the store: other/3, tiny/10, tiny/2"
     )
 
 
 def test_an_empty_store_lists_none(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"or one of the store: none$"):
+    with pytest.raises(BundleError, match=r"or one in the store: none$"):
         open_bundle("tiny", tmp_path / "nowhere")
 
 

@@ -147,7 +147,7 @@ def test_a_killed_writer_leaves_no_partial_bundle_visible(
     assert writer.returncode == -signal.SIGKILL
     drafts = list(folder.parent.iterdir())
     assert [len(contents(draft)) for draft in drafts] == [written]
-    with pytest.raises(BundleError, match="or one of the store: none"):
+    with pytest.raises(BundleError, match="or one in the store: none"):
         open_bundle("tiny", tmp_path / "store")
     assert open_bundle(write(folder).folder.parent.name, tmp_path / "store").folder == folder
 
@@ -157,7 +157,7 @@ def test_a_finished_draft_is_not_visible_before_it_is_renamed(bundle: Bundle) ->
     store = bundle.folder.parent.parent
     assert find_bundle("tiny", store) == bundle.folder
     shutil.rmtree(bundle.folder)
-    with pytest.raises(BundleError, match="or one of the store: none"):
+    with pytest.raises(BundleError, match="or one in the store: none"):
         open_bundle("tiny", store)
 
 
@@ -184,7 +184,7 @@ def test_a_reader_never_sees_half_a_bundle(write: Write, tmp_path: Path) -> None
     finally:
         done.set()
         reader.join()
-    nothing = "no model bundle at tiny: give a folder with a manifest.json, or one of the store: "
+    nothing = "no model bundle at tiny: give a folder with a manifest.json, or one in the store: "
     assert {sight for sight in seen if not sight.startswith(nothing)} <= {"3"}
 
 
