@@ -26,7 +26,7 @@ from weights.variants import Block, Variant
 Array = NDArray[Any]
 Moments = Mapping[str, tuple[Array, Array]]  # name of a batch norm -> mean and variance (C,) of its input
 
-# Of the centre beside its diagonal, the most that the 3x3 branch gets: in trained networks it has a fifth of it.
+# Of the centre beside its diagonal, the most that the 3x3 branch gets: in trained networks it has a fifth to a quarter.
 MOST_IN_3X3 = 0.5
 
 

@@ -64,11 +64,9 @@ def _image_keys(spec: Preprocess) -> dict[str, Any]:
 
 def _differences(served: Preprocess, trained: Preprocess) -> list[str]:
     """A line for each thing that the run does to an image in another way than the bundle."""
-    same = (
-        {"crop_pct", "resize_to"}
-        if served.resize_size * trained.input_size == (trained.resize_size * served.input_size)
-        else {"resize_to"}
-    )
+    same = {"resize_to"}
+    if served.resize_size * trained.input_size == trained.resize_size * served.input_size:
+        same.add("crop_pct")
     return [
         f"  {name} is {_text(getattr(trained, name))} here, the bundle was served with {_text(getattr(served, name))}"
         for name in Preprocess.model_fields

@@ -146,7 +146,7 @@ def build_network(weights: Weights, variant: Variant, num_classes: int, *, deplo
     if not (deploy or checkpoint.is_train_form(weights)):
         raise CheckpointError(
             f"{file} is fused and has no branches to train: --checkpoint needs the weights of the train form; "
-            "these weights can only become a bundle (--out)"
+            "these weights can only become a bundle (--out), from which training.train starts too"
         )
     return network
 

@@ -73,7 +73,7 @@ class Lion(Decoupled):
 def rate_of_each(optimizer: nn.Optimizer) -> tuple[Tensor, ...]:
     """The learning rate of each parameter in this update."""
     rates = optimizer.get_lr()
-    return rates if optimizer.is_group_lr else (rates,) * len(optimizer.parameters)  # type: ignore[no-any-return]
+    return rates if optimizer.is_group_lr else (rates,) * len(optimizer.parameters)
 
 
 def _adam(

@@ -86,7 +86,7 @@ def start_from(
     if saved and not is_train_form(saved):
         raise CheckpointError(
             f"{source} is fused and has no branches to train: use a checkpoint from training.train "
-            "or training.convert --checkpoint"
+            "or training.convert --checkpoint, or a bundle"
         )
     if reset_classifier:
         restore(backbone(parameters), backbone(saved), source=source)

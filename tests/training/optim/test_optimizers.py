@@ -1,5 +1,7 @@
 """Each optimizer against its formula in numpy, written from the papers, float64."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
@@ -102,15 +104,39 @@ def test_an_optimizer_is_its_formula(name):
     assert int(optimizer.global_step.asnumpy()[0]) == STEPS
 
 
-@pytest.mark.parametrize("adamw_lr", [None, 0.02])
-def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_the_rest(adamw_lr):
+@pytest.mark.parametrize("name", FORMULAS)
+def test_everything_but_the_classifier_learns_at_the_rate_of_the_backbone(name):
+    import mindspore as ms
+    from mindspore import nn
+
+    from training.optim.optimizers import build_optimizer
+
+    rng = np.random.default_rng(1)
+    network = nn.SequentialCell(OrderedDict(body=nn.Dense(5, 3), classifier=nn.Dense(3, 2)))
+    config = build(KEYS | {"optimizer": name, "backbone_lr": 0.25}, source="test")
+    optimizer = build_optimizer(network, config, STEPS)
+    expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
+    states = {key: {} for key in expected}
+    for t, rate in enumerate(RATES, start=1):
+        gradients = {key: rng.normal(size=value.shape) for key, value in expected.items()}
+        optimizer(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in optimizer.parameters))
+        for key, value in expected.items():
+            factor = 0.25 if key.startswith("body.") else 1
+            decay = 0.05 * (value.ndim > 1)
+            expected[key] = FORMULAS[name](value, gradients[key], factor * rate, decay, states[key], t)
+    for parameter in optimizer.parameters:
+        np.testing.assert_allclose(parameter.asnumpy(), expected[parameter.name], atol=2e-6, err_msg=parameter.name)
+
+
+@pytest.mark.parametrize(("adamw_lr", "backbone_lr"), [(None, 1.0), (0.02, 1.0), (0.02, 0.5)])
+def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_the_rest(adamw_lr, backbone_lr):
     import mindspore as ms
 
     from training.network import repvgg
     from training.optim.optimizers import build_optimizer, parameter_groups
 
     rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Smoke", 3)
-    config = build(KEYS | {"optimizer": "muon", "adamw_lr": adamw_lr}, source="test")
+    config = build(KEYS | {"optimizer": "muon", "adamw_lr": adamw_lr, "backbone_lr": backbone_lr}, source="test")
     optimizer = build_optimizer(network, config, STEPS)
     expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
     inner = names_of(parameter_groups(network, config)[0]["params"], network)
@@ -122,10 +148,11 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_th
         gradients = {name: rng.normal(size=value.shape) for name, value in expected.items()}
         optimizer(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in optimizer.parameters))
         for name, p in expected.items():
+            own_rate = rate * (1 if name.startswith("classifier.") else backbone_lr)
             if name in inner:
-                expected[name] = orthogonalised(p, gradients[name], rate, states[name])
+                expected[name] = orthogonalised(p, gradients[name], own_rate, states[name])
             else:
-                rule, its_rate = (adamw, 0.2 * rate) if adamw_lr else (nesterov, rate)
+                rule, its_rate = (adamw, 0.2 * own_rate) if adamw_lr else (nesterov, own_rate)
                 expected[name] = rule(p, gradients[name], its_rate, 0.05 * (p.ndim > 1), states[name], t)
     for name, value in expected.items():
         found = repvgg.weights(network)[name].asnumpy()

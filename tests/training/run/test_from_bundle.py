@@ -73,10 +73,8 @@ def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bu
     assert start(folder) == 0
     told = capsys.readouterr().out
     assert "its classifier is kept: the 2 classes are the same" in told
-    assert (
-        "arch RepVGG-Smoke, image_size 16, mean [0.4, 0.5, 0.6], std [0.2, 0.25, 0.3], crop_pct 1, interpolation bilinear"
-        in told
-    )
+    assert "arch RepVGG-Smoke, image_size 16, mean [0.4, 0.5, 0.6], std [0.2, 0.25, 0.3]" in told
+    assert "crop_pct 1, interpolation bilinear" in told
     tensors, expected = golden.load(open_bundle(folder))
     found = logits(best(tmp_path), VARIANTS["RepVGG-Smoke"], tensors[:1])
     # One epoch of training without a learning rate changes the statistics, and those were of the same images before.
