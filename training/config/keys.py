@@ -72,7 +72,7 @@ OptionalStr = Annotated[str | None, BeforeValidator(_parse_none)]
 RunName = Annotated[str | None, BeforeValidator(_parse_name)]
 FolderOrUrl = Annotated[str, BeforeValidator(_path_to_str)]  # a Path would turn obs://bucket into obs:/bucket
 OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_parse_none)]
-Channels = Annotated[tuple[float, float, float], BeforeValidator(_parse_list)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1)]
 Count = Annotated[int, Field(gt=0)]
 OptionalCount = Annotated[Count | None, BeforeValidator(_parse_none)]
 Rate = Annotated[float, Field(ge=0.0)]
@@ -82,7 +82,7 @@ Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     # Architecture
     arch: str = Field("RepVGG-A0", description="an architecture from weights.variants.VARIANTS")
@@ -141,10 +141,14 @@ class TrainConfig(BaseModel):
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
         0.875, description="evaluation: fraction of the short side that the centre crop keeps"
     )
-    mean: Channels = (0.485, 0.456, 0.406)
-    std: Channels = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[Probability, Probability, Probability], BeforeValidator(_parse_list)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(_parse_list)] = (0.229, 0.224, 0.225)
     verify_images: Literal["headers", "pixels"] = Field(
         "pixels", description="how much of each image of train and val is read before the first epoch; headers is fast"
+    )
+    on_bad_image: Literal["stop", "skip"] = Field(
+        "stop",
+        description="skip: a run leaves broken images out, lists them in skipped.txt and counts them in checkpoints",
     )
     num_parallel_workers: Count = Field(2, description="threads that read and augment images")
     # Augmentation
@@ -153,6 +157,12 @@ class TrainConfig(BaseModel):
         description="policy in timm's notation: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original, originalr; None: off",
     )
     hflip: Probability = Field(0.5, description="probability that an image is flipped horizontally")
+    vflip: Probability = Field(
+        0.0, description="probability that it is flipped vertically, for photos without an up and a down"
+    )
+    cutout: Annotated[int, Field(ge=0)] = Field(
+        0, description="side in pixels of a square of each image that becomes the mean colour, for small images; 0: off"
+    )
     color_jitter: Rate = Field(0.0, description="strength of random brightness, contrast and saturation; 0: off")
     re_prob: Probability = Field(0.0, description="probability of random erasing; 0: off")
     re_mode: Literal["const", "rand", "pixel"] = Field(
@@ -212,13 +222,20 @@ class TrainConfig(BaseModel):
         False, description="RepVGG's own weight decay: of each block's equivalent kernel instead of its branches"
     )
     label_smoothing: Decay = 0.1
+    class_weights: Literal["equal", "balanced"] = Field(
+        "equal", description="balanced: an image counts in the loss in inverse proportion to the size of its class"
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="balanced: an epoch draws as many images of each class, those of small classes several times",
+    )
     clip_global_norm_value: OptionalPositive = Field(
         None, description="maximum norm of all gradients together; None: no clipping"
     )
     accumulate_steps: Count = Field(1, description="batches whose gradients are averaged into one update")
     epochs: Count = 180
     batch_size: Count = Field(128, description="images per step on each device")
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     # Mixed precision
     amp_level: Literal["O0", "O1", "O2", "O3"] = Field(
         "O0",
@@ -305,6 +322,14 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_balance(self) -> TrainConfig:
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError(
+                "class_weights and sampling are both balanced, which counts small classes twice: choose one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_optimizer(self) -> TrainConfig:
         if self.adamw_lr and (self.optimizer != "muon" or self.base_lr == 0):
             raise ValueError("adamw_lr is for optimizer: muon with a base_lr above 0, whose schedule it follows")
@@ -348,6 +373,7 @@ class TrainConfig(BaseModel):
             update["image_size"] = progressive.size_at(self.image_sizes, epoch)
         if epoch >= self.epochs - self.plain_epochs:
             update |= {"auto_augment": None, "color_jitter": 0.0, "re_prob": 0.0, "mix_up": 0.0, "cutmix": 0.0}
+            update["cutout"] = 0
         return self.model_copy(update=update) if update else self
 
     @property

@@ -15,6 +15,12 @@ from training.data.pipeline import evaluation_spec, train_batches, worker_thread
 from training.data.verification import verify
 from training.errors import ConfigError, TrainingError, reporting_errors
 
+NOTES = (
+    "Normal: you can tell the class of nearly every picture; parts are cut off, mirrored, turned, brighter or darker; "
+    "with MixUp or CutMix two pictures share a place, with both names and their shares.",
+    "Not normal: many pictures nearly black or of one colour (weaken auto_augment or re_prob), without their object "
+    "(raise the first number of crop_scale), upside down (turn off vflip), or with a wrong name (move the photo).",
+)
 MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
@@ -30,12 +36,13 @@ def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> st
     count = min(count, len(images))
     batch = next(iter(train_batches(images, config.model_copy(update={"batch_size": count}), 0)))
     captions = [caption(label, images.classes) for label in batch["label"].asnumpy()]
-    sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std)
+    sheet = draw(batch["image"].asnumpy(), captions, config.mean, config.std, NOTES)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
     except (OSError, ValueError) as error:  # ValueError: the suffix names no image format
         raise TrainingError(f"{path} cannot be written: {error}") from error
-    return f"{path}: {count} of {len(images)} images"
+    return "\n".join((f"{path}: {count} of {len(images)} images, as the network sees them", *NOTES))
 
 
 def measure(images: Images, config: TrainConfig) -> str:

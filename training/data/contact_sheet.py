@@ -26,17 +26,26 @@ def caption(label: NDArray[np.generic], classes: Sequence[str]) -> list[str]:
 
 
 def draw(
-    images: NDArray[np.float32], captions: Sequence[Sequence[str]], mean: Sequence[float], std: Sequence[float]
+    images: NDArray[np.float32],
+    captions: Sequence[Sequence[str]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    notes: Sequence[str] = (),
 ) -> Image.Image:
-    """Normalised images (N, 3, S, S) and N captions -> RGB sheet, roughly square."""
+    """Normalised images (N, 3, S, S) and N captions -> RGB sheet, roughly square, with `notes` below it."""
     size = images.shape[2]
     side = size * max(1, math.ceil(CELL / size))
     lines = max(len(caption) for caption in captions)
     width, height = side + GAP, side + lines * LINE + GAP
     columns = math.ceil(math.sqrt(len(images) * height / width))
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    font = ImageFont.load_default(FONT_SIZE)
+    wrapped = [line for note in notes for line in _wrapped(note, columns * width - GAP, font)]
+    bottom = rows * height + GAP
+    sheet = Image.new("RGB", (columns * width + GAP, bottom + len(wrapped) * (LINE + 1) + bool(wrapped) * GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(wrapped):
+        pen.text((GAP, bottom + number * (LINE + 1)), line, "black", font)
     for index, (pixels, caption) in enumerate(zip(_pixels(images, mean, std), captions, strict=True)):
         left, top = GAP + index % columns * width, GAP + index // columns * height
         sheet.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
@@ -51,6 +60,18 @@ def _pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[fl
     colours = images.transpose(0, 2, 3, 1) * scale + shift
     pixels: NDArray[np.uint8] = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
     return pixels
+
+
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Lines of whole words, none wider than `width` pixels unless a word is."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

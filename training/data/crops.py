@@ -2,7 +2,8 @@
 
 1. `padded` starts from the square that evaluation and the service cut, pixel for pixel; it is shifted later;
 2. `random_resized` takes a random part whose share of the picture's area is within `crop_scale`: another part in each
-   epoch, and the same part whatever the number of threads and shards.
+   epoch, and the same part whatever the number of threads and shards;
+3. vertical flips, if any, do not depend on the horizontal ones.
 
 The random part follows Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, with torchvision's bounds.
 """
@@ -27,6 +28,13 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, epoch: int) -> NDArray[np.uint8]:
     """uint8 RGB (S, S, 3) for an epoch, counted from 0. Raises DataError."""
+    pixels = _unflipped(images, index, config, spec, epoch)
+    # Not by MindData's operator, which would flip what its horizontal flip flips: both draw the same numbers.
+    flips = config.vflip and np.random.default_rng((config.seed, epoch, index, 1)).random() < config.vflip
+    return np.ascontiguousarray(pixels[::-1]) if flips else pixels
+
+
+def _unflipped(images: Images, index: int, config: TrainConfig, spec: Preprocess, epoch: int) -> NDArray[np.uint8]:
     if config.crop == "padded":
         return images.kept_square(index, spec)
     picture = images.kept_picture(index, spec.icc)

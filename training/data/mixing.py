@@ -60,6 +60,17 @@ def _erase_one(image: Floats, mode: str, rectangles: int, rng: np.random.Generat
         hole[:] = rng.standard_normal((3, 1, 1) if mode == "rand" else hole.shape, np.float32)
 
 
+def cut_out(images: Floats, side: int, rng: np.random.Generator) -> None:
+    """Fill a square with 0, the mean colour, in place in each of the images (B, 3, S, S); its centre is anywhere in the
+    image, and what lies outside is lost (DeVries & Taylor 2017, arXiv:1708.04552)."""
+    for image in images:
+        rows, columns = (
+            slice(max(0, start), max(0, start + side))
+            for start in (int(rng.integers(size)) - side // 2 for size in image.shape[1:])
+        )
+        image[:, rows, columns] = 0.0
+
+
 def erased_box(height: int, width: int, rectangles: int, rng: np.random.Generator) -> Box | None:
     """A rectangle of ERASED_AREA / rectangles and ERASED_ASPECT inside the image, or None if none was found."""
     low, high = (math.log(aspect) for aspect in ERASED_ASPECT)
@@ -144,7 +155,7 @@ class BatchChanges:
     def __init__(self, config: TrainConfig, augmix_alpha: float | None, seed: tuple[int, ...]) -> None:
         self._config, self._alpha, self._seed = config, augmix_alpha, seed
         self._mixing = Mixing(config.mix_up, config.cutmix, config.mixup_prob, config.switch_prob, config.mixup_mode)
-        self.any = self._alpha is not None or config.re_prob > 0 or self._mixing.on
+        self.any = self._alpha is not None or config.re_prob > 0 or config.cutout > 0 or self._mixing.on
 
     def __call__(self, *columns: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Lists of images, labels and images of each chain, then MindData's description of the batch.
@@ -157,6 +168,8 @@ class BatchChanges:
         if self._alpha is not None:
             images = mix_chains(images, np.stack([np.stack(chain) for chain in rows[2:]]), self._alpha, rng)
         erase(images, config.re_prob, config.re_mode, config.re_count, rng)
+        if config.cutout:
+            cut_out(images, config.cutout, rng)
         if self._mixing.on:
             return self._mixing(images, labels, config.classes, rng)
         return images, labels

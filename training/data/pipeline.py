@@ -73,10 +73,25 @@ def epoch_order(
 
     The shuffled images are dealt out one by one, so that a step of all shards sees the images that a single device
     with their total batch size would see. Images that do not fill a step are left out, different ones in each epoch.
+    With `sampling: balanced`, an epoch has as many images, equally many of each class.
     """
     used = steps_per_epoch(images, config, num_shards=num_shards) * config.batch_size * num_shards
-    shuffled = np.random.default_rng((config.seed, epoch)).permutation(len(images))
+    rng = np.random.default_rng((config.seed, epoch))
+    shuffled = rng.permutation(len(images)) if config.sampling == "shuffled" else _balanced_order(images.labels, rng)
     return shuffled[shard_id:used:num_shards]
+
+
+def _balanced_order(labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many indices as labels, in random order, equally many of each class up to one: a class that has fewer images
+    repeats all of them before any of them once more."""
+    classes = rng.permutation(np.unique(labels))
+    wanted = len(labels) // len(classes) + (np.arange(len(classes)) < len(labels) % len(classes))
+    drawn = []
+    for class_id, count in zip(classes, wanted, strict=True):
+        own = np.flatnonzero(labels == class_id)
+        rounds = [rng.permutation(own) for _ in range(-(-int(count) // len(own)))]
+        drawn.append(np.concatenate(rounds)[:count])
+    return rng.permutation(np.concatenate(drawn))
 
 
 def train_batches(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from models.manifest import Preprocess
 from training.data.datasets import ImageFolder
 from training.data.images import Images
-from training.data.names import listed
+from training.data.names import listed, printable
 from training.errors import DataError, TrainingError
 
 CHUNK = 64  # files a thread takes at a time
@@ -59,6 +59,17 @@ def verify(
         count = "1 broken image" if len(broken) == 1 else f"{len(broken)} broken images"
         separator = "\n  "
         raise DataError(f"{count}; repair or remove:{separator}{listed(broken, separator, LISTED)}")
+
+
+def broken(images: Images, spec: Preprocess, depth: Depth, workers: int) -> dict[int, str]:
+    """Read all image files -> what is wrong with the broken ones, by index."""
+    if not isinstance(images, ImageFolder):
+        return {}
+    paths = [path for path, _ in images.images]
+    command = [sys.executable, "-m", "training.data.reader", depth, spec.model_dump_json()]
+    found = problems(paths, command, min(workers, -(-len(paths) // FILES_PER_READER)))
+    bar = tqdm(found, "verify images", len(paths), leave=False, disable=None)
+    return {index: f"{printable(paths[index])}: {problem}" for index, problem in enumerate(bar) if problem}
 
 
 def problems(paths: Sequence[Path], command: Sequence[str], readers: int) -> Iterator[str | None]:

@@ -23,6 +23,7 @@ from training.data.pipeline import evaluation_batches
 from training.deploy.offline.engine import Engine
 from training.deploy.offline.onnx_engine import open_engine
 from training.errors import DataError
+from training.run.evaluation import check_finite
 
 BATCH_SIZE = 32
 
@@ -54,7 +55,7 @@ def _top1(engines: Mapping[Precision, Engine], images: Images, spec: Preprocess)
     batches = evaluation_batches(images, spec, BATCH_SIZE, workers=2)
     for batch in tqdm(batches, "evaluate", ceil(len(images) / BATCH_SIZE), leave=False, disable=None):
         for precision, engine in engines.items():
-            answers = engine.infer(batch.images)[: batch.count].argmax(axis=1)
+            answers = check_finite(engine.infer(batch.images)[: batch.count]).argmax(axis=1)
             right[precision] += int((answers == batch.labels[: batch.count]).sum())
     return {precision: right[precision] / len(images) for precision in engines}
 
@@ -74,7 +75,7 @@ def measure_fast_pixels(bundle: Bundle, photos: ImageFolder) -> FastPixels:
     for path, class_id in tqdm(photos.images, "fast pixels", leave=False, disable=None):
         exact, fast = read_tensor(path, spec), read_tensor(path, spec, "fast")
         if not np.array_equal(exact, fast):
-            found.append((class_id, *engine.infer(np.stack([exact, fast])).argmax(axis=1)))
+            found.append((class_id, *check_finite(engine.infer(np.stack([exact, fast]))).argmax(axis=1)))
     if not found:
         raise DataError(f"--fast_pixels {photos.root} holds no photo large enough for fast pixels to change it")
     truth, exact_answer, fast_answer = np.transpose(found)

@@ -54,7 +54,11 @@ class AdamW(Adaptive):
 
 
 class Lamb(Adaptive):
-    """p <- p - rate * |p| / |r| * r, r = adam + d * p (You et al., ICLR 2020); eps 1e-6, ratio 1 where a norm is 0."""
+    """p <- p - rate * |p| / |r| * r, r = adam + d * p (You et al., ICLR 2020); eps 1e-6.
+
+    The ratio is 1 where a norm is 0 and, as in the authors' code, for parameters without weight decay: a batch norm's
+    scale or a bias should not move in proportion to its own size.
+    """
 
     def __init__(self, groups: Sequence[Any], rates: Sequence[float], beta: tuple[float, float]) -> None:
         super().__init__(groups, rates, beta)
@@ -113,7 +117,7 @@ def _lamb(
 ) -> Tensor:
     direction = _adam(beta1, beta2, step, 1e-6, m, v, gradient) + decay * parameter
     weight_norm, norm = ops.sqrt((parameter**2).sum()), ops.sqrt((direction**2).sum())
-    usable = ops.logical_and(weight_norm > 0, norm > 0)
+    usable = ops.logical_and(ops.logical_and(weight_norm > 0, norm > 0), decay > 0)
     ratio = ops.select(usable, weight_norm / norm, ops.ones_like(norm))
     return ops.assign(parameter, parameter - rate * ratio * direction)
 

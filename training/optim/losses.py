@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
+from numpy.typing import NDArray
 
 from training.network.repvgg import BATCH_NORM_EPS, TrainBlock
 
@@ -15,19 +19,31 @@ from training.network.repvgg import BATCH_NORM_EPS, TrainBlock
 class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
     """-sum_k q_k log p_k, averaged over the batch, q = (1 - smoothing) * target + smoothing / K.
 
-    Label smoothing as in Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7.
+    Label smoothing as in Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7. With weights w
+    of the classes (K,), the mean is weighted by sum_k w_k target_k of each image.
     """
 
-    def __init__(self, smoothing: float) -> None:
+    def __init__(self, smoothing: float, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.smoothing = smoothing
+        self.class_weights = Tensor(class_weights, ms.float32) if class_weights is not None else None
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K); labels int (N,) or soft targets (N, K) whose rows sum to 1 -> a scalar."""
         classes = logits.shape[1]
         targets = labels if labels.ndim == 2 else labels[:, None] == ops.arange(classes)
         smooth = ops.cast(targets, logits.dtype) * (1 - self.smoothing) + self.smoothing / classes
-        return -(smooth * ops.log_softmax(logits, 1)).sum(1).mean()
+        losses = -(smooth * ops.log_softmax(logits, 1)).sum(1)
+        if self.class_weights is None:
+            return losses.mean()
+        weights = (ops.cast(targets, logits.dtype) * self.class_weights).sum(1)
+        return (weights * losses).sum() / weights.sum()
+
+
+def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
+    """In inverse proportion to the number of images of each class, 1 on average over the images."""
+    counts = np.bincount(labels, minlength=classes)
+    return tuple((len(labels) / (classes * np.maximum(counts, 1))).tolist())
 
 
 def true_classes(labels: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from training.config.choices import OPTIMIZERS
 from training.optim.decoupled import AdamW, Lamb, Lion
 from training.optim.learning_rate import learning_rates
 from training.optim.muon import Muon, MuonAdamW
+from weights.variants import VARIANTS
 
 Groups = Sequence[dict[str, Any]]
 
@@ -66,7 +67,9 @@ def lion(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimize
 
 
 def muon(groups: Groups, rates: list[float], config: TrainConfig) -> nn.Optimizer:
-    kernels = sum(_is_inner_kernel(parameter.name) for group in groups for parameter in group["params"])
+    blocks = {block.name: block.groups for block in VARIANTS[config.arch].blocks()}
+    names = [parameter.name for group in groups for parameter in group["params"]]
+    kernels = tuple(blocks[".".join(name.split(".")[:3])] for name in names if _is_inner_kernel(name))
     if not config.adamw_lr:
         return Muon(groups, rates, config.momentum, kernels)
     return MuonAdamW(groups, rates, config.momentum, kernels, config.beta, config.adamw_lr / config.base_lr)

@@ -43,6 +43,7 @@ _SETTING = {
     *("checkpoint_minutes", "eval_interval", "patience", "callbacks"),
 }
 _PREPROCESSING = ("image_size", "interpolation", "crop_pct", "mean", "std")
+MEASURED = {*_PREPROCESSING, "classes", "images of val"}  # of these, an accuracy depends beside the weights
 _NOT_INHERITED = _SETTING - {"data_url", "dataset"}
 
 
@@ -95,9 +96,11 @@ class About:
         return found
 
 
-def of_run(config: TrainConfig, train: Images, val: Images) -> About:
-    """What the checkpoints of a run say."""
+def of_run(config: TrainConfig, train: Images, val: Images, skipped: int = 0) -> About:
+    """What the checkpoints of a run say; `skipped` counts the broken images that it leaves out."""
     images = {"train": _describe(train), "val": _describe(val)}
+    if skipped:
+        images["skipped"] = f"{skipped} broken images"
     return about(train.classes, config.model_dump(mode="json"), evaluation_spec(config), images)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -22,7 +23,8 @@ class Run:
     """Everything that takes part in training.
 
     `average` is the network of averaged weights, or None. An epoch has `steps` batches; `rates` holds the learning
-    rate of each update of the weights. `about` is what its checkpoints say of it.
+    rate of each update of the weights. `about` is what its checkpoints say of it; `skipped` has a
+    line for each broken image that it leaves out.
     """
 
     config: TrainConfig
@@ -35,6 +37,7 @@ class Run:
     rates: list[float]
     process: Process
     about: About | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def result(self) -> nn.Cell:
@@ -67,7 +70,13 @@ class Run:
         return int(self.step.loss_scale.overflows.asnumpy()) if self.step.loss_scale else 0
 
 
-def assemble(config: TrainConfig, steps: int, process: Process = SINGLE_PROCESS, about: About | None = None) -> Run:
+def assemble(
+    config: TrainConfig,
+    steps: int,
+    process: Process = SINGLE_PROCESS,
+    about: About | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> Run:
     """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
     ms.set_seed(config.seed)
     network = repvgg.build(config.arch, config.classes)
@@ -75,5 +84,5 @@ def assemble(config: TrainConfig, steps: int, process: Process = SINGLE_PROCESS,
     optimizer = build_optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
-    step = train_step(network, optimizer, config, ema, process)
+    step = train_step(network, optimizer, config, ema, process, class_weights)
     return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)

@@ -1,4 +1,7 @@
-"""Top-1 and top-5 accuracy of a network; with several ranks, over the images of all of them."""
+"""Top-1 and top-5 accuracy of a network; with several ranks, over the images of all of them.
+
+Logits that are not finite end an evaluation with an error: they never become an accuracy.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from mindspore import Tensor, nn
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.config import TrainConfig
 from training.data.pipeline import Batch, Images, evaluation_batches, evaluation_spec
+from training.errors import TrainingError
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.ranks import total
 
@@ -29,12 +34,25 @@ def evaluate_images(
     return evaluate(network, tqdm(batches, "evaluate", count, leave=False, disable=process.hides_progress), process)
 
 
+def check_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same logits. Raises TrainingError for any that is not finite: sorted, they would count as some class."""
+    if bad := int(np.count_nonzero(~np.isfinite(logits).all(axis=1))):
+        raise TrainingError(
+            f"the logits of {bad} of {len(logits)} images are not finite, so there is no accuracy: the weights "
+            "overflowed or are not numbers; evaluate an earlier checkpoint, or lower base_lr or amp_level"
+        )
+    return logits
+
+
 def evaluate(network: nn.Cell, batches: Iterable[Batch], process: Process = SINGLE_PROCESS) -> tuple[int, float, float]:
-    """-> number of images of all ranks, top-1 and top-5 as fractions; top-5 is over min(5, classes)."""
+    """-> number of images of all ranks, top-1 and top-5 as fractions; top-5 is over min(5, classes).
+
+    Raises TrainingError for logits that are not finite.
+    """
     network.set_train(False)
     count, top1, top5 = 0, 0, 0
     for batch in batches:
-        logits = network(Tensor(batch.images)).asnumpy()[: batch.count]
+        logits = check_finite(network(Tensor(batch.images)).asnumpy()[: batch.count])
         ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5] == batch.labels[: batch.count, None]
         count += batch.count
         top1 += int(ranked[:, 0].sum())

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from training.config import TrainConfig
 from training.data import modelarts
+from training.files import write_whole
 from training.run import ranks
 from training.run.callbacks import Report, build_callbacks, why_end
 from training.run.device import SINGLE_PROCESS, Process
@@ -39,6 +40,10 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
         modelarts.fetch_run(config.train_url, config.run_dir)
     run, progress, train_images, val_images = start(config, process)
     journal = Journal(config.run_dir, progress.epoch) if process.is_main else None
+    if run.skipped and process.is_main:
+        listing = config.run_dir / "skipped.txt"
+        write_whole(listing, "".join(f"{line}\n" for line in run.skipped).encode())
+        print(f"skipped {len(run.skipped)} broken images, listed in {listing}")
     if progress == Progress():
         prepare_first_epoch(run, train_images)
     for callback in callbacks:

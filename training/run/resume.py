@@ -151,10 +151,10 @@ def restore(
     changes = _changes(before, said, config, path)
     checkpoint.restore(parameters, saved, source=path)
     progress = Progress(**entry)
-    if any(change.matters for change in changes):  # the best result may have another meaning, and the end another time
-        progress.best_top1, progress.best_epoch, progress.ended = Progress.best_top1, progress.epoch, ""
-    elif changes:
+    if changes:
         progress.ended = ""
+    if any(change.what in about.MEASURED for change in changes):  # the best result so far has another meaning
+        progress.best_top1, progress.best_epoch = Progress.best_top1, progress.epoch
     return progress
 
 

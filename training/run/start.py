@@ -9,9 +9,13 @@ from pathlib import Path
 from training.config import TrainConfig
 from training.data import bundles
 from training.data.images import tensor_of
+from training.data.names import listed
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
+from training.data.verification import broken
+from training.errors import DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
+from training.optim.losses import balanced_weights
 from training.run import about, checkpoint, from_bundle, ranks, resume
 from training.run.assembly import Run, assemble
 from training.run.device import SINGLE_PROCESS, Process
@@ -25,13 +29,37 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
     """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
     may have changed since the run was stopped. Raises TrainingError."""
     train_images, val_images = splits = open_splits(config)
+    spec, readers, shard = evaluation_spec(config), config.num_parallel_workers, process.image_shard
+    skipped: list[str] = []
+    if config.on_bad_image == "skip":
+        train_images, val_images, skipped = _without_broken(splits, config)
     config = config.model_copy(update={"num_classes": len(train_images.classes)})
-    said = about.of_run(config, train_images, val_images)
-    run = assemble(config, steps_per_epoch(train_images, config, num_shards=process.size), process, said)
+    weights = None
+    if config.class_weights == "balanced":
+        weights = balanced_weights(train_images.labels, config.classes)
+    said = about.of_run(config, train_images, val_images, len(skipped))
+    steps = steps_per_epoch(train_images, config, num_shards=process.size)
+    run = assemble(config, steps, process, said, weights)
     progress = _agree_on_progress(_load_weights(run), process)
-    spec, readers = evaluation_spec(config), config.num_parallel_workers
-    verify(splits, spec, config.verify_images, readers, **process.image_shard)
-    return run, progress, train_images, val_images
+    if config.on_bad_image == "stop":
+        verify(splits, spec, config.verify_images, readers, **shard)
+    return replace(run, skipped=tuple(skipped)), progress, train_images, val_images
+
+
+def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple[Images, Images, list[str]]:
+    """Both splits without their broken images, and a line about each of these. Every rank reads all files, so that all
+    leave out the same. Raises DataError where a class has no image left."""
+    kept: list[Images] = []
+    lines: list[str] = []
+    for images in splits:
+        found = broken(images, evaluation_spec(config), config.verify_images, config.num_parallel_workers)
+        rest = images.subset([index for index in range(len(images)) if index not in found])
+        if bare := {*images.labels.tolist()} - {*rest.labels.tolist()}:
+            classes = listed(images.classes[class_id] for class_id in sorted(bare))
+            raise DataError(f"{images.root}: every image is broken of {classes}, such as {next(iter(found.values()))}")
+        kept.append(rest)
+        lines += found.values()
+    return kept[0], kept[1], lines
 
 
 def prepare_first_epoch(run: Run, train_images: Images) -> None:

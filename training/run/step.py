@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -66,14 +66,19 @@ def train_step(
     config: TrainConfig,
     ema: Ema | None = None,
     process: Process = SINGLE_PROCESS,
+    class_weights: Sequence[float] | None = None,
 ) -> TrainStep:
-    """Build the training step of the recipe; also sets the precision in which the network computes."""
+    """Build the training step of the recipe; also sets the precision in which the network computes.
+
+    `class_weights` (K,): how much an image of each class counts in the loss; None: all the same.
+    """
     loss_scale.set_precision(network, config.amp_level)
     scaling = loss_scale.build_loss_scale(config)
     accumulator = None
     if config.accumulate_steps > 1:
         accumulator = GradientAccumulator(optimizer.parameters, config.accumulate_steps)
-    compute_gradients = _gradient_function(network, optimizer, config, scaling)
+    loss_function = CrossEntropySmooth(config.label_smoothing, class_weights)
+    compute_gradients = _gradient_function(network, optimizer, config, scaling, loss_function)
     update = _update_function(optimizer, config, scaling, ema, config.accumulate_steps * process.size)
     all_reduce, ranks = _all_reduce(process.size), process.size
 
@@ -95,10 +100,9 @@ def train_step(
 
 
 def _gradient_function(
-    network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None
+    network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, loss_function: nn.Cell
 ) -> Callable[[Tensor, Tensor], tuple[tuple[Tensor, Tensor, Tensor], Gradients]]:
     """A function (images, labels) -> (scaled objective, loss, right answers), gradients times the loss scale."""
-    loss_function = CrossEntropySmooth(config.label_smoothing)
     decay = CustomL2(network) if config.custom_l2 else None
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

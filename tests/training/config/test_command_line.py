@@ -238,3 +238,34 @@ def test_resume_is_auto_or_none_or_a_checkpoint_and_yes_and_no_keep_their_meanin
 def test_resume_accepts_nothing_else():
     with pytest.raises(ConfigError, match=r"resume: .*must be auto, none or FILE\.ckpt \(got 'atuo'\)"):
         build({"resume": "atuo"}, source="x")
+
+
+NUMBERS = [key for key, field in TrainConfig.model_fields.items() if "float" in str(field.annotation)]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", ".inf"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_that_is_not_finite_is_refused_by_name(key, value):
+    count = str(TrainConfig.model_fields[key].annotation).count("float")
+    with pytest.raises(ConfigError, match=rf"test: {key}\b"):
+        build({key: ",".join([value] * count) if count > 1 else value}, source="test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("std", 0),
+        ("std", [0, 0, 0]),
+        ("std", [58.4, 57.1, 57.4]),
+        ("std", [-0.2, 0.2, 0.2]),
+        ("mean", [123.7, 116.3, 103.5]),
+        ("mean", [-1, 0, 0]),
+        ("batch_size", 0),
+        ("base_lr", -0.1),
+        ("seed", 2**32),
+        ("patience", 0),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(key, value):
+    with pytest.raises(ConfigError, match=rf"test: {key}\b"):
+        build({key: value}, source="test")

@@ -35,12 +35,25 @@ def test_every_image_has_its_place_and_a_long_caption_stays_in_its_cell(count):
     assert (np.asarray(sheet)[:, -4:] == 255).all()  # nothing reaches the right margin
 
 
+def test_notes_stand_below_the_pictures_and_inside_the_sheet():
+    images = np.zeros((4, 3, 16, 16), np.float32)
+    bare = draw(images, [["a"]] * 4, MEAN, STD)
+    sheet = draw(images, [["a"]] * 4, MEAN, STD, ["many words " * 12, "and more"])
+    assert (np.asarray(sheet)[: bare.height] == np.asarray(bare)).all()
+    below = np.asarray(sheet)[bare.height :]
+    assert (below < 128).any()
+    assert (below[:, -2:] == 255).all()
+    assert (below[-4:] == 255).all()
+
+
 @pytest.mark.usefixtures("cpu")
 def test_save_grid_draws_what_training_sees(image_folder, tmp_path, capsys):
     keys = ["--data_url", image_folder, "--num_classes", 2, "--image_size", 32, "--crop", "padded", "--mix_up", 0.8]
-    out = tmp_path / "out.png"
+    out = tmp_path / "runs" / "out.png"
     assert main([*map(str, keys), "--save-grid", str(out), "--images", "12"]) == 0
-    assert "12 of 64 images" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "12 of 64 images, as the network sees them\nNormal: you can tell the class" in told
+    assert "Not normal: many pictures nearly black" in told
     with Image.open(out) as sheet:
         assert sheet.width > 3 * CELL
     wrong = tmp_path / "out.unknown"

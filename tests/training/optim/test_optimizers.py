@@ -44,7 +44,7 @@ def adamw(p, g, rate, decay, state, t):
 def lamb(p, g, rate, decay, state, t):
     r = adam(g, state, t, 1e-6) + decay * p
     norms = np.linalg.norm(p), np.linalg.norm(r)
-    return p - rate * (norms[0] / norms[1] if min(norms) > 0 else 1) * r
+    return p - rate * (norms[0] / norms[1] if min(norms) > 0 and decay else 1) * r
 
 
 def lion(p, g, rate, decay, state, t):
@@ -58,10 +58,16 @@ def muon(p, g, rate, decay, state, t):
     return nesterov(p, g, rate, decay, state, t)
 
 
-def orthogonalised(p, g, rate, state):
-    """With a decomposition: the polynomial of the iteration is applied five times to each singular value."""
+def orthogonalised(p, g, rate, state, groups=1):
+    """Each group of output channels is a matrix of its own."""
     state["v"] = 0.8 * state.get("v", 0) + g
-    u, s, vt = np.linalg.svd((g + 0.8 * state["v"]).reshape(len(p), -1), full_matrices=False)
+    parts = zip(np.split(p, groups), np.split(g + 0.8 * state["v"], groups), strict=True)
+    return np.concatenate([orthogonalised_matrix(part, direction, rate) for part, direction in parts])
+
+
+def orthogonalised_matrix(p, direction, rate):
+    """With a decomposition: the polynomial of the iteration is applied five times to each singular value."""
+    u, s, vt = np.linalg.svd(direction.reshape(len(p), -1), full_matrices=False)
     s = s / np.linalg.norm(s)
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
@@ -89,7 +95,7 @@ def test_an_optimizer_is_its_formula(name):
 
     rng = np.random.default_rng(1)
     network = nn.Dense(5, 3)
-    expected = {"weight": rng.normal(size=(3, 5)), "bias": np.zeros(3)}  # a norm of zero is Lamb's special case
+    expected = {"weight": rng.normal(size=(3, 5)), "bias": rng.normal(size=3)}  # the bias does not decay
     for key, value in expected.items():
         getattr(network, key).set_data(ms.Tensor(value.astype(np.float32)))
     optimizer = build_optimizer(network, build(KEYS | {"optimizer": name}, source="test"), STEPS)
@@ -136,7 +142,8 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_th
     from training.optim.optimizers import build_optimizer, parameter_groups
 
     rng, network = np.random.default_rng(2), repvgg.build("RepVGG-Smoke", 3)
-    config = build(KEYS | {"optimizer": "muon", "adamw_lr": adamw_lr, "backbone_lr": backbone_lr}, source="test")
+    keys = {"arch": "RepVGG-Smoke", "optimizer": "muon", "adamw_lr": adamw_lr, "backbone_lr": backbone_lr}
+    config = build(KEYS | keys, source="test")
     optimizer = build_optimizer(network, config, STEPS)
     expected = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
     inner = names_of(parameter_groups(network, config)[0]["params"], network)
@@ -159,11 +166,40 @@ def test_muon_orthogonalises_the_inner_kernels_and_uses_momentum_or_adamw_for_th
         np.testing.assert_allclose(found, value, atol=2e-5 * np.abs(value).max(), err_msg=name)
 
 
+def test_each_group_of_a_grouped_kernel_is_its_own_matrix(monkeypatch):
+    import mindspore as ms
+
+    from training.network import repvgg
+    from training.optim.optimizers import build_optimizer
+    from weights.variants import VARIANTS, Variant
+
+    grouped = Variant((8, 16, 16, 16, 16), (1, 1, 2, 0, 0), groups=4)
+    monkeypatch.setitem(VARIANTS, "RepVGG-Grouped", grouped)
+    network, rng = repvgg.build("RepVGG-Grouped", 3), np.random.default_rng(3)
+    config = build(KEYS | {"arch": "RepVGG-Grouped", "optimizer": "muon"}, source="test")
+    optimizer = build_optimizer(network, config, STEPS)
+    gradients = {p.name: rng.normal(size=p.shape) for p in optimizer.parameters}
+    before = {p.name: p.asnumpy().astype(np.float64) for p in optimizer.parameters}
+    optimizer(tuple(ms.Tensor(gradients[p.name].astype(np.float32)) for p in optimizer.parameters))
+    groups = {block.name: block.groups for block in grouped.blocks()}
+    assert sorted(groups.values()) == [1, 1, 1, 4]
+    for block, count in groups.items():
+        if block != "stages.0.0":
+            for branch in ("branch_3x3", "branch_1x1"):
+                name = f"{block}.{branch}.conv.weight"
+                expected = orthogonalised(before[name], gradients[name], RATES[0], {}, count)
+                found = repvgg.weights(network)[name].asnumpy()
+                np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max(), err_msg=name)
+
+
 def test_the_second_moments_of_muons_adamw_are_part_of_its_state():
     from training.network import repvgg
     from training.optim.optimizers import build_optimizer, optimizer_state, parameter_groups
 
-    network, config = repvgg.build("RepVGG-Tiny", 3), build({"optimizer": "muon", "adamw_lr": 0.003}, source="test")
+    network, config = (
+        repvgg.build("RepVGG-Tiny", 3),
+        build({"arch": "RepVGG-Tiny", "optimizer": "muon", "adamw_lr": 0.003}, source="test"),
+    )
     found = optimizer_state(build_optimizer(network, config, 2))
     others = len(network.trainable_params()) - len(parameter_groups(network, config)[0]["params"])
     assert len([name for name in found if name.startswith("optimizer.moments.")]) == len(network.trainable_params())

@@ -144,7 +144,7 @@ def test_a_checkpoint_of_an_older_version_loads_with_one_line_that_says_what_it_
         ({"base_lr": 0.05}, "base_lr: 0.1 -> 0.05"),
         ({"lr_scheduler": "poly_lr"}, "lr_scheduler: cosine_lr -> poly_lr"),
         ({"weight_decay": 0.5, "epochs": 2}, "weight_decay: 0.0001 -> 0.5"),
-        ({"hflip": 0.0}, "hflip: 0.5 -> 0.0"),
+        ({"image_size": 24}, "image_size: 16 -> 24"),
     ],
 )
 def test_a_change_of_what_a_run_means_is_refused_by_name_unless_it_is_wanted(
@@ -160,7 +160,7 @@ def test_a_change_of_what_a_run_means_is_refused_by_name_unless_it_is_wanted(
     assert best.with_name("last.ckpt").read_bytes() == kept
     _, progress, *_ = start(config_of(tmp_path, image_folder, resume_changed=True, **change))
     assert progress.epoch == 1
-    assert progress.best_top1 == -1, "the old best was measured of another run"
+    assert (progress.best_top1 > 0) == (change.keys() != {"image_size"}), "what was measured of other images is no best"
     assert f"resuming with a change of {line}" in capsys.readouterr().out
 
 
@@ -231,3 +231,27 @@ def test_the_number_of_classes_follows_from_the_images_and_is_checked_where_it_i
     with pytest.raises(DataError, match="has 2 classes, num_classes is 3: give num_classes 2"):
         start(config_of(tmp_path, image_folder, num_classes=3))
     assert np.isfinite(run.rates).all()
+
+
+def test_broken_images_are_skipped_on_request_listed_and_counted(image_folder, tmp_path, capsys):
+    from training.errors import DataError
+    from training.run import about, checkpoint
+    from training.run.loop import train
+    from training.run.start import start
+
+    broken = [next((image_folder / split / "down").glob("*")) for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="2 broken images; repair or remove"):
+        start(config_of(tmp_path, image_folder))
+    best = train(config_of(tmp_path, image_folder, on_bad_image="skip", class_weights="balanced", epochs=1))
+    lines = best.with_name("skipped.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == [str(path) for path in broken]
+    said = about.parse(checkpoint.read(best), best)
+    assert said.images["skipped"] == "2 broken images"
+    assert said.images["train"].startswith("63 images")
+    assert "skipped 2 broken images, listed in" in capsys.readouterr().out
+    for path in (image_folder / "train" / "down").glob("*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="train: every image is broken of down"):
+        start(config_of(tmp_path, image_folder, on_bad_image="skip"))
