@@ -103,6 +103,7 @@ def tune(
         "--batch_size",
         str(min(BATCH, int(seen.fitted.sum()) // 4)),
     ]
+    flags += ["--class_weights", "balanced" if outcome.balanced else "equal", "--patience", str(planned.epochs // 2)]
     run = folder / "run"
     failed = _run("train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log")
     if not (run / "best.ckpt").is_file():
