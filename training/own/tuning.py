@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -172,7 +171,7 @@ def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Pat
 
 
 def _stop(process: subprocess.Popen[bytes], why: str) -> str:
-    process.send_signal(signal.SIGINT)  # it finishes its step
+    process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
     try:
         process.wait(START_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
