@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--out STORE/NAME/1 is missing: the folder of the new bundle (or give --audit to only look)")
     if not flags.minutes > 0:
         raise ConfigError(f"--minutes {flags.minutes:g} must be more than 0")
-    from training.own.command import Options, audit, run  # scikit-learn takes a second to import: not for a wrong flag
+    from training.own.command import (  # scikit-learn takes a second to import: not for a wrong flag
+        Options,
+        add,
+        audit,
+        run,
+    )
 
     name = flags.photos.stem if flags.out is None else "-".join(flags.out.parts[-2:])
     options = Options(
@@ -44,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         suggestions=flags.suggestions,
         record=flags.record or Path("runs", f"audit-{name}" if flags.audit else name),
     )
-    (audit if flags.audit else run)(options, lambda line: print(line, flush=True), started=time.monotonic())
+    (audit if flags.audit else add if flags.add else run)(
+        options, lambda line: print(line, flush=True), started=time.monotonic()
+    )
     return 0
 
 
@@ -67,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="time it may take [default: 10]")
     parser.add_argument("--head-only", action="store_true", help="fit a new classifier only, whatever time there is")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="add the new classes of PHOTOS to those of the bundle, which stay as they are",
+    )
     parser.add_argument("--audit", action="store_true", help="only look for what is wrong with photos and labels")
     parser.add_argument(
         "--group_pattern",

@@ -11,7 +11,7 @@ from models.store import Bundle, open_bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
 from training.files import write_whole
-from training.own import tuning
+from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
 from training.own.describing import (
@@ -25,7 +25,7 @@ from training.own.describing import (
 )
 from training.own.fitting import fit_head
 from training.own.photos import collect
-from training.own.publish import check_source, publish, publish_tuned
+from training.own.publish import check_source, engines, publish, publish_tuned
 from training.own.report import render
 from training.own.seen import Seen, see
 
@@ -50,7 +50,7 @@ class Options:
 def run(options: Options, say: Say, *, started: float) -> None:
     """`started`: time.monotonic of the command. Raises TrainingError."""
     check_new(options.out)
-    bundle, backbone, seen = _look(options, say)
+    bundle, backbone, seen = _look(options, say, options.seconds * SEARCH_SHARE)
     outcome = fit_head(seen, options.seed)
     describe_answers("the classifier alone", outcome.judged, seen, say)
     left = options.seconds - (time.monotonic() - started)
@@ -70,7 +70,7 @@ def run(options: Options, say: Say, *, started: float) -> None:
         written = publish_tuned(tuned.bundle, answers, options.out, title)
     else:
         written = publish(bundle, backbone, outcome.fitted.head, seen, answers, options.out, title)
-    describe_bundle(written, say, time.monotonic() - started)
+    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
     facts = [
         ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
         ("image size", f"{seen.size} pixels"),
@@ -82,9 +82,19 @@ def run(options: Options, say: Say, *, started: float) -> None:
     _record(options, page, suggestions, say)
 
 
+def add(options: Options, say: Say, *, started: float) -> None:
+    """New classes beside those of the bundle. Raises TrainingError."""
+    check_new(options.out)
+    bundle, backbone, seen = _look(options, say, search_s=0.0)
+    seen, head, answers = adding.add(seen, backbone, bundle.labels, options.seed)
+    describe_answers(f"{len(bundle.labels)} classes as they were, {len(seen.classes)} now", answers, seen, say)
+    written = publish(bundle, backbone, head, seen, answers, options.out, options.photos.stem)
+    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
+
+
 def audit(options: Options, say: Say, *, started: float) -> None:
     """Raises TrainingError."""
-    _, _, seen = _look(options, say)
+    _, _, seen = _look(options, say, options.seconds * SEARCH_SHARE)
     try:
         answers = suspects(seen, options.seed)
     except DataError as error:
@@ -99,20 +109,22 @@ def audit(options: Options, say: Say, *, started: float) -> None:
     say(f"  --suggestions {options.record / 'suggestions.csv'}")
 
 
-def _look(options: Options, say: Say) -> tuple[Bundle, Backbone, Seen]:
+def _look(options: Options, say: Say, search_s: float) -> tuple[Bundle, Backbone, Seen]:
     collection = collect(options.photos, options.group_pattern)
     if options.suggestions:
         collection = apply(collection, options.suggestions)
     describe(collection, say)
     bundle, backbone = open_base(options.base)
     spec = bundle.manifest.preprocess
-    seen = see(collection, backbone, spec, seed=options.seed, seconds=options.seconds * SEARCH_SHARE)
+    seen = see(collection, backbone, spec, seed=options.seed, seconds=search_s)
     describe_seen(seen, say)
     return bundle, backbone, seen
 
 
 def open_base(name: str) -> tuple[Bundle, Backbone]:
     """Raises DataError unless the bundle is there and answers as it should."""
+    if name.endswith(".ckpt"):
+        raise DataError(f"--from {name} is a checkpoint: make a bundle of it first, with training.export --bundle")
     try:
         bundle = open_bundle(name)
     except BundleError as error:

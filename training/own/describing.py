@@ -57,8 +57,11 @@ def describe_answers(what: str, answers: Answers, seen: Seen, say: Say) -> None:
         say(f"  fewer than {SMALL_CLASS} photos to judge by, so that their figures say little: {listed(small)}")
 
 
-def describe_bundle(bundle: Bundle, say: Say, seconds: float) -> None:
-    say(f"{bundle.folder}: written and checked, {seconds:.0f} s in all. Serve it, and open the page:")
+def describe_bundle(bundle: Bundle, engines: Sequence[str], say: Say, seconds: float) -> None:
+    say(f"{bundle.folder}: written, {seconds:.0f} s in all. On each engine: golden difference, same answers, images/s")
+    for line in engines:
+        say(f"  {line}")
+    say("serve it, and open the page:")
     for line in commands(bundle):
         say(f"  {line}")
 

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -119,6 +121,25 @@ def publish_tuned(tuned: Bundle, answers: Answers, out: Path, dataset: str) -> B
         return write_version(tuned, out, training=training, temperature=answers.temperature)
     except BundleError as error:
         raise TrainingError(str(error)) from error
+
+
+def engines(folder: Path) -> list[str]:
+    """What `repvgg inspect --verify` says of every engine that can serve the bundle here, a line each."""
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "inspect",
+        str(folder),
+        "--verify",
+        "--calls",
+        "4",
+        "--max-batch-size",
+        "4",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    lines = [line for line in done.stdout.splitlines()[1:] if "not available" not in line]
+    return lines or [f"the engines could not be checked: {done.stderr.strip().splitlines()[-1:]}"]
 
 
 def _check(model: bytes, backbone: Backbone, tensors: Floats, logits: Floats, tolerance: float) -> None:

@@ -22,6 +22,7 @@ PAGE = Path(__file__).parent / "page"
 BEST = 3  # answers of a photo that are shown, the true one always among them
 WRONG, RIGHT = 400, 400  # photos in the cells of the confusion matrix, at most
 SHOWN = 24  # photos of a section
+CONFUSIONS = 60
 BINS = 20
 
 
@@ -81,8 +82,8 @@ def _judged(seen: Seen, answers: Answers) -> dict[str, Any]:
         *unsure[:SHOWN],
         *(row for label in range(len(seen.classes)) for row in [r for r in right if answers.labels[r] == label][:each]),
     ]
-    confused = answers.confusion - np.diag(answers.confusion.diagonal())
-    cell = divmod(int(confused.argmax()), len(seen.classes))
+    number = {name: index for index, name in enumerate(seen.classes)}
+    confused = [(number[true], number[given]) for true, given, _ in answers.confusions(seen.classes, CONFUSIONS)]
     return {
         "verdict": {
             "accuracy": answers.accuracy,
@@ -94,7 +95,7 @@ def _judged(seen: Seen, answers: Answers) -> dict[str, Any]:
             "temperature": answers.temperature,
         },
         "matrix": answers.confusion.tolist(),
-        "confusions": [cell] if confused.any() else [],
+        "confusions": confused,
         "classes": [
             {
                 "label": one.label,

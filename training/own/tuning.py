@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -90,7 +89,11 @@ def tune(
 ) -> Tuned | None:
     """Work in `folder`, which is emptied first -> the tuned network; None, and a line, if there is none."""
     shutil.rmtree(folder, ignore_errors=True)
-    held_out = _lay_out(seen, outcome, folder / "photos")
+    try:
+        held_out = _lay_out(seen, outcome, folder / "photos")
+    except OSError as error:
+        say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
+        return None
     flags: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
     flags += ["--image_size", str(seen.size), "--epochs", str(planned.epochs), "--seed", str(seed)]
     flags += [
@@ -99,6 +102,7 @@ def tune(
         "--batch_size",
         str(min(BATCH, int(seen.fitted.sum()) // 4)),
     ]
+    flags += ["--class_weights", "balanced" if outcome.balanced else "equal", "--patience", str(planned.epochs // 2)]
     run = folder / "run"
     failed = _run("train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log")
     if not (run / "best.ckpt").is_file():
@@ -167,7 +171,7 @@ def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Pat
 
 
 def _stop(process: subprocess.Popen[bytes], why: str) -> str:
-    process.send_signal(signal.SIGINT)  # it finishes its step
+    process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
     try:
         process.wait(START_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

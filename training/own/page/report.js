@@ -2,6 +2,7 @@
 const record = JSON.parse(document.getElementById("record").textContent);
 const page = document.getElementById("report");
 const length = (share) => `${100 * share}%`;
+const MOST = 60; // classes of a matrix that can be read
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 /** An element with properties, and children that are elements or text: text never becomes markup. */
@@ -86,6 +87,15 @@ function matrix() {
     const more = found.length < total ? ` (${found.length} of ${total} shown)` : ` (${total})`;
     shown.replaceChildren(make("h3", {}, title + more), cards(found));
   };
+  if (names.length > MOST) {
+    const buttons = record.confusions.map(([row, column]) => {
+      const button = make("button", { className: "pick" }, `${names[row]} taken for ${names[column]}: ${record.matrix[row][column]}`);
+      button.addEventListener("click", () => open(row, column, button));
+      return make("li", {}, button);
+    });
+    section("What is taken for what", "The most frequent mistakes. Choose one to see its photos.", make("ul", { className: "picks" }, ...buttons), shown);
+    return;
+  }
   const body = record.matrix.map((counts, row) => {
     const total = Math.max(1, counts.reduce((sum, count) => sum + count, 0));
     return make("tr", {}, make("th", { scope: "row", title: names[row] }, names[row]), ...counts.map((count, column) => {
