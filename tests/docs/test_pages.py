@@ -91,6 +91,8 @@ SAYS = {
     "readyz": '"ready"',
     "curl http://127.0.0.1:8000/metrics": "repvgg_request_duration_seconds_bucket",
     "from repvgg_client": "ship",
+    "def similar": "like the cat: [('models/samples/cat.jpg',",
+    "explain=cam": '"grid"',
     "tritonclient": "ship",
     "classify models/samples": "ship",
     "classify --engine reference": "ship",
