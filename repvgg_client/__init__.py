@@ -12,7 +12,7 @@ Requires httpx, and Pillow to send Pillow images or numpy arrays. It does not im
 from repvgg_client.client import AsyncClient, Client
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Image
-from repvgg_client.results import ImageFault, Model, Prediction, Result
+from repvgg_client.results import Cam, ImageFault, Model, Prediction, Result
 
 __all__ = [
     "Client",
@@ -20,6 +20,7 @@ __all__ = [
     "Image",
     "Result",
     "Prediction",
+    "Cam",
     "ImageFault",
     "Model",
     "ClientError",

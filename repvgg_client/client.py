@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from repvgg_client.background import BackgroundLoop
-from repvgg_client.conversation import Pause, Reply, Step, converse
+from repvgg_client.conversation import Asked, Pause, Reply, Step, converse
 from repvgg_client.images import Encoded, Image, batches
 from repvgg_client.results import Result
 
@@ -50,16 +50,28 @@ class Client:
         )
 
     def classify(
-        self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
+        self,
+        images: Image | Iterable[Image],
+        *,
+        top_k: int | None = None,
+        timeout_s: float | None = None,
+        explain: bool = False,
+        embedding: bool = False,
+        normalize: bool = False,
+        labels: Sequence[str] | None = None,
+        priors: Mapping[str, float] | None = None,
     ) -> list[Result]:
         """Classify one image or many -> the results, in the same order.
 
         An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
-        (H, W, 3). `top_k` is the number of predictions per image, by default the server's.
+        (H, W, 3). `top_k` is the number of predictions per image, by default the server's. `explain` gives each
+        prediction its `cam`, `embedding` each result its features, of length 1 if `normalize` is set. `labels` are
+        those that may be answered; `priors` are the shares of labels among the images, where they are known.
 
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
         """
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
         results: list[Result] = []
         pending: deque[Future[list[Result]]] = deque()
         try:
@@ -67,7 +79,7 @@ class Client:
                 if len(pending) == self._client.concurrency:
                     results += pending[0].result()
                     pending.popleft()
-                pending.append(self._background.submit(self._client.converse(batch, top_k, timeout_s)))
+                pending.append(self._background.submit(self._client.converse(batch, asked, timeout_s)))
             while pending:
                 results += pending[0].result()
                 pending.popleft()
@@ -107,9 +119,19 @@ class AsyncClient:
         self.concurrency = concurrency
 
     async def classify(
-        self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
+        self,
+        images: Image | Iterable[Image],
+        *,
+        top_k: int | None = None,
+        timeout_s: float | None = None,
+        explain: bool = False,
+        embedding: bool = False,
+        normalize: bool = False,
+        labels: Sequence[str] | None = None,
+        priors: Mapping[str, float] | None = None,
     ) -> list[Result]:
         """Like Client.classify; cancelling it also cancels its requests."""
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
         results: list[Result] = []
         pending: deque[asyncio.Task[list[Result]]] = deque()
         remaining = batches(images, self.batch_size)
@@ -118,7 +140,7 @@ class AsyncClient:
                 if len(pending) == self.concurrency:
                     results += await pending[0]
                     pending.popleft()
-                pending.append(asyncio.create_task(self.converse(batch, top_k, timeout_s)))
+                pending.append(asyncio.create_task(self.converse(batch, asked, timeout_s)))
             while pending:
                 results += await pending[0]
                 pending.popleft()
@@ -128,9 +150,9 @@ class AsyncClient:
             await asyncio.gather(*pending, return_exceptions=True)
         return results
 
-    async def converse(self, batch: list[Encoded], top_k: int | None, timeout_s: float | None) -> list[Result]:
+    async def converse(self, batch: list[Encoded], asked: Asked, timeout_s: float | None) -> list[Result]:
         """Classify one batch, with retries. Raises ClientError."""
-        conversation = converse(batch, top_k, self._timeout_s if timeout_s is None else timeout_s)
+        conversation = converse(batch, asked, self._timeout_s if timeout_s is None else timeout_s)
         reply: Reply = None
         while True:
             try:

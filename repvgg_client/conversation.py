@@ -12,9 +12,10 @@ The design follows httpx's authentication flows: the two clients differ only in 
 
 from __future__ import annotations
 
+import base64
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -38,23 +39,53 @@ CONNECTION_LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of each image. The server's defaults hold for what is None or False."""
+
+    top_k: int | None = None
+    explain: bool = False
+    embedding: bool = False
+    normalize: bool = False
+    labels: Sequence[str] | None = None
+    priors: Mapping[str, float] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the query."""
+        given = {
+            "top_k": self.top_k,
+            "explain": "cam" if self.explain else None,
+            "embedding": "true" if self.embedding else None,
+            "normalize": "true" if self.normalize else None,
+            "labels": None if self.labels is None else ",".join(self.labels),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Attempt:
     """Send these images; its reply must be there, to the last byte, within `remaining_s`."""
 
     images: Sequence[Encoded]
-    top_k: int | None
+    asked: Asked
     remaining_s: float
 
     def request(self) -> dict[str, Any]:
         """The arguments for httpx's `post`."""
         earlier_s = min(EARLIER_S, EARLIER_SHARE * self.remaining_s)
-        parameters = {"timeout_ms": max(1, int((self.remaining_s - earlier_s) * 1000)), "top_k": self.top_k}
+        timeout_ms = max(1, int((self.remaining_s - earlier_s) * 1000))
         return {
             "url": "/classify",
-            "params": {name: value for name, value in parameters.items() if value is not None},
-            "files": [("image", (str(index), image.content)) for index, image in enumerate(self.images)],
+            "params": {"timeout_ms": timeout_ms, **self.asked.parameters},
+            **self._body(),
             "timeout": self.remaining_s,
         }
+
+    def _body(self) -> dict[str, Any]:
+        if self.asked.priors is None:
+            return {"files": [("image", (str(index), image.content)) for index, image in enumerate(self.images)]}
+        images = [{"b64": base64.b64encode(image.content).decode()} for image in self.images]
+        return {"json": {"images": images, "priors": dict(self.asked.priors)}}
 
 
 @dataclass(frozen=True)
@@ -69,7 +100,7 @@ Reply = httpx.Response | httpx.TransportError | None
 
 
 def converse(
-    images: Sequence[Encoded], top_k: int | None, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    images: Sequence[Encoded], asked: Asked, timeout_s: float, clock: Callable[[], float] = time.monotonic
 ) -> Generator[Step, Reply, list[Result]]:
     """Yields the steps of one request and returns the results of its images, in order. Raises ClientError.
 
@@ -82,7 +113,7 @@ def converse(
     pause_s = FIRST_PAUSE_S
     while True:
         sent = [images[i] for i in waiting]
-        reply = yield Attempt(sent, top_k, max(0.0, deadline - clock()))
+        reply = yield Attempt(sent, asked, max(0.0, deadline - clock()))
         received, failure = _read_reply(reply, sent)
         results.update(zip(waiting, received, strict=False))
         waiting = [i for i in waiting if i not in results or _is_temporary(results[i])]

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
+class Cam:
+    """`grid`, rows from the top: what each part of the image adds to the `logit`, which is their sum plus `bias`.
+    `box`: left, top, right and bottom of what the grid covers, in pixels of the upright photo."""
+
+    grid: Sequence[Sequence[float]]
+    bias: float
+    logit: float
+    box: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """`score`: softmax probability over all classes, 0..1."""
+    """`score`: softmax probability over all classes, or over those of `labels`, 0..1. `cam`: with `explain`."""
 
     label: str
     class_id: int
     score: float
+    cam: Cam | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Prediction:
+        cam = {"cam": Cam(**entry["cam"])} if "cam" in entry else {}
+        return cls(**{**entry, **cam})
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Result:
     """The outcome for one image: either `predictions` in descending order of score, or an `error`.
 
     `name` is the path of the image, if it has one. `model` is None if no image of the request could be classified.
+    `embedding`, if asked for, is an array of float32, which `numpy.asarray` reads in place.
     """
 
     name: str | None
@@ -46,11 +67,21 @@ class Result:
     error: ImageFault | None
     request_id: str | None
     model: Model | None = None
+    embedding: array[float] | None = None
 
     @classmethod
     def of(cls, name: str | None, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
         """`entry` is an item of `results` in the `answer`."""
-        predictions = tuple(Prediction(**prediction) for prediction in entry.get("predictions", ()))
+        predictions = tuple(map(Prediction.of, entry.get("predictions", ())))
         error = ImageFault(**entry["error"]) if "error" in entry else None
         model = Model(*(answer["model"][key] for key in ("name", "version", "engine", "precision")))
-        return cls(name, predictions, error, answer["request_id"], model)
+        embedding = _floats(entry["embedding"]["b64"]) if "embedding" in entry else None
+        return cls(name, predictions, error, answer["request_id"], model, embedding)
+
+
+def _floats(b64: str) -> array[float]:
+    """Little-endian float32 in base64."""
+    values = array("f", base64.b64decode(b64))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

@@ -93,6 +93,8 @@ SAYS = {
     "readyz": '"ready"',
     "curl http://127.0.0.1:8000/metrics": "repvgg_request_duration_seconds_bucket",
     "from repvgg_client": "school bus",
+    "def similar": "like the cat: [('models/samples/cat.jpg',",
+    "explain=cam": '"grid"',
     "tritonclient": "school bus",
     "classify models/samples": "school bus",
     "classify --engine reference": "school bus",

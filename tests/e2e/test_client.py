@@ -127,3 +127,23 @@ def test_cancelling_leaves_no_request_running(images: list[bytes]) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and never answers
         assert asyncio.run(ask(f"http://127.0.0.1:{silent.getsockname()[1]}")) == 1
+
+
+def test_it_asks_for_explanations_embeddings_labels_and_priors(
+    start: Callable[..., Server], images: list[bytes]
+) -> None:
+    flags = "--model", "repvgg-tiny-cifar10", "--engine", "onnxruntime", "--precision", "fp32"
+    client = Client(start(*flags).wait_until_serving().url)
+    for result in client.classify(images[:4], top_k=2, explain=True, embedding=True, normalize=True):
+        for one in result.predictions:
+            assert one.cam is not None
+            assert np.sum(one.cam.grid) + one.cam.bias == pytest.approx(one.cam.logit, abs=1e-4)
+        vector = np.asarray(result.embedding)
+        assert (vector.dtype, vector.shape) == (np.float32, (256,))
+        assert np.linalg.norm(vector) == pytest.approx(1)
+    (result,) = client.classify(images[0], labels=["cat", "dog"], priors={"cat": 1.0})
+    assert [(one.label, one.score, one.cam) for one in result.predictions] == [("cat", 1.0, None)]
+    assert result.embedding is None
+    with pytest.raises(ProblemError, match="the network has no gnu"):
+        client.classify(images[0], labels=["gnu"])
+    client.close()

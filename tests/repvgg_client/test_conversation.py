@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from repvgg_client.conversation import Attempt, Pause, converse
+from repvgg_client.conversation import Asked, Attempt, Pause, converse
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Encoded
 from repvgg_client.results import Model, Result
@@ -48,7 +48,7 @@ class Talk:
         self._timeout_s = timeout_s
 
     def results(self) -> list[Result]:
-        talk = converse(IMAGES, 1, self._timeout_s, clock=lambda: sum(self.pauses))
+        talk = converse(IMAGES, Asked(1), self._timeout_s, clock=lambda: sum(self.pauses))
         reply = None
         while True:
             try:
@@ -85,7 +85,7 @@ def test_each_request_carries_the_time_that_is_left_but_for_the_way_back() -> No
     first, second = (attempt.request()["params"] for attempt in talk.attempts)
     assert first == {"timeout_ms": 9500, "top_k": 1}
     assert second["timeout_ms"] == int((9.5 - talk.pauses[0]) * 1000)
-    assert Attempt(IMAGES, 1, 0.1).request()["params"]["timeout_ms"] == 90
+    assert Attempt(IMAGES, Asked(1), 0.1).request()["params"]["timeout_ms"] == 90
 
 
 def test_a_retry_waits_for_retry_after_and_a_little_longer() -> None:
@@ -154,7 +154,7 @@ def test_an_image_that_cannot_be_decoded_is_a_result_however_the_images_are_batc
 
 
 def test_a_single_image_that_is_too_large_is_also_a_result() -> None:
-    talk = converse(IMAGES[:1], None, 1.0)
+    talk = converse(IMAGES[:1], Asked(), 1.0)
     next(talk)
     with pytest.raises(StopIteration) as caught:
         talk.send(problem(413, "body_too_large"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.store import STORE
+from models.explanation import read_head
+from models.store import STORE, open_bundle
+from models.versions import write_version
 
 SAMPLES = STORE.parent / "samples"
 FP32 = ("--model", "repvgg-tiny-cifar10", "--precision", "fp32")
@@ -69,7 +73,7 @@ def test_large_photos_give_small_pictures(repvgg: Callable[..., Any], large_phot
 def test_embeddings_are_written_in_the_order_of_the_paths(repvgg: Callable[..., Any], tmp_path: Path) -> None:
     ended = repvgg("embed", *FP32, SAMPLES, "--out", tmp_path / "found.npz")
     assert ended.code == 0
-    assert "10 embeddings of 256 numbers, repvgg-tiny-cifar10" in ended.out
+    assert f"{len(list(SAMPLES.iterdir()))} embeddings of 256 numbers, repvgg-tiny-cifar10" in ended.out
     with np.load(tmp_path / "found.npz") as found:
         paths, rows = found["paths"].tolist(), found["embeddings"]
     assert paths == sorted(map(str, SAMPLES.iterdir()))
@@ -105,3 +109,38 @@ def test_what_cannot_be_written_is_said_before_the_work(
     refused = repvgg("embed", "--model", tiny_bundle, SAMPLES, "--out", tmp_path / "found.npz")
     assert refused.code == 78
     assert "has no features of tiny 1" in refused.err
+
+
+def test_a_bundle_of_before_gets_explanations_without_its_checkpoint(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    ended = repvgg("convert", "--bundle", tiny_bundle, "--store", tmp_path, "--version", 2)
+    assert (ended.code, ended.err) == (0, "")
+    before, after = (
+        repvgg("classify", "--model", folder, "--json", SAMPLES).out
+        for folder in (tiny_bundle, tmp_path / "tiny" / "2")
+    )
+    assert after == before
+    explained = repvgg("classify", "--model", tmp_path / "tiny" / "2", "--json", "--explain", SAMPLES / "cat.jpg")
+    for one in json.loads(explained.out)["predictions"]:
+        assert np.sum(one["cam"]["grid"]) + one["cam"]["bias"] == pytest.approx(one["cam"]["logit"], abs=1e-4)
+    assert "--version V names the new version" in repvgg("convert", "--bundle", tiny_bundle).err
+
+
+def test_features_that_do_not_give_the_logits_never_serve(
+    repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A matrix of another network, with the right checksum."""
+    repvgg("convert", "--bundle", tiny_bundle, "--store", tmp_path, "--version", 2)
+    bundle = open_bundle(tmp_path / "tiny" / "2")
+    (artifact,) = bundle.manifest.artifacts
+    head = read_head(bundle, artifact)
+    assert head is not None
+    assert artifact.features is not None
+    matrix = replace(head, bias=head.bias + np.float32(0.01)).encode()
+    features = artifact.features.model_copy(update={"sha256": hashlib.sha256(matrix).hexdigest()})
+    changed = artifact.model_copy(update={"features": features})
+    write_version(bundle, tmp_path / "tiny" / "3", [changed], {features.head: matrix})
+    ended = repvgg("classify", "--model", tmp_path / "tiny" / "3", SAMPLES / "cat.jpg")
+    assert ended.code == 70
+    assert "its features give logits that are 0.01 off its own, 0.0001 is allowed" in ended.err
