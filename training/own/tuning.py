@@ -112,7 +112,8 @@ def tune(
     if failed:
         say(f"fine-tuning {failed}; its best weights so far are used")
     written = folder / "store" / "tuned" / "1"
-    failed = _run("export", ["--pretrained", run / "best.ckpt", "--bundle", written], None, folder / "export.log")
+    flags = ["--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU"]
+    failed = _run("export", flags, None, folder / "export.log")
     if failed:
         say(
             f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
