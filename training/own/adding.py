@@ -1,20 +1,19 @@
 """New classes beside those of a bundle, which stay as they are, bit for bit.
 
-1. the rows of the known classes in the classifier are not touched, nor is anything before it;
+1. the rows of the known classes in the classifier, what is before it and the temperature are not touched;
 2. the new rows are fitted on photos of the new classes and of some that the bundle knows, so that they learn what they
    are not; the penalty is chosen by cross-validation, as for a new classifier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.temperature import fit_temperature
+from models.store import Bundle
 from models.topk import softmax
 from training.data.names import listed, normal_form
 from training.errors import DataError
@@ -25,8 +24,9 @@ from training.own.head import PENALTIES, Ids, surprises
 from training.own.seen import Seen, check_enough
 
 
-def add(seen: Seen, backbone: Backbone, labels: Sequence[str], seed: int) -> tuple[Seen, Head, Answers]:
-    """`labels` of the bundle -> the photos with all classes, the larger classifier, and its worth. Raises DataError."""
+def add(seen: Seen, bundle: Bundle, backbone: Backbone, seed: int) -> tuple[Seen, Head, Answers]:
+    """-> the photos with all classes, the larger classifier, and its worth. Raises DataError."""
+    labels = bundle.labels
     known = {normal_form(label) for label in labels}
     new = [name for name in seen.classes if name not in known]
     if not new or len(new) == len(seen.classes):
@@ -45,9 +45,8 @@ def add(seen: Seen, backbone: Backbone, labels: Sequence[str], seed: int) -> tup
             out = parts == fold
             logits[place, out] = _fit(rows[~out], ids[~out], old, len(new), penalty)(rows[out])
     best = int(np.argmin([surprises(one, ids).mean() for one in logits]))
-    temperature = fit_temperature(logits[best], ids.tolist()) or 1.0
     how = f"{int(parts.max()) + 1}-fold cross-validation, {len(ids)} photos"
-    answers = Answers(np.arange(len(ids)), ids, logits[best], temperature, how)
+    answers = Answers(np.arange(len(ids)), ids, logits[best], bundle.manifest.temperature, how)
     return seen, _fit(rows, ids, old, len(new), float(PENALTIES[best])), answers
 
 

@@ -86,7 +86,7 @@ def add(options: Options, say: Say, *, started: float) -> None:
     """New classes beside those of the bundle. Raises TrainingError."""
     check_new(options.out)
     bundle, backbone, seen = _look(options, say, search_s=0.0)
-    seen, head, answers = adding.add(seen, backbone, bundle.labels, options.seed)
+    seen, head, answers = adding.add(seen, bundle, backbone, options.seed)
     describe_answers(f"{len(bundle.labels)} classes as they were, {len(seen.classes)} now", answers, seen, say)
     written = publish(bundle, backbone, head, seen, answers, options.out, options.photos.stem)
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)

@@ -110,9 +110,10 @@ def tune(
         say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
         return None
     if failed:
-        say(f"fine-tuning was {failed}; its best weights so far are used")
+        say(f"fine-tuning {failed}; its best weights so far are used")
     written = folder / "store" / "tuned" / "1"
-    failed = _run("export", ["--pretrained", run / "best.ckpt", "--bundle", written], None, folder / "export.log")
+    flags = ["--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU"]
+    failed = _run("export", flags, None, folder / "export.log")
     if failed:
         say(
             f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
@@ -165,9 +166,9 @@ def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Pat
             code = process.wait(seconds)
             return f"ended with status {code}" if code else ""
         except subprocess.TimeoutExpired:
-            return _stop(process, "stopped at the end of its time")
+            return _stop(process, "was stopped at the end of its time")
         except KeyboardInterrupt:
-            return _stop(process, "interrupted")
+            return _stop(process, "was interrupted")
 
 
 def _stop(process: subprocess.Popen[bytes], why: str) -> str:

@@ -39,6 +39,7 @@ def test_a_cell_of_the_confusion_matrix_shows_its_photos(report, theme):
     with sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=CHROMIUM)
         page = browser.new_page(color_scheme=theme)
+        page.set_default_timeout(120_000)  # milliseconds, on a busy machine
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
