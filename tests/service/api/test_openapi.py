@@ -8,6 +8,7 @@ import pytest
 
 from service.api.payloads import READERS
 from service.api.problems import CODES
+from service.api.routes import CLASSIFY_PARAMETERS
 from service.api.schemas import Answer, ClassifyRequest, Problem
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_the_example_of_a_json_body_works(client: TestClient, document: dict[str
 
 def test_the_query_is_described(document: dict[str, Any]) -> None:
     parameters = document["paths"]["/classify"]["post"]["parameters"]
-    assert {parameter["name"] for parameter in parameters} == {"top_k", "timeout_ms"}
+    assert {parameter["name"] for parameter in parameters} == set(CLASSIFY_PARAMETERS)
 
 
 def test_every_path_is_there(document: dict[str, Any]) -> None:
