@@ -44,7 +44,7 @@ def test_when_none_has_a_prediction_it_is_a_problem(vertex: TestClient) -> None:
         ({"instances": []}, 400, "instances is empty"),
         ({"instances": [{"b64": "?"}]}, 400, "instances[0].b64: not valid base64"),
         ({"instances": [{"b64": ""}] * 4}, 413, "more than 3 images"),
-        ({"instances": [0] * 1000}, 413, "more than 3 images"),
+        ({"instances": [0] * 3000}, 413, "more than 3 images"),
         (instances(b"junk", parameters={"top_k": 11}), 422, "top_k=11 is not a whole number in 1..10"),
         (instances(b"junk", parameters={"timeout_ms": "soon"}), 422, "timeout_ms=soon"),
     ],
