@@ -29,7 +29,7 @@ from service.settings import Settings
 # A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
 MAX_PLAIN_FIELDS = 100
 # JSON may have a few commas that do not belong to an image: those of the priors.
-OTHER_COMMAS = 2000
+OTHER_COMMAS = 1200
 OTHER_ESCAPES = 1000
 BYTES_PER_ESCAPE = 16
 

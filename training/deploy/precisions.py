@@ -1,7 +1,8 @@
 """A float32 ONNX network -> the same network in another precision.
 
 1. inputs and outputs stay float32, keep their names and accept any batch size;
-2. in int8, weights have one scale per output channel, and zero stays exactly zero;
+2. in int8, weights have one scale per output channel, zero stays exactly zero, and logits are not rounded, which would cut
+   off those of unlikely labels;
 3. only the values that an engine would round are rounded.
 """
 
@@ -70,7 +71,22 @@ def int8(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], calibra
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=CALIBRATIONS[calibration],
         )
-        return onnx.load_model(target)
+        return _with_exact_output(onnx.load_model(target))
+
+
+def _with_exact_output(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the rounding of the last product."""
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    last = makers[graph.output[0].name]
+    if last.op_type == "DequantizeLinear":
+        rounding = makers[last.input[0]]
+        makers[rounding.input[0]].output[0] = graph.output[0].name
+        graph.node.remove(rounding)
+        graph.node.remove(last)
+        for constant in [one for one in graph.initializer if one.name in rounding.input]:
+            graph.initializer.remove(constant)
+    return model
 
 
 @contextmanager

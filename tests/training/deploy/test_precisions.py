@@ -80,6 +80,15 @@ def test_int8_has_one_scale_per_output_channel(network, images):
     assert not weight(model, "kernel_zero_point").any()
 
 
+def test_int8_logits_are_not_rounded(network, images):
+    model = precisions.int8(network, [images], "minmax")
+    assert [node.op_type for node in model.graph.node if "logits" in node.output] == ["Gemm"]
+    assert (
+        len(np.unique(runtime(model, np.concatenate([images * np.float32(scale) for scale in np.linspace(0, 1, 20)]))))
+        > 256
+    )
+
+
 @pytest.mark.parametrize("calibration", list(precisions.CALIBRATIONS))
 def test_every_calibration_works_and_is_silent(network, images, calibration, capfd):
     precisions.int8(network, [images[:8], images[8:]], calibration)
