@@ -1,8 +1,8 @@
 """A float32 ONNX network -> the same network in another precision.
 
 1. inputs and outputs stay float32, keep their names and accept any batch size;
-2. in int8, weights have one scale per output channel, zero stays exactly zero, and logits are not rounded, which would cut
-   off those of unlikely labels;
+2. in int8, weights have one scale per output channel, and zero stays exactly zero; logits are not rounded, which would
+   cut off those of unlikely labels;
 3. only the values that an engine would round are rounded.
 """
 
