@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,9 +191,9 @@ _OURS = re.compile(
 
 def check_names(weights: Mapping[str, Array], source: Source) -> None:
     """Raises CheckpointError, in one line, for weights whose names are another project's."""
-    known = {key: sum(_is_known(name, each) for name in weights) for key, each in SOURCES.items()}
+    known = {key: _count_known(weights, each) for key, each in SOURCES.items()}
     most = max(known.values())
-    if 2 * sum(_is_known(name, source) for name in weights) > most:
+    if 2 * _count_known(weights, source) > most:
         return
     if not most:
         raise CheckpointError(f"its names, such as {next(iter(weights), 'none')}, are not those of a RepVGG classifier")
@@ -201,9 +201,11 @@ def check_names(weights: Mapping[str, Array], source: Source) -> None:
     raise CheckpointError(f"its names are not those of {source.title}: give {others}")
 
 
-def _is_known(name: str, source: Source) -> bool:
-    is_ours = _OURS.fullmatch(_WRAPPERS.sub("", name)) is not None
-    return is_ours if not source.renames else not is_ours and bool(_OURS.fullmatch(_our_name(name, source.renames)))
+def _count_known(names: Iterable[str], source: Source) -> int:
+    """How many may be the source's. Some names of fused blocks are everybody's; they say nothing alone."""
+    ours = {name for name in names if _OURS.fullmatch(_WRAPPERS.sub("", name))}
+    renamed = sum(bool(_OURS.fullmatch(_our_name(name, source.renames))) for name in names if name not in ours)
+    return len(ours) + renamed if renamed or not source.renames else 0
 
 
 def translate(weights: Mapping[str, Array], source: Source) -> tuple[dict[str, Array], list[str]]:

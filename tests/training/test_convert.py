@@ -130,6 +130,7 @@ def test_a_converted_checkpoint_gives_the_same_bundle_as_converting_directly(
     from training.run import checkpoint
 
     weights = official_weights(write_file, tmp_path, 2)
+    (tmp_path / "labels.txt").write_text("across\ndown\n")  # those of the images
     start, direct, again = (str(tmp_path / name) for name in ("start.ckpt", "direct/1", "again/1"))
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "drawing.png").write_bytes(draw_image(0, "PNG", (256, 256)))

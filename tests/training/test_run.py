@@ -97,8 +97,8 @@ def test_a_run_that_is_stopped_and_then_killed_ends_as_if_it_had_not_been_interr
     assert "resuming from" in resumed.stdout
     whole, again = weights_of(finished[1] / "last.ckpt"), weights_of(last)
     assert set(whole) == set(again)
-    for name, array in whole.items():
-        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    for name in set(whole) - {"about"}:  # which names the folder of the run
+        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)
     log = (tmp_path / "RepVGG-Smoke-drawn-stripes" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3, 4]
 
@@ -143,7 +143,7 @@ def test_export_writes_a_bundle_whose_artifacts_give_the_logits_of_the_train_for
     np.testing.assert_allclose(train_form(ms.Tensor(tensors)).asnumpy(), expected, atol=1e-4, rtol=0)
     model = ReferenceEvaluator(onnx.load(bundle.path(bundle.artifact(["onnx"], "fp32"))))
     for batch in (1, 2, len(tensors)):
-        (found,) = model.run(None, {"image": tensors[:batch]})
+        found, _ = model.run(None, {"image": tensors[:batch]})  # and the last feature map
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4, rtol=0)
 
     again = run("export", data, tmp_path, "--pretrained", best, "--bundle", tmp_path / "stripes" / "3")

@@ -23,7 +23,7 @@ from training.data.pipeline import evaluation_batches
 from training.deploy.offline.engine import Engine
 from training.deploy.offline.onnx_engine import open_engine
 from training.errors import DataError
-from training.run.evaluation import check_finite
+from training.finite import check_finite
 
 BATCH_SIZE = 32
 

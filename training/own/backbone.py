@@ -98,8 +98,8 @@ class Backbone:
         """Pixels of the image for each of the last feature map; the image size itself where that cannot be told."""
         model = _copy(self._model)
         size = int(model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
-        inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
-        sides = {value.name: value.type.tensor_type.shape.dim for value in inferred}
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        sides = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.output)}
         pooled = next((node for node in model.graph.node if self.features in node.output), None)
         dims = sides.get(pooled.input[0]) if pooled is not None and pooled.input else None
         return size // int(dims[2].dim_value) if dims is not None and len(dims) == 4 and dims[2].dim_value else size

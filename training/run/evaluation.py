@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from mindspore import Tensor, nn
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.config import TrainConfig
 from training.data.pipeline import Batch, Images, evaluation_batches, evaluation_spec
-from training.errors import TrainingError
+from training.finite import check_finite
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.ranks import total
 
@@ -32,16 +31,6 @@ def evaluate_images(
     batches = watch(evaluation_batches(images, spec, config.batch_size, workers, **process.image_shard))
     count = math.ceil(len(images) / (config.batch_size * process.size))
     return evaluate(network, tqdm(batches, "evaluate", count, leave=False, disable=process.hides_progress), process)
-
-
-def check_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same logits. Raises TrainingError for any that is not finite: sorted, they would count as some class."""
-    if bad := int(np.count_nonzero(~np.isfinite(logits).all(axis=1))):
-        raise TrainingError(
-            f"the logits of {bad} of {len(logits)} images are not finite, so there is no accuracy: the weights "
-            "overflowed or are not numbers; evaluate an earlier checkpoint, or lower base_lr or amp_level"
-        )
-    return logits
 
 
 def evaluate(network: nn.Cell, batches: Iterable[Batch], process: Process = SINGLE_PROCESS) -> tuple[int, float, float]:

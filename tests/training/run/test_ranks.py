@@ -248,7 +248,7 @@ def test_a_new_job_resumes_from_the_uploaded_run_and_all_ranks_stop_when_one_is_
         folder / "again" / "RepVGG-Smoke-ImageNet",
         time.monotonic() + GENEROUS_S,
     )
-    with train(folder, "again", epochs=1000) as process:
+    with train(folder, "again", epochs=1000, resume_changed=True) as process:
         while not (run_dir / "log.jsonl").is_file() or epochs_in(run_dir)[-1] < 3:
             assert process.poll() is None, log_of(logs, 0) + log_of(logs, 1)
             assert time.monotonic() < deadline
