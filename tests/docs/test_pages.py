@@ -88,7 +88,7 @@ SHORTER = {
 }
 # Text that the output of such a command must contain.
 SAYS = {
-    "models/samples/school_bus.jpg": '"label":"school bus"',
+    "@models/samples/school_bus.jpg": '"label":"school bus"',
     "--data @-": '"label":"lemon"',
     "readyz": '"ready"',
     "curl http://127.0.0.1:8000/metrics": "repvgg_request_duration_seconds_bucket",
