@@ -21,8 +21,8 @@ from tqdm import tqdm
 from models.errors import ImageError
 from models.preprocess import SUFFIXES, images_in, read_file
 from service.classify.classifier import Classifier
-from service.classify.outcomes import Outcome
-from service.errors import UsageError
+from service.classify.outcomes import LABELS_ONLY, Asked, Outcome
+from service.errors import ConfigError, UsageError
 from service.machine.limits import usable_cpus
 from service.observe.metrics import Metrics
 from service.settings import Settings
@@ -61,7 +61,7 @@ async def open_classifier(settings: Settings, *, measuring: bool = False) -> Asy
 
 
 async def classify_files(
-    classifier: Classifier, paths: Sequence[Path], *, top_k: int, settings: Settings
+    classifier: Classifier, paths: Sequence[Path], *, top_k: int, settings: Settings, asked: Asked = LABELS_ONLY
 ) -> AsyncIterator[tuple[Path, Outcome]]:
     """Each path with its outcome, in the order given. An unreadable file gives an ImageError too."""
     # Enough to fill the next batches while others are decoded or computed.
@@ -72,7 +72,7 @@ async def classify_files(
     try:
         while True:
             while len(tasks) < ahead and (path := next(remaining, None)):
-                tasks.append((path, asyncio.create_task(_classify_file(classifier, path, top_k))))
+                tasks.append((path, asyncio.create_task(_classify_file(classifier, path, top_k, asked))))
             if not tasks:
                 return
             path, task = tasks.popleft()
@@ -83,16 +83,26 @@ async def classify_files(
         await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
 
 
+def check_features(classifier: Classifier, what: str) -> None:
+    """Raises ConfigError if the engine or the bundle has no features, which `what` needs."""
+    if classifier.head is None:
+        manifest, engine = classifier.bundle.manifest, classifier.engine
+        raise ConfigError(
+            f"{what}: {engine.name} {engine.precision} has no features of {manifest.name} {manifest.version}; give "
+            "--engine onnxruntime, openvino or ncnn and a bundle that has them: `repvgg convert --bundle` adds them"
+        )
+
+
 def progress_bar(images: int, stream: TextIO) -> tqdm[NoReturn]:
     """Shown on `stream` if that is a terminal and the work takes longer than LONG_S."""
     return tqdm(total=images, unit="image", delay=LONG_S, file=stream, disable=not stream.isatty())
 
 
-async def _classify_file(classifier: Classifier, path: Path, top_k: int) -> Outcome:
+async def _classify_file(classifier: Classifier, path: Path, top_k: int, asked: Asked) -> Outcome:
     # What is named by hand may be a pipe, as shells make one of `<(...)`: it has no suffix.
     read = read_file if path.suffix.lower() in SUFFIXES else Path.read_bytes
     try:
         encoded = await asyncio.to_thread(read, path)
     except OSError as error:
         return ImageError("undecodable_image", f"the file cannot be read: {error.strerror}")
-    return (await classifier.classify([encoded], top_k=top_k, deadline=math.inf))[0]
+    return (await classifier.classify([encoded], top_k=top_k, deadline=math.inf, asked=asked))[0]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, convert, doctor, evaluate, inspect, pull, push, remove, serve, shelf
+from service.cli import bench, classify, convert, doctor, embed, evaluate, inspect, pull, push, remove, serve, shelf
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
@@ -41,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "list": shelf,
     "remove": remove,
     "classify": classify,
+    "embed": embed,
     "evaluate": evaluate,
     "bench": bench,
     "inspect": inspect,

@@ -6,10 +6,13 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.api.schemas import Result
 from service.errors import UsageError
@@ -17,6 +20,13 @@ from service.observe import logs
 from service.observe.logs import is_utf8, visible
 from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from service.classify.classifier import Classifier
+    from service.classify.outcomes import Classified, Outcome
 
 DEFAULT_TOP_K = 5
 FLAGS = (
@@ -32,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--top-k", type=int, metavar="K", help=f"labels per image (default {DEFAULT_TOP_K})")
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image instead of a table")
+    parser.add_argument("--labels", metavar="LABEL,...", help="the labels that may be answered; scores add up to 1")
+    parser.add_argument(
+        "--explain", action="store_true", help="add to --json what the parts of the image add to each label's logit"
+    )
+    parser.add_argument(
+        "--explain-dir", type=Path, metavar="DIR", help="write each photo there as PNG, with what spoke for its label"
+    )
     add_flags(parser, FLAGS)
 
 
@@ -42,32 +59,84 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
     paths = find_images(arguments.paths)
+    _check(arguments, paths)
     width = max(len(visible(str(path))) for path in paths)
     as_json = partial(json_line, ascii_only=not is_utf8(console.out))
     line = as_json if arguments.json else partial(table_line, width=width)
-    failed = asyncio.run(_classify(paths, arguments.top_k, settings, line, console))
+    failed = asyncio.run(_classify(paths, arguments, settings, line, console))
     return 1 if failed else 0
 
 
+def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Raises UsageError for what cannot work."""
+    if arguments.explain and not arguments.json:
+        raise UsageError("--explain adds to the lines of --json: give that too, or --explain-dir DIR for pictures")
+    if arguments.explain_dir and (pipe := next((path for path in paths if not path.is_file()), None)):
+        raise UsageError(f"--explain-dir: {pipe} is no file, and a photo is read twice")
+
+
 async def _classify(
-    paths: Sequence[Path], top_k: int | None, settings: Settings, line: Callable[[Path, Result], str], console: Console
+    paths: Sequence[Path],
+    arguments: argparse.Namespace,
+    settings: Settings,
+    line: Callable[[Path, Result], str],
+    console: Console,
 ) -> int:
     """-> the number of images that failed."""
     from service.api.answers import result_of
-    from service.classify.files import classify_files, open_classifier, progress_bar
+    from service.classify.files import check_features, classify_files, open_classifier, progress_bar
+    from service.classify.outcomes import Asked, Classified
 
-    failed, numbers = 0, count()
+    failed, numbers, pictures = 0, count(), arguments.explain_dir
     async with open_classifier(settings) as classifier:
-        k = check_top_k(top_k, len(classifier.bundle.labels))
+        k = check_top_k(arguments.top_k, len(classifier.bundle.labels))
+        asked = Asked(cam=bool(arguments.explain or pictures), weights=_weights(arguments.labels, classifier))
+        if asked.cam:
+            check_features(classifier, "--explain")
         with progress_bar(len(paths), console.err) as bar:
-            async for path, fate in classify_files(classifier, paths, top_k=k, settings=settings):
-                result = result_of(next(numbers), None, fate)
+            async for path, fate in classify_files(classifier, paths, top_k=k, settings=settings, asked=asked):
+                if pictures and isinstance(fate, Classified):
+                    await asyncio.to_thread(_draw, path, paths, fate, pictures, settings)
+                result = result_of(next(numbers), None, fate if arguments.explain else _without_cams(fate))
                 failed += result.error is not None
                 bar.clear()
                 print(line(path, result), file=console.out)
                 bar.refresh()
                 bar.update()
     return failed
+
+
+def _weights(labels: str | None, classifier: Classifier) -> NDArray[np.float64] | None:
+    from service.api.problems import RequestError
+    from service.api.reading.asked import read_weights
+
+    try:
+        return read_weights(labels, None, classifier.bundle.labels)
+    except RequestError as error:
+        raise UsageError(f"--{error}") from error
+
+
+def _without_cams(fate: Outcome) -> Outcome:
+    """They were asked for to be drawn only."""
+    from service.classify.outcomes import Classified
+
+    return replace(fate, cams=None) if isinstance(fate, Classified) else fate
+
+
+def _draw(path: Path, paths: Sequence[Path], fate: Classified, folder: Path, settings: Settings) -> None:
+    """The photo with its best label's grid, at its place below `folder`: sub/cat.jpg becomes sub/cat.jpg.png."""
+    from models.preprocess import read_file
+    from service.classify import overlay
+
+    assert fate.cams is not None
+    common = os.path.commonpath([one.absolute().parent for one in paths])
+    target = folder / path.absolute().relative_to(common)
+    try:
+        picture = overlay.draw(read_file(path), fate.cams[0], settings.max_image_pixels)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(f"{target.name}.png").write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"--explain-dir {error.filename} cannot be written: {error.strerror}") from error
 
 
 def check_top_k(top_k: int | None, classes: int) -> int:

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.errors import BundleError
-from service.classify.classifier import Classified, Classifier
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Classified
 from service.engines.runtimes.fake import FakeEngine
 from service.errors import (
     Draining,
