@@ -292,6 +292,29 @@ class Source(Strict):
     published: Published | None = None
 
 
+class Confidence(Strict):
+    """What was fitted, at the temperature of the manifest, on `images` labelled images that the network was not trained
+    on, served in `precision`, and on `foreign_images` of none of its classes.
+
+    An answer is confident if its certainty (models.confidence) reaches `threshold`; with `weights`, of the certainty and
+    of each logit, their sum does. `accuracy` of the confident answers, `answered` the fraction of the images that got
+    one, `kept` of the right answers, `refused` of the foreign images that got none: all on the images of the fit.
+    `quantiles`: of adaptive prediction sets, by coverage.
+    """
+
+    fitted_at: Moment
+    images: Positive
+    foreign_images: Annotated[int, Field(ge=0)] = 0
+    precision: Precision
+    threshold: float
+    weights: list[float] | None = None
+    accuracy: Unit
+    answered: Unit
+    kept: Unit
+    refused: Unit | None = None
+    quantiles: Annotated[dict[Unit, Unit], Field(min_length=1)]
+
+
 class Manifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
@@ -306,20 +329,22 @@ class Manifest(Strict):
     accuracy: Accuracy | None = None
     temperature: Temperature = 1.0
     source: Source | None = None
+    confidence: Confidence | None = None
 
     @model_serializer(mode="wrap")
-    def _without_no_source(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Older releases read bundles that were pulled from nowhere."""
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older releases read bundles that were pulled from nowhere, and have nothing fitted."""
         written: dict[str, Any] = write(self)
-        if self.source is None:
-            del written["source"]
-        return written
+        return {key: value for key, value in written.items() if key not in ("source", "confidence") or value}
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         kinds = [(artifact.format, artifact.precision) for artifact in self.artifacts]
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
+        weights = self.confidence.weights if self.confidence else None
+        if weights is not None and len(weights) != self.network.num_classes + 1:
+            raise ValueError("confidence.weights: one for the certainty and one for each class are needed")
         return self
 
     @property
