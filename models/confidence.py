@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.manifest import HIGHEST
 from models.topk import entropy, softmax
 
 Floats = NDArray[np.float64]
@@ -97,23 +98,24 @@ def threshold_that_keeps(scores: Floats, share: float) -> float | None:
 
 
 def evidence(logits: NDArray[np.float32], temperature: float) -> Floats:
-    """(..., K) logits -> (..., 1 + K): the certainty, which is 1 if all is bet on one class and 0 if all have the same
-    probability, and the logits."""
+    """(..., K) logits -> (..., 1 + K + min(K, HIGHEST)): the certainty, which is 1 if all is bet on one class and 0 if
+    all have the same probability; the logits; and the highest of them, best first."""
     certainty = 1.0 - entropy(softmax(logits, temperature))
-    return np.concatenate([certainty[..., np.newaxis], logits.astype(np.float64)], axis=-1)
+    highest = -np.sort(-logits, axis=-1)[..., :HIGHEST]
+    return np.concatenate([certainty[..., np.newaxis], logits, highest], axis=-1, dtype=np.float64)
 
 
 def confidence_of(logits: NDArray[np.float32], temperature: float, weights: Sequence[float] | None = None) -> Floats:
-    """(..., K) logits -> (...), the higher the surer: the certainty or, with `weights` (1 + K), their sum over the
+    """(..., K) logits -> (...), the higher the surer: the certainty or, with `weights`, the weighed sum of the
     evidence."""
-    found = evidence(logits, temperature)
-    chosen: Floats = found[..., 0] if weights is None else found @ np.asarray(weights)
-    return chosen
+    if weights is None:
+        return 1.0 - entropy(softmax(logits, temperature))
+    return np.asarray(evidence(logits, temperature) @ np.asarray(weights))
 
 
 def fit_weights(known: Floats, foreign: Floats) -> tuple[Floats, float]:
-    """(N, F) evidence of known things and (M, F) of foreign ones -> weights (F,) and bias of the logistic regression that
-    tells them apart: positive for known ones. Both kinds count the same, however many there are of each.
+    """(N, F) evidence of known things and (M, F) of foreign ones -> weights (F,) and bias of the logistic regression
+    that tells them apart: positive for known ones. Both kinds count the same, however many there are of each.
 
     Newton's method, with a ridge penalty on what is standardised.
     """

@@ -68,6 +68,7 @@ Positive = Annotated[int, Field(gt=0)]
 # What logits are divided by before the softmax; 1: as the network was trained.
 COLDEST, HOTTEST = 0.01, 100.0
 Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
+HIGHEST = 10  # logits that are evidence of a confident answer by their rank too
 # Names become folder names, URL segments and metric labels.
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -296,10 +297,10 @@ class Confidence(Strict):
     """What was fitted, at the temperature of the manifest, on `images` labelled images that the network was not trained
     on, served in `precision`, and on `foreign_images` of none of its classes.
 
-    An answer is confident if its certainty (models.confidence) reaches `threshold`; with `weights`, of the certainty and
-    of each logit, their sum does. `accuracy` of the confident answers, `answered` the fraction of the images that got
-    one, `kept` of the right answers, `refused` of the foreign images that got none: all on the images of the fit.
-    `quantiles`: of adaptive prediction sets, by coverage.
+    An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighed sum of its evidence does
+    (models.confidence). Fractions on the images of the fit: `accuracy` of confident answers, `answered` of the images
+    confidently, `kept` of the right answers, `refused` of the foreign images. `quantiles`: of adaptive prediction sets,
+    by coverage.
     """
 
     fitted_at: Moment
@@ -342,9 +343,9 @@ class Manifest(Strict):
         kinds = [(artifact.format, artifact.precision) for artifact in self.artifacts]
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
-        weights = self.confidence.weights if self.confidence else None
-        if weights is not None and len(weights) != self.network.num_classes + 1:
-            raise ValueError("confidence.weights: one for the certainty and one for each class are needed")
+        weights, classes = self.confidence and self.confidence.weights, self.network.num_classes
+        if weights is not None and len(weights) != (wanted := 1 + classes + min(classes, HIGHEST)):
+            raise ValueError(f"confidence.weights: {wanted} are needed for {classes} classes, not {len(weights)}")
         return self
 
     @property

@@ -47,7 +47,9 @@ def entropy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """(..., K) probabilities -> (...): entropy as a fraction of its maximum. 0 is certain of one class, 1 has all
     equal."""
     surprise = -(scores * np.log(np.maximum(scores, np.finfo(np.float64).tiny))).sum(axis=-1)
-    return np.clip(surprise / max(math.log(scores.shape[-1]), np.finfo(np.float64).tiny), 0.0, 1.0)
+    most = max(math.log(scores.shape[-1]), np.finfo(np.float64).tiny)
+    fraction: NDArray[np.float64] = np.clip(surprise / most, 0.0, 1.0)
+    return fraction
 
 
 def top_k(

@@ -50,12 +50,18 @@ class Client:
         )
 
     def classify(
-        self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
+        self,
+        images: Image | Iterable[Image],
+        *,
+        top_k: int | None = None,
+        timeout_s: float | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Classify one image or many -> the results, in the same order.
 
         An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
-        (H, W, 3). `top_k` is the number of predictions per image, by default the server's.
+        (H, W, 3). `top_k` is the number of predictions per image, by default the server's. With `coverage`, each result
+        has a set of labels that holds the true one with this probability.
 
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
@@ -67,7 +73,7 @@ class Client:
                 if len(pending) == self._client.concurrency:
                     results += pending[0].result()
                     pending.popleft()
-                pending.append(self._background.submit(self._client.converse(batch, top_k, timeout_s)))
+                pending.append(self._background.submit(self._client.converse(batch, top_k, timeout_s, coverage)))
             while pending:
                 results += pending[0].result()
                 pending.popleft()
@@ -107,7 +113,12 @@ class AsyncClient:
         self.concurrency = concurrency
 
     async def classify(
-        self, images: Image | Iterable[Image], *, top_k: int | None = None, timeout_s: float | None = None
+        self,
+        images: Image | Iterable[Image],
+        *,
+        top_k: int | None = None,
+        timeout_s: float | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Like Client.classify; cancelling it also cancels its requests."""
         results: list[Result] = []
@@ -118,7 +129,7 @@ class AsyncClient:
                 if len(pending) == self.concurrency:
                     results += await pending[0]
                     pending.popleft()
-                pending.append(asyncio.create_task(self.converse(batch, top_k, timeout_s)))
+                pending.append(asyncio.create_task(self.converse(batch, top_k, timeout_s, coverage)))
             while pending:
                 results += await pending[0]
                 pending.popleft()
@@ -128,9 +139,12 @@ class AsyncClient:
             await asyncio.gather(*pending, return_exceptions=True)
         return results
 
-    async def converse(self, batch: list[Encoded], top_k: int | None, timeout_s: float | None) -> list[Result]:
+    async def converse(
+        self, batch: list[Encoded], top_k: int | None, timeout_s: float | None, coverage: float | None = None
+    ) -> list[Result]:
         """Classify one batch, with retries. Raises ClientError."""
-        conversation = converse(batch, top_k, self._timeout_s if timeout_s is None else timeout_s)
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        conversation = converse(batch, top_k, limit_s, coverage=coverage)
         reply: Reply = None
         while True:
             try:

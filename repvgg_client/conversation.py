@@ -44,11 +44,13 @@ class Attempt:
     images: Sequence[Encoded]
     top_k: int | None
     remaining_s: float
+    coverage: float | None = None
 
     def request(self) -> dict[str, Any]:
         """The arguments for httpx's `post`."""
         earlier_s = min(EARLIER_S, EARLIER_SHARE * self.remaining_s)
-        parameters = {"timeout_ms": max(1, int((self.remaining_s - earlier_s) * 1000)), "top_k": self.top_k}
+        timeout_ms = max(1, int((self.remaining_s - earlier_s) * 1000))
+        parameters = {"timeout_ms": timeout_ms, "top_k": self.top_k, "coverage": self.coverage}
         return {
             "url": "/classify",
             "params": {name: value for name, value in parameters.items() if value is not None},
@@ -69,7 +71,11 @@ Reply = httpx.Response | httpx.TransportError | None
 
 
 def converse(
-    images: Sequence[Encoded], top_k: int | None, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    images: Sequence[Encoded],
+    top_k: int | None,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    coverage: float | None = None,
 ) -> Generator[Step, Reply, list[Result]]:
     """Yields the steps of one request and returns the results of its images, in order. Raises ClientError.
 
@@ -82,7 +88,7 @@ def converse(
     pause_s = FIRST_PAUSE_S
     while True:
         sent = [images[i] for i in waiting]
-        reply = yield Attempt(sent, top_k, max(0.0, deadline - clock()))
+        reply = yield Attempt(sent, top_k, max(0.0, deadline - clock()), coverage)
         received, failure = _read_reply(reply, sent)
         results.update(zip(waiting, received, strict=False))
         waiting = [i for i in waiting if i not in results or _is_temporary(results[i])]

@@ -39,6 +39,7 @@ class Result:
     """The outcome for one image: either `predictions` in descending order of score, or an `error`.
 
     `name` is the path of the image, if it has one. `model` is None if no image of the request could be classified.
+    `confident` is None if the model has no threshold; `label_set`, best first, if no `coverage` was asked for.
     """
 
     name: str | None
@@ -46,6 +47,8 @@ class Result:
     error: ImageFault | None
     request_id: str | None
     model: Model | None = None
+    confident: bool | None = None
+    label_set: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, name: str | None, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
@@ -53,4 +56,5 @@ class Result:
         predictions = tuple(Prediction(**prediction) for prediction in entry.get("predictions", ()))
         error = ImageFault(**entry["error"]) if "error" in entry else None
         model = Model(*(answer["model"][key] for key in ("name", "version", "engine", "precision")))
-        return cls(name, predictions, error, answer["request_id"], model)
+        label_set = tuple(entry["set"]["labels"]) if "set" in entry else None
+        return cls(name, predictions, error, answer["request_id"], model, entry.get("confident"), label_set)

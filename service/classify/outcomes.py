@@ -27,8 +27,8 @@ Image = bytes | NDArray[np.float32]
 class Asked:
     """`cam`: why, for each prediction; `embedding`: the pooled features, of length 1 if `normalize` is set. `weights`
     float64 (K,), not all 0: what the probability of each class is multiplied by before they are made to add up to 1;
-    classes of weight 0 are left out. `min_score`: of a prediction. `coverage`: a set of labels that holds the truth with
-    this probability; the bundle has a quantile for it. `logits`: those of the network."""
+    classes of weight 0 are left out. `min_score`: of a prediction. `coverage`: a set of labels that holds the truth
+    with this probability; the bundle has a quantile for it. `logits`: those of the network."""
 
     cam: bool = False
     embedding: bool = False
@@ -132,7 +132,7 @@ def classified(
 
 
 def _confident(logits: NDArray[np.float32], best: Prediction, manifest: Manifest) -> bool | None:
-    """The threshold was fitted for the network's own best label: one that the caller's weights made the best has none."""
+    """None without a threshold. It is for the network's own best label, not for one that weights made the best."""
     if manifest.confidence is None:
         return None
     confidence = confidence_of(logits, manifest.temperature, manifest.confidence.weights)

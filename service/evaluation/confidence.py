@@ -26,8 +26,8 @@ KEEP = 0.95
 def fit(
     images: Scores, temperature: float, precision: Precision, accuracy: float | None = None, keep: float = KEEP
 ) -> Confidence:
-    """The threshold is for answers of which `accuracy` are right or, if that is None, to `keep` a share of the right ones.
-    Raises UsageError if no threshold or no quantile holds.
+    """The threshold is for answers of which `accuracy` are right or, if that is None, to `keep` a share of the right
+    ones. Raises UsageError if no threshold or no quantile holds.
     """
     logits, foreign = images.logits, images.foreign_logits
     right = logits.argmax(axis=1) == np.asarray(images.truths)
@@ -83,7 +83,7 @@ def _weighed_by_folds(known: Floats, right: NDArray[np.bool_], foreign: Floats) 
 def describe(found: Confidence) -> str:
     foreign = "" if found.refused is None else f", {found.refused:.2%} of {found.foreign_images} foreign ones refused"
     return (
-        f"confidence, fitted on {found.images} images: {found.answered:.2%} answered confidently, {found.accuracy:.2%} of "
-        f"these right, {found.kept:.2%} of the right answers kept{foreign}; sets of labels for a coverage of up to "
+        f"confidence, fitted on {found.images} images: {found.answered:.2%} answered confidently, {found.accuracy:.2%} "
+        f"of these right, {found.kept:.2%} of the right answers kept{foreign}; sets of labels for a coverage of up to "
         f"{max(found.quantiles):g}"
     )
