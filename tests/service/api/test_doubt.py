@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from models.confidence import prediction_set
@@ -16,7 +18,9 @@ from models.manifest import Confidence
 from models.store import open_bundle
 from models.topk import entropy
 from models.versions import write_version
+from service.app import create_app
 from service.engines.runtimes.fake import FakeEngine
+from service.settings import Settings
 
 FITTED = Confidence(
     fitted_at="2026-11-29T12:00:00Z",
@@ -32,16 +36,20 @@ PNG = {"content-type": "image/png"}
 
 
 @pytest.fixture
-def doubting(serve: Callable[..., TestClient], tiny_bundle: Path, tmp_path: Path) -> Callable[..., TestClient]:
-    """`doubting(threshold=0.5)` -> a client of a bundle with such a confidence."""
+def doubting(tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Callable[..., TestClient]]:
+    """`doubting(threshold=0.5)` -> a client of a bundle with such a confidence; a test may have several."""
+    with ExitStack() as stack:
 
-    def start(**changes: Any) -> TestClient:
-        fitted = FITTED.model_copy(update=changes)
-        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}" / "tiny" / "2"
-        write_version(open_bundle(tiny_bundle), folder, confidence=fitted)
-        return serve(FakeEngine(num_classes=10, input_size=32), model=str(folder))
+        def start(**changes: Any) -> TestClient:
+            folder = tmp_path / f"{len(list(tmp_path.iterdir()))}" / "tiny" / "2"
+            write_version(open_bundle(tiny_bundle), folder, confidence=FITTED.model_copy(update=changes))
+            engine = FakeEngine(num_classes=10, input_size=32)
+            app = create_app(Settings(model=str(folder)), engine=engine, registry=CollectorRegistry())
+            client = stack.enter_context(TestClient(app, "http://localhost"))
+            wait_until(lambda: client.get("/startupz").status_code == 200)
+            return client
 
-    return start
+        yield start
 
 
 def ask(client: TestClient, image: bytes, query: str = "") -> Any:
