@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -78,6 +78,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Grown(Strict):
+    """`LATER`: keys that came later. They are written only where they are not at their default, so that older releases
+    read the bundles that do not need them."""
+
+    LATER: ClassVar[frozenset[str]]
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        defaults = {key: type(self).model_fields[key].default for key in self.LATER}
+        return {key: value for key, value in written.items() if key not in defaults or value != defaults[key]}
+
+
 class _Schema(BaseModel):
     schema_version: Any = None
 
@@ -96,7 +109,7 @@ class Network(Strict):
     parameters: Positive
 
 
-class Preprocess(Strict):
+class Preprocess(Grown):
     """How pixels become the input tensor; `models.preprocess` is its only reader.
 
     The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
@@ -105,6 +118,8 @@ class Preprocess(Strict):
     ignored, as `icc` says; then `(pixel / 255 - mean) / std`. `resize_to` is the size to resize to where `crop_pct`
     cannot express it. Bundles written before `icc` existed ignore profiles.
     """
+
+    LATER = frozenset({"icc", "crop_pct", "resize_to"})
 
     input_size: Annotated[int, Field(gt=0, le=MAX_SIDE)]
     color: Literal["RGB"] = "RGB"
@@ -136,14 +151,6 @@ class Preprocess(Strict):
             raise ValueError(f"resize_to {self.resize_to} is less than input_size {self.input_size}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What bundles have always left out is left out, so that older releases read those that do not need it."""
-        written: dict[str, Any] = write(self)
-        if self.icc == "ignore":
-            del written["icc"]
-        return {key: value for key, value in written.items() if key not in ("crop_pct", "resize_to") or value}
-
     @property
     def resize_size(self) -> int:
         """Length of the short side after the resize, pixels; where no size is given floor(input_size / crop_pct), as
@@ -168,13 +175,15 @@ class Features(Strict):
     sha256: Sha256
 
 
-class Artifact(Strict):
+class Artifact(Grown):
     """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for. `features`: where it
     can explain its answers.
 
     `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one. Only versions close
     to its writer's can read it; the same is true of MindSpore's own `mindir`.
     """
+
+    LATER = frozenset({"features"})
 
     format: Literal[
         "onnx", "mindir", "lite-mindir", "lite-mindir-ascend310", "lite-mindir-ascend310p", "air", "openvino"
@@ -186,14 +195,6 @@ class Artifact(Strict):
     output: str
     batch: Literal["dynamic"] | Annotated[list[Positive], Field(min_length=1)]
     features: Features | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_no_features(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As it was before there were any."""
-        written: dict[str, Any] = write(self)
-        if self.features is None:
-            del written["features"]
-        return written
 
 
 class Golden(Strict):
@@ -250,9 +251,11 @@ class Accuracy(Strict):
         return round(self.top1["fp32"] - self.top1[precision], 9) if precision in self.top1 else None
 
 
-class Training(Strict):
+class Training(Grown):
     """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`. `licence`: the terms under which the
     weights may be used."""
+
+    LATER = frozenset({"licence"})
 
     dataset: str
     evaluated_on: str
@@ -263,14 +266,6 @@ class Training(Strict):
     framework: str
     git_commit: str
     licence: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_no_licence(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As it was before there were any."""
-        written: dict[str, Any] = write(self)
-        if self.licence is None:
-            del written["licence"]
-        return written
 
 
 class Published(Strict):
@@ -292,7 +287,9 @@ class Source(Strict):
     published: Published | None = None
 
 
-class Manifest(Strict):
+class Manifest(Grown):
+    LATER = frozenset({"source"})
+
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
     version: Slug
@@ -306,14 +303,6 @@ class Manifest(Strict):
     accuracy: Accuracy | None = None
     temperature: Temperature = 1.0
     source: Source | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_no_source(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Older releases read bundles that were pulled from nowhere."""
-        written: dict[str, Any] = write(self)
-        if self.source is None:
-            del written["source"]
-        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
