@@ -35,9 +35,9 @@ def features(bundle: Bundle, photos: list[Path], size: int) -> NDArray[np.float3
 def accuracies(rows: NDArray[np.float32], names: list[str]) -> NDArray[np.float64]:
     """Accuracy in each of the folds."""
     labels = of_ids(names, tuple(sorted({*names})))
-    parts = folds.assign(labels, np.arange(len(labels)), 5, SEED)
+    parts = folds.assign(labels, np.arange(len(labels)), folds.FOLDS, SEED)
     right = cross_validate(rows, labels, parts, balanced=False).logits.argmax(axis=1) == labels
-    return np.array([right[parts == part].mean() for part in range(5)])
+    return np.array([right[parts == part].mean() for part in range(folds.FOLDS)])
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
     for name in flags.model:
         for size in flags.sizes:
             found = accuracies(features(open_bundle(name), photos, size), labels) * 100
-            print(f"{name} at {size}: {found.mean():.1f} (±{found.std():.1f} over 5 folds)", flush=True)
+            print(f"{name} at {size}: {found.mean():.1f} (±{found.std():.1f} over {folds.FOLDS} folds)", flush=True)
     return 0
 
 
