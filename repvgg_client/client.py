@@ -60,18 +60,20 @@ class Client:
         normalize: bool = False,
         labels: Sequence[str] | None = None,
         priors: Mapping[str, float] | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Classify one image or many -> the results, in the same order.
 
         An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
         (H, W, 3). `top_k` is the number of predictions per image, by default the server's. `explain` gives each
         prediction its `cam`, `embedding` each result its features, of length 1 if `normalize` is set. `labels` are
-        those that may be answered; `priors` are the shares of labels among the images, where they are known.
+        those that may be answered; `priors` are the shares of labels among the images, where they are known. With
+        `coverage`, each result has a set of labels that holds the true one with this probability.
 
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
         """
-        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors, coverage)
         results: list[Result] = []
         pending: deque[Future[list[Result]]] = deque()
         try:
@@ -129,9 +131,10 @@ class AsyncClient:
         normalize: bool = False,
         labels: Sequence[str] | None = None,
         priors: Mapping[str, float] | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Like Client.classify; cancelling it also cancels its requests."""
-        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors, coverage)
         results: list[Result] = []
         pending: deque[asyncio.Task[list[Result]]] = deque()
         remaining = batches(images, self.batch_size)

@@ -48,6 +48,7 @@ class Asked:
     normalize: bool = False
     labels: Sequence[str] | None = None
     priors: Mapping[str, float] | None = None
+    coverage: float | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Asked:
             "embedding": "true" if self.embedding else None,
             "normalize": "true" if self.normalize else None,
             "labels": None if self.labels is None else ",".join(self.labels),
+            "coverage": self.coverage,
         }
         return {name: value for name, value in given.items() if value is not None}
 

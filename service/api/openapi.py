@@ -142,6 +142,15 @@ CLASSIFY: dict[str, Any] = {
             _parameter(
                 "labels", "the labels that may be answered, with commas between them; scores add up to 1", type="string"
             ),
+            _parameter("min_score", "leave out labels with a lower score", type="number", minimum=0, maximum=1),
+            _parameter(
+                "coverage",
+                "adds the smallest set of labels that holds the true one with this probability; the bundle must have "
+                "quantiles for it (`repvgg evaluate --fit-confidence`)",
+                type="number",
+                minimum=0,
+                maximum=1,
+            ),
         ],
         "requestBody": {
             "required": True,

@@ -72,17 +72,28 @@ class Embedding(BaseModel):
     normalized: bool
 
 
+class LabelSet(BaseModel):
+    """`labels`, best first, of which one is the true one with a probability of at least `coverage`, for images like
+    those that the bundle was fitted on."""
+
+    coverage: float
+    labels: list[str]
+
+
 class ImageFault(BaseModel):
     code: str
     detail: str
 
 
 class Result(BaseModel):
-    """The outcome of one image: either `predictions` by falling score, or its own `error`; `embedding` if asked for."""
+    """The outcome of one image: either `predictions` by falling score, or its own `error`; `set` and `embedding` if
+    asked for. `confident`, of the best label: only where the bundle has a threshold."""
 
     index: int
     filename: str | None = None
     predictions: list[ScoredLabel] | None = None
+    confident: bool | None = None
+    set: LabelSet | None = None
     embedding: Embedding | None = None
     error: ImageFault | None = None
 

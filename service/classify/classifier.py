@@ -262,7 +262,7 @@ class Classifier:
         self._metrics.count_prediction(
             self.bundle.labels[best],
             top1_score=float(scores[best]),
-            prediction_entropy=entropy(scores),
+            prediction_entropy=float(entropy(scores)),
             **result.signals,
         )
         return answer

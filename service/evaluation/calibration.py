@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.temperature import chunks, fit_temperature
-from models.topk import Prediction, softmax
+from models.topk import softmax
 
 BINS = 15
 
@@ -52,28 +52,33 @@ class Calibration:
 
 @dataclass
 class Scores:
-    """The scores of all classes for each image, computed with `temperature`, and its true class."""
+    """The logits of each image and its true class; scores are served with `temperature`. `labels[class_id]`."""
 
-    classes: int
+    labels: Sequence[str]
     temperature: float
     truths: list[int] = field(default_factory=list)
+    _foreign: list[NDArray[np.float32]] = field(default_factory=list)
     _logits: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def add(self, truth: str, predictions: Sequence[Prediction]) -> None:
-        """Add an image: its true label, and predictions for all classes by falling score. If several classes have that
-        label, the best one counts.
-        """
-        scores = np.zeros(self.classes)
-        scores[[prediction.class_id for prediction in predictions]] = [prediction.score for prediction in predictions]
-        # The logits up to a constant, which does not affect the scores.
-        logits = self.temperature * np.log(np.maximum(scores, np.finfo(np.float64).tiny))
-        self.truths.append(next(prediction.class_id for prediction in predictions if prediction.label == truth))
-        self._logits.append(logits.astype(np.float32))
+    def add(self, truth: str, logits: NDArray[np.float32]) -> None:
+        """An image: its true label, and its logits (K,). If several classes have that label, the best one counts."""
+        candidates = (class_id for class_id, label in enumerate(self.labels) if label == truth)
+        self.truths.append(max(candidates, key=lambda class_id: float(logits[class_id])))
+        self._logits.append(logits)
+
+    def add_foreign(self, logits: NDArray[np.float32]) -> None:
+        """An image of none of the classes."""
+        self._foreign.append(logits)
+
+    @property
+    def foreign_logits(self) -> NDArray[np.float32]:
+        """(M, K)"""
+        return np.asarray(self._foreign, np.float32).reshape(-1, len(self.labels))
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """(N, K)"""
-        return np.asarray(self._logits, np.float32).reshape(-1, self.classes)
+        return np.asarray(self._logits, np.float32).reshape(-1, len(self.labels))
 
     def bins(self, temperature: float) -> list[Bin]:
         """The bins with another temperature."""

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from models.manifest import Slug
+from models.fields import Slug
 from service.api.problems import RequestError
 
 DEFAULT_TOP_K = 5
