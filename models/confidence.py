@@ -31,7 +31,7 @@ from models.topk import entropy, softmax
 Floats = NDArray[np.float64]
 # What sets can be fitted for. Closer together where an error of a point matters most.
 LEVELS = tuple(round(percent / 100, 3) for percent in (*range(50, 100), 99.5, 99.9))
-RIDGE = 0.01  # on the fitted weights
+RIDGE = 0.1  # on the fitted weights
 STEPS = 50  # of Newton's method, which needs about ten
 CERTAIN = 30.0  # log-odds
 
@@ -97,20 +97,26 @@ def threshold_that_keeps(scores: Floats, share: float) -> float | None:
     return float(np.sort(scores)[rank - 1]) if rank else None
 
 
-def evidence(logits: NDArray[np.float32], temperature: float) -> Floats:
+def evidence(logits: NDArray[np.float32], temperature: float, embedding: NDArray[np.float32] | None = None) -> Floats:
     """(..., K) logits -> (..., 1 + K + min(K, HIGHEST)): the certainty, which is 1 if all is bet on one class and 0 if
-    all have the same probability; the logits; and the highest of them, best first."""
+    all have the same probability; the logits; and the highest of them, best first. An `embedding` (..., C) follows."""
     certainty = 1.0 - entropy(softmax(logits, temperature))
     highest = -np.sort(-logits, axis=-1)[..., :HIGHEST]
-    return np.concatenate([certainty[..., np.newaxis], logits, highest], axis=-1, dtype=np.float64)
+    pieces = (certainty[..., np.newaxis], logits, highest, logits[..., :0] if embedding is None else embedding)
+    return np.concatenate(pieces, axis=-1, dtype=np.float64)
 
 
-def confidence_of(logits: NDArray[np.float32], temperature: float, weights: Sequence[float] | None = None) -> Floats:
+def confidence_of(
+    logits: NDArray[np.float32],
+    temperature: float,
+    weights: Sequence[float] | None = None,
+    embedding: NDArray[np.float32] | None = None,
+) -> Floats:
     """(..., K) logits -> (...), the higher the surer: the certainty or, with `weights`, the weighed sum of the
-    evidence."""
+    evidence, to which an `embedding` (..., C) belongs if the weights were fitted with it."""
     if weights is None:
         return 1.0 - entropy(softmax(logits, temperature))
-    return np.asarray(evidence(logits, temperature) @ np.asarray(weights))
+    return np.asarray(evidence(logits, temperature, embedding) @ np.asarray(weights))
 
 
 def fit_weights(known: Floats, foreign: Floats) -> tuple[Floats, float]:

@@ -232,9 +232,9 @@ class Confidence(Strict):
     on, served in `precision`, and on `foreign_images` of none of its classes.
 
     An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighed sum of its evidence does
-    (models.confidence). Fractions on the images of the fit: `accuracy` of confident answers, `answered` of the images
-    confidently, `kept` of the right answers, `refused` of the foreign images. `quantiles`: of adaptive prediction sets,
-    by coverage.
+    (models.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the images of the
+    fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right answers, `refused`
+    of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
     """
 
     fitted_at: Moment
@@ -243,11 +243,17 @@ class Confidence(Strict):
     precision: Precision
     threshold: float
     weights: list[float] | None = None
+    embedding_weights: list[float] | None = None
     accuracy: Unit
     answered: Unit
     kept: Unit
     refused: Unit | None = None
     quantiles: Annotated[dict[Unit, Unit], Field(min_length=1)]
+
+    @property
+    def all_weights(self) -> list[float] | None:
+        """Of the evidence with the embedding, if that has weights."""
+        return None if self.weights is None else self.weights + (self.embedding_weights or [])
 
 
 class Manifest(Grown):
@@ -276,6 +282,8 @@ class Manifest(Grown):
         weights, classes = self.confidence.weights if self.confidence else None, self.network.num_classes
         if weights is not None and len(weights) != (wanted := 1 + classes + min(classes, HIGHEST)):
             raise ValueError(f"confidence.weights: {wanted} are needed for {classes} classes, not {len(weights)}")
+        if weights is None and self.confidence and self.confidence.embedding_weights is not None:
+            raise ValueError("confidence.embedding_weights: they only come with weights")
         return self
 
     @property

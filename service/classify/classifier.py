@@ -42,6 +42,7 @@ from service.classify.outcomes import (
     Outcome,
     Timings,
     classified,
+    judged_by_features,
 )
 from service.engines.base import Engine
 from service.engines.selection import Choice
@@ -273,10 +274,14 @@ class Classifier:
             return await self._compute(image, request), "miss"
         # A kept answer must not keep its image in memory too.
         content = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
-        key = content, request.asked.features
+        key = content, self._gives_features(request)
         result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
         self._metrics.images_shared.labels(source).inc()
         return result, source
+
+    def _gives_features(self, request: _Request) -> bool:
+        judged = self.head is not None and judged_by_features(self.bundle.manifest)
+        return judged or request.asked.features
 
     async def _compute(self, image: Image, request: _Request) -> _Result:
         progress = _Progress()
@@ -306,7 +311,7 @@ class Classifier:
         decode_s = time.monotonic() - started
         progress.stage = "queue"
         inferred = await self.batcher.submit(
-            decoded.tensor, request.deadline, progress.enter_engine, request.trace, request.asked.features
+            decoded.tensor, request.deadline, progress.enter_engine, request.trace, self._gives_features(request)
         )
         timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
         if request.trace:

@@ -116,7 +116,7 @@ def classified(
         [prediction for prediction in best if prediction.score >= asked.min_score],
         result.timings,
         source,
-        confident=_confident(result.logits, best[0], bundle.manifest),
+        confident=_confident(result, best[0], bundle.manifest),
         label_set=_label_set(scores, bundle, asked.coverage),
         logits=result.logits if asked.logits else None,
     )
@@ -131,12 +131,23 @@ def classified(
     )
 
 
-def _confident(logits: NDArray[np.float32], best: Prediction, manifest: Manifest) -> bool | None:
-    """None without a threshold. It is for the network's own best label, not for one that weights made the best."""
-    if manifest.confidence is None:
+def judged_by_features(manifest: Manifest) -> bool:
+    """Are features needed to say whether an answer is confident?"""
+    return manifest.confidence is not None and manifest.confidence.embedding_weights is not None
+
+
+def _confident(result: Computed, best: Prediction, manifest: Manifest) -> bool | None:
+    """None without a threshold, or without the features that it needs. It is for the network's own best label, not for
+    one that weights made the best."""
+    fitted, embedding = manifest.confidence, None
+    if fitted is None:
         return None
-    confidence = confidence_of(logits, manifest.temperature, manifest.confidence.weights)
-    return best.class_id == int(logits.argmax()) and float(confidence) >= manifest.confidence.threshold
+    if judged_by_features(manifest):
+        if result.features is None:
+            return None
+        embedding = pooled(result.features, normalize=False)
+    confidence = confidence_of(result.logits, manifest.temperature, fitted.all_weights, embedding)
+    return best.class_id == int(result.logits.argmax()) and float(confidence) >= fitted.threshold
 
 
 def _label_set(scores: NDArray[np.float64], bundle: Bundle, coverage: float | None) -> LabelSet | None:

@@ -51,34 +51,56 @@ class Calibration:
 
 
 @dataclass
+class _Rows:
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+    embeddings: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None) -> None:
+        self.logits.append(logits)
+        if embedding is not None:
+            self.embeddings.append(embedding)
+
+
+@dataclass
 class Scores:
-    """The logits of each image and its true class; scores are served with `temperature`. `labels[class_id]`."""
+    """The logits of each image, its embedding where all have one, and its true class; scores are served with
+    `temperature`. `labels[class_id]`."""
 
     labels: Sequence[str]
     temperature: float
     truths: list[int] = field(default_factory=list)
-    _foreign: list[NDArray[np.float32]] = field(default_factory=list)
-    _logits: list[NDArray[np.float32]] = field(default_factory=list)
+    _known: _Rows = field(default_factory=_Rows)
+    _foreign: _Rows = field(default_factory=_Rows)
 
-    def add(self, truth: str, logits: NDArray[np.float32]) -> None:
-        """An image: its true label, and its logits (K,). If several classes have that label, the best one counts."""
+    def add(self, truth: str, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None = None) -> None:
+        """An image: its true label, logits (K,) and embedding (C,). If several classes have that label, the best one
+        counts."""
         candidates = (class_id for class_id, label in enumerate(self.labels) if label == truth)
         self.truths.append(max(candidates, key=lambda class_id: float(logits[class_id])))
-        self._logits.append(logits)
+        self._known.add(logits, embedding)
 
-    def add_foreign(self, logits: NDArray[np.float32]) -> None:
+    def add_foreign(self, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None = None) -> None:
         """An image of none of the classes."""
-        self._foreign.append(logits)
+        self._foreign.add(logits, embedding)
 
     @property
     def foreign_logits(self) -> NDArray[np.float32]:
         """(M, K)"""
-        return np.asarray(self._foreign, np.float32).reshape(-1, len(self.labels))
+        return np.asarray(self._foreign.logits, np.float32).reshape(-1, len(self.labels))
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """(N, K)"""
-        return np.asarray(self._logits, np.float32).reshape(-1, len(self.labels))
+        return np.asarray(self._known.logits, np.float32).reshape(-1, len(self.labels))
+
+    @property
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """(N, C) and those of foreign images (M, C); None if an image has none."""
+        both = self._known, self._foreign
+        if any(len(rows.embeddings) != len(rows.logits) or not rows.logits for rows in both):
+            return None
+        known, foreign = (np.asarray(rows.embeddings, np.float32) for rows in both)
+        return known, foreign
 
     def bins(self, temperature: float) -> list[Bin]:
         """The bins with another temperature."""

@@ -2,12 +2,15 @@
 
 1. the threshold keeps a share of the right answers, or lets answers through that are right as often as stated;
 2. with foreign images, evidence is weighed so that these are refused, if that refuses more of them than the certainty;
+   the embedding is part of it where the engine gives one and it refuses more still;
 3. images are judged with weights that were fitted without them, so that the figures hold for others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +34,11 @@ def fit(
     """
     logits, foreign = images.logits, images.foreign_logits
     right = logits.argmax(axis=1) == np.asarray(images.truths)
-    known, strange = (confidence.evidence(each, temperature) for each in (logits, foreign))
-    scores, strange_scores, weights, bias = known[:, 0], strange[:, 0], None, 0.0
+    judged = _certainty(images, temperature)
     if min(len(foreign), int(right.sum())) >= FOLDS:
-        by_folds = _weighed_by_folds(known, right, strange)
-        if _refused(by_folds[0][right], by_folds[1], keep) > _refused(scores[right], strange_scores, keep):
-            scores, strange_scores = by_folds
-            weights, bias = confidence.fit_weights(known[right], strange)
+        candidates = [judged, *_weighed(images, temperature, right)]
+        judged = max(candidates, key=lambda one: _refused(one.known[right], one.foreign, keep))
+    scores = judged.known
     threshold = (
         confidence.threshold_that_keeps(scores[right], keep)
         if accuracy is None
@@ -53,14 +54,47 @@ def fit(
         images=len(logits),
         foreign_images=len(foreign),
         precision=precision,
-        threshold=threshold - bias,
-        weights=None if weights is None else weights.tolist(),
+        threshold=threshold - judged.bias,
+        weights=judged.weights,
+        embedding_weights=judged.embedding_weights,
         accuracy=float(right[confident].mean()),
         answered=float(confident.mean()),
         kept=float(confident[right].mean()),
-        refused=float((strange_scores < threshold).mean()) if len(foreign) else None,
+        refused=float((judged.foreign < threshold).mean()) if len(foreign) else None,
         quantiles=quantiles,
     )
+
+
+class _Judged(NamedTuple):
+    """`known` (N,) and `foreign` (M,): how sure the answer is, judged without having seen the image."""
+
+    known: Floats
+    foreign: Floats
+    weights: list[float] | None = None
+    embedding_weights: list[float] | None = None
+    bias: float = 0.0
+
+
+def _certainty(images: Scores, temperature: float) -> _Judged:
+    known, foreign = (confidence.confidence_of(each, temperature) for each in (images.logits, images.foreign_logits))
+    return _Judged(known, foreign)
+
+
+def _weighed(images: Scores, temperature: float, right: NDArray[np.bool_]) -> Iterator[_Judged]:
+    """By the logits, and by the logits and the embedding."""
+    known, foreign = (confidence.evidence(each, temperature) for each in (images.logits, images.foreign_logits))
+    own = known.shape[1]
+    yield _fitted(known, foreign, right, own)
+    if images.embeddings:
+        embedding, strange = images.embeddings
+        yield _fitted(np.hstack([known, embedding]), np.hstack([foreign, strange]), right, own)
+
+
+def _fitted(known: Floats, foreign: Floats, right: NDArray[np.bool_], own: int) -> _Judged:
+    """The first `own` columns of the evidence are from the logits."""
+    weights, bias = confidence.fit_weights(known[right], foreign)
+    judged = _weighed_by_folds(known, right, foreign)
+    return _Judged(*judged, weights[:own].tolist(), weights[own:].tolist() or None, bias)
 
 
 def _refused(right: Floats, foreign: Floats, keep: float) -> float:

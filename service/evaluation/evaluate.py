@@ -87,13 +87,13 @@ class _Tally:
         self.right_in_5 += truth in answers[:5]
         self.counts[truth, answers[0] if answers else None] += 1
         if self.scores and isinstance(outcome, Classified) and outcome.logits is not None:
-            self.scores.add(truth, outcome.logits)
+            self.scores.add(truth, outcome.logits, outcome.embedding)
 
     def add_foreign(self, outcome: Outcome) -> bool:
         """-> was it left out? Raises ServiceError."""
         answers_of(outcome)
         if self.scores and isinstance(outcome, Classified) and outcome.logits is not None:
-            self.scores.add_foreign(outcome.logits)
+            self.scores.add_foreign(outcome.logits, outcome.embedding)
         return isinstance(outcome, ImageError)
 
 
@@ -122,7 +122,7 @@ async def evaluate(
             classifier,
             top_k=min(5, len(bundle.labels)),
             settings=settings,
-            asked=Asked(logits=True) if calibrates else LABELS_ONLY,
+            asked=_asked(classifier, calibrates=calibrates, foreign=bool(foreign)),
         )
         started = time.perf_counter()
         with progress_bar(len(images) + len(foreign), stream) as bar:
@@ -137,6 +137,13 @@ async def evaluate(
                     bar.write(f"{visible(str(path))}: left out: it cannot be decoded", file=stream)
                 bar.update()
     return _part(shard, classifier, settings.pixels, tally, len(images) / seconds), tally.scores
+
+
+def _asked(classifier: Classifier, *, calibrates: bool, foreign: bool) -> Asked:
+    """Embeddings cost memory; only foreign images make use of them."""
+    if not calibrates:
+        return LABELS_ONLY
+    return Asked(logits=True, embedding=foreign and classifier.head is not None)
 
 
 def _part(shard: Shard, classifier: Classifier, pixels: str, tally: _Tally, images_per_second: float) -> Part:

@@ -14,8 +14,10 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from models.confidence import prediction_set
+from models.errors import BundleError
+from models.explanation import read_head
 from models.manifest import Confidence
-from models.store import open_bundle
+from models.store import STORE, open_bundle
 from models.topk import entropy
 from models.versions import write_version
 from service.app import create_app
@@ -33,6 +35,16 @@ FITTED = Confidence(
     quantiles={0.7: 0.0, 0.9: 0.6, 0.99: 0.95},
 )
 PNG = {"content-type": "image/png"}
+SHIPPED = "repvgg-tiny-cifar10"
+
+
+def running(
+    stack: ExitStack, settings: Settings, wait_until: Callable[..., None], engine: FakeEngine | None = None
+) -> TestClient:
+    app = create_app(settings, engine=engine, registry=CollectorRegistry())
+    client = stack.enter_context(TestClient(app, "http://localhost"))
+    wait_until(lambda: client.get("/startupz").status_code == 200)
+    return client
 
 
 @pytest.fixture
@@ -43,11 +55,7 @@ def doubting(tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None])
         def start(**changes: Any) -> TestClient:
             folder = tmp_path / f"{len(list(tmp_path.iterdir()))}" / "tiny" / "2"
             write_version(open_bundle(tiny_bundle), folder, confidence=FITTED.model_copy(update=changes))
-            engine = FakeEngine(num_classes=10, input_size=32)
-            app = create_app(Settings(model=str(folder)), engine=engine, registry=CollectorRegistry())
-            client = stack.enter_context(TestClient(app, "http://localhost"))
-            wait_until(lambda: client.get("/startupz").status_code == 200)
-            return client
+            return running(stack, Settings(model=str(folder)), wait_until, FakeEngine(num_classes=10, input_size=32))
 
         yield start
 
@@ -89,6 +97,42 @@ def test_an_answer_is_confident_from_the_threshold_on(
 def test_with_weights_the_logits_count(doubting: Callable[..., TestClient], png_bytes: bytes) -> None:
     assert ask(doubting(threshold=0.1, weights=[0.0] * 21), png_bytes)["confident"] is False
     assert ask(doubting(threshold=-0.1, weights=[0.0] * 21), png_bytes)["confident"] is True
+
+
+def test_the_embedding_is_part_of_the_evidence(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """Of the shipped network, which gives features."""
+    cat = (STORE.parent / "samples" / "cat.jpg").read_bytes()
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> TestClient:
+            folder = tmp_path / f"{len(list(tmp_path.iterdir()))}" / "tiny" / "2"
+            write_version(open_bundle(SHIPPED), folder, confidence=FITTED.model_copy(update=changes))
+            return running(stack, Settings(model=str(folder), engine="onnxruntime", precision="fp32"), wait_until)
+
+        embedding = ask(start(), cat, "?embedding=list")["embedding"]["values"]
+        weights = np.linspace(-1, 1, len(embedding))
+        sure = float(np.dot(embedding, weights))
+        for threshold, confident in ((sure - 1e-3, True), (sure + 1e-3, False)):
+            judged = start(threshold=threshold, weights=[0.0] * 21, embedding_weights=weights.tolist())
+            assert ask(judged, cat)["confident"] is confident
+            assert "embedding" not in ask(judged, cat)
+
+
+def test_weights_of_another_number_of_features_are_refused(tmp_path: Path) -> None:
+    bundle, folder = open_bundle(SHIPPED), tmp_path / "store" / "tiny" / "2"
+    wrong = FITTED.model_copy(update={"weights": [0.0] * 21, "embedding_weights": [0.0] * 3})
+    write_version(bundle, folder, confidence=wrong)
+    newer = open_bundle(folder)
+    with pytest.raises(BundleError, match=r"3 confidence.embedding_weights for \d+ features; fit the confidence again"):
+        read_head(newer, newer.artifact(("onnx",), "fp32"))
+
+
+def test_an_engine_without_features_says_nothing_where_they_are_needed(
+    doubting: Callable[..., TestClient], png_bytes: bytes
+) -> None:
+    client = doubting(weights=[0.0] * 21, embedding_weights=[1.0] * 8)
+    assert "confident" not in ask(client, png_bytes)
+    assert ask(client, png_bytes, "?coverage=0.9")["set"]["labels"]
 
 
 def test_what_the_caller_made_the_best_label_is_not_confident(

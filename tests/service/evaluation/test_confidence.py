@@ -70,6 +70,33 @@ def test_with_foreign_images_evidence_is_weighed_if_that_refuses_more() -> None:
     assert refused > 2 * (1 - confident(others.foreign_logits, fit(images(2000, 1), 1.0, "fp32")).mean())
 
 
+def test_the_embedding_is_weighed_where_it_tells_more() -> None:
+    """Foreign images have the logits of known ones, and another embedding."""
+    rng = np.random.default_rng(4)
+
+    def with_embeddings(seed: int) -> Scores:
+        plain, both = images(1500, seed, foreign=300), Scores([f"class {number}" for number in range(CLASSES)], 1.0)
+        for truth, row in zip(plain.truths, plain.logits, strict=True):
+            both.add(both.labels[truth], row, rng.normal(0, 1, 8).astype(np.float32))
+        for row in images(300, seed + 10).logits:
+            both.add_foreign(row, rng.normal(1, 1, 8).astype(np.float32))
+        return both
+
+    found, others = fit(with_embeddings(1), 1.0, "fp32"), with_embeddings(2)
+    assert (found.weights, found.embedding_weights) != (None, None)
+    assert found.all_weights is not None
+    assert len(found.all_weights) == 1 + 2 * CLASSES + 8
+    assert others.embeddings is not None
+    right = others.logits.argmax(axis=1) == others.truths
+    kept, let_in = (
+        confidence_of(logits, 1.0, found.all_weights, embedding) >= found.threshold
+        for logits, embedding in zip((others.logits, others.foreign_logits), others.embeddings, strict=True)
+    )
+    assert kept[right].mean() == pytest.approx(0.95, abs=0.02)
+    assert found.refused == pytest.approx(1 - let_in.mean(), abs=0.07)
+    assert found.refused > 0.7
+
+
 def test_foreign_images_that_cannot_be_told_apart_change_no_weights() -> None:
     same = images(2000, 1)
     for row in images(400, 3).logits:
