@@ -250,6 +250,14 @@ class Confidence(Strict):
     refused: Unit | None = None
     quantiles: Annotated[dict[Unit, Unit], Field(min_length=1)]
 
+    def __str__(self) -> str:
+        foreign = "" if self.refused is None else f", {self.refused:.2%} of {self.foreign_images} foreign ones refused"
+        return (
+            f"fitted on {self.images} images: {self.answered:.2%} answered confidently, {self.accuracy:.2%} of these "
+            f"right, {self.kept:.2%} of the right answers kept{foreign}; sets of labels for a coverage of up to "
+            f"{max(self.quantiles):g}"
+        )
+
     @property
     def all_weights(self) -> list[float] | None:
         """Of the evidence with the embedding, if that has weights."""

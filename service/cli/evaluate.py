@@ -177,7 +177,7 @@ def _report(
     console: Console,
     fitted: Confidence | None = None,
 ) -> None:
-    from service.evaluation import confidence, confusion
+    from service.evaluation import confusion
     from service.evaluation.evaluate import Evaluation, describe
 
     evaluation = Evaluation.of(result)
@@ -198,7 +198,7 @@ def _report(
     else:
         tables = [confusion.table(result.confusion)] if arguments.per_class else []
         more = [str(calibration)] if calibration else []
-        more += [confidence.describe(fitted)] if fitted else []
+        more += [f"confidence, {fitted}"] if fitted else []
         print(*tables, describe(evaluation), *more, sep="\n", file=console.out)
 
 

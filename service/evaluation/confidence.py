@@ -112,12 +112,3 @@ def _weighed_by_folds(known: Floats, right: NDArray[np.bool_], foreign: Floats) 
         weights, bias = confidence.fit_weights(known[right & ~here], foreign[~there])
         scores[here], strange[there] = known[here] @ weights + bias, foreign[there] @ weights + bias
     return scores, strange
-
-
-def describe(found: Confidence) -> str:
-    foreign = "" if found.refused is None else f", {found.refused:.2%} of {found.foreign_images} foreign ones refused"
-    return (
-        f"confidence, fitted on {found.images} images: {found.answered:.2%} answered confidently, {found.accuracy:.2%} "
-        f"of these right, {found.kept:.2%} of the right answers kept{foreign}; sets of labels for a coverage of up to "
-        f"{max(found.quantiles):g}"
-    )

@@ -416,7 +416,15 @@ def test_the_licence_of_the_weights_is_read_back_equal(values: Values) -> None:
 
 CONFIDENCE: Values = {
     **{"fitted_at": "2026-11-29T12:00:00Z", "images": 500, "foreign_images": 20, "precision": "fp32"},
-    **{"threshold": -0.5, "weights": [0.5] * 7, "embedding_weights": [0.1], "accuracy": 0.9, "answered": 0.6, "kept": 0.95, "refused": 0.5},
+    **{
+        "threshold": -0.5,
+        "weights": [0.5] * 7,
+        "embedding_weights": [0.1],
+        "accuracy": 0.9,
+        "answered": 0.6,
+        "kept": 0.95,
+        "refused": 0.5,
+    },
     "quantiles": {"0.9": 0.5, "0.95": 0.75},
 }
 
