@@ -76,7 +76,7 @@ def test_each_label_has_a_grid_that_adds_up_to_its_logit(explaining: tuple[TestC
         assert np.sum(cam["grid"]) + cam["bias"] == pytest.approx(cam["logit"], abs=1e-4)
         if precision == "fp32":
             assert cam["bias"] == pytest.approx(head_of(shipped, precision).bias[one["class_id"]], abs=1e-4)
-    scores = np.exp([logits[one["class_id"]] for one in predictions])
+    scores = np.exp([logits[one["class_id"]] / shipped.manifest.temperature for one in predictions])
     np.testing.assert_allclose([one["score"] for one in predictions], scores / scores.sum(), atol=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_the_box_is_what_the_network_saw_of_the_upright_photo(explaining: tuple[
 def test_without_parameters_the_answer_is_what_it_was(explaining: tuple[TestClient, str]) -> None:
     client, _ = explaining
     result = ask(client)
-    assert list(result) == ["index", "predictions"]
+    assert list(result) == ["index", "predictions", "confident"]
     assert all(list(one) == ["label", "class_id", "score"] for one in result["predictions"])
     ask(client, "?explain=cam")
     assert ask(client) == result
@@ -195,7 +195,7 @@ def test_v2_gives_the_same_as_outputs(explaining: tuple[TestClient, str], shippe
     client, _ = explaining
     model = "/v2/models/repvgg-tiny-cifar10"
     names = [tensor["name"] for tensor in client.get(model).json()["outputs"]]
-    assert names == ["label", "class_id", "score", "cam", "bias", "logit", "box", "embedding"]
+    assert names == ["label", "class_id", "score", "cam", "bias", "logit", "box", "embedding", "confident", "set"]
     rest = ask(client, "?explain=cam&embedding=list&top_k=2&labels=cat,dog,ship")
     image = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [base64.b64encode(CAT).decode()] * 2}
     body = {
