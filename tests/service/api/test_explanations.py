@@ -201,7 +201,7 @@ def test_v2_gives_the_same_as_outputs(explaining: tuple[TestClient, str], shippe
     body = {
         "inputs": [image],
         "parameters": {"top_k": 2, "labels": "cat,dog,ship"},
-        "outputs": [{"name": name} for name in names],
+        "outputs": [{"name": name} for name in names if name != "set"],
     }
     outputs = {one["name"]: one for one in client.post(f"{model}/infer", json=body).json()["outputs"]}
     shapes = {name: outputs[name]["shape"] for name in names[2:]}
