@@ -255,7 +255,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] = {}
     inputs: Annotated[list[InputTensor], Field(max_length=8)]
-    outputs: Annotated[list[RequestedOutput], Field(max_length=8)] = []
+    outputs: Annotated[list[RequestedOutput], Field(max_length=16)] = []
 
 
 class OutputTensor(BaseModel):
