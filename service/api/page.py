@@ -67,7 +67,7 @@ def _suffix(entry: Traversable) -> str:
 def _read(folder: Traversable, place: str = "/page/") -> dict[str, File]:
     """URL path -> file. Skips an editor's leftovers."""
     paths = {name: path for path, name in PAGES.items()}
-    files = {}
+    files = dict[str, File]()
     for entry in folder.iterdir():
         if entry.is_dir():
             files |= _read(entry, f"{place}{entry.name}/")

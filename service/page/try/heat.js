@@ -29,7 +29,8 @@ export function showHeat(find, { label, cam }) {
   find(".for").textContent = `for ${label}`;
   const did = strongest < 0 ? "took" : "added";
   const way = strongest < 0 ? "from" : "to";
-  find(".meaning").textContent = `The strongest spot ${did} ${number(Math.abs(strongest))} ${way} its logit, ${number(cam.logit)}.`;
+  const logit = number(cam.logit).replace("-", "−");
+  find(".meaning").textContent = `The strongest spot ${did} ${number(Math.abs(strongest))} ${way} its logit, ${logit}.`;
 }
 
 /** Leaves the legend of all of them, and a hint. */

@@ -49,7 +49,7 @@ async function loadModel() {
     byId("limits").textContent = limitsText(served.limits);
     byId("top-k").max = served.labels.length;
     byId("top-k").value = count();
-    offerSamples(byId("samples"), served.labels, (file) => add([file]));
+    offerSamples(byId("samples"), served.labels, useSample);
     setState("ready", "ready");
   } catch (problem) {
     if (problem.code === "unauthorized") return lock(problem);
@@ -75,10 +75,17 @@ function add(files) {
   enqueue(...photos.map((photo) => job(photo)));
 }
 
+/** The button that was clicked is gone: the focus goes to the photo. */
+function useSample(file) {
+  add([file]);
+  list.openOne().find(".open").focus();
+}
+
 function toggle(photo) {
   const open = list.openOne();
   if (open !== photo) open?.open(false);
   photo.open(open !== photo);
+  photo.item.scrollIntoView({ block: "nearest" });
   complete(photo);
 }
 
