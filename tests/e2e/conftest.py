@@ -130,10 +130,9 @@ def wide_server(wide_bundle: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def doubting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With a shipped network that explains its answers, and a threshold for them: it is sure of a cat, and not of what
-    is drawn here."""
-    fitted = Confidence(
+def confidence() -> Confidence:
+    """With it the shipped network for CIFAR-10 is sure of the sample cat, and not of what these tests draw."""
+    return Confidence(
         fitted_at="2026-11-29T12:00:00Z",
         images=1000,
         precision="fp32",
@@ -143,8 +142,13 @@ def doubting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
         kept=0.8,
         quantiles={0.7: 0.0, 0.9: 0.6, 0.99: 0.95},
     )
+
+
+@pytest.fixture(scope="session")
+def doubting_server(confidence: Confidence, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With that network, which explains its answers too."""
     folder = tmp_path_factory.mktemp("store") / "repvgg-tiny-cifar10" / "100"
-    write_version(open_bundle("repvgg-tiny-cifar10"), folder, confidence=fitted)
+    write_version(open_bundle("repvgg-tiny-cifar10"), folder, confidence=confidence)
     with serving(folder, "--precision", "fp32") as running:
         yield running
 

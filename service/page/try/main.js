@@ -102,6 +102,7 @@ function job(photo, quiet = false) {
     wait: (text) => (quiet ? photo.note(text) : photo.wait(text)),
     send: () => classify(photo, quiet),
     fail(problem) {
+      if (problem.code === "invalid_parameter" && !photo.askedAnew) return askAnew(photo, quiet);
       photo.asking = false;
       if (problem.code === "unreachable") loadModel(); // polls until the server is back
       if (quiet) return photo.note(problem.message);
@@ -110,6 +111,13 @@ function job(photo, quiet = false) {
       list.changed();
     },
   };
+}
+
+/** Another model serves, which cannot give what was asked for. */
+async function askAnew(photo, quiet) {
+  photo.askedAnew = true;
+  await loadModel();
+  enqueue(job(photo, quiet));
 }
 
 const wantsWhy = (photo) => Boolean(served?.explanations && photo.isOpen);
@@ -161,6 +169,7 @@ async function read(file) {
 }
 
 function answered(photo, { model, results: [result] }, quiet) {
+  if (!list.has(photo)) return; // cleared in the meantime
   photo.asking = false;
   photo.show(result, count());
   if (!quiet) done.push({ text: `${photo.file.name}: ${headline(result)}, ${percent(photo.score)}`, failed: false });
@@ -194,7 +203,7 @@ byId("clear").addEventListener("click", () => {
   byId("files").focus();
 });
 document.addEventListener("keydown", (event) => {
-  const open = event.key === "Escape" && list.openOne();
+  const open = event.key === "Escape" && !event.target.closest("input, select") && list.openOne();
   if (!open) return;
   open.open(false);
   open.find(".open").focus();

@@ -13,6 +13,9 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
+from models.manifest import Confidence
+from models.store import open_bundle
+from models.versions import write_version as add_confidence
 from service.app import create_app
 from service.engines.runtimes.fake import FakeEngine
 from service.runtime.listener import listen, url_of
@@ -77,6 +80,23 @@ def test_the_model_card_updates_after_a_reload(
     httpx.post(f"{server.url}/models/reload?version=2", timeout=120).raise_for_status()
     home.choose(("cat.jpg", jpeg_bytes))
     expect(home.page.locator("#model")).to_contain_text("tiny, version 2")
+
+
+def test_a_model_that_can_do_less_replaces_one_that_could(
+    visit: Callable[..., Visit],
+    start: Callable[..., Server],
+    write_version: Callable[..., Path],
+    confidence: Confidence,
+    jpeg_bytes: bytes,
+) -> None:
+    """The page still asks for sets of labels, which the new one refuses."""
+    first = add_confidence(open_bundle(write_version(1)), write_version(3).parent / "2", confidence=confidence)
+    server = start("--model", first.folder).wait_until_serving()
+    home = visit(server.url).ready()
+    httpx.post(f"{server.url}/models/reload?version=3", timeout=120).raise_for_status()
+    home.choose(("cat.jpg", jpeg_bytes))
+    expect(home.cards("answered")).to_have_count(1)
+    assert ["coverage" in url for url in home.requests if "/classify" in url] == [True, False]
 
 
 def test_an_image_can_be_pasted(visit: Callable[..., Visit], server: Server, png_bytes: bytes) -> None:
