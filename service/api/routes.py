@@ -24,7 +24,7 @@ from service.api.reading.asked import PARAMETERS as ASKED
 from service.api.reading.asked import as_list, read_asked
 from service.api.reading.parameters import read_query, read_timeout_s, read_top_k, read_version
 from service.api.requests import Exchange
-from service.api.schemas import ModelDescription, Speed
+from service.api.schemas import Limits, ModelDescription, Speed
 from service.classify.classifier import Classifier
 from service.observe.scrapes import Scrapes
 from service.settings import Settings
@@ -105,6 +105,7 @@ class Endpoints:
             explanations=classifier.head is not None,
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
+            limits=Limits.of(self._settings),
         )
         return Response(description.model_dump_json(), media_type="application/json")
 

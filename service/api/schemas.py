@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.preprocess import FORMATS
+from service.settings import Settings
+
 REFERENCE = "#/components/schemas/{model}"  # where /openapi.json keeps a model; also pydantic's `ref_template`
 BINARY = {"type": "string", "format": "binary"}
 # A PNG of one pixel: the examples are requests that work.
@@ -159,6 +162,27 @@ class Choice(BaseModel):
     candidates: list[Candidate]
 
 
+class Limits(BaseModel):
+    """What a request to /classify may be; over it, the answer is 413, or 422 for other `formats`. `max_image_pixels`:
+    width x height. `timeout_ms`: the longest that `timeout_ms` may be."""
+
+    formats: list[str]
+    max_images_per_request: int
+    max_body_bytes: int
+    max_image_pixels: int
+    timeout_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            formats=list(FORMATS),
+            max_images_per_request=settings.max_images_per_request,
+            max_body_bytes=settings.max_body_bytes,
+            max_image_pixels=settings.max_image_pixels,
+            timeout_ms=settings.timeout_ms,
+        )
+
+
 class ModelDescription(ServedModel):
     """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
     on, as its runtime names it. `pixels`: exact or fast. `explanations`: whether `explain` and `embedding` work.
@@ -172,6 +196,7 @@ class ModelDescription(ServedModel):
     explanations: bool
     choice: Choice | None
     workers: int
+    limits: Limits
 
 
 class Health(BaseModel):

@@ -287,9 +287,10 @@ def test_a_rejection_needs_no_body_from_a_client_that_expects_100(talk: Conversa
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/docs", "/page/page.css", "/openapi.json", "/livez", "/healthz", "/readyz", "/startupz", "/ping"),
+        *("/", "/docs", "/page/try/try.css", "/openapi.json", "/livez", "/healthz", "/readyz", "/startupz", "/ping"),
         *("/metrics", "/models", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/tiny", "/nowhere"),
         *("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready", "/v2/models/other", "/classify"),
+        "/page/samples/cat.jpg",
     ],
 )
 def test_head_has_the_headers_of_get_and_no_body(talk: Conversation, path: str) -> None:

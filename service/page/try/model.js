@@ -1,6 +1,6 @@
 // The card of the model being served, from GET /models.
 
-import { element, number, percent } from "./element.js";
+import { element, number, percent } from "../element.js";
 
 const MAX_CLASSES_LISTED = 12; // next to the question; the card lists all
 
