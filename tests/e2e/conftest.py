@@ -136,7 +136,7 @@ def confidence() -> Confidence:
         fitted_at="2026-11-29T12:00:00Z",
         images=1000,
         precision="fp32",
-        threshold=0.6,
+        threshold=0.9,
         accuracy=0.9,
         answered=0.6,
         kept=0.8,
