@@ -81,12 +81,14 @@ class LabelSet(NamedTuple):
 class Classified:
     """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it.
     `cams`, one for each prediction, and `embedding`, float32 (C,), of length 1 if `normalized`: if they were asked for,
-    and so `label_set` and `logits` (K,). `confident`: None if the bundle has no threshold.
+    and so `label_set` and `logits` (K,). `best`: the first of them, also where `min_score` leaves it out. `confident`,
+    of that label: None if the bundle has no threshold.
     """
 
     predictions: list[Prediction]
     timings: Timings
     source: Source
+    best: Prediction
     cams: list[Cam] | None = None
     embedding: NDArray[np.float32] | None = None
     normalized: bool = False
@@ -103,12 +105,14 @@ def classified(
     result: Computed,
     source: Source,
     scores: NDArray[np.float64],
+    certain: bool | None,
     bundle: Bundle,
     k: int,
     asked: Asked,
     head: Head | None,
 ) -> Classified:
-    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them."""
+    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them, and
+    `certain` is whether it is certain of its best."""
     if asked.weights is not None:
         scores = softmax(result.logits, bundle.manifest.temperature, asked.weights)
     best = top_k(scores, bundle.labels, k, asked.weights)
@@ -116,7 +120,9 @@ def classified(
         [prediction for prediction in best if prediction.score >= asked.min_score],
         result.timings,
         source,
-        confident=_confident(result.logits, best[0], bundle.manifest),
+        best[0],
+        # The threshold is for the network's own best label, not for one that weights made the best.
+        confident=None if certain is None else certain and best[0].class_id == int(result.logits.argmax()),
         label_set=_label_set(scores, bundle, asked.coverage),
         logits=result.logits if asked.logits else None,
     )
@@ -131,12 +137,12 @@ def classified(
     )
 
 
-def _confident(logits: NDArray[np.float32], best: Prediction, manifest: Manifest) -> bool | None:
-    """None without a threshold. It is for the network's own best label, not for one that weights made the best."""
+def is_certain(logits: NDArray[np.float32], manifest: Manifest) -> bool | None:
+    """Does the network's certainty of its best label reach the threshold? None if there is none."""
     if manifest.confidence is None:
         return None
     confidence = confidence_of(logits, manifest.temperature, manifest.confidence.weights)
-    return best.class_id == int(logits.argmax()) and float(confidence) >= manifest.confidence.threshold
+    return float(confidence) >= manifest.confidence.threshold
 
 
 def _label_set(scores: NDArray[np.float64], bundle: Bundle, coverage: float | None) -> LabelSet | None:

@@ -1,7 +1,7 @@
 """All Prometheus metrics, on a registry that is passed in. Each group says which module updates it.
 
 1. every child starts at 0, so that rates are right from the first event on;
-2. histograms are for times and drift signals;
+2. histograms are for times, drift signals and the sizes of prediction sets;
 3. no client can make the number of series grow.
 """
 
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from models.preprocess import FORMATS
 from service.observe import logs
+from service.observe.doubt import DoubtMetrics
 from service.observe.drift import SIGNALS
 from service.observe.lag import LoopLag
 from service.observe.objective import RESULTS
@@ -171,6 +172,7 @@ class Metrics:
         for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
         self.predictions.labels(OTHER_LABEL)
+        self.doubt = DoubtMetrics(registry)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
         """Updated by `batching`. Gauges are computed when read, predicted_wait by `classifier`."""
