@@ -152,6 +152,9 @@ class Settings(BaseModel):
     vertex_health_route: str = Field("", pattern=ROUTE, description="path of the Vertex AI health check")
     vertex_predict_route: str = Field("", pattern=ROUTE, description="path of Vertex AI predictions")
     log_format: Literal["json", "console"] = Field("json", description="one JSON object per line, or readable text")
+    feedback: int = Field(
+        0, ge=0, le=10_000_000, description="images per worker whose answers POST /feedback can judge; 0 turns it off"
+    )
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
         (),
         description="API keys; a client must send one; flags are visible in ps, variables are not",

@@ -21,6 +21,7 @@ from models.preprocess import FORMATS
 from service.observe import logs
 from service.observe.doubt import DoubtMetrics
 from service.observe.drift import SIGNALS
+from service.observe.feedback import MAX_LABELS, OTHER_LABEL, FeedbackMetrics
 from service.observe.lag import LoopLag
 from service.observe.objective import RESULTS
 
@@ -40,8 +41,6 @@ SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
 # Counted as a file format: an image received as a preprocessed tensor.
 TENSOR = "tensor"
-MAX_LABELS = 1000
-OTHER_LABEL = "other"
 
 
 class LogLines(Collector):
@@ -173,6 +172,7 @@ class Metrics:
             self.decode_failures.labels(reason)
         self.predictions.labels(OTHER_LABEL)
         self.doubt = DoubtMetrics(registry)
+        self.feedback = FeedbackMetrics(registry)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
         """Updated by `batching`. Gauges are computed when read, predicted_wait by `classifier`."""

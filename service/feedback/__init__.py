@@ -1,0 +1,1 @@
+"""What becomes of an answer once it is given: remembered until somebody says what was right. Entered by app and api."""
