@@ -31,6 +31,7 @@ from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
 from service.engines.base import Engine
 from service.feedback.answered import Answered
+from service.feedback.keeper import Keeper
 from service.observe.metrics import Metrics, program_version
 from service.settings import Settings
 
@@ -59,12 +60,19 @@ def create_app(
     answered = Answered(settings.feedback, metrics.feedback)
     processes = join(lifecycle, metrics, answered)
 
+    keeper = Keeper.of(settings, metrics.kept)
+    followers = [*([answered.follow] if settings.feedback else []), *([keeper.follow] if keeper else [])]
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if keeper:
+            keeper.start()
         async with lifecycle.running():
             if open_first:
                 await lifecycle.opened.wait()
             yield
+        if keeper:
+            await asyncio.to_thread(keeper.close)
         if tracing:
             await asyncio.to_thread(tracing.close)
 
@@ -89,7 +97,7 @@ def create_app(
         vertex_health_route=health_route,
         tracing=tracing,
         objective_s=settings.objective_ms / 1000,
-        followers=[answered.follow] if settings.feedback else [],
+        followers=followers,
     )
     if settings.trusted_proxies:
         app.add_middleware(ProxyMiddleware, proxies=settings.trusted_proxies)

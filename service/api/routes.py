@@ -119,6 +119,7 @@ class Endpoints:
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
             feedback=bool(self._settings.feedback),
+            keeps_images=self._settings.keep_if if self._settings.keep else None,
         )
         return Response(description.model_dump_json(), media_type="application/json")
 

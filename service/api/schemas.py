@@ -183,7 +183,8 @@ class Choice(BaseModel):
 class ModelDescription(ServedModel):
     """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
     on, as its runtime names it. `pixels`: exact or fast. `explanations`: whether `explain` and `embedding` work.
-    `workers`: processes that serve it. `feedback`: whether POST /feedback works."""
+    `workers`: processes that serve it. `feedback`: whether POST /feedback works. `keeps_images`: which images this
+    server stores for labelling, `not confident` for instance; null if none."""
 
     labels: list[str]
     manifest: dict[str, Any]
@@ -194,6 +195,7 @@ class ModelDescription(ServedModel):
     choice: Choice | None
     workers: int
     feedback: bool
+    keeps_images: str | None
 
 
 class Health(BaseModel):

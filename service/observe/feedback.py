@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from models.manifest import Manifest
 from service.observe.doubt import as_word
@@ -21,6 +21,7 @@ OTHER_LABEL = "other"
 FOREIGN_LABEL = ""
 Result = Literal["right", "wrong", "foreign"]
 RESULTS: tuple[Result, ...] = ("right", "wrong", "foreign")
+DROPPED = ("busy", "failed", "too_large", "tensor")
 
 
 class FeedbackMetrics:
@@ -85,3 +86,23 @@ class FeedbackMetrics:
         if label is None:
             return FOREIGN_LABEL
         return label if label in self._labels.get(model, ()) else OTHER_LABEL
+
+
+class KeptMetrics:
+    """Updated by `feedback.keeper`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.images = Counter("repvgg_kept_images", "Images that were kept for labelling", registry=registry)
+        self.deleted = Counter(
+            "repvgg_kept_deleted", "Kept images that were deleted to make room for newer ones", registry=registry
+        )
+        self.dropped = Counter(
+            "repvgg_kept_dropped",
+            "Images that should have been kept, by why they were not: the disk is too slow (busy) or failed, the image "
+            "is too_large for the folder, or was sent as a tensor",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in DROPPED:
+            self.dropped.labels(reason)
+        self.bytes = Gauge("repvgg_kept_bytes", "Size of the folder of kept images", registry=registry)

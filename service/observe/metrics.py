@@ -21,7 +21,7 @@ from models.preprocess import FORMATS
 from service.observe import logs
 from service.observe.doubt import DoubtMetrics
 from service.observe.drift import SIGNALS
-from service.observe.feedback import MAX_LABELS, OTHER_LABEL, FeedbackMetrics
+from service.observe.feedback import MAX_LABELS, OTHER_LABEL, FeedbackMetrics, KeptMetrics
 from service.observe.lag import LoopLag
 from service.observe.objective import RESULTS
 
@@ -173,6 +173,7 @@ class Metrics:
         self.predictions.labels(OTHER_LABEL)
         self.doubt = DoubtMetrics(registry)
         self.feedback = FeedbackMetrics(registry)
+        self.kept = KeptMetrics(registry)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
         """Updated by `batching`. Gauges are computed when read, predicted_wait by `classifier`."""
