@@ -7,7 +7,8 @@
 5. files can be read by their owner only, and appear complete; their names are safe, whatever a client or a label says.
 
 An image is written before its line, and a line is removed before its image. The lock's file has the account, and the
-image that is being written: if its process is killed before the line is there, the next one removes it.
+images that are being written or deleted: if their process is killed meanwhile, the next one removes those that are not
+in the list.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,6 +63,7 @@ class _Entry:
     """A line of the list whose image is there."""
 
     line: bytes
+    file: str
     path: Path
     bytes: int
 
@@ -74,7 +76,7 @@ class KeptFolder:
     def open(self) -> int:
         """Make the folder, and bring list and account into order -> bytes. Raises OSError."""
         with self._locked() as account:
-            total, _ = self._make_room(self._most_bytes)
+            total, _ = self._make_room(account, self._most_bytes)
             account.write(total)
         return total
 
@@ -91,8 +93,8 @@ class KeptFolder:
                 raise TooLarge
             if total is None or total + size > self._most_bytes:
                 spare = int(SPARE_SHARE * self._most_bytes)
-                total, deleted = self._make_room(max(0, self._most_bytes - size - spare))
-            account.write(total, pending=file)
+                total, deleted = self._make_room(account, max(0, self._most_bytes - size - spare))
+            account.write(total, pending=[file])
             self._write(folder, path, kept.image, line)
             account.write(total + size)
         return total + size, deleted
@@ -104,8 +106,7 @@ class KeptFolder:
             self._append(line)
         except OSError:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # others are in it
-                folder.rmdir()
+            _removed_if_empty(folder)
             raise
 
     def _append(self, line: bytes) -> None:
@@ -116,7 +117,7 @@ class KeptFolder:
                 os.ftruncate(file, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path / TASKS))
 
-    def _make_room(self, most_bytes: int) -> tuple[int, int]:
+    def _make_room(self, account: _Account, most_bytes: int) -> tuple[int, int]:
         """Forget lines without an image, and delete the oldest images until the rest takes up to `most_bytes` -> bytes
         of the folder, and images that were deleted."""
         entries, is_whole = self._entries()
@@ -127,14 +128,13 @@ class KeptFolder:
         while total > most_bytes and dropped < len(entries):
             total -= entries[dropped].bytes
             dropped += 1
+        account.write(total, pending=[entry.file for entry in entries[:dropped]])
         if dropped or not is_whole:
             _write_whole(self._path / TASKS, b"".join(entry.line for entry in entries[dropped:]))
         for entry in entries[:dropped]:
             entry.path.unlink(missing_ok=True)
-        for folder in {entry.path.parent for entry in entries[:dropped]} - {e.path.parent for e in entries[dropped:]}:
-            with suppress(OSError):  # somebody's photos are in it
-                folder.rmdir()
-                total -= BLOCK_BYTES
+        for folder in {entry.path.parent for entry in entries[:dropped]}:
+            total -= BLOCK_BYTES * _removed_if_empty(folder)
         return total, dropped
 
     def _entries(self) -> tuple[list[_Entry], bool]:
@@ -156,7 +156,7 @@ class KeptFolder:
             return None
         path = self._path / file
         try:
-            return _Entry(line, path, _cost(path.stat().st_size, line))
+            return _Entry(line, file, path, _cost(path.stat().st_size, line))
         except OSError:
             return None
 
@@ -170,29 +170,30 @@ class KeptFolder:
                 self._remove_unfinished(account.pending)
             yield account
 
-    def _remove_unfinished(self, file: str) -> None:
-        if not _is_ours(file):
-            return
-        path = self._path / file
-        path.with_name(f".{path.name}").unlink(missing_ok=True)
-        if path not in {entry.path for entry in self._entries()[0]}:
+    def _remove_unfinished(self, files: Sequence[str]) -> None:
+        _draft_of(self._path / TASKS).unlink(missing_ok=True)
+        listed = {entry.file for entry in self._entries()[0]}
+        for path in (self._path / file for file in files if _is_ours(file) and file not in listed):
+            _draft_of(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+            _removed_if_empty(path.parent)
 
 
 class _Account:
-    """In the lock's file: `total pending`. None, or nothing, for what it does not say."""
+    """In the lock's file, a line each: the bytes of the folder, and the files that are being written or deleted."""
 
     def __init__(self, file: int) -> None:
         self._file = file
-        total, _, self.pending = os.pread(file, BLOCK_BYTES, 0).decode(errors="replace").strip().partition(" ")
+        total, *self.pending = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace").split("\n")
         self._total = int(total) if total.isdecimal() and not self.pending else None
 
     def read(self) -> int | None:
+        """None if it is not known."""
         return self._total
 
-    def write(self, total: int, pending: str = "") -> None:
+    def write(self, total: int, pending: Sequence[str] = ()) -> None:
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{total} {pending}".strip().encode(), 0)
+        os.pwrite(self._file, "\n".join([str(total), *pending]).encode(), 0)
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -208,9 +209,13 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(file)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def _draft_of(path: Path) -> Path:
     """Hidden while it is written: whoever reads the folder passes over it."""
-    draft = path.with_name(f".{path.name}")
+    return path.with_name(f".{path.name}")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    draft = _draft_of(path)
     try:
         with open(draft, "wb", opener=_open_private) as file:
             file.write(content)
@@ -233,6 +238,15 @@ def _line(file: str, kept: Kept) -> bytes:
         "predictions": [{"model_version": kept.model, "score": kept.score, "result": [choice]}],
     }
     return json.dumps(task, ensure_ascii=True).encode() + b"\n"
+
+
+def _removed_if_empty(folder: Path) -> bool:
+    """Training refuses a class without images."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _is_ours(file: str) -> bool:

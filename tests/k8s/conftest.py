@@ -105,8 +105,9 @@ def doubting(bundle: Path, folder: Path) -> Path:
 
 @contextmanager
 def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
-    """The URL of a service under constant load."""
+    """The URL of a service under constant load; its clients say that each image is a cat."""
     flags = ["--engine=onnxruntime", f"--model={model}", "--port=0", "--drain-seconds=0"]
+    flags += ["--feedback=1000", f"--keep={model.parent / 'kept'}", "--keep-if=all", "--keep-bytes=1048576"]
     with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = (json.loads(line) for line in process.stdout)
@@ -117,7 +118,9 @@ def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
             with httpx.Client(base_url=url, timeout=LIMIT_S) as client:
                 while not over.wait(0.02):
                     for body in bodies:
-                        client.post("/classify?coverage=0.9", content=body, headers={"content-type": "image/jpeg"})
+                        headers = {"content-type": "image/jpeg"}
+                        answer = client.post("/classify?coverage=0.9", content=body, headers=headers).json()
+                        client.post("/feedback", json={"request_id": answer["request_id"], "label": "cat"})
 
         client = threading.Thread(target=ask)
         client.start()
