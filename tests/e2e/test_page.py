@@ -321,3 +321,10 @@ def test_the_documentation_shows_every_operation_with_commands_that_work(
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     assert documentation.console == []
+
+
+def test_the_page_says_which_images_are_stored(
+    visit: Callable[..., Visit], start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start("--keep", tmp_path, "--keep-if", "score < 0.5").wait_until_serving()
+    expect(visit(server.url).page.locator("#model")).to_contain_text("images whose answers are “score < 0.5”")
