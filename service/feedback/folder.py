@@ -121,21 +121,22 @@ class KeptFolder:
         """Forget lines without an image, and delete the oldest images until the rest takes up to `most_bytes` -> bytes
         of the folder, and images that were deleted."""
         entries, is_whole = self._entries()
-        total = BLOCK_BYTES * (OWN_BLOCKS + len({entry.path.parent for entry in entries})) + sum(
-            e.bytes for e in entries
-        )
-        dropped = 0
+        blocks = OWN_BLOCKS + len({entry.path.parent for entry in entries})
+        total, dropped = BLOCK_BYTES * blocks + sum(entry.bytes for entry in entries), 0
         while total > most_bytes and dropped < len(entries):
             total -= entries[dropped].bytes
             dropped += 1
         account.write(total, pending=[entry.file for entry in entries[:dropped]])
         if dropped or not is_whole:
-            _write_whole(self._path / TASKS, b"".join(entry.line for entry in entries[dropped:]))
+            self._list(entries[dropped:])
         for entry in entries[:dropped]:
             entry.path.unlink(missing_ok=True)
         for folder in {entry.path.parent for entry in entries[:dropped]}:
             total -= BLOCK_BYTES * _removed_if_empty(folder)
         return total, dropped
+
+    def _list(self, entries: Sequence[_Entry]) -> None:
+        _write_whole(self._path / TASKS, b"".join(entry.line for entry in entries))
 
     def _entries(self) -> tuple[list[_Entry], bool]:
         """Oldest first, and whether that is the whole list."""
@@ -171,8 +172,11 @@ class KeptFolder:
             yield account
 
     def _remove_unfinished(self, files: Sequence[str]) -> None:
+        entries, is_whole = self._entries()
+        if not is_whole:  # the last line may end in the middle
+            self._list(entries)
         _draft_of(self._path / TASKS).unlink(missing_ok=True)
-        listed = {entry.file for entry in self._entries()[0]}
+        listed = {entry.file for entry in entries}
         for path in (self._path / file for file in files if _is_ours(file) and file not in listed):
             _draft_of(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -277,4 +281,4 @@ def file_name(kept: Kept) -> str:
 def folder_name(label: str) -> str:
     """The label itself where that can be the name of a folder, so that training takes it for the class."""
     safe = re.sub(r"[\x00-\x1f\x7f/\\\ud800-\udfff]|^\.", "_", label)[:MOST_LETTERS].strip()
-    return safe if safe == label else f"{safe}-{crc32(label.encode(errors='replace')):08x}"
+    return safe if safe == label and safe != TASKS else f"{safe}-{crc32(label.encode(errors='replace')):08x}"

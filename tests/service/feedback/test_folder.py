@@ -119,7 +119,20 @@ def test_a_list_that_was_changed_deletes_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["a/b", "..", ".hidden", "\x00", "a\nb", "x" * 300, "\N{GRINNING FACE}" * 300, "\ud800", " ", "a\\b"]
+    "label",
+    [
+        "tasks.jsonl",
+        "a/b",
+        "..",
+        ".hidden",
+        "\x00",
+        "a\nb",
+        "x" * 300,
+        "\N{GRINNING FACE}" * 300,
+        "\ud800",
+        " ",
+        "a\\b",
+    ],
 )
 def test_no_label_is_a_path(tmp_path: Path, label: str) -> None:
     KeptFolder(tmp_path, LARGE).add(kept(label=label))
@@ -136,6 +149,20 @@ def test_names_are_unique_even_with_one_id(tmp_path: Path, monkeypatch: pytest.M
     for _ in range(3):
         folder.add(kept())
     assert len({task["data"]["file"] for task in tasks(tmp_path)}) == 3
+
+
+def test_a_line_that_ends_in_the_middle_is_no_part_of_the_next(tmp_path: Path) -> None:
+    """As a kill in the middle of a write leaves it: the lock's file names the image, half of its line is there."""
+    folder = KeptFolder(tmp_path, LARGE)
+    folder.add(kept())
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / NAME).write_bytes(JPEG)
+    (tmp_path / ".lock").write_text(f"4096\ndog/{NAME}")
+    with (tmp_path / "tasks.jsonl").open("ab") as file:
+        file.write(b'{"data": {"image": "/data')
+    folder.add(kept())
+    assert len(tasks(tmp_path)) == 2
+    assert not (tmp_path / "dog").exists()
 
 
 def spawn(target: Any, *arguments: Any) -> SpawnProcess:
