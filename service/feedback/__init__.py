@@ -1,1 +1,1 @@
-"""What becomes of an answer once it is given: remembered until somebody says what was right. Entered by app and api."""
+"""What becomes of an answer once it is given: remembered for feedback, kept for labelling. Entered by api and above."""
