@@ -87,7 +87,7 @@ class KeptFolder:
             folder = self._path / folder_name(kept.label)
             path = _free(folder, file_name(kept))
             file = path.relative_to(self._path).as_posix()
-            line = _line(file, kept)
+            line = _line(self._path.name, file, kept)
             size = _cost(len(kept.image), line) + (0 if folder.is_dir() else BLOCK_BYTES)
             if size + OWN_BLOCKS * BLOCK_BYTES > self._most_bytes:
                 raise TooLarge
@@ -229,11 +229,12 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def _line(file: str, kept: Kept) -> bytes:
+def _line(folder: str, file: str, kept: Kept) -> bytes:
+    """Label Studio refuses to serve its document root itself: that is the parent of `folder`."""
     choice = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [kept.label]}}
     task = {
         "data": {
-            "image": f"/data/local-files/?d={quote(file)}",
+            "image": f"/data/local-files/?d={quote(folder)}/{quote(file)}",
             "file": file,
             "request_id": kept.request_id,
             "index": kept.index,

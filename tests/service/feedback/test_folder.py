@@ -50,7 +50,7 @@ def test_an_image_lies_in_the_folder_of_its_label_with_a_task_of_label_studio(tm
     name = first["data"]["file"].partition("/")[2]
     assert first["data"]["file"] == f"tench, Tinca tinca/{name}"
     assert name.endswith("Z-r-0.jpg")
-    assert first["data"]["image"] == f"/data/local-files/?d=tench%2C%20Tinca%20tinca/{name}"
+    assert first["data"]["image"] == f"/data/local-files/?d=kept/tench%2C%20Tinca%20tinca/{name}"
     assert (tmp_path / "new" / "kept" / first["data"]["file"]).read_bytes() == JPEG
     assert second["data"]["file"].endswith("Z-___x_y-3.png")
     assert (second["data"]["request_id"], second["data"]["index"], second["data"]["confident"]) == ("../x y", 3, False)
