@@ -61,6 +61,7 @@ class Result:
     `name` is the path of the image, if it has one. `model` is None if no image of the request could be classified.
     `embedding`, if asked for, is an array of float32, which `numpy.asarray` reads in place.
     `confident` is None if the model has no threshold; `label_set`, best first, if no `coverage` was asked for.
+    `request_id` and `index` name the image in feedback; `index` is None if no image of the request could be classified.
     """
 
     name: str | None
@@ -71,6 +72,7 @@ class Result:
     embedding: array[float] | None = None
     confident: bool | None = None
     label_set: tuple[str, ...] | None = None
+    index: int | None = None
 
     @classmethod
     def of(cls, name: str | None, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
@@ -80,7 +82,20 @@ class Result:
         model = Model(*(answer["model"][key] for key in ("name", "version", "engine", "precision")))
         embedding = _floats(entry["embedding"]["b64"]) if "embedding" in entry else None
         label_set = tuple(entry["set"]["labels"]) if "set" in entry else None
-        return cls(name, predictions, error, answer["request_id"], model, embedding, entry.get("confident"), label_set)
+        confident, index = entry.get("confident"), entry.get("index")
+        return cls(name, predictions, error, answer["request_id"], model, embedding, confident, label_set, index)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What feedback made of an answer. `result` is `right`, `wrong` or `foreign`; `counted` is false if the same
+    feedback came before. `in_set` is None if no `coverage` was asked for, `confident` if the model has no threshold."""
+
+    result: str
+    predicted: str
+    counted: bool
+    confident: bool | None = None
+    in_set: bool | None = None
 
 
 def _floats(b64: str) -> array[float]:

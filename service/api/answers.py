@@ -73,6 +73,8 @@ async def classify_images(
             exchange.promises = promises_of(images)
     exchange.answered = exchange.clock()
     note_timings(exchange, outcomes)
+    for follow in exchange.followers:
+        follow(exchange.request_id, classifier, images, outcomes)
     return outcomes
 
 

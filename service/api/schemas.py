@@ -109,6 +109,27 @@ class Answer(BaseModel):
     request_id: str
 
 
+class Feedback(BaseModel):
+    """`label`: the true one of the image at `index` in the request's answer; null for none of the model's labels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: Annotated[str, Field(min_length=1, max_length=100)]
+    index: Annotated[int, Field(ge=0, strict=True)] = 0
+    label: Annotated[str, Field(max_length=1000)] | None
+
+
+class FeedbackAnswer(BaseModel):
+    """`predicted`: the label that was answered, `confident` and `in_set` as in the answer; `counted`: false if the same
+    feedback came before."""
+
+    result: Literal["right", "wrong", "foreign"]
+    predicted: str
+    confident: bool | None = None
+    in_set: bool | None = None
+    counted: bool
+
+
 class FailedImage(BaseModel):
     index: int
     filename: str | None = None
@@ -186,7 +207,8 @@ class Limits(BaseModel):
 class ModelDescription(ServedModel):
     """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
     on, as its runtime names it. `pixels`: exact or fast. `explanations`: whether `explain` and `embedding` work.
-    `workers`: processes that serve it."""
+    `workers`: processes that serve it. `feedback`: whether POST /feedback works. `keeps_images`: which images this
+    server stores for labelling, `not confident` for instance; null if none."""
 
     labels: list[str]
     manifest: dict[str, Any]
@@ -197,6 +219,8 @@ class ModelDescription(ServedModel):
     choice: Choice | None
     workers: int
     limits: Limits
+    feedback: bool
+    keeps_images: str | None
 
 
 class Health(BaseModel):

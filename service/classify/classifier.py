@@ -42,6 +42,7 @@ from service.classify.outcomes import (
     Outcome,
     Timings,
     classified,
+    is_certain,
     judged_by_features,
 )
 from service.engines.base import Engine
@@ -255,7 +256,10 @@ class Classifier:
         if not isinstance(result, Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        describe = partial(classified, result, source, scores, self.bundle, request.top_k, request.asked, self.head)
+        certain = is_certain(result, self.bundle.manifest)
+        describe = partial(
+            classified, result, source, scores, certain, self.bundle, request.top_k, request.asked, self.head
+        )
         answer = await aside(describe) if request.top_k > MOST_SORTED_AT_ONCE else describe()
         self._metrics.images.labels(result.image_format).inc()
         # The network's own opinion: what a caller makes of it does not show whether the inputs drift.
@@ -266,6 +270,8 @@ class Classifier:
             prediction_entropy=float(entropy(scores)),
             **result.signals,
         )
+        labels = answer.label_set.labels if answer.label_set else None
+        self._metrics.doubt.count(self.bundle.manifest, certain, None if labels is None else len(labels))
         return answer
 
     async def _result_of(self, image: Image, request: _Request) -> tuple[_Result, Source]:
@@ -364,3 +370,4 @@ def _publish(opened: OpenModel, metrics: Metrics) -> None:
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)
     metrics.life.older_bundle.set(bool(opened.passed_over))
     metrics.expect_labels(opened.bundle.labels)
+    metrics.doubt.expect(manifest)

@@ -81,12 +81,14 @@ class LabelSet(NamedTuple):
 class Classified:
     """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it.
     `cams`, one for each prediction, and `embedding`, float32 (C,), of length 1 if `normalized`: if they were asked for,
-    and so `label_set` and `logits` (K,). `confident`: None if the bundle has no threshold.
+    and so `label_set` and `logits` (K,). `best`: the first of them, also where `min_score` leaves it out. `confident`,
+    of that label: None if the bundle has no threshold.
     """
 
     predictions: list[Prediction]
     timings: Timings
     source: Source
+    best: Prediction
     cams: list[Cam] | None = None
     embedding: NDArray[np.float32] | None = None
     normalized: bool = False
@@ -103,12 +105,14 @@ def classified(
     result: Computed,
     source: Source,
     scores: NDArray[np.float64],
+    certain: bool | None,
     bundle: Bundle,
     k: int,
     asked: Asked,
     head: Head | None,
 ) -> Classified:
-    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them."""
+    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them, and
+    `certain` is whether it is certain of its best."""
     if asked.weights is not None:
         scores = softmax(result.logits, bundle.manifest.temperature, asked.weights)
     best = top_k(scores, bundle.labels, k, asked.weights)
@@ -116,7 +120,9 @@ def classified(
         [prediction for prediction in best if prediction.score >= asked.min_score],
         result.timings,
         source,
-        confident=_confident(result, best[0], bundle.manifest),
+        best[0],
+        # The threshold is for the network's own best label, not for one that weights made the best.
+        confident=None if certain is None else certain and best[0].class_id == int(result.logits.argmax()),
         label_set=_label_set(scores, bundle, asked.coverage),
         logits=result.logits if asked.logits else None,
     )
@@ -136,9 +142,9 @@ def judged_by_features(manifest: Manifest) -> bool:
     return manifest.confidence is not None and manifest.confidence.embedding_weights is not None
 
 
-def _confident(result: Computed, best: Prediction, manifest: Manifest) -> bool | None:
-    """None without a threshold, or without the features that it needs. It is for the network's own best label, not for
-    one that weights made the best."""
+def is_certain(result: Computed, manifest: Manifest) -> bool | None:
+    """Does the network's certainty of its best label reach the threshold? None if there is none, or without the
+    features that it needs."""
     fitted, embedding = manifest.confidence, None
     if fitted is None:
         return None
@@ -147,7 +153,7 @@ def _confident(result: Computed, best: Prediction, manifest: Manifest) -> bool |
             return None
         embedding = pooled(result.features, normalize=False)
     confidence = confidence_of(result.logits, manifest.temperature, fitted.all_weights, embedding)
-    return best.class_id == int(result.logits.argmax()) and float(confidence) >= fitted.threshold
+    return float(confidence) >= fitted.threshold
 
 
 def _label_set(scores: NDArray[np.float64], bundle: Bundle, coverage: float | None) -> LabelSet | None:

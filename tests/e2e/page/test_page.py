@@ -210,3 +210,10 @@ def test_a_key_is_requested_and_kept_for_this_tab_only(
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
     page.goto(f"{guarded.url}/docs")
     expect(page.locator("#classify .command").first).to_contain_text("-H 'X-API-Key: KEY'")
+
+
+def test_the_page_says_which_images_are_stored(
+    visit: Callable[..., Visit], start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start("--keep", tmp_path, "--keep-if", "score < 0.5").wait_until_serving()
+    expect(visit(server.url).page.locator("#model")).to_contain_text("images whose answers are “score < 0.5”")

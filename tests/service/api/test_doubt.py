@@ -209,3 +209,17 @@ def test_v2_has_confident_and_set(doubting: Callable[..., TestClient], png_bytes
 def test_v2_of_a_bundle_without_confidence_has_neither(client: TestClient) -> None:
     names = [tensor["name"] for tensor in client.get("/v2/models/tiny").json()["outputs"]]
     assert names == ["label", "class_id", "score"]
+
+
+def test_what_callers_make_of_the_scores_is_not_in_the_metrics(
+    doubting: Callable[..., TestClient], png_bytes: bytes
+) -> None:
+    client = doubting(threshold=0.0)
+    second = ask(client, png_bytes)["predictions"][1]["label"]
+    ask(client, png_bytes, f"?labels={second}")
+    size = len(ask(client, png_bytes, "?coverage=0.95")["set"]["labels"])
+    lines = client.get("/metrics").text.splitlines()
+    assert 'repvgg_confident_answers_total{confident="true",model="tiny",version="2"} 3.0' in lines
+    assert 'repvgg_confident_answers_total{confident="false",model="tiny",version="2"} 0.0' in lines
+    assert 'repvgg_confident_share_expected{model="tiny",version="2"} 0.6' in lines
+    assert {"repvgg_prediction_set_size_count 1.0", f"repvgg_prediction_set_size_sum {size:.1f}"} <= set(lines)
