@@ -73,9 +73,10 @@ _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
 
 class _Frame(NamedTuple):
-    """SOF: its marker and the identifiers of its components."""
+    """SOF: its marker, width times height, and the identifiers of its components."""
 
     marker: int
+    pixels: int
     components: tuple[int, ...]
 
 
@@ -236,7 +237,7 @@ def _is_for_libjpeg(marker: int, content: bytes) -> bool:
 
 
 def _read_frame(marker: int, content: bytes) -> _Frame:
-    bits, height, _, count = struct.unpack_from(">BHHB", content)
+    bits, height, width, count = struct.unpack_from(">BHHB", content)
     components = tuple(content[6 : 6 + 3 * count : 3])
     if bits != 8:
         raise unsupported(f"a {bits}-bit JPEG")
@@ -244,7 +245,7 @@ def _read_frame(marker: int, content: bytes) -> _Frame:
         raise unsupported("a JPEG that states its height only behind its data")
     if count not in (1, 3, 4):
         raise unsupported(f"a JPEG of {count} components")
-    return _Frame(marker, components)
+    return _Frame(marker, width * height, components)
 
 
 def _profile(pieces: list[bytes]) -> bytes | None:
@@ -275,7 +276,7 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     A last scan that refines earlier ones adds only one bit: if an end marker follows, it counts as complete. All others
     are decoded twice, with different bytes after the data. If the pixels differ, blocks are missing.
     """
-    scans, end, ended = _read_scans(encoded, header.scan)
+    scans, end, ended = _read_scans(encoded, header.scan, header.frame.pixels)
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
     image = _open_at_once(picture + _END, header.stated)
@@ -295,7 +296,7 @@ def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
     return image
 
 
-def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
+def _read_scans(encoded: bytes, place: int, pixels: int) -> tuple[list[_Scan], int, bool]:
     """All scans, the offset where their data ends, and whether an end marker follows. `place`: the first SOS marker."""
     scans: list[_Scan] = []
     while True:
@@ -303,7 +304,7 @@ def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
         if marker == _SOS:
             scan, data = _read_scan(encoded, place)
             scans.append(scan)
-            check_scans(len(scans))
+            check_scans(len(scans), pixels)
         elif marker in _BETWEEN_SCANS:
             data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         else:

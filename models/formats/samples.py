@@ -109,6 +109,11 @@ class Layout:
         return self.rows_at_once * self.row_bytes * self.across
 
     @property
+    def sample_bytes(self) -> int:
+        """Of all blocks, decompressed."""
+        return self.block_bytes * self.across * self.down * (self.samples if self.planar else 1)
+
+    @property
     def raw(self) -> bool:
         return self.compression == _UNCOMPRESSED and not self.tiled
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from models.bounds import check_tiff, tiff_entries
+from models.bounds import MAX_STRIPS, check_blocks, check_jpegs, check_tiff, tiff_entries
 from models.errors import ImageError
 from models.formats import exif
 from models.formats.directory import LONG, SHORT, Field, longs, shorts, under_directory
@@ -47,6 +47,12 @@ _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16:
 # Bytes per value of the other types, whose content is copied.
 _BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}
 _MAX_CONTENT_BYTES = MAX_PROFILE_BYTES
+# Numbers of a tag: of those that list blocks or colours, and of the others, which have one a sample.
+_MAX_LISTED = dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), MAX_STRIPS)
+_MAX_LISTED[_COLOUR_MAP] = 3 << 16
+_MAX_SAMPLES = 64
+# For each pixel that a picture may have. RGBA of 32-bit floats takes 16.
+_MOST_BAND_BYTES, _MOST_SAMPLE_BYTES = 8, 16
 
 _GREY_WHITE_IS_0, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_GREY_WHITE_IS_0: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
@@ -87,6 +93,8 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
     numbers = {tag: _numbers(order, field) for tag, field in fields.items() if tag in _NUMBERS}
     layout = _layout(order, numbers, len(encoded))
     _check_supported(layout, numbers)
+    if layout.compression != _UNCOMPRESSED:  # else only rows of known lengths are read
+        check_blocks(layout.lengths, len(encoded))
     stated = _statements(numbers, fields)
     if _pillow_reads(layout):
         if layout.width * layout.height <= max_pixels:
@@ -108,6 +116,8 @@ def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
         size = struct.calcsize(_INTEGERS[kind]) if kind in _INTEGERS else _BYTES.get(kind, 0)
         if not wanted or tag in fields or not 0 < size * count <= _MAX_CONTENT_BYTES:
             continue
+        if tag in _NUMBERS:
+            count = min(count, _MAX_LISTED.get(tag, _MAX_SAMPLES))
         if size * count > len(value):
             (place,) = struct.unpack(byte_order + ("I" if len(value) == 4 else "Q"), value)
             value = encoded[place : place + size * count]
@@ -136,7 +146,7 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
     photometric, compression = number(_PHOTOMETRIC, 0), number(_COMPRESSION, _UNCOMPRESSED)
     samples = number(_SAMPLES, 3 if compression == _OLD_JPEG else 1)
     extra = samples - _COLOURS.get(photometric, 1)
-    if width <= 0 or height <= 0 or samples <= 0 or samples > 64:
+    if width <= 0 or height <= 0 or samples <= 0 or samples > _MAX_SAMPLES:
         raise HeaderError
     tiled = _TILE_OFFSETS in numbers
     rows = number(_TILE_LENGTH) if tiled else min(number(_ROWS, height), height)
@@ -233,13 +243,16 @@ def _check_whole(encoded: bytes, layout: Layout) -> None:
 
 
 def _check_size(layout: Layout, max_pixels: int) -> None:
-    """Raises ImageError for blocks that take too much memory: a block is decoded as a whole."""
-    most = 8 * max_pixels
-    if layout.band_bytes > most:
-        detail = (
-            f"the image has strips or tiles of {layout.band_bytes} bytes, the limit is 8 for each allowed pixel: {most}"
-        )
-        raise ImageError("too_many_pixels", detail)
+    """Raises ImageError for blocks that take too much memory, since a block is decoded as a whole, and for samples that
+    take too much time."""
+    for what, size, each in (
+        ("strips or tiles", layout.band_bytes, _MOST_BAND_BYTES),
+        ("samples", layout.sample_bytes, _MOST_SAMPLE_BYTES),
+    ):
+        most = each * max_pixels
+        if size > most:
+            detail = f"the image has {what} of {size} bytes, the limit is {each} for each allowed pixel: {most}"
+            raise ImageError("too_many_pixels", detail)
 
 
 def _statements(numbers: Mapping[int, tuple[int, ...]], fields: Mapping[int, Field]) -> Statements:
@@ -280,16 +293,17 @@ def _open(
         _read_with_libtiff(image)
     if layout.compression == _JPEG and layout.bits == 8 and layout.samples in (1, 3, 4):
         tables = fields[_JPEG_TABLES].content if _JPEG_TABLES in fields else b""
-        parts = [encoded[at : at + length] for at, length in zip(layout.offsets, lengths, strict=False)]
+        check_jpegs(len(lengths))
+        parts = [memoryview(encoded)[at : at + length] for at, length in zip(layout.offsets, lengths, strict=False)]
         return LateImage("TIFF", image.mode, image.size, partial(_read_if_complete, image, tables, parts), stated)
     return image
 
 
-def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[bytes]) -> Image.Image:
+def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[memoryview]) -> Image.Image:
     """libtiff fills up what a JPEG lacks with grey. Raises ImageError or whatever opening a JPEG may raise."""
     for part in parts:
         # The tables are a JPEG of their own: they come between the start marker and the rest.
-        open_jpeg(part[:2] + tables[2:-2] + part[2:], image.width * image.height).load()
+        open_jpeg(b"".join([part[:2], tables[2:-2], part[2:]]), image.width * image.height).load()
     image.load()
     return image
 
