@@ -23,8 +23,8 @@ MAX_READS = 100_000
 BYTES_PER_FURTHER_READ = 1024
 # Run-length encoded BMPs are decoded in Python, two reads a run: a photo of a megapixel, in one or two seconds.
 MAX_READS_OF_BMP = 2_000_000
-# Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500. Large pictures may have fewer: to find missing blocks,
-# they are decoded several times.
+# Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500. Large pictures may have fewer: to find missing
+# blocks, they are decoded several times.
 MAX_SCANS, FEWEST_MAX_SCANS = 100, 20
 MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_STRIPS = 100_000

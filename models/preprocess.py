@@ -231,8 +231,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(layer: Image.Image, profile: bytes) -> Image.Image:
-    """RGBA with half transparent pixels, which are mixed with white in sRGB, as in browsers. Opaque and clear pixels need
-    not be converted before: white is white in both."""
+    """RGBA with half transparent pixels, which are mixed with white in sRGB, as in browsers. Opaque and clear pixels
+    need not be converted before: white is white in both."""
     colours = layer.convert("RGB")
     colours.info["icc_profile"] = profile
     converted = to_srgb(colours)
