@@ -65,7 +65,7 @@ _AHEAD = b"\xff\0" * 8
 # As many bytes may follow the last block without another look at them.
 _SLACK = 16
 # Shorter fillings are not looked for, and none that repeats after more bytes.
-_FILLING_BYTES, _MOST_REPEATED = 64, 16
+_FILLING_BYTES, _MOST_REPEATED = 64, 1 << 16
 # Zeros, white space and printable ASCII: a text of this length is no entropy-coded data.
 _TEXT = np.isin(np.arange(256), [0, 9, 10, 13, *range(0x20, 0x7F)])
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
@@ -145,20 +145,23 @@ def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
     if right < end:
         _OneScan(header, encoded, data, right).load()
         return
-    found = np.frombuffer(encoded, np.uint8, end - data, data)
-    start = _start_of_filling(found)
-    if start < len(found):
+    start = _start_of_filling(encoded[data:end])
+    if start < end - data:
         blocks = memoryview(encoded)[header.scan : data + start + _SLACK]
         _open_at_once(b"".join([*header.kept, blocks, _AHEAD])).load()
     elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
         raise damaged("JPEG")
 
 
-def _start_of_filling(data: NDArray[np.uint8]) -> int:
-    """Where the text, or the repetition of a few bytes, begins that reaches to the end; else the length of the data."""
-    start = _end(~_TEXT[data])
-    for distance in range(1, _MOST_REPEATED + 1):
-        start = min(start, _end(data[distance:] != data[:-distance]))
+def _start_of_filling(data: bytes) -> int:
+    """Where the text, or the repetition of the same bytes, begins that reaches to the end; else the length of the data."""
+    samples = np.frombuffer(data, np.uint8)
+    start = _end(~_TEXT[samples])
+    last = data[-_FILLING_BYTES:]
+    before = data.rfind(last, max(0, len(data) - len(last) - _MOST_REPEATED), -1)
+    if before >= 0:
+        distance = len(data) - len(last) - before
+        start = min(start, _end(samples[distance:] != samples[:-distance]))
     return start if len(data) - start >= _FILLING_BYTES else len(data)
 
 
@@ -280,7 +283,7 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
     image = _open_at_once(picture + _END, header.stated)
-    start = _start_of_filling(np.frombuffer(picture, np.uint8))
+    start = _start_of_filling(picture)
     refines = scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC
     if ended and refines and start == len(picture):
         return image

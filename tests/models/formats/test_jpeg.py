@@ -141,6 +141,14 @@ def test_a_last_scan_that_is_filled_up_is_refused(kind: str, filling: bytes) -> 
             decode(right[:half] + filling * (factor * (len(right) - half) // len(filling)) + b"\xff\xd9")
 
 
+def test_blocks_that_a_disk_gives_again_and_again_are_refused() -> None:
+    noise = encode(RANDOM.integers(0, 256, (96, 96, 3), np.uint8), "JPEG")
+    place = noise.index(b"\xff\xda") + 2000
+    for size in (17, 512, 1500):
+        with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+            decode(noise[:place] + noise[place - 512 : place - 512 + size].ljust(size, b"\7") * 9 + b"\xff\xd9")
+
+
 def test_a_hole_of_zeros_is_refused_where_the_data_behind_it_are_left_over() -> None:
     noise = encode(RANDOM.integers(0, 256, (64, 64), np.uint8), "JPEG")
     place = noise.index(b"\xff\xda") + 500
