@@ -154,7 +154,7 @@ def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
 
 
 def _start_of_filling(data: bytes) -> int:
-    """Where the text, or the repetition of the same bytes, begins that reaches to the end; else the length of the data."""
+    """Where the text, or the repetition of the same bytes, begins that reaches to the end; else the data's length."""
     samples = np.frombuffer(data, np.uint8)
     start = _end(~_TEXT[samples])
     last = data[-_FILLING_BYTES:]
