@@ -118,7 +118,10 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
 
 
 def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
-    """(tag, type, number of values, value, byte order); nothing if there is no whole directory."""
+    """(tag, type, number of values, value, byte order); nothing if there is no directory.
+
+    Raises ImageError for too many entries and, behind the last one, for a directory that is cut short.
+    """
     order = _TIFF_ORDERS.get(encoded[:2])
     if order is None:
         return
@@ -135,3 +138,5 @@ def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     whole = min(count, (len(encoded) - first) // size)
     for tag, kind, values, value in struct.iter_unpack(order + entry, encoded[first : first + whole * size]):
         yield tag, kind, values, value, order
+    if whole < count:
+        raise ImageError("undecodable_image", "the TIFF data is broken or truncated: its directory is cut short")

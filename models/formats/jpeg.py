@@ -283,7 +283,8 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
     image = _open_at_once(picture + _END, header.stated)
-    start = _start_of_filling(picture)
+    last = picture.rindex(b"\xff\xda")  # entropy-coded data cannot hold it
+    start = last + _start_of_filling(picture[last:])
     refines = scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC
     if ended and refines and start == len(picture):
         return image

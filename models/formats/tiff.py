@@ -41,6 +41,7 @@ _KEPT = frozenset({292, 293, *range(512, 522), 529, 530, 531, 532, _JPEG_TABLES}
 _NUMBERS = frozenset({_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION})
 _NUMBERS |= {_SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH}
 _NUMBERS |= {_TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA, _FORMAT}
+_DECISIVE = (_NUMBERS | _KEPT) - {_ORIENTATION}
 _LONGS = frozenset({_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH})
 _LONGS |= {_TILE_OFFSETS, _TILE_BYTES}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -106,7 +107,10 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
-    """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff."""
+    """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff.
+
+    Raises ImageError if the values of one that decides pixels lie beyond the end of the file.
+    """
     if b"*" not in encoded[2:4] and b"+" not in encoded[2:4]:
         raise HeaderError
     fields: dict[int, Field] = {}
@@ -123,6 +127,8 @@ def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
             value = encoded[place : place + size * count]
         if len(value) >= size * count:
             fields[tag] = Field(kind, count, value[: size * count])
+        elif tag in _DECISIVE:  # not as if the tag were absent: a default would give other pixels
+            raise damaged("TIFF")
     return byte_order, fields
 
 

@@ -1,0 +1,48 @@
+"""TIFFs that end too early: their data or their directory."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from models.errors import ImageError
+from models.preprocess import decode
+from tests.models.formats.pictures import pixels, tiff
+
+ROW = {257: 1, 278: 1}
+TWO = {256: 2, **ROW, 258: (8, 8, 8), 262: 2, 277: 3}
+TWO_DATA = bytes([10, 20, 30, 40, 50, 60])
+
+
+def test_what_decides_pixels_and_is_cut_off_is_no_default() -> None:
+    """Its bits a sample lie last: without them, they would be 1."""
+    right = tiff("<", TWO_DATA, TWO)
+    behind = right[right.index(struct.pack("<HHI", 258, 3, 3)) + 8 :][:4]
+    (place,) = struct.unpack("<I", behind)
+    moved = right.replace(behind, struct.pack("<I", len(right)), 1) + right[place : place + 6]
+    assert pixels(moved) == pixels(right)
+    for end in (-1, -5, -6):
+        with pytest.raises(ImageError, match="the TIFF data is broken or truncated"):
+            decode(moved[:end])
+
+
+def test_a_directory_that_is_cut_short_is_refused() -> None:
+    right = tiff(">", bytes([10, 200]), {256: 2, **ROW, 258: 8, 262: 1, 339: (3, [1])})
+    for end in (-6, -16):  # the last 4 lead to a second picture, and may be missing
+        with pytest.raises(ImageError, match="the TIFF data is broken or truncated: its directory is cut short"):
+            decode(right[:end])
+    assert pixels(right[:-4]) == pixels(right)
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+def test_an_uncompressed_tile_that_is_cut_is_refused(planar: int) -> None:
+    stated = {256: 16, 257: 16, 258: (16, 16), 262: 1, 277: 2, 284: planar, 338: 0, 322: 16, 323: 16}
+    data = bytes(range(256)) * 4
+    places = (8, 8 + 512) if planar == 2 else (8,)
+    right = tiff("<", data, {**stated, 324: places, 325: (len(data) // len(places),) * len(places)})
+    assert decode(right).size == (16, 16)
+    far = {324: tuple(place + len(right) for place in places)}
+    moved = tiff("<", data, {**stated, **far, 325: (512,) * len(places)}).ljust(len(right) + 8, b"\0") + data
+    with pytest.raises(ImageError, match="the TIFF data is broken or truncated"):
+        decode(moved[:-9])
