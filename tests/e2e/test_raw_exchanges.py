@@ -224,7 +224,8 @@ def test_two_lengths_close_the_connection_after_the_answer(talk: Conversation, j
 @pytest.mark.parametrize("extension", [b"", b"  ", b";name=value", b" ; a = b\t; c", b';a="x;y"', b";"])
 def test_a_chunked_body_has_extensions_and_trailers(talk: Conversation, jpeg_bytes: bytes, extension: bytes) -> None:
     head = b"POST /classify HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n" + JPEG + CRLF
-    body = b"00%X%b\r\n" % (len(jpeg_bytes), extension) + jpeg_bytes + b"\r\n0" + extension + b"\r\nX-Checksum: 1\r\n\r\n"
+    body = b"00%X%b\r\n" % (len(jpeg_bytes), extension) + jpeg_bytes
+    body += b"\r\n0" + extension + b"\r\nX-Checksum: 1\r\n\r\n"
     talk.send(head, body, LIVE)
     assert [talk.reply().status for _ in range(2)] == [200, 200]
 
