@@ -301,22 +301,22 @@ def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
 
 
 def _read_scans(encoded: bytes, place: int, pixels: int) -> tuple[list[_Scan], int, bool]:
-    """All scans, the offset where their data ends, and whether an end marker follows. `place`: the first SOS marker."""
+    """All scans, the offset where the data of the last one end, and whether an end marker follows them, perhaps after
+    comments. `place`: the first SOS marker."""
     scans: list[_Scan] = []
-    while True:
-        marker = encoded[place + 1]
+    end, marker = len(encoded), _SOS
+    while marker == _SOS or marker in _BETWEEN_SCANS:
         if marker == _SOS:
             scan, data = _read_scan(encoded, place)
             scans.append(scan)
             check_scans(len(scans), pixels)
-        elif marker in _BETWEEN_SCANS:
-            data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         else:
-            return scans, len(encoded[:place].rstrip(b"\xff")), marker == _EOI
+            data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         found = _MARKER_BEHIND_DATA.search(encoded, data)
-        if found is None:
-            return scans, len(encoded.rstrip(b"\xff")), False
-        place = found.start()
+        place = found.start() if found else len(encoded)
+        end = place if marker == _SOS else end
+        marker = encoded[place + 1] if found else 0
+    return scans, len(encoded[:end].rstrip(b"\xff")), marker == _EOI
 
 
 def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:

@@ -194,6 +194,14 @@ def test_a_last_scan_that_is_cut_is_refused_without_an_end_marker(kind: str) -> 
             decode(right[: last + int(share * (len(right) - last))])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("comment", [b"text" * 50, bytes(300), b"short", b"\xde\xad" * 90])
+def test_a_comment_behind_the_scans_decides_nothing(kind: str, comment: bytes) -> None:
+    right = KINDS[kind]
+    for end in (b"\xff\xd9", b""):
+        assert pixels(right[:-2] + 2 * segment(0xFE, comment) + end) == pixels(right)
+
+
 def test_scans_that_are_missing_are_refused() -> None:
     right = KINDS["progressive"]
     last = right.rindex(b"\xff\xda")
