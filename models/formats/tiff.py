@@ -41,7 +41,8 @@ _KEPT = frozenset({292, 293, *range(512, 522), 529, 530, 531, 532, _JPEG_TABLES}
 _NUMBERS = frozenset({_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION})
 _NUMBERS |= {_SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH}
 _NUMBERS |= {_TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA, _FORMAT}
-_DECISIVE = (_NUMBERS | _KEPT) - {_ORIENTATION}
+# Without them, a default would be taken that gives other pixels, and no error.
+_DECISIVE = frozenset({_BITS, _FORMAT, _STRIP_OFFSETS, _TILE_OFFSETS})
 _LONGS = frozenset({_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH})
 _LONGS |= {_TILE_OFFSETS, _TILE_BYTES}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -109,7 +110,7 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
 def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
     """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff.
 
-    Raises ImageError if the values of one that decides pixels lie beyond the end of the file.
+    Raises ImageError if the values of a decisive one lie beyond the end of the file.
     """
     if b"*" not in encoded[2:4] and b"+" not in encoded[2:4]:
         raise HeaderError
@@ -127,7 +128,7 @@ def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
             value = encoded[place : place + size * count]
         if len(value) >= size * count:
             fields[tag] = Field(kind, count, value[: size * count])
-        elif tag in _DECISIVE:  # not as if the tag were absent: a default would give other pixels
+        elif tag in _DECISIVE:
             raise damaged("TIFF")
     return byte_order, fields
 
@@ -292,6 +293,8 @@ def _open(
         tags[lengths_tag] = longs(order, *lengths)
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
+    if not layout.extra:  # it may speak of samples that there are not
+        tags.pop(_EXTRA, None)
     if layout.compression in (_OLD_JPEG, _JPEG):
         tags.pop(_FILL_ORDER, None)  # libtiff ignores it for JPEG, Pillow does not
     image = open_with_pillow(under_directory(order, memoryview(encoded)[8:], tags), "TIFF", stated)

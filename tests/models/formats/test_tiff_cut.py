@@ -1,4 +1,4 @@
-"""TIFFs that end too early: their data or their directory."""
+"""TIFFs that end too early, in their data or their directory, and tags of what is not there."""
 
 from __future__ import annotations
 
@@ -46,3 +46,15 @@ def test_an_uncompressed_tile_that_is_cut_is_refused(planar: int) -> None:
     moved = tiff("<", data, {**stated, **far, 325: (512,) * len(places)}).ljust(len(right) + 8, b"\0") + data
     with pytest.raises(ImageError, match="the TIFF data is broken or truncated"):
         decode(moved[:-9])
+
+
+@pytest.mark.parametrize("tag", [266, 284, 292, 317, 320, 332, 338, 347, 513, 532])
+def test_values_that_this_picture_does_not_need_may_lie_beyond_the_end(tag: int) -> None:
+    lost = struct.pack("<HHII", tag, 3, 1000, 1 << 30)
+    assert pixels(tiff("<", TWO_DATA, TWO, more=[lost])) == [[[10, 20, 30], [40, 50, 60]]]
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2, 99])
+def test_extra_samples_that_there_are_not_decide_nothing(extra: int) -> None:
+    assert pixels(tiff("<", TWO_DATA, {**TWO, 338: extra})) == [[[10, 20, 30], [40, 50, 60]]]
+    assert pixels(tiff("<", TWO_DATA[:1], {256: 1, **ROW, 258: 8, 262: 1, 338: extra})) == [[[10, 10, 10]]]
