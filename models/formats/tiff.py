@@ -69,7 +69,8 @@ _UNSUPPORTED_COLOURS = {
 }
 _UNCOMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
 _LOSSLESS = frozenset({_UNCOMPRESSED, 5, 8, 32773, 32946, 34925, 50000})
-_COMPRESSIONS = _LOSSLESS | {2, 3, 4, _OLD_JPEG, _JPEG}
+_FAX = frozenset({2, 3, 4})
+_COMPRESSIONS = _LOSSLESS | _FAX | {_OLD_JPEG, _JPEG}
 _COMPRESSION_NAMES = {
     32766: "NeXT",
     32809: "ThunderScan",
@@ -150,8 +151,9 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
         return values[0]
 
     width, height = number(_WIDTH), number(_LENGTH)
-    photometric, compression = number(_PHOTOMETRIC, 0), number(_COMPRESSION, _UNCOMPRESSED)
+    compression = number(_COMPRESSION, _UNCOMPRESSED)
     samples = number(_SAMPLES, 3 if compression == _OLD_JPEG else 1)
+    photometric = number(_PHOTOMETRIC, _usual_colours(compression, samples))
     extra = samples - _COLOURS.get(photometric, 1)
     if width <= 0 or height <= 0 or samples <= 0 or samples > _MAX_SAMPLES:
         raise HeaderError
@@ -181,6 +183,13 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
         offsets=numbers.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS) or (),
         lengths=numbers.get(_TILE_BYTES if tiled else _STRIP_BYTES) or (),
     )
+
+
+def _usual_colours(compression: int, samples: int) -> int:
+    """Where the file does not say, as in libtiff's TIFFRGBAImage."""
+    if compression in _FAX:
+        return _GREY_WHITE_IS_0
+    return _GREY if samples < _COLOURS[_RGB] else _RGB
 
 
 def _same(values: Sequence[int], samples: int) -> int:
@@ -282,6 +291,7 @@ def _open(
     for tag, values in numbers.items():
         if tag != _ORIENTATION and values:
             tags[tag] = longs(order, *values) if tag in _LONGS else shorts(order, *values)
+    tags[_PHOTOMETRIC] = shorts(order, layout.photometric)
     if layout.colour_map:
         tags[_COLOUR_MAP] = shorts(order, *layout.colour_map)
     lengths_tag = _TILE_BYTES if layout.tiled else _STRIP_BYTES

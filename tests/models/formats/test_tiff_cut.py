@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 
 import pytest
+from PIL import Image
 
 from models.errors import ImageError
 from models.preprocess import decode
-from tests.models.formats.pictures import pixels, tiff
+from tests.models.formats.pictures import encode, pixels, tiff
 
 ROW = {257: 1, 278: 1}
 TWO = {256: 2, **ROW, 258: (8, 8, 8), 262: 2, 277: 3}
@@ -58,3 +59,15 @@ def test_values_that_this_picture_does_not_need_may_lie_beyond_the_end(tag: int)
 def test_extra_samples_that_there_are_not_decide_nothing(extra: int) -> None:
     assert pixels(tiff("<", TWO_DATA, {**TWO, 338: extra})) == [[[10, 20, 30], [40, 50, 60]]]
     assert pixels(tiff("<", TWO_DATA[:1], {256: 1, **ROW, 258: 8, 262: 1, 338: extra})) == [[[10, 10, 10]]]
+
+
+def test_colours_that_are_not_stated_are_those_that_libtiff_takes() -> None:
+    two = {tag: value for tag, value in TWO.items() if tag != 262}
+    assert pixels(tiff("<", TWO_DATA, two)) == [[[10, 20, 30], [40, 50, 60]]]
+    assert pixels(tiff(">", TWO_DATA[:2], {256: 2, **ROW, 258: 8})) == [[[10] * 3, [20] * 3]]
+    assert pixels(tiff(">", TWO_DATA[:4], {256: 2, **ROW, 258: 16})) == [[[10] * 3, [30] * 3]]
+    fax = encode(Image.new("1", (8, 1)), "TIFF", compression="group4")
+    place = fax.index(struct.pack("<HHI", 262, 3, 1))
+    white_is_0 = fax[: place + 8] + b"\0" + fax[place + 9 :]
+    assert pixels(fax[:place] + struct.pack("<H", 254) + fax[place + 2 :]) == pixels(white_is_0)
+    assert pixels(white_is_0) != pixels(fax)
