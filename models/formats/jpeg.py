@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from typing import NamedTuple
@@ -66,6 +67,8 @@ _AHEAD = b"\xff\0" * 8
 _SLACK = 16
 # Shorter fillings are not looked for, and none that repeats after more bytes.
 _FILLING_BYTES, _MOST_REPEATED = 64, 1 << 16
+# Of data without a marker: if so much is left over, some of it comes twice, or others come in place of the blocks.
+_LEFT_OVER_BYTES = 512
 # Zeros, white space and printable ASCII: a text of this length is no entropy-coded data.
 _TEXT = np.isin(np.arange(256), [0, 9, 10, 13, *range(0x20, 0x7F)])
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
@@ -147,10 +150,18 @@ def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
         return
     start = _start_of_filling(encoded[data:end])
     if start < end - data:
-        blocks = memoryview(encoded)[header.scan : data + start + _SLACK]
-        _open_at_once(b"".join([*header.kept, blocks, _AHEAD])).load()
+        _load_until(header, encoded, data + start + _SLACK)
     elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
         raise damaged("JPEG")
+    elif end - data > _LEFT_OVER_BYTES:
+        with suppress(OSError):  # it needs them
+            _load_until(header, encoded, end - _LEFT_OVER_BYTES)
+            raise damaged("JPEG")
+
+
+def _load_until(header: _Header, encoded: bytes, end: int) -> None:
+    """Raises OSError if blocks are missing there."""
+    _open_at_once(b"".join([*header.kept, memoryview(encoded)[header.scan : end], _AHEAD])).load()
 
 
 def _start_of_filling(data: bytes) -> int:

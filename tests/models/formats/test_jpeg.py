@@ -149,6 +149,18 @@ def test_blocks_that_a_disk_gives_again_and_again_are_refused() -> None:
             decode(noise[:place] + noise[place - 512 : place - 512 + size].ljust(size, b"\7") * 9 + b"\xff\xd9")
 
 
+@pytest.mark.parametrize("end", [b"\xff\xd9", b""])
+def test_blocks_that_are_left_over_mean_others_are_wrong(end: bytes) -> None:
+    """An upload that was resumed too early, and one that ends in another file's blocks."""
+    noise = encode(RANDOM.integers(0, 256, (96, 96, 3), np.uint8), "JPEG")
+    place = noise.index(b"\xff\xda") + 2000
+    others = RANDOM.integers(0, 255, 30_000, np.uint8).tobytes()
+    for wrong in (noise[:place] + noise[place - 800 : -2], noise[:place] + others):
+        with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+            decode(wrong + end)
+    assert pixels(noise[:-2] + others[:200] + end) == pixels(noise)
+
+
 def test_a_hole_of_zeros_is_refused_where_the_data_behind_it_are_left_over() -> None:
     noise = encode(RANDOM.integers(0, 256, (64, 64), np.uint8), "JPEG")
     place = noise.index(b"\xff\xda") + 500
