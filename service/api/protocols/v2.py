@@ -54,7 +54,7 @@ from service.api.protocols.tensors import (
     refuse_shared_memory,
 )
 from service.api.reading.asked import read_asked_in_json
-from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k
+from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k, refuse_query
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
 from service.api.schemas import (
@@ -193,6 +193,7 @@ class InferenceV2:
         exchange = Exchange.of(request)
         exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._served(request)
+        refuse_query(request, PARAMETERS)
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         read = partial(self._read, classifier=classifier)
         classifier, asked, images = await self._lifecycle.uploads.read(request, read)
