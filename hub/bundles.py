@@ -25,11 +25,23 @@ def named_files(manifest: Manifest) -> list[str]:
 
 
 def golden_images(manifest: Manifest, golden_json: bytes) -> list[str]:
+    return list(golden_digests(manifest, golden_json))
+
+
+def golden_digests(manifest: Manifest, golden_json: bytes) -> dict[str, str]:
+    """File -> sha256. Raises Unusable."""
     folder = PurePosixPath(manifest.golden.file).parent
     try:
-        return [str(folder / image.file) for image in golden.GoldenSet.model_validate_json(golden_json).images]
+        images = golden.GoldenSet.model_validate_json(golden_json).images
+        return {str(folder / image.file): image.sha256 for image in images}
     except ValueError as error:
         raise Unusable(f"{manifest.golden.file} is not valid: {error}") from error
+
+
+def all_files(bundle: Bundle) -> list[str]:
+    """Everything that makes up a bundle, without its manifest. Raises Unusable and BundleError."""
+    golden_json = read(bundle.folder / bundle.manifest.golden.file)
+    return [*named_files(bundle.manifest), *golden_images(bundle.manifest, golden_json)]
 
 
 def adopt(fetched: Path, folder: Path) -> Bundle:

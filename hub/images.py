@@ -9,12 +9,14 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hub import bundles, space
 from hub.errors import Unusable, WrongRequest
 from hub.progress import Progress, megabytes
-from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Registry
+from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Reference, Registry
+from hub.sources.web import Web
 from models.store import MANIFEST, Bundle, read
 
 TITLE = "org.opencontainers.image.title"
@@ -30,6 +32,14 @@ def layer(name: str, content: bytes) -> bytes:
     return out.getvalue()
 
 
+def open_registry(
+    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Registry:
+    """Raises WrongRequest."""
+    reference = Reference.parse(rest)
+    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
+
+
 def push(bundle: Bundle, registry: Registry, progress: Progress) -> str:
     """-> the image's digest. Raises WrongRequest for a tag that is there, and as the registry."""
     if registry.exists():
@@ -37,9 +47,8 @@ def push(bundle: Bundle, registry: Registry, progress: Progress) -> str:
             f"{registry.reference} is there already, and a pushed bundle is never changed: give another tag"
         )
     manifest = bundle.manifest
-    golden_json = read(bundle.folder / manifest.golden.file)
     layers, diff_ids = [], []
-    for name in [MANIFEST, *bundles.named_files(manifest), *bundles.golden_images(manifest, golden_json)]:
+    for name in [MANIFEST, *bundles.all_files(bundle)]:
         content = layer(name, read(bundle.folder / name))
         described = registry.push_blob(content)
         diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")

@@ -9,17 +9,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses, bundles, downloads, images, shelf
+from hub import addresses, buckets, bundles, downloads, images, shelf
 from hub.addresses import Address, How
 from hub.errors import HubError, Unusable, WrongRequest
 from hub.progress import Progress
-from hub.sources.registry import Reference, Registry
+from hub.sources.arrivals import PAUSES_S
+from hub.sources.objects import Objects, Place
 from hub.sources.trust import Trust, without_secrets
-from hub.sources.web import PAUSES_S, Web
+from hub.sources.web import Web
 from models.errors import BundleError
 from models.manifest import Manifest, Source
 from models.store import MANIFEST, STORE, Bundle, open_bundle, read
@@ -46,10 +47,8 @@ def pull(
     """`pauses_s`: before each further attempt. Raises HubError."""
     address = addresses.parse(request.source, request.revision)
     openers = {"hf": _from_hub, "https": _from_web, "http": _from_web, "oci": _from_registry}
-    if address.scheme not in openers:
-        raise WrongRequest(f"{address.scheme}:// is not supported yet; supported: {', '.join(openers)}")
     try:
-        bundle = openers[address.scheme](request, address, environ, progress, pauses_s)
+        bundle = openers.get(address.scheme, _from_bucket)(request, address, environ, progress, pauses_s)
         shelf.tidy(bundle.folder, request.store)
         return bundle
     except HubError:
@@ -103,7 +102,7 @@ def _from_web(
 def _from_registry(
     request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
 ) -> Bundle:
-    registry = _registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
+    registry = images.open_registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
     cache = downloads.cache(environ).parent / "layers"
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as unpacked:
@@ -112,33 +111,14 @@ def _from_registry(
         return _adopt(request, fetched)
 
 
-def _registry(
-    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
-) -> Registry:
-    reference = Reference.parse(rest)
-    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
-
-
-def push(
-    model: str,
-    target: str,
-    environ: Mapping[str, str],
-    progress: Progress,
-    insecure_hosts: Sequence[str] = (),
-    pauses_s: Sequence[float] = PAUSES_S,
-) -> str:
-    """A bundle -> where it is now, named by its digest. Raises HubError."""
-    address = addresses.parse(target)
-    if address.scheme != "oci":
-        raise WrongRequest(f"bundles are pushed to oci://REGISTRY/NAME:TAG, not to {address.scheme}://")
-    registry = _registry(address.rest, insecure_hosts, environ, progress, pauses_s)
-    if not registry.reference.tag:
-        raise WrongRequest(f"{target} has no tag: write oci://REGISTRY/NAME:TAG")
-    try:
-        digest = images.push(open_bundle(model), registry, progress)
-    except BundleError as error:
-        raise Unusable(str(error)) from error
-    return f"{registry.reference}@{digest}"
+def _from_bucket(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    cache = downloads.cache(environ).parent / "objects"
+    objects = Objects(Place.parse(address.scheme, address.rest), progress, pauses_s)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
+        return _adopt(request, buckets.fetch(objects, cache, request.store, Path(unpacked)))
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:

@@ -28,8 +28,9 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, errors, get_session, h
 from yaml import YAMLError
 
 from hub.errors import Unreachable, Unusable, WrongRequest
+from hub.sources.arrivals import MAX_BYTES, Again, Digest, Remote, retrying
 from hub.sources.trust import Trust
-from hub.sources.web import MAX_BYTES, Again, Denied, Digest, Remote, Web, retry_after_s, retrying
+from hub.sources.web import Denied, Web, retry_after_s
 from models.manifest import Published
 
 T = TypeVar("T")

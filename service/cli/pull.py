@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="hf://ORG/MODEL[@REVISION], a short name such as repvgg-a0, or https:// weights, ONNX or .tar of a bundle",
+        help="hf://ORG/MODEL[@REVISION], a short name such as repvgg-a0, https:// weights, ONNX or .tar of a bundle, "
+        "oci://REGISTRY/NAME:TAG, or s3://BUCKET/FOLDER (gs://, az://)",
     )
     parser.add_argument("--list", action="store_true", help="print the table of short names")
     add_place(parser)
@@ -117,7 +118,7 @@ def translated() -> Iterator[None]:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
         raise AddressUnavailable(str(error)) from error
-    except errors.NoSpace as error:
+    except (errors.NoSpace, errors.NotInstalled) as error:
         raise ConfigError(str(error)) from error
     except errors.HubError as error:
         raise BundleError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Send a bundle to a registry, from which clusters and other stores pull it."""
+"""Send a bundle to a registry or a bucket, from which clusters and other stores pull it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from service.runtime.console import Console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] in the store")
-    parser.add_argument("target", metavar="TARGET", help="oci://REGISTRY/NAME:TAG")
+    parser.add_argument(
+        "target", metavar="TARGET", help="oci://REGISTRY/NAME:TAG, or s3://BUCKET/FOLDER (gs://, az://)"
+    )
     parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Raises as `pull`."""
     from hub.progress import Progress
-    from hub.pull import push
+    from hub.push import push
 
     hosts = tuple(arguments.insecure_hosts.split(","))
     with pull.translated():

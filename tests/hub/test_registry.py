@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from hub import pull as pulling
+from hub import push as pushing
 from hub.errors import Unreachable, Unusable, Unverified, WrongRequest
 from hub.progress import Progress
 from models.store import Bundle
@@ -86,7 +87,7 @@ def pull(environ: dict[str, str], tmp_path: Path) -> Callable[[str], Bundle]:
 
 
 def push(bundle: Path, target: str, environ: dict[str, str]) -> str:
-    return pulling.push(str(bundle), target, environ, Progress(io.StringIO()), pauses_s=(0, 0, 0))
+    return pushing.push(str(bundle), target, environ, Progress(io.StringIO()), pauses_s=(0, 0, 0))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
