@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses, buckets, bundles, downloads, images, shelf
+from hub import addresses, bundles, shelf
 from hub.addresses import Address, How
 from hub.errors import HubError, Unusable, WrongRequest
+from hub.places import buckets, downloads, images
 from hub.progress import Progress
 from hub.sources.arrivals import PAUSES_S
 from hub.sources.objects import Objects, Place
@@ -62,8 +63,8 @@ def pull(
 def _from_hub(
     request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
 ) -> Bundle:
-    from hub import repository as repositories  # imports huggingface_hub and onnx
     from hub.conversion import classifier as conversion
+    from hub.places import repository as repositories  # imports huggingface_hub and onnx
     from hub.sources import huggingface
 
     web = Web(Trust.of(request.insecure_hosts, [huggingface.endpoint(environ)]), progress, pauses_s)

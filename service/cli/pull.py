@@ -126,7 +126,7 @@ def translated() -> Iterator[None]:
 
 def pull_for_serving(address: str, console: Console) -> str:
     """`repvgg serve --model hf://...` -> the folder of the bundle, in the user's cache. Raises as `run`."""
-    from hub.downloads import cache
+    from hub.places.downloads import cache
     from hub.pull import Request
 
     return str(pull(Request(address, cache(console.environ).parent / "bundles"), console).folder)

@@ -1,4 +1,4 @@
-"""Send a bundle to a registry or a bucket, from which clusters and other stores pull it."""
+"""Send a bundle to a registry, a repository of the Hub or a bucket, from which clusters and other stores pull it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from service.runtime.console import Console
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] in the store")
     parser.add_argument(
-        "target", metavar="TARGET", help="oci://REGISTRY/NAME:TAG, or s3://BUCKET/FOLDER (gs://, az://)"
+        "target",
+        metavar="TARGET",
+        help="oci://REGISTRY/NAME:TAG, hf://ORG/MODEL[@BRANCH], or s3://BUCKET/FOLDER (gs://, az://)",
     )
     parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
 
