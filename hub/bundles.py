@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from hub.errors import Unusable, WrongRequest
 from hub.progress import megabytes
-from models import golden
+from models import golden, signing
 from models.atomic import drafted
 from models.manifest import Manifest
 from models.store import MANIFEST, Bundle, open_bundle, read
@@ -38,14 +38,17 @@ def golden_digests(manifest: Manifest, golden_json: bytes) -> dict[str, str]:
         raise Unusable(f"{manifest.golden.file} is not valid: {error}") from error
 
 
-def all_files(bundle: Bundle) -> list[str]:
-    """Everything that makes up a bundle, without its manifest. Raises Unusable and BundleError."""
+def all_files(bundle: Bundle) -> dict[str, Path]:
+    """Everything that makes up a bundle, its manifest last. Raises Unusable and BundleError."""
     golden_json = read(bundle.folder / bundle.manifest.golden.file)
-    return [*named_files(bundle.manifest), *golden_images(bundle.manifest, golden_json)]
+    names = [*named_files(bundle.manifest), *golden_images(bundle.manifest, golden_json)]
+    signature = [signing.FILE] if signing.read(bundle.folder) else []
+    return {name: bundle.folder / name for name in (*names, *signature, MANIFEST)}
 
 
 def adopt(fetched: Path, folder: Path) -> Bundle:
-    """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ.
+    """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ, and then it is no
+    longer signed.
 
     Raises BundleError for one that is not whole, WrongRequest if another one is there.
     """
@@ -55,6 +58,12 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
     if (folder / MANIFEST).exists():
         if read(folder / MANIFEST) != wanted:
             raise WrongRequest(f"{folder} is there already, and is another bundle: give --version or --name")
+        if wanted == original:
+            _copy_signature(fetched, folder)
+        if wanted == original and signing.read(fetched) and not signing.read(folder):
+            draft = folder / f".{signing.FILE}"
+            draft.write_bytes(read(fetched / signing.FILE))
+            draft.replace(folder / signing.FILE)
         return open_bundle(folder)
     files = named_files(manifest) + golden_images(manifest, read(fetched / manifest.golden.file))
     with drafted(folder) as draft:
@@ -62,11 +71,21 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
             target = draft / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(fetched / name, target)
+        if wanted == original:
+            _copy_signature(fetched, draft)
         (draft / MANIFEST).write_bytes(wanted)
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         golden.load(open_bundle(draft))
     return open_bundle(folder)
+
+
+def _copy_signature(fetched: Path, folder: Path) -> None:
+    """Where one came and none is."""
+    if signing.read(fetched) and not signing.read(folder):
+        draft = folder / f".{signing.FILE}"
+        draft.write_bytes(read(fetched / signing.FILE))
+        draft.replace(folder / signing.FILE)
 
 
 def _renamed(original: bytes, manifest: Manifest, folder: Path) -> bytes:

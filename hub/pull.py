@@ -15,14 +15,15 @@ from pathlib import Path
 
 from hub import addresses, bundles, shelf
 from hub.addresses import Address, How
-from hub.errors import HubError, Unusable, WrongRequest
+from hub.errors import HubError, Unusable, Unverified, WrongRequest
 from hub.places import buckets, downloads, images
 from hub.progress import Progress
 from hub.sources.arrivals import PAUSES_S
 from hub.sources.objects import Objects, Place
 from hub.sources.trust import Trust, without_secrets
 from hub.sources.web import Web
-from models.errors import BundleError
+from models import signing
+from models.errors import BundleError, KeyFileError
 from models.manifest import Manifest, Source
 from models.store import MANIFEST, STORE, Bundle, open_bundle, read
 from weights.errors import WeightsError
@@ -30,7 +31,8 @@ from weights.errors import WeightsError
 
 @dataclass(frozen=True)
 class Request:
-    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://."""
+    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://;
+    `verify_key`: a bundle that none of the public keys in this file has signed is refused."""
 
     source: str
     store: Path = STORE
@@ -40,6 +42,7 @@ class Request:
     insecure_hosts: tuple[str, ...] = ()
     sha256: str | None = None
     how: How = field(default_factory=How)
+    verify_key: Path | None = None
 
 
 def pull(
@@ -49,11 +52,15 @@ def pull(
     address = addresses.parse(request.source, request.revision)
     openers = {"hf": _from_hub, "https": _from_web, "http": _from_web, "oci": _from_registry}
     try:
+        if request.verify_key:
+            signing.checker(request.verify_key)  # before anything is fetched
         bundle = openers.get(address.scheme, _from_bucket)(request, address, environ, progress, pauses_s)
         shelf.tidy(bundle.folder, request.store)
         return bundle
     except HubError:
         raise
+    except KeyFileError as error:
+        raise WrongRequest(f"--verify-key: {error}") from error
     except (WeightsError, BundleError) as error:
         raise Unusable(str(error)) from error
     except OSError as error:
@@ -73,7 +80,8 @@ def _from_hub(
     progress.say(f"{address} at {found.commit}")
     opened = repositories.Opened(hub, found, progress)
     if repositories.is_bundle(opened):
-        return _adopt(request, repositories.fetch_bundle(opened, request.store))
+        return _adopt(request, repositories.fetch_bundle(opened, request.store), progress)
+    _need_bundle(request)
     folder = place(request, address.rest.rpartition("/")[2], found.commit[:12])
     if bundle := already_there(folder, str(address), found.commit):
         return bundle
@@ -88,7 +96,8 @@ def _from_web(
     path, digest = downloads.fetch(str(address), request.sha256, environ, web)
     if downloads.is_tar(path.name):
         with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
-            return _adopt(request, bundles.unpack(path, Path(unpacked)))
+            return _adopt(request, bundles.unpack(path, Path(unpacked)), progress)
+    _need_bundle(request)
     folder = place(request, path.stem, digest[:12])
     shown, revision = without_secrets(str(address)), f"sha256:{digest}"
     if bundle := already_there(folder, shown, revision):
@@ -109,7 +118,7 @@ def _from_registry(
     with tempfile.TemporaryDirectory(dir=cache) as unpacked:
         fetched, digest = images.fetch(registry, cache, Path(unpacked))
         progress.say(f"{registry.reference} at {digest}")
-        return _adopt(request, fetched)
+        return _adopt(request, fetched, progress)
 
 
 def _from_bucket(
@@ -119,7 +128,7 @@ def _from_bucket(
     objects = Objects(Place.parse(address.scheme, address.rest), progress, pauses_s)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as unpacked:
-        return _adopt(request, buckets.fetch(objects, cache, request.store, Path(unpacked)))
+        return _adopt(request, buckets.fetch(objects, cache, request.store, Path(unpacked)), progress)
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:
@@ -150,9 +159,33 @@ def explain(model: str, request: Request, progress: Progress) -> Bundle:
         raise Unusable(str(error)) from error
 
 
-def _adopt(request: Request, fetched: Path) -> Bundle:
-    manifest = Manifest.from_json(read(fetched / MANIFEST))
-    return bundles.adopt(fetched, place(request, manifest.name, manifest.version))
+def _adopt(request: Request, fetched: Path, progress: Progress) -> Bundle:
+    content = read(fetched / MANIFEST)
+    if request.verify_key:
+        _verify_signature(request.verify_key, fetched, content, request.source)
+    manifest = Manifest.from_json(content)
+    folder = place(request, manifest.name, manifest.version)
+    bundle = bundles.adopt(fetched, folder)
+    if signing.read(fetched) and not signing.read(folder):
+        progress.say("  the copy is not signed: its manifest has another name or version")
+    return bundle
+
+
+def _verify_signature(key: Path, fetched: Path, manifest: bytes, source: str) -> None:
+    """Raises Unverified, KeyFileError and ImportError."""
+    check = signing.checker(key)
+    try:
+        check(fetched, manifest)
+    except BundleError as error:
+        raise Unverified(str(error).replace(str(fetched), without_secrets(source))) from error
+
+
+def _need_bundle(request: Request) -> None:
+    """Raises Unverified where only a signed bundle would do: others have no signature."""
+    if request.verify_key:
+        raise Unverified(
+            f"{without_secrets(request.source)} is no bundle, so it cannot be signed with {request.verify_key}"
+        )
 
 
 def place(request: Request, name: str, version: str) -> Path:

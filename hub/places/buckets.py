@@ -9,27 +9,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hub import bundles, space
 from hub.errors import Unusable, Unverified, WrongRequest
 from hub.progress import megabytes
 from hub.sources.objects import Missing, Objects
+from models import signing
 from models.manifest import Manifest
-from models.store import MANIFEST, Bundle, read, sha256
+from models.store import MANIFEST, read, sha256
 
 
-def push(bundle: Bundle, objects: Objects) -> str:
-    """-> the address with the digest of the manifest. Raises WrongRequest for a folder that holds another bundle."""
-    content = read(bundle.folder / MANIFEST)
+def push(files: Mapping[str, Path], objects: Objects) -> str:
+    """`files`: those of a bundle, the manifest last -> the address with the manifest's digest.
+
+    Raises WrongRequest for a folder that holds another bundle.
+    """
+    content = read(files[MANIFEST])
     address = f"{objects.place}@sha256:{hashlib.sha256(content).hexdigest()}"
     if _has_manifest(objects, content):
         objects.progress.say(f"  {objects.place} is there already, and equal")
         return address
-    for name in bundles.all_files(bundle):
-        _send(objects, bundle.folder / name, name)
-    objects.create(MANIFEST, bundle.folder / MANIFEST)
-    _has_manifest(objects, content)  # somebody else may have been first
+    for name, path in files.items():
+        _send(objects, path, name)
     return address
 
 
@@ -65,6 +69,8 @@ def fetch(objects: Objects, cache: Path, store: Path, unpacked: Path) -> Path:
         raise Unverified(f"{MANIFEST} of {objects.place} has the sha256 {digest}, the address says {wanted}")
     objects.progress.say(f"{objects.place} at sha256:{digest}")
     (unpacked / MANIFEST).write_bytes(content)
+    with suppress(Missing):
+        (unpacked / signing.FILE).write_bytes(objects.read(signing.FILE, signing.MAX_BYTES))
     manifest = Manifest.from_json(content)
     named = dict(manifest.checksums)
     golden_json = named.pop(manifest.golden.file)

@@ -17,7 +17,8 @@ from hub.errors import Unusable, WrongRequest
 from hub.progress import Progress, megabytes
 from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Reference, Registry
 from hub.sources.web import Web
-from models.store import MANIFEST, Bundle, read
+from models.manifest import Manifest
+from models.store import read
 
 TITLE = "org.opencontainers.image.title"
 
@@ -40,16 +41,18 @@ def open_registry(
     return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
 
 
-def push(bundle: Bundle, registry: Registry, progress: Progress) -> str:
-    """-> the image's digest. Raises WrongRequest for a tag that is there, and as the registry."""
+def push(files: Mapping[str, Path], manifest: Manifest, registry: Registry, progress: Progress) -> str:
+    """`files`: those of a bundle -> the image's digest.
+
+    Raises WrongRequest for a tag that is there, and as the registry.
+    """
     if registry.exists():
         raise WrongRequest(
             f"{registry.reference} is there already, and a pushed bundle is never changed: give another tag"
         )
-    manifest = bundle.manifest
     layers, diff_ids = [], []
-    for name in [MANIFEST, *bundles.all_files(bundle)]:
-        content = layer(name, read(bundle.folder / name))
+    for name, path in files.items():
+        content = layer(name, read(path))
         described = registry.push_blob(content)
         diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
         layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: name}})

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from hub import bundles
 from hub.errors import WrongRequest
@@ -15,14 +16,18 @@ from hub.progress import megabytes
 from hub.sources.commits import Commits
 from hub.sources.huggingface import HuggingFace, Repository
 from hub.sources.web import Web
+from models import signing
 from models.errors import BundleError
 from models.manifest import Manifest
-from models.store import MANIFEST, Bundle, read
+from models.store import MANIFEST, read
 
 
-def push(bundle: Bundle, hub: HuggingFace, found: Repository, web: Web) -> str:
-    """-> the address with the commit. Raises WrongRequest for a version that is there, and HubError."""
-    version, content = bundle.manifest.version, read(bundle.folder / MANIFEST)
+def push(files: Mapping[str, Path], manifest: Manifest, hub: HuggingFace, found: Repository, web: Web) -> str:
+    """`files`: those of a bundle -> the address with the commit.
+
+    Raises WrongRequest for a version that is there, and HubError.
+    """
+    version, content = manifest.version, read(files[MANIFEST])
     commits = Commits(hub, found, web)
     if tagged := commits.tags().get(version):
         if _manifest(hub, hub.repository(found.name, tagged)) != content:
@@ -36,18 +41,12 @@ def push(bundle: Bundle, hub: HuggingFace, found: Repository, web: Web) -> str:
         before = _parsed(old)
         if before and before.version == version:
             raise _taken(found, version)
-        commit = _commit(bundle, commits, found, web, _files_of(before, found))
+        gone = sorted(_files_of(before, found) & found.files.keys() - files.keys())
+        commit = commits.commit(files, gone, f"{manifest.name} {version}")
+        for name, path in files.items():
+            web.progress.say(f"  {name}  {megabytes(path.stat().st_size)}")
     commits.tag(version, commit)
     return f"hf://{found.name}@{commit}"
-
-
-def _commit(bundle: Bundle, commits: Commits, found: Repository, web: Web, before: set[str]) -> str:
-    files = {name: bundle.folder / name for name in (*bundles.all_files(bundle), MANIFEST)}
-    gone = sorted(before & found.files.keys() - files.keys())
-    commit = commits.commit(files, gone, f"{bundle.manifest.name} {bundle.manifest.version}")
-    for name, path in files.items():
-        web.progress.say(f"  {name}  {megabytes(path.stat().st_size)}")
-    return commit
 
 
 def _taken(found: Repository, version: str) -> WrongRequest:
@@ -76,4 +75,4 @@ def _files_of(old: Manifest | None, found: Repository) -> set[str]:
         return set()
     folder = PurePosixPath(old.golden.file).parent
     images = {name for name in found.files if folder.name and PurePosixPath(name).parent == folder}
-    return {*bundles.named_files(old), *images}
+    return {*bundles.named_files(old), *images, signing.FILE}

@@ -14,6 +14,7 @@ from hub.conversion.classifier import Classifier
 from hub.errors import Unusable
 from hub.progress import Progress
 from hub.sources.huggingface import HuggingFace, Repository
+from models import signing
 from models.manifest import Manifest, Source
 from models.store import MANIFEST
 
@@ -145,6 +146,8 @@ def fetch_bundle(opened: Opened, store: Path) -> Path:
     _need(opened, images)
     for name in images:
         opened.file(name)
+    if opened.has(signing.FILE):
+        opened.hub.file(opened.repository, signing.FILE, signing.MAX_BYTES)
     return opened.file(MANIFEST).parent
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The batch size has a flag of its own below.
 FLAGS = (
     "model",
+    "verify_key",
     *(name for name in ENGINE_FLAGS if name != "max_batch_size"),
     "pixels",
     "decode_threads",
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         _save(reliability.draw(scores, calibration), "--reliability-diagram", arguments.reliability_diagram)
     if calibration and arguments.write_temperature:
-        _write_temperature(calibration, settings.model, arguments.write_temperature)
+        _write_temperature(calibration, settings.model, arguments.write_temperature, console)
     return 0
 
 
@@ -114,13 +115,17 @@ def _check_new_bundle(folder: Path) -> None:
         raise UsageError(f"--write-temperature {error}") from error
 
 
-def _write_temperature(calibration: Calibration, model: str, folder: Path) -> None:
+def _write_temperature(calibration: Calibration, model: str, folder: Path, console: Console) -> None:
+    from models import signing
     from models.store import open_bundle
     from models.versions import write_version
 
     if calibration.fitted_temperature is None:
         raise UsageError(f"--write-temperature: nothing is written: {calibration}")
-    write_version(open_bundle(model), folder, temperature=calibration.fitted_temperature)
+    bundle = open_bundle(model)
+    write_version(bundle, folder, temperature=calibration.fitted_temperature)
+    if signing.read(bundle.folder):
+        print(f"{folder} is not signed, since its manifest is a new one: {bundle.folder} was", file=console.err)
 
 
 def _report(result: Part, calibration: Calibration | None, arguments: argparse.Namespace, console: Console) -> None:

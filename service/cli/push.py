@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from service.cli import pull
 from service.runtime.console import Console
@@ -15,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="oci://REGISTRY/NAME:TAG, hf://ORG/MODEL[@BRANCH], or s3://BUCKET/FOLDER (gs://, az://)",
     )
+    parser.add_argument(
+        "--sign-key", type=Path, metavar="FILE", help="private ed25519 key: sign what is sent (manifest.json.sig)"
+    )
     parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
 
 
@@ -25,6 +29,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     hosts = tuple(arguments.insecure_hosts.split(","))
     with pull.translated():
-        written = push(arguments.bundle, arguments.target, console.environ, Progress(console.err), hosts)
+        written = push(
+            arguments.bundle,
+            arguments.target,
+            console.environ,
+            Progress(console.err),
+            hosts,
+            sign_key=arguments.sign_key,
+        )
     print(f"pushed {written}", file=console.out)
     return 0
