@@ -126,10 +126,23 @@ def extract(archive: Path, folder: Path) -> None:
         raise Unusable(f"{archive.name} is not a usable .tar: {error}") from error
 
 
+def put(file: Path, name: str, folder: Path) -> None:
+    """A copy of `file` as `name` in `folder`. Raises Unusable and OSError."""
+    _check_name(file.name, name)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+
+
+def _check_name(archive: str, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable() or path == PurePosixPath("."):
+        raise Unusable(f"{archive} names {name!r}, which is outside its folder")
+
+
 def _check(archive: str, member: tarfile.TarInfo, number: int, total: int) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise Unusable(f"{archive} names {member.name!r}, which is outside its folder")
+    if member.name != ".":
+        _check_name(archive, member.name)
     if not (member.isfile() or member.isdir()):
         raise Unusable(f"{archive} holds {member.name!r}, which is neither a file nor a folder")
     if number >= MAX_MEMBERS or total > MAX_UNPACKED_BYTES:

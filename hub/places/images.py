@@ -1,6 +1,8 @@
 """A bundle as an OCI image: one layer a file, below `models/`, where KServe looks; it can be mounted as a volume.
 
-The same bundle is the same image, bit by bit: layers hold no time and no owner. Only a digest names it for good.
+1. the same bundle is the same image, bit by bit: layers hold no time and no owner; only a digest names it for good;
+2. other clients of registries can read it: each layer is titled as the `.tar` that it is;
+3. what `oras push` made of a bundle's files or folder is read as well.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def push(files: Mapping[str, Path], manifest: Manifest, registry: Registry, prog
         content = layer(name, read(path))
         described = registry.push_blob(content)
         diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
-        layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: name}})
+        layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: f"{name}.tar"}})
         progress.say(f"  {name}  {megabytes(len(content))}")
     config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     described = registry.push_blob(json.dumps(config).encode())
@@ -81,5 +83,9 @@ def fetch(registry: Registry, cache: Path, unpacked: Path) -> tuple[Path, str]:
         )
     space.check({cache: 2 * sum(sizes)})
     for described in manifest["layers"]:
-        bundles.extract(registry.layer(described, cache), unpacked)
+        archive, title = registry.layer(described, cache), (described.get("annotations") or {}).get(TITLE)
+        if title and not tarfile.is_tarfile(archive):  # a file that oras pushed
+            bundles.put(archive, str(title), unpacked)
+        else:
+            bundles.extract(archive, unpacked)
     return bundles.found_in(unpacked, str(registry.reference)), digest

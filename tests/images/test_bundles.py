@@ -39,7 +39,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def without_kubernetes(spec: dict[str, Any], address: str, image: str, folder: Path) -> None:
-    """What podman 4.3 cannot do: an optional secret, a value from a ConfigMap, an emptyDir that anybody may write to."""
+    """What podman 4.3 cannot do: an optional secret, a value from a ConfigMap, an emptyDir for anybody."""
     (init,) = spec["initContainers"]
     init["image"] = image
     init["env"] = [one for one in init["env"] if one["name"] != "BUNDLE"]
