@@ -56,4 +56,5 @@ lock:  ## update the lock files; needs uv
 	$(UV_COMPILE) --extra train --constraint requirements/dev.lock pyproject.toml --output-file requirements/train.lock
 	echo 'mindspore-lite==2.0.0' | uv pip compile --quiet --python-version 3.7 --python-platform linux --generate-hashes --custom-compile-command "make lock" - --output-file requirements/lite.lock
 	echo 'kserve' | $(UV_COMPILE) - --output-file requirements/kserve.lock
+	echo 'timm torchvision safetensors' | tr ' ' '\n' | $(UV_COMPILE) - --output-file requirements/timm.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

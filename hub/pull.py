@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +61,7 @@ def pull(
     except KeyFileError as error:
         raise WrongRequest(f"--verify-key: {error}") from error
     except (WeightsError, BundleError) as error:
-        raise Unusable(str(error)) from error
+        raise Unusable(in_one_line(str(error))) from error
     except OSError as error:
         raise Unusable(f"{error.filename or request.store} cannot be written or read: {error.strerror}") from error
 
@@ -95,8 +94,8 @@ def _from_web(
     web = Web(Trust.of(request.insecure_hosts), progress, pauses_s)
     path, digest = downloads.fetch(str(address), request.sha256, environ, web)
     if downloads.is_tar(path.name):
-        with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
-            return _adopt(request, bundles.unpack(path, Path(unpacked)), progress)
+        with shelf.temporary(path.parent) as unpacked:
+            return _adopt(request, bundles.unpack(path, unpacked), progress)
     _need_bundle(request)
     folder = place(request, path.stem, digest[:12])
     shown, revision = without_secrets(str(address)), f"sha256:{digest}"
@@ -114,9 +113,8 @@ def _from_registry(
 ) -> Bundle:
     registry = images.open_registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
     cache = downloads.cache(environ).parent / "layers"
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
-        fetched, digest = images.fetch(registry, cache, Path(unpacked))
+    with shelf.temporary(cache) as unpacked:
+        fetched, digest = images.fetch(registry, cache, unpacked)
         progress.say(f"{registry.reference} at {digest}")
         return _adopt(request, fetched, progress)
 
@@ -126,9 +124,8 @@ def _from_bucket(
 ) -> Bundle:
     cache = downloads.cache(environ).parent / "objects"
     objects = Objects(Place.parse(address.scheme, address.rest), progress, pauses_s)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
-        return _adopt(request, buckets.fetch(objects, cache, request.store, Path(unpacked)), progress)
+    with shelf.temporary(cache) as unpacked:
+        return _adopt(request, buckets.fetch(objects, cache, request.store, unpacked), progress)
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:
@@ -140,7 +137,7 @@ def convert(path: Path, request: Request, progress: Progress) -> Bundle:
         made = local.classifier(path, request.how, progress.say)
         return conversion.write(made, None, place(request, path.stem, "1"))
     except (WeightsError, BundleError) as error:
-        raise Unusable(str(error)) from error
+        raise Unusable(in_one_line(str(error))) from error
     except OSError as error:
         raise Unusable(f"{error.filename or path} cannot be written or read: {error.strerror}") from error
 
@@ -157,6 +154,13 @@ def explain(model: str, request: Request, progress: Progress) -> Bundle:
         return add_features(bundle, place(request, manifest.name, manifest.version), progress.say)
     except BundleError as error:
         raise Unusable(str(error)) from error
+
+
+def in_one_line(text: str, most: int = 5) -> str:
+    """What takes many lines elsewhere: all weights that are missing, for instance."""
+    first, *more = (line.strip() for line in text.splitlines())
+    left_out = f" and {len(more) - most} more" if len(more) > most else ""
+    return f"{first} {', '.join(more[:most])}{left_out}".strip()
 
 
 def _adopt(request: Request, fetched: Path, progress: Progress) -> Bundle:

@@ -210,6 +210,18 @@ def test_a_title_outside_the_folder_is_refused(
         pull(f"oci://{host}/models/evil:1")
 
 
+def test_what_killed_pulls_left_goes_a_day_later(
+    host: str, tiny_bundle: Path, pull: Callable[[str], Bundle], environ: dict[str, str]
+) -> None:
+    push(tiny_bundle, f"oci://{host}/models/left:1", environ)
+    layers = Path(environ["XDG_CACHE_HOME"]) / "repvgg" / "layers"
+    for name, hours in (("unpacked-old", 30), ("unpacked-new", 1)):
+        (layers / name).mkdir(parents=True)
+        os.utime(layers / name, (time.time() - hours * 3600,) * 2)
+    pull(f"oci://{host}/models/left:1")
+    assert [path.name for path in layers.iterdir() if path.is_dir()] == ["unpacked-new"]
+
+
 def test_a_login_is_asked_for_and_used(
     tmp_path: Path, tiny_bundle: Path, pull: Callable[[str], Bundle], environ: dict[str, str]
 ) -> None:
