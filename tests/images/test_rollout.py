@@ -51,9 +51,9 @@ class PodmanPod:
         for left_out in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
             del container[left_out]
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": settings}
-        # Its default, `once`, removes an init container before podman 4.3 knows that it has ended.
-        metadata = {"name": name, "annotations": {"io.podman.annotations.init.container.type": "always"}}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        # Podman's default would start an init container again, for ever.
+        spec["restartPolicy"] = "Never"
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         file.write_text(yaml.safe_dump_all([config, pod]))
         podman("play", "kube", file)
         self._process = Path("/proc") / str(podman.inspect(self.name)["State"]["Pid"])
