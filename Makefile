@@ -49,10 +49,12 @@ sbom:  ## print the CycloneDX bill of materials of an image: make sbom IMAGE=rep
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
 lock:  ## update the lock files; needs uv
 	$(UV_COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
-	$(UV_COMPILE) --extra onnx --extra ncnn --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
-	$(UV_COMPILE) --extra openvino --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
-	$(UV_COMPILE) --extra cuda --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-cuda.lock
+	$(UV_COMPILE) --extra onnx --extra ncnn --extra signing --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve.lock
+	$(UV_COMPILE) --extra openvino --extra signing --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-openvino.lock
+	$(UV_COMPILE) --extra cuda --extra signing --constraint requirements/dev.lock pyproject.toml --output-file requirements/serve-cuda.lock
+	$(UV_COMPILE) --extra pull --extra s3 --extra gs --extra az --extra signing --constraint requirements/dev.lock pyproject.toml --output-file requirements/pull.lock
 	$(UV_COMPILE) --extra train --constraint requirements/dev.lock pyproject.toml --output-file requirements/train.lock
 	echo 'mindspore-lite==2.0.0' | uv pip compile --quiet --python-version 3.7 --python-platform linux --generate-hashes --custom-compile-command "make lock" - --output-file requirements/lite.lock
 	echo 'kserve' | $(UV_COMPILE) - --output-file requirements/kserve.lock
+	echo 'timm torchvision safetensors' | tr ' ' '\n' | $(UV_COMPILE) - --output-file requirements/timm.lock
 	echo 'setuptools>=77' | $(UV_COMPILE) --constraint requirements/dev.lock - --output-file requirements/build.lock

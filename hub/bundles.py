@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from hub.errors import Unusable, WrongRequest
 from hub.progress import megabytes
-from models import golden
+from models import golden, signing
 from models.atomic import drafted
 from models.manifest import Manifest
 from models.store import MANIFEST, Bundle, open_bundle, read
@@ -25,15 +25,30 @@ def named_files(manifest: Manifest) -> list[str]:
 
 
 def golden_images(manifest: Manifest, golden_json: bytes) -> list[str]:
+    return list(golden_digests(manifest, golden_json))
+
+
+def golden_digests(manifest: Manifest, golden_json: bytes) -> dict[str, str]:
+    """File -> sha256. Raises Unusable."""
     folder = PurePosixPath(manifest.golden.file).parent
     try:
-        return [str(folder / image.file) for image in golden.GoldenSet.model_validate_json(golden_json).images]
+        images = golden.GoldenSet.model_validate_json(golden_json).images
+        return {str(folder / image.file): image.sha256 for image in images}
     except ValueError as error:
         raise Unusable(f"{manifest.golden.file} is not valid: {error}") from error
 
 
+def all_files(bundle: Bundle) -> dict[str, Path]:
+    """Everything that makes up a bundle, its manifest last. Raises Unusable and BundleError."""
+    golden_json = read(bundle.folder / bundle.manifest.golden.file)
+    names = [*named_files(bundle.manifest), *golden_images(bundle.manifest, golden_json)]
+    signature = [signing.FILE] if signing.read(bundle.folder) else []
+    return {name: bundle.folder / name for name in (*names, *signature, MANIFEST)}
+
+
 def adopt(fetched: Path, folder: Path) -> Bundle:
-    """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ.
+    """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ, and then it is no
+    longer signed.
 
     Raises BundleError for one that is not whole, WrongRequest if another one is there.
     """
@@ -43,6 +58,12 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
     if (folder / MANIFEST).exists():
         if read(folder / MANIFEST) != wanted:
             raise WrongRequest(f"{folder} is there already, and is another bundle: give --version or --name")
+        if wanted == original:
+            _copy_signature(fetched, folder)
+        if wanted == original and signing.read(fetched) and not signing.read(folder):
+            draft = folder / f".{signing.FILE}"
+            draft.write_bytes(read(fetched / signing.FILE))
+            draft.replace(folder / signing.FILE)
         return open_bundle(folder)
     files = named_files(manifest) + golden_images(manifest, read(fetched / manifest.golden.file))
     with drafted(folder) as draft:
@@ -50,11 +71,21 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
             target = draft / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(fetched / name, target)
+        if wanted == original:
+            _copy_signature(fetched, draft)
         (draft / MANIFEST).write_bytes(wanted)
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         golden.load(open_bundle(draft))
     return open_bundle(folder)
+
+
+def _copy_signature(fetched: Path, folder: Path) -> None:
+    """Where one came and none is."""
+    if signing.read(fetched) and not signing.read(folder):
+        draft = folder / f".{signing.FILE}"
+        draft.write_bytes(read(fetched / signing.FILE))
+        draft.replace(folder / signing.FILE)
 
 
 def _renamed(original: bytes, manifest: Manifest, folder: Path) -> bytes:
@@ -95,10 +126,23 @@ def extract(archive: Path, folder: Path) -> None:
         raise Unusable(f"{archive.name} is not a usable .tar: {error}") from error
 
 
+def put(file: Path, name: str, folder: Path) -> None:
+    """A copy of `file` as `name` in `folder`. Raises Unusable and OSError."""
+    _check_name(file.name, name)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+
+
+def _check_name(archive: str, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable() or path == PurePosixPath("."):
+        raise Unusable(f"{archive} names {name!r}, which is outside its folder")
+
+
 def _check(archive: str, member: tarfile.TarInfo, number: int, total: int) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise Unusable(f"{archive} names {member.name!r}, which is outside its folder")
+    if member.name != ".":
+        _check_name(archive, member.name)
     if not (member.isfile() or member.isdir()):
         raise Unusable(f"{archive} holds {member.name!r}, which is neither a file nor a folder")
     if number >= MAX_MEMBERS or total > MAX_UNPACKED_BYTES:

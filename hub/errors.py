@@ -5,7 +5,8 @@ HubError
 ├── Unreachable    a host does not answer, or refuses: the text says what was tried
 ├── Unusable       what is there cannot become a bundle
 │   └── Unverified   what arrived is not what its source says it is
-└── NoSpace        the disk is too small; the text says by how much
+├── NoSpace        the disk is too small; the text says by how much
+└── NotInstalled   a scheme needs a package that is not here
 """
 
 
@@ -31,3 +32,10 @@ class Unverified(Unusable):
 
 class NoSpace(HubError):
     """The disk is too small."""
+
+
+class NotInstalled(HubError):
+    """A scheme needs a package that is not here."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed, which this needs: pip install 'repvgg[{extra}]'")

@@ -8,19 +8,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub import addresses, bundles, downloads, images, shelf
+from hub import addresses, bundles, shelf
 from hub.addresses import Address, How
-from hub.errors import HubError, Unusable, WrongRequest
+from hub.errors import HubError, Unusable, Unverified, WrongRequest
+from hub.places import buckets, downloads, images
 from hub.progress import Progress
-from hub.sources.registry import Reference, Registry
+from hub.sources.arrivals import PAUSES_S
+from hub.sources.objects import Objects, Place
 from hub.sources.trust import Trust, without_secrets
-from hub.sources.web import PAUSES_S, Web
-from models.errors import BundleError
+from hub.sources.web import Web
+from models import signing
+from models.errors import BundleError, KeyFileError
 from models.manifest import Manifest, Source
 from models.store import MANIFEST, STORE, Bundle, open_bundle, read
 from weights.errors import WeightsError
@@ -28,7 +30,8 @@ from weights.errors import WeightsError
 
 @dataclass(frozen=True)
 class Request:
-    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://."""
+    """`insecure_hosts`: hosts that may be private and without TLS; `sha256` and `how`: of a file at https://;
+    `verify_key`: a bundle that none of the public keys in this file has signed is refused."""
 
     source: str
     store: Path = STORE
@@ -38,6 +41,7 @@ class Request:
     insecure_hosts: tuple[str, ...] = ()
     sha256: str | None = None
     how: How = field(default_factory=How)
+    verify_key: Path | None = None
 
 
 def pull(
@@ -46,16 +50,18 @@ def pull(
     """`pauses_s`: before each further attempt. Raises HubError."""
     address = addresses.parse(request.source, request.revision)
     openers = {"hf": _from_hub, "https": _from_web, "http": _from_web, "oci": _from_registry}
-    if address.scheme not in openers:
-        raise WrongRequest(f"{address.scheme}:// is not supported yet; supported: {', '.join(openers)}")
     try:
-        bundle = openers[address.scheme](request, address, environ, progress, pauses_s)
+        if request.verify_key:
+            signing.checker(request.verify_key)  # before anything is fetched
+        bundle = openers.get(address.scheme, _from_bucket)(request, address, environ, progress, pauses_s)
         shelf.tidy(bundle.folder, request.store)
         return bundle
     except HubError:
         raise
+    except KeyFileError as error:
+        raise WrongRequest(f"--verify-key: {error}") from error
     except (WeightsError, BundleError) as error:
-        raise Unusable(str(error)) from error
+        raise Unusable(in_one_line(str(error))) from error
     except OSError as error:
         raise Unusable(f"{error.filename or request.store} cannot be written or read: {error.strerror}") from error
 
@@ -63,8 +69,8 @@ def pull(
 def _from_hub(
     request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
 ) -> Bundle:
-    from hub import repository as repositories  # imports huggingface_hub and onnx
     from hub.conversion import classifier as conversion
+    from hub.places import repository as repositories  # imports huggingface_hub and onnx
     from hub.sources import huggingface
 
     web = Web(Trust.of(request.insecure_hosts, [huggingface.endpoint(environ)]), progress, pauses_s)
@@ -73,7 +79,8 @@ def _from_hub(
     progress.say(f"{address} at {found.commit}")
     opened = repositories.Opened(hub, found, progress)
     if repositories.is_bundle(opened):
-        return _adopt(request, repositories.fetch_bundle(opened, request.store))
+        return _adopt(request, repositories.fetch_bundle(opened, request.store), progress)
+    _need_bundle(request)
     folder = place(request, address.rest.rpartition("/")[2], found.commit[:12])
     if bundle := already_there(folder, str(address), found.commit):
         return bundle
@@ -87,8 +94,9 @@ def _from_web(
     web = Web(Trust.of(request.insecure_hosts), progress, pauses_s)
     path, digest = downloads.fetch(str(address), request.sha256, environ, web)
     if downloads.is_tar(path.name):
-        with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
-            return _adopt(request, bundles.unpack(path, Path(unpacked)))
+        with shelf.temporary(path.parent) as unpacked:
+            return _adopt(request, bundles.unpack(path, unpacked), progress)
+    _need_bundle(request)
     folder = place(request, path.stem, digest[:12])
     shown, revision = without_secrets(str(address)), f"sha256:{digest}"
     if bundle := already_there(folder, shown, revision):
@@ -103,42 +111,21 @@ def _from_web(
 def _from_registry(
     request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
 ) -> Bundle:
-    registry = _registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
+    registry = images.open_registry(address.rest, request.insecure_hosts, environ, progress, pauses_s)
     cache = downloads.cache(environ).parent / "layers"
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
-        fetched, digest = images.fetch(registry, cache, Path(unpacked))
+    with shelf.temporary(cache) as unpacked:
+        fetched, digest = images.fetch(registry, cache, unpacked)
         progress.say(f"{registry.reference} at {digest}")
-        return _adopt(request, fetched)
+        return _adopt(request, fetched, progress)
 
 
-def _registry(
-    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
-) -> Registry:
-    reference = Reference.parse(rest)
-    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
-
-
-def push(
-    model: str,
-    target: str,
-    environ: Mapping[str, str],
-    progress: Progress,
-    insecure_hosts: Sequence[str] = (),
-    pauses_s: Sequence[float] = PAUSES_S,
-) -> str:
-    """A bundle -> where it is now, named by its digest. Raises HubError."""
-    address = addresses.parse(target)
-    if address.scheme != "oci":
-        raise WrongRequest(f"bundles are pushed to oci://REGISTRY/NAME:TAG, not to {address.scheme}://")
-    registry = _registry(address.rest, insecure_hosts, environ, progress, pauses_s)
-    if not registry.reference.tag:
-        raise WrongRequest(f"{target} has no tag: write oci://REGISTRY/NAME:TAG")
-    try:
-        digest = images.push(open_bundle(model), registry, progress)
-    except BundleError as error:
-        raise Unusable(str(error)) from error
-    return f"{registry.reference}@{digest}"
+def _from_bucket(
+    request: Request, address: Address, environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Bundle:
+    cache = downloads.cache(environ).parent / "objects"
+    objects = Objects(Place.parse(address.scheme, address.rest), progress, pauses_s)
+    with shelf.temporary(cache) as unpacked:
+        return _adopt(request, buckets.fetch(objects, cache, request.store, unpacked), progress)
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:
@@ -150,7 +137,7 @@ def convert(path: Path, request: Request, progress: Progress) -> Bundle:
         made = local.classifier(path, request.how, progress.say)
         return conversion.write(made, None, place(request, path.stem, "1"))
     except (WeightsError, BundleError) as error:
-        raise Unusable(str(error)) from error
+        raise Unusable(in_one_line(str(error))) from error
     except OSError as error:
         raise Unusable(f"{error.filename or path} cannot be written or read: {error.strerror}") from error
 
@@ -169,9 +156,40 @@ def explain(model: str, request: Request, progress: Progress) -> Bundle:
         raise Unusable(str(error)) from error
 
 
-def _adopt(request: Request, fetched: Path) -> Bundle:
-    manifest = Manifest.from_json(read(fetched / MANIFEST))
-    return bundles.adopt(fetched, place(request, manifest.name, manifest.version))
+def in_one_line(text: str, most: int = 5) -> str:
+    """What takes many lines elsewhere: all weights that are missing, for instance."""
+    first, *more = (line.strip() for line in text.splitlines())
+    left_out = f" and {len(more) - most} more" if len(more) > most else ""
+    return f"{first} {', '.join(more[:most])}{left_out}".strip()
+
+
+def _adopt(request: Request, fetched: Path, progress: Progress) -> Bundle:
+    content = read(fetched / MANIFEST)
+    if request.verify_key:
+        _verify_signature(request.verify_key, fetched, content, request.source)
+    manifest = Manifest.from_json(content)
+    folder = place(request, manifest.name, manifest.version)
+    bundle = bundles.adopt(fetched, folder)
+    if signing.read(fetched) and not signing.read(folder):
+        progress.say("  the copy is not signed: its manifest has another name or version")
+    return bundle
+
+
+def _verify_signature(key: Path, fetched: Path, manifest: bytes, source: str) -> None:
+    """Raises Unverified, KeyFileError and ImportError."""
+    check = signing.checker(key)
+    try:
+        check(fetched, manifest)
+    except BundleError as error:
+        raise Unverified(str(error).replace(str(fetched), without_secrets(source))) from error
+
+
+def _need_bundle(request: Request) -> None:
+    """Raises Unverified where only a signed bundle would do: others have no signature."""
+    if request.verify_key:
+        raise Unverified(
+            f"{without_secrets(request.source)} is no bundle, so it cannot be signed with {request.verify_key}"
+        )
 
 
 def place(request: Request, name: str, version: str) -> Path:

@@ -1,6 +1,6 @@
 """What is in a store: list it, remove from it, and keep equal files once.
 
-1. a draft that a killed process left is removed with the next bundle, never one that is being written;
+1. a draft that a killed process left is removed a day later, with the next bundle, never one that is being written;
 2. equal files of two bundles are one file with two names (hard links), so that each bundle is still whole by itself.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hub.errors import WrongRequest
@@ -20,6 +21,7 @@ from models.manifest import Manifest
 from models.store import MANIFEST, read
 
 OLD_S = 24 * 3600.0
+_TEMPORARY = "unpacked-"
 
 
 def bundles(store: Path) -> Iterator[tuple[Path, Manifest | BundleError]]:
@@ -65,6 +67,17 @@ def tidy(folder: Path, store: Path) -> int:
     mine = Manifest.from_json(read(folder / MANIFEST))
     shared = [_share(folder / file, known[digest]) for file, digest in mine.checksums if digest in known]
     return sum(shared)
+
+
+@contextmanager
+def temporary(place: Path) -> Iterator[Path]:
+    """A folder in `place` that is removed afterwards; those of killed processes go first."""
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.glob(f"{_TEMPORARY}*"):
+        if time.time() - left.stat().st_mtime > OLD_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=place) as folder:
+        yield Path(folder)
 
 
 def _share(path: Path, other: Path) -> int:

@@ -1,7 +1,8 @@
 """The errors of the contract, by who is at fault.
 
 ContractError
-├── BundleError   the bundle is missing, corrupt or unsupported: the server's fault
+├── BundleError   the bundle is missing, corrupt, unsupported or not signed: the server's fault
+├── KeyFileError  a file is no key for signatures: the operator's fault
 └── ImageError    the bytes are not a usable image: the client's fault; its text is safe to show
 """
 
@@ -12,6 +13,10 @@ class ContractError(Exception):
 
 class BundleError(ContractError):
     """A model bundle cannot be opened or written. The message names the file and says what to do."""
+
+
+class KeyFileError(ContractError):
+    """A file is not the key that it is given as. The message names the file and never shows its content."""
 
 
 class ImageError(ContractError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,10 +101,13 @@ def _version_order(folder: Path) -> tuple[bool, list[str | int]]:
     return parts[0] == "", [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
-def open_bundle(model: str | Path, store: Path = STORE) -> Bundle:
-    """Open and verify a bundle. Raises BundleError, which names the file and the fault."""
+def open_bundle(model: str | Path, store: Path = STORE, trust: Callable[[Path, bytes], None] | None = None) -> Bundle:
+    """Open and verify a bundle. `trust`: called with the folder and the bytes of its manifest before they are believed,
+    models.signing.checker for instance. Raises BundleError, which names the file and the fault."""
     folder = find_bundle(model, store)
     text = read(folder / MANIFEST)
+    if trust:
+        trust(folder, text)
     try:
         manifest = Manifest.from_json(text)
     except BundleError as error:

@@ -1,4 +1,5 @@
-"""A new version of a bundle: everything in the old one, and more. The old version is not changed."""
+"""A new version of a bundle: everything in the old one, and more. The old version is not changed, and the new one
+is not signed."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from models import signing
 from models.manifest import Artifact, Manifest
 from models.store import MANIFEST, Bundle, name_and_version, write_bundle
 
@@ -41,7 +43,7 @@ def write_version(
         }
     )
     new = Manifest.from_json(manifest.to_json())
-    left_out = {MANIFEST, *(file for file, _ in old.checksums)} - {file for file, _ in new.checksums}
+    left_out = {MANIFEST, signing.FILE, *(file for file, _ in old.checksums)} - {file for file, _ in new.checksums}
     present = {str(path.relative_to(bundle.folder)): path for path in bundle.folder.rglob("*") if path.is_file()}
     kept_files = {name: path for name, path in present.items() if name not in left_out}
     return write_bundle(folder, new, {**kept_files, **files})

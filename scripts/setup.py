@@ -1,5 +1,5 @@
-"""Set up .venv for `make serve` (service dependencies only) or `make test` (everything), .venv-lite for `lite`, or
-.venv-kserve for `kserve`.
+"""Set up .venv for `make serve` (service dependencies only) or `make test` (everything), .venv-lite for `lite`,
+.venv-kserve for `kserve`, or .venv-timm for `timm`, which `make test` leaves out: it is large.
 
 Needs only Python >= 3.10 with pip, and for MindSpore Lite also a Python 3.7. Installs from the lock files, with hashes.
 Does nothing if the lock files have not changed since the last time.
@@ -22,9 +22,8 @@ LOCKS = {"serve": ("build", "serve"), "dev": ("build", "dev")}
 # The package index has MindSpore Lite only for CPython 3.7, so it gets its own environment.
 LITE_VENV = ROOT / ".venv-lite"
 LITE_LOCK = ROOT / "requirements" / "lite.lock"
-# The KServe client needs other versions of packages that .venv has.
-KSERVE_VENV = ROOT / ".venv-kserve"
-KSERVE_LOCK = ROOT / "requirements" / "kserve.lock"
+# The KServe client needs other versions of packages that .venv has, and timm needs PyTorch.
+APART = {"kserve": "about 75 MB", "timm": "about 2.7 GB"}
 # A lock file is complete. It leaves out dependencies that nothing here imports, which pip would insist on.
 FROM_LOCK = ("--no-deps", "--require-hashes", "--requirement")
 DOWNLOADS = {"serve": "about 65 MB", "dev": "about 0.9 GB"}
@@ -33,8 +32,8 @@ DOWNLOADS = {"serve": "about 65 MB", "dev": "about 0.9 GB"}
 def main(which: str) -> int:
     if which == "lite":
         return set_up_lite()
-    if which == "kserve":
-        return set_up_kserve()
+    if which in APART:
+        return set_up_apart(which)
     refusal = missing(which)
     if refusal:
         print(f"cannot set up .venv: {refusal}", file=sys.stderr)
@@ -68,14 +67,13 @@ def set_up_lite() -> int:
     return 0
 
 
-def set_up_kserve() -> int:
-    if is_set_up(KSERVE_VENV, KSERVE_LOCK):
+def set_up_apart(which: str) -> int:
+    venv, lock = ROOT / f".venv-{which}", ROOT / "requirements" / f"{which}.lock"
+    if is_set_up(venv, lock):
         return 0
-    print("setting up .venv-kserve: downloads about 75 MB the first time", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(KSERVE_VENV)], check=True)
-    install_apart(
-        [sys.executable, "-m", "pip", "--python", str(KSERVE_VENV / "bin" / "python")], KSERVE_VENV, KSERVE_LOCK
-    )
+    print(f"setting up {venv.name}: downloads {APART[which]} the first time", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv)], check=True)
+    install_apart([sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python")], venv, lock)
     return 0
 
 

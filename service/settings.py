@@ -101,6 +101,9 @@ class Settings(BaseModel):
         min_length=1,
         description="model bundle: a folder, a name[/version] in the store, or an address for `repvgg pull`",
     )
+    verify_key: Text = Field(
+        "", description="file of public ed25519 keys: only bundles that one of them has signed are opened"
+    )
     strict_version: bool = Field(
         False, description="refuse to start with an older version of the model if the newest cannot serve"
     )

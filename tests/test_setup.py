@@ -60,7 +60,7 @@ def test_changed_locks_need_a_new_set_up(setup):
     assert not setup.is_current("serve")
 
 
-@pytest.mark.parametrize("lock", ["build", "serve", "dev", "lite", "kserve"])
+@pytest.mark.parametrize("lock", ["build", "serve", "dev", "lite", "kserve", "pull", "timm"])
 def test_a_lock_file_pins_with_hashes_and_names_no_index(lock):
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     pins = [line for line in text.splitlines() if line and line[0].isalnum()]
@@ -125,11 +125,15 @@ def test_an_unchanged_lock_needs_no_second_set_up_of_mindspore_lite(setup, monke
     assert setup.main("lite") == 0
 
 
-def test_an_unchanged_lock_needs_no_second_set_up_of_the_kserve_client(setup, monkeypatch, tmp_path):
-    monkeypatch.setattr(setup, "KSERVE_VENV", tmp_path)
+@pytest.mark.parametrize("which", ["kserve", "timm"])
+def test_an_unchanged_lock_needs_no_second_set_up_apart(setup, monkeypatch, tmp_path, which):
+    lock = (ROOT / "requirements" / f"{which}.lock").read_text()
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
     monkeypatch.setattr(setup, "install_apart", lambda *_: pytest.fail("installed it again"))
-    (tmp_path / ".set-up").write_text(setup.KSERVE_LOCK.read_text())
-    assert setup.main("kserve") == 0
+    for path in (tmp_path / f".venv-{which}" / ".set-up", tmp_path / "requirements" / f"{which}.lock"):
+        path.parent.mkdir()
+        path.write_text(lock)
+    assert setup.main(which) == 0
 
 
 def test_the_version_of_an_interpreter_is_found_and_a_broken_one_has_none(setup, tmp_path):

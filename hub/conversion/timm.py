@@ -28,6 +28,8 @@ ARCHITECTURES = {
     f"repvgg_{name.lower()}": f"RepVGG-{name}"
     for name in ("A0", "A1", "A2", "B0", "B1", "B1g4", "B2", "B2g4", "B3", "B3g4", "D2se")
 }
+# timm 1.0 writes these arguments whether they change anything or not.
+AS_ALWAYS = {"in_chans": 3, "global_pool": "avg"}
 assert set(ARCHITECTURES.values()) <= VARIANTS.keys()
 
 
@@ -42,7 +44,7 @@ def architecture(config: Config) -> str:
         nearest = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.0)[0]
         raise Unusable(f"architecture {name!r} is no RepVGG of timm's; the nearest is {nearest!r}")
     changed = config.get("model_args") or {}
-    if unknown := [key for key in changed if key != "num_classes"]:
+    if unknown := [key for key, value in changed.items() if key != "num_classes" and value != AS_ALWAYS.get(key)]:
         raise Unusable(f"model_args changes the network by {', '.join(unknown)}, which is not supported")
     if config.get("global_pool", "avg") != "avg":
         raise Unusable(f"global_pool {config['global_pool']!r} is not supported, only 'avg'")

@@ -28,8 +28,9 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, errors, get_session, h
 from yaml import YAMLError
 
 from hub.errors import Unreachable, Unusable, WrongRequest
+from hub.sources.arrivals import MAX_BYTES, Again, Digest, Remote, retrying
 from hub.sources.trust import Trust
-from hub.sources.web import MAX_BYTES, Again, Denied, Digest, Remote, Web, retry_after_s, retrying
+from hub.sources.web import Denied, Web, retry_after_s
 from models.manifest import Published
 
 T = TypeVar("T")
@@ -77,13 +78,13 @@ class HuggingFace:
 
     def __init__(self, environ: Mapping[str, str], web: Web) -> None:
         self._web = web
-        self._endpoint = endpoint(environ)
+        self.endpoint = endpoint(environ)
         self.cache = cache(environ)
         self._offline = environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
         self._given_token = environ.get("HF_TOKEN")
 
     @cached_property
-    def _token(self) -> str | None:
+    def token(self) -> str | None:
         return self._given_token or huggingface_hub.get_token()
 
     def repository(self, name: str, revision: str | None = None) -> Repository:
@@ -135,13 +136,13 @@ class HuggingFace:
             self._web.progress.say(f"  {README} of {repository.name} has no readable head: {type(error).__name__}")
             return None, None
         licence = stated.license if isinstance(stated.license, str) else None
-        return licence, _published(stated.eval_results or [], f"{self._endpoint}/{repository.name}")
+        return licence, _published(stated.eval_results or [], f"{self.endpoint}/{repository.name}")
 
     def _fetch(self, repository: Repository, path: str, entry: Entry, blob: Path) -> None:
         if self._offline:
             raise Unreachable(f"{path} of {repository.name} is not in {self.cache}, and HF_HUB_OFFLINE is set")
-        address = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self._endpoint)
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        address = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self.endpoint)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             self._web.fetch(Remote(address, path, entry.size, entry.digest, headers), blob)
         except Denied as denied:
@@ -153,11 +154,11 @@ class HuggingFace:
         return self.cache / f"models--{name.replace('/', '--')}"
 
     def _ask(self, name: str, revision: str) -> Any:
-        _guard_redirects(self._web.trust)
-        api = HfApi(endpoint=self._endpoint, token=self._token or False)
+        guard_redirects(self._web.trust)
+        api = HfApi(endpoint=self.endpoint, token=self.token or False)
         ask = partial(api.model_info, name, revision=revision, files_metadata=True, timeout=30)
-        attempt: Callable[[], Any] = partial(_translating, ask, f"{self._endpoint}/{name}", revision)
-        return retrying(attempt, f"{self._endpoint}/{name}", self._web.pauses_s)
+        attempt: Callable[[], Any] = partial(translating, ask, f"{self.endpoint}/{name}", revision)
+        return retrying(attempt, f"{self.endpoint}/{name}", self._web.pauses_s)
 
     def _from_cache(self, name: str, revision: str) -> Repository:
         folder = self._folder(name)
@@ -206,7 +207,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _guard_redirects(trust: Trust) -> None:
+def guard_redirects(trust: Trust) -> None:
     """The library's own requests follow redirects by the same rules as ours."""
 
     def check(response: Any) -> None:
@@ -220,7 +221,7 @@ def _guard_redirects(trust: Trust) -> None:
     session.event_hooks = {**session.event_hooks, "response": [check]}
 
 
-def _translating(ask: Callable[[], T], address: str, revision: str) -> T:
+def translating(ask: Callable[[], T], address: str, revision: str) -> T:
     """Raises Again where another attempt may help, else a HubError."""
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])  # httpx or httpx2
     try:
@@ -251,4 +252,8 @@ def _refused(error: errors.HfHubHTTPError, address: str, revision: str) -> NoRet
         )
     if status == 401:
         raise Unreachable(f"{address} does not accept the token in HF_TOKEN (401)")
+    if status == 403:
+        raise Unreachable(f"{address} does not allow that (403): HF_TOKEN must be a token that may do it")
+    if status == 412:
+        raise Unreachable(f"{address} has changed meanwhile (412): push again")
     raise Unreachable(f"{address} answered {status} {error.response.reason_phrase}")

@@ -20,8 +20,9 @@ from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from hub.errors import Unreachable, Unusable, Unverified, WrongRequest
+from hub.sources.arrivals import Again, Digest, Remote, retrying
 from hub.sources.trust import Trust
-from hub.sources.web import Again, Denied, Digest, Remote, Web, retrying
+from hub.sources.web import Denied, Web
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from models.errors import BundleError
 from models.explanation import Head
 from models.golden import GoldenReport
-from models.store import Bundle, find_versions, open_bundle
+from models.store import Bundle, find_versions
 from service.classify.tuning import Tuning, tune
 from service.engines.base import Engine
 from service.engines.check import check_engine, read_engine_head
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine
+from service.engines.trusted import open_trusted
 from service.errors import GoldenCheckFailed
 from service.settings import Settings
 
@@ -54,7 +55,7 @@ class OpenModel:
     @classmethod
     def open(cls, settings: Settings, engine: Engine | None, measuring: bool) -> OpenModel:
         """Blocks. Raises as Classifier.open; the engine is closed then."""
-        bundle = open_bundle(settings.model)
+        bundle = open_trusted(settings)
         if not measuring:
             check_pixels(bundle, settings)
         choice: Choice | None = None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # The batch size has a flag of its own below.
 FLAGS = (
     "model",
+    "verify_key",
     *(name for name in ENGINE_FLAGS if name != "max_batch_size"),
     "pixels",
     "decode_threads",
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         _save(reliability.draw(scores, calibration), "--reliability-diagram", arguments.reliability_diagram)
     if calibration and (folder := arguments.write_temperature or arguments.fit_confidence):
-        _write(settings.model, folder, calibration, fitted)
+        _write(settings.model, folder, calibration, fitted, console)
     return 0
 
 
@@ -150,14 +151,18 @@ def _check_new_bundle(flag: str, folder: Path) -> None:
         raise UsageError(f"{flag} {error}") from error
 
 
-def _write(model: str, folder: Path, calibration: Calibration, fitted: Confidence | None) -> None:
+def _write(model: str, folder: Path, calibration: Calibration, fitted: Confidence | None, console: Console) -> None:
     """A confidence that was fitted at another temperature does not hold at this one, so none replaces it."""
+    from models import signing
     from models.store import open_bundle
     from models.versions import write_version
 
     if calibration.fitted_temperature is None:
         raise UsageError(f"--write-temperature: nothing is written: {calibration}")
-    write_version(open_bundle(model), folder, temperature=calibration.fitted_temperature, confidence=fitted)
+    bundle = open_bundle(model)
+    write_version(bundle, folder, temperature=calibration.fitted_temperature, confidence=fitted)
+    if signing.read(bundle.folder):
+        print(f"{folder} is not signed, since its manifest is a new one: {bundle.folder} was", file=console.err)
 
 
 def _fit(scores: Scores, calibration: Calibration, result: Part, arguments: argparse.Namespace) -> Confidence:

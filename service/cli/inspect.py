@@ -6,30 +6,33 @@ import argparse
 import json
 import logging
 
+from models import signing
 from models.manifest import Manifest
-from models.store import Bundle, open_bundle
+from models.store import Bundle
 from service.cli import verify
+from service.engines.trusted import open_trusted
 from service.observe import logs
 from service.observe.logs import visible
 from service.runtime.console import Console
-from service.settings import load_settings
+from service.settings import add_flags, load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a folder, or a name[/version] in the store")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     verify.add_arguments(parser)
+    add_flags(parser, ["verify_key"])
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Raises BundleError, which names the missing or corrupt file; with --verify also whatever `verify` raises."""
     from models import golden  # imports the image library
 
-    bundle = open_bundle(arguments.bundle)
+    settings, _ = load_settings(vars(arguments), console.environ)
+    bundle = open_trusted(settings.model_copy(update={"model": arguments.bundle}))
     images = len(golden.load(bundle)[0])  # verifies the golden images' checksums as well
     if arguments.verify:
         logs.configure("console", console.err, logging.WARNING)
-        settings, _ = load_settings(vars(arguments), console.environ)
         verify.verify(bundle, arguments.calls, settings, console, as_json=arguments.json)
     elif arguments.json:
         facts = {
@@ -67,6 +70,7 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         ("golden", f"{golden_images} images, largest difference allowed: {tolerances}"),
         ("training", f"{training.recipe} on {training.dataset}, {training.epochs} epochs, {training.framework}"),
         ("accuracy", f"{scores} on {training.evaluated_on}" if scores else "not measured"),
+        ("signatures", _describe_signatures(bundle)),
         *([("licence", training.licence)] if training.licence else []),
         *[("source", text) for text in _describe_source(manifest)],
         ("temperature", f"{manifest.temperature:.4g}"),
@@ -83,6 +87,11 @@ def _describe_source(manifest: Manifest) -> list[str]:
     if published := source.published:
         lines.append(f"top-1 {published.top1:.2%} on {published.dataset}, stated by {published.stated_by}")
     return lines
+
+
+def _describe_signatures(bundle: Bundle) -> str:
+    count = len(signing.read(bundle.folder))
+    return f"{count} in {signing.FILE}; --verify-key checks them" if count else "none"
 
 
 def _describe_pixels(manifest: Manifest) -> str:

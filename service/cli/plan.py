@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from models import golden
-from models.store import open_bundle
+from service.engines.trusted import open_trusted
 from service.errors import UsageError
 from service.load.capacity import Impossible, describe, plan
 from service.load.pod import held_bytes, measure
@@ -18,7 +18,7 @@ from service.settings import Settings
 def run(arguments: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Raises UsageError, and whatever opening the bundle and the engine raises."""
     rate, deadline_s = arguments.rate, arguments.deadline_ms / 1000
-    bundle = open_bundle(settings.model)
+    bundle = open_trusted(settings)
     photos = arguments.photos or (bundle.folder / golden.FILE).parent
     name, tuning, measured = measure(bundle, photos, settings, deadline_s)
     try:

@@ -18,7 +18,8 @@ from service.runtime.console import Console
 if TYPE_CHECKING:
     from hub.pull import Request
 
-INSTALL = "pip install 'repvgg[pull]'"
+# Of packages that are not of the extra `pull`.
+EXTRAS = {"cryptography": "signing"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="hf://ORG/MODEL[@REVISION], a short name such as repvgg-a0, or https:// weights, ONNX or .tar of a bundle",
+        help="hf://ORG/MODEL[@REVISION], a short name such as repvgg-a0, https:// weights, ONNX or .tar of a bundle, "
+        "oci://REGISTRY/NAME:TAG, or s3://BUCKET/FOLDER (gs://, az://)",
     )
     parser.add_argument("--list", action="store_true", help="print the table of short names")
     add_place(parser)
@@ -38,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated hosts that may be private, and without TLS",
     )
     parser.add_argument("--sha256", metavar="HEX", help="digest of what is at https://; without it, it is printed")
+    parser.add_argument(
+        "--verify-key", type=Path, metavar="FILE", help="public ed25519 key: refuse a bundle that it has not signed"
+    )
     add_how(parser)
 
 
@@ -89,6 +94,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         revision=given.get("revision"),
         insecure_hosts=tuple(given.get("insecure_hosts", "").split(",")),
         sha256=given.get("sha256"),
+        verify_key=given.get("verify_key"),
         how=How(
             arguments.format, arguments.arch, arguments.preprocess, arguments.labels, arguments.output, arguments.ema
         ),
@@ -112,23 +118,25 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed, which this needs: {INSTALL}") from error
+        extra = EXTRAS.get(error.name or "", "pull")
+        raise ConfigError(f"{error.name} is not installed, which this needs: pip install 'repvgg[{extra}]'") from error
     except errors.WrongRequest as error:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
         raise AddressUnavailable(str(error)) from error
-    except errors.NoSpace as error:
+    except (errors.NoSpace, errors.NotInstalled) as error:
         raise ConfigError(str(error)) from error
     except errors.HubError as error:
         raise BundleError(str(error)) from error
 
 
-def pull_for_serving(address: str, console: Console) -> str:
+def pull_for_serving(address: str, verify_key: str, console: Console) -> str:
     """`repvgg serve --model hf://...` -> the folder of the bundle, in the user's cache. Raises as `run`."""
-    from hub.downloads import cache
+    from hub.places.downloads import cache
     from hub.pull import Request
 
-    return str(pull(Request(address, cache(console.environ).parent / "bundles"), console).folder)
+    key = Path(verify_key) if verify_key else None
+    return str(pull(Request(address, cache(console.environ).parent / "bundles", verify_key=key), console).folder)
 
 
 def ready(bundle: Bundle) -> str:

@@ -23,7 +23,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Blocks. Raises whatever prevented the service from starting."""
     settings, warnings = load_settings(vars(arguments), console.environ)
     if "://" in settings.model:
-        settings = settings.model_copy(update={"model": pull.pull_for_serving(settings.model, console)})
+        settings = settings.model_copy(
+            update={"model": pull.pull_for_serving(settings.model, settings.verify_key, console)}
+        )
     logs.configure(settings.log_format, console.log_stream, background=True)
     for warning in (*warnings, memory_shortage(settings), storage_notice(settings)):
         if warning:

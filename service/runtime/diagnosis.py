@@ -124,10 +124,10 @@ def _model(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _version(settings: Settings) -> Iterator[tuple[str, str]]:
-    from models.store import open_bundle
     from service.engines.selection import check_pixels, in_words, open_engine
+    from service.engines.trusted import open_trusted
 
-    bundle = open_bundle(settings.model)
+    bundle = open_trusted(settings)
     artifacts = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in bundle.manifest.artifacts)
     yield OK, f"{bundle.manifest.name} {bundle.manifest.version} has {artifacts}; every checksum is right"
     check_pixels(bundle, settings)

@@ -55,6 +55,7 @@ NOT_RUN = {
     "repvgg convert": "it needs a network of the reader's; tests/hub/test_pull_onnx.py converts some",
     "repvgg push": "it needs a registry; tests/hub/test_registry.py runs one",
     "repvgg remove": "it needs a bundle to remove; tests/hub/test_pull_onnx.py removes one",
+    "bundles/mine/1": "it is a bundle of the reader's; tests/hub/test_signed.py serves signed and unsigned ones",
     "kubectl ": "it needs a cluster; tests/k8s checks what it would apply",
     "docker ": "it needs a container engine; tests/images does the same with podman",
     "make sbom": "it needs a container engine; tests/images makes one with podman",

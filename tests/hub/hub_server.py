@@ -1,7 +1,7 @@
 """A server that speaks the Hub's protocol, and can fail in each way that it does.
 
 `/api/models/ORG/MODEL/revision/REV?blobs=true` and `/ORG/MODEL/resolve/COMMIT/PATH`, with ETag, ranges, redirects of
-large files to another origin, 401, 403, 404, 429, 5xx and connections that are cut.
+large files to another origin, 401, 403, 404, 429, 5xx and connections that are cut. hub_commits.py has what is pushed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGE = 10_000  # bytes from which on a file is large (LFS)
+from tests.hub.hub_commits import LARGE, Writing
 
 
 def git_id(content: bytes) -> str:
@@ -32,10 +32,27 @@ class Repo:
     gated: bool = False
     token: str | None = None  # without it nobody sees the repository
 
+    tags: dict[str, str] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)  # by their SHA-256, before a commit names them
+
     def __post_init__(self) -> None:
-        seed = b"".join(name.encode() + content for name, content in sorted(self.files.items()))
-        self.commit = hashlib.sha1(seed).hexdigest()
-        self.branches.setdefault("main", self.commit)
+        self.history: dict[str, dict[str, bytes]] = {}
+        self.branches.setdefault("main", self.put(self.files))
+
+    def put(self, files: dict[str, bytes], parent: str = "") -> str:
+        """-> the new commit."""
+        seed = b"".join(name.encode() + content for name, content in sorted(files.items()))
+        commit = hashlib.sha1(parent.encode() + seed).hexdigest()
+        self.history[commit] = files
+        return commit
+
+    @property
+    def commit(self) -> str:
+        return self.branches["main"]
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes] | None]:
+        commit = self.tags.get(revision) or self.branches.get(revision, revision)
+        return commit, self.history.get(commit)
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Server:
         self.plain: dict[str, bytes] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.seen: list[Seen] = []
+        self.wrote: list[str] = []
         self.cdn: str | None = None  # large files are redirected there
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_": self}))
         self._http.daemon_threads = True
@@ -78,7 +96,7 @@ class Server:
             self._http.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writing, BaseHTTPRequestHandler):
     server_: Server
     protocol_version = "HTTP/1.1"
     API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?")
@@ -98,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", {"Location": fault.removeprefix("redirect:")})
         elif path in self.server_.plain:
             self._content(self.server_.plain[path], fault)
+        elif match := self.REFS.fullmatch(path):
+            self._refs(match[1])
         elif match := self.API.fullmatch(path):
             self._info(match[1], match[2] or "main")
         elif match := self.FILE.fullmatch(path):
@@ -117,11 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str) -> None:
         if not (repo := self._repo(name)):
             return
-        commit = repo.branches.get(revision, revision)
-        if commit != repo.commit:
+        commit, files = repo.at(revision)
+        if files is None:
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
             return
-        siblings = [self._sibling(path, content) for path, content in repo.files.items()]
+        siblings = [self._sibling(path, content) for path, content in files.items()]
         facts = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "gated": repo.gated, "tags": []}
         self._send(200, json.dumps(facts).encode(), {"Content-Type": "application/json"})
 
@@ -135,15 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, commit: str, path: str, fault: str) -> None:
         if not (repo := self._repo(name)):
             return
-        commit = repo.branches.get(commit, commit)
+        commit, files = repo.at(commit)
         if repo.gated and not self.headers.get("Authorization"):
             self._send(401, b"", {"X-Error-Code": "GatedRepo"})
-        elif commit != repo.commit or path not in repo.files:
+        elif files is None or path not in files:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-        elif self.server_.cdn and len(repo.files[path]) >= LARGE:
+        elif self.server_.cdn and len(files[path]) >= LARGE:
             self._send(302, b"", {"Location": f"{self.server_.cdn}/signed/{path}?key=secret"})
         else:
-            self._content(repo.files[path], fault, {"X-Repo-Commit": commit})
+            self._content(files[path], fault, {"X-Repo-Commit": commit})
 
     def _content(self, content: bytes, fault: str, headers: dict[str, str] | None = None) -> None:
         large = len(content) >= LARGE

@@ -229,7 +229,8 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"label_names": ["a", "b"]}, "label_names has 2 labels"),
     ({"global_pool": "max"}, "global_pool 'max' is not supported"),
     ({"model_args": {"act_layer": "gelu"}}, "model_args changes the network by act_layer"),
-    ({"architecture": "repvgg_a1"}, "belong to another network:\n  "),
+    ({"model_args": {"in_chans": 1, "global_pool": "avg"}}, "model_args changes the network by in_chans, "),
+    ({"architecture": "repvgg_a1"}, "belong to another network: missing: "),
 ]
 
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -18,8 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from oras.client import OrasClient
 
 from hub import pull as pulling
+from hub import push as pushing
 from hub.errors import Unreachable, Unusable, Unverified, WrongRequest
 from hub.progress import Progress
 from models.store import Bundle
@@ -86,7 +89,7 @@ def pull(environ: dict[str, str], tmp_path: Path) -> Callable[[str], Bundle]:
 
 
 def push(bundle: Path, target: str, environ: dict[str, str]) -> str:
-    return pulling.push(str(bundle), target, environ, Progress(io.StringIO()), pauses_s=(0, 0, 0))
+    return pushing.push(str(bundle), target, environ, Progress(io.StringIO()), pauses_s=(0, 0, 0))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -167,6 +170,56 @@ def test_a_layer_that_was_changed_in_the_registry_is_refused(
         with pytest.raises((Unverified, Unreachable)):
             pull(f"oci://{where}/tiny:1")
     assert not (tmp_path / "store").exists()
+
+
+def test_oras_pulls_what_was_pushed(host: str, tiny_bundle: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    push(tiny_bundle, f"oci://{host}/models/for-oras:1", environ)
+    client = OrasClient(insecure=True)
+    archives = client.pull(f"{host}/models/for-oras:1", outdir=str(tmp_path / "archives"))
+    assert len(archives) == len(files_of(tiny_bundle))
+    for archive in archives:
+        with tarfile.open(archive) as tar:
+            tar.extractall(tmp_path / "unpacked", filter="data")
+    assert files_of(tmp_path / "unpacked" / "models") == files_of(tiny_bundle)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["folder", "files"])
+def test_what_oras_pushed_is_pulled(
+    host: str, tiny_bundle: Path, pull: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.chdir(tiny_bundle.parent if whole else tiny_bundle)
+    files = [tiny_bundle.name] if whole else [path.name for path in tiny_bundle.iterdir()]
+    client = OrasClient(insecure=True)
+    client.push(f"{host}/models/by-oras:{whole}", files=files)
+    assert files_of(pull(f"oci://{host}/models/by-oras:{whole}").folder) == files_of(tiny_bundle)
+
+
+def test_a_title_outside_the_folder_is_refused(
+    host: str, tiny_bundle: Path, pull: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    evil = {"evil": {"org.opencontainers.image.title": "../evil"}}
+    (tmp_path / "evil").write_text("not a tar")
+    (tmp_path / "annotations.json").write_text(json.dumps({str(tmp_path / "evil"): evil["evil"]}))
+    OrasClient(insecure=True).push(
+        f"{host}/models/evil:1",
+        files=[str(tmp_path / "evil")],
+        annotation_file=str(tmp_path / "annotations.json"),
+        disable_path_validation=True,
+    )
+    with pytest.raises(Unusable, match=r"names '\.\./evil', which is outside its folder"):
+        pull(f"oci://{host}/models/evil:1")
+
+
+def test_what_killed_pulls_left_goes_a_day_later(
+    host: str, tiny_bundle: Path, pull: Callable[[str], Bundle], environ: dict[str, str]
+) -> None:
+    push(tiny_bundle, f"oci://{host}/models/left:1", environ)
+    layers = Path(environ["XDG_CACHE_HOME"]) / "repvgg" / "layers"
+    for name, hours in (("unpacked-old", 30), ("unpacked-new", 1)):
+        (layers / name).mkdir(parents=True)
+        os.utime(layers / name, (time.time() - hours * 3600,) * 2)
+    pull(f"oci://{host}/models/left:1")
+    assert [path.name for path in layers.iterdir() if path.is_dir()] == ["unpacked-new"]
 
 
 def test_a_login_is_asked_for_and_used(

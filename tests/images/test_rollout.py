@@ -51,6 +51,8 @@ class PodmanPod:
         for left_out in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
             del container[left_out]
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": settings}
+        # Podman's default would start an init container again, for ever.
+        spec["restartPolicy"] = "Never"
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         file.write_text(yaml.safe_dump_all([config, pod]))
         podman("play", "kube", file)

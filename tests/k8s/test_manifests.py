@@ -19,6 +19,7 @@ import yaml
 from kubernetes_validate.utils import all_versions
 
 import service
+from hub.sources.registry import Reference
 from service.app import create_app
 from service.cli import build_parser
 from service.runtime.server import LINGER_S
@@ -31,7 +32,9 @@ ROOT = Path(service.__file__).parents[1]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 EVERY_OVERLAY = pytest.mark.parametrize("overlay", OVERLAYS)
-BUILDS = [*(f"overlays/{name}" for name in OVERLAYS), "kserve"]
+BUILDS = [*(f"overlays/{name}" for name in OVERLAYS), "kserve", "kserve-oci"]
+# The first version of Kubernetes that knows what a build uses.
+SINCE = {"overlays/cpu-image": "1.31"}
 # Custom resources: Kubernetes does not ship their schemas.
 CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject", "ServingRuntime", "InferenceService", "AscendJob"}
 # Margin for work after the last response.
@@ -73,12 +76,17 @@ def containers(pod: Any) -> list[Any]:
 
 def test_every_resource_is_strictly_valid_from_1_30_to_the_newest_kubernetes(render: Render) -> None:
     """In the oldest and the newest version: what both accept, those in between accept too."""
-    documents = [*jobs(), *(document for build in BUILDS for document in render(build))]
-    different = {json.dumps(document): document for document in documents if document["kind"] not in CUSTOM}
     versions = [version for version in all_versions() if int(version.split(".")[1]) >= 30]
     assert len(versions) > 2
-    for version in (versions[0], versions[-1]):
-        for document in different.values():
+    documents = [("", document) for document in jobs()]
+    documents += [(build, document) for build in BUILDS for document in render(build)]
+    different = {
+        (SINCE.get(build, versions[0]), json.dumps(document)): document
+        for build, document in documents
+        if document["kind"] not in CUSTOM
+    }
+    for (oldest, _), document in different.items():
+        for version in (oldest, versions[-1]):
             kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -197,11 +205,39 @@ def test_every_pod_meets_the_restricted_standard(render: Render) -> None:
 
 
 def test_the_pulled_bundle_is_the_one_that_is_served(render: Render) -> None:
-    """The init container's own flags, as the command line reads them."""
+    """The init container's own flags, as the command line reads them; a bundle keeps its name and version, which are
+    those of the example's tag."""
     documents = render("overlays/cpu-pull")
     (init,) = pod_of(documents)["initContainers"]
-    flags = build_parser().parse_args([arg.replace("$(BUNDLE)", "oci://host/name:1") for arg in init["args"]])
-    assert settings_of(documents).model == f"{flags.store}/{flags.name}/{flags.version}"
+    (config,) = [one for one in documents if one["metadata"]["name"].startswith("repvgg-bundle-")]
+    address = config["data"]["address"]
+    flags = build_parser().parse_args([arg.replace("$(BUNDLE)", address) for arg in init["args"]])
+    assert (flags.source, flags.name, flags.version) == (address, None, None)
+    name, version = address.rpartition("/")[2].split(":")
+    assert settings_of(documents).model == f"{flags.store}/{name}/{version}"
+
+
+def test_the_image_volume_is_the_address_without_its_scheme(render: Render) -> None:
+    """`models/` in it is the bundle, as hub.places.images writes it."""
+    documents = render("overlays/cpu-image")
+    (volume,) = [volume for volume in pod_of(documents)["volumes"] if "image" in volume]
+    assert volume["image"]["reference"] == "registry.example.com/models/repvgg-small-tinyimagenet:1"
+    Reference.parse(volume["image"]["reference"])
+    (mount,) = [
+        mount for mount in pod_of(documents)["containers"][0]["volumeMounts"] if mount["name"] == volume["name"]
+    ]
+    assert settings_of(documents).model == f"{mount['mountPath']}/models"
+    assert mount["readOnly"] is True
+
+
+def test_kserve_takes_the_bundle_from_a_volume_or_from_a_registry(render: Render) -> None:
+    volume, registry = (one(render(build), "InferenceService") for build in ("kserve", "kserve-oci"))
+    addresses = [service["spec"]["predictor"]["model"].pop("storageUri") for service in (volume, registry)]
+    assert volume == registry
+    assert addresses[0].startswith("pvc://")
+    scheme, _, reference = addresses[1].partition("://")
+    assert scheme == "oci+native"
+    Reference.parse(reference)
 
 
 @EVERY_OVERLAY

@@ -1,6 +1,8 @@
 """A bundle as an OCI image: one layer a file, below `models/`, where KServe looks; it can be mounted as a volume.
 
-The same bundle is the same image, bit by bit: layers hold no time and no owner. Only a digest names it for good.
+1. the same bundle is the same image, bit by bit: layers hold no time and no owner; only a digest names it for good;
+2. other clients of registries can read it: each layer is titled as the `.tar` that it is;
+3. what `oras push` made of a bundle's files or folder is read as well.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hub import bundles, space
 from hub.errors import Unusable, WrongRequest
 from hub.progress import Progress, megabytes
-from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Registry
-from models.store import MANIFEST, Bundle, read
+from hub.sources.registry import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Reference, Registry
+from hub.sources.web import Web
+from models.manifest import Manifest
+from models.store import read
 
 TITLE = "org.opencontainers.image.title"
 
@@ -30,20 +35,29 @@ def layer(name: str, content: bytes) -> bytes:
     return out.getvalue()
 
 
-def push(bundle: Bundle, registry: Registry, progress: Progress) -> str:
-    """-> the image's digest. Raises WrongRequest for a tag that is there, and as the registry."""
+def open_registry(
+    rest: str, hosts: Iterable[str], environ: Mapping[str, str], progress: Progress, pauses_s: Sequence[float]
+) -> Registry:
+    """Raises WrongRequest."""
+    reference = Reference.parse(rest)
+    return Registry(reference, environ, lambda trust: Web(trust, progress, pauses_s), [host for host in hosts if host])
+
+
+def push(files: Mapping[str, Path], manifest: Manifest, registry: Registry, progress: Progress) -> str:
+    """`files`: those of a bundle -> the image's digest.
+
+    Raises WrongRequest for a tag that is there, and as the registry.
+    """
     if registry.exists():
         raise WrongRequest(
             f"{registry.reference} is there already, and a pushed bundle is never changed: give another tag"
         )
-    manifest = bundle.manifest
-    golden_json = read(bundle.folder / manifest.golden.file)
     layers, diff_ids = [], []
-    for name in [MANIFEST, *bundles.named_files(manifest), *bundles.golden_images(manifest, golden_json)]:
-        content = layer(name, read(bundle.folder / name))
+    for name, path in files.items():
+        content = layer(name, read(path))
         described = registry.push_blob(content)
         diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
-        layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: name}})
+        layers.append({"mediaType": LAYER_TYPE, **described, "annotations": {TITLE: f"{name}.tar"}})
         progress.say(f"  {name}  {megabytes(len(content))}")
     config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     described = registry.push_blob(json.dumps(config).encode())
@@ -69,5 +83,9 @@ def fetch(registry: Registry, cache: Path, unpacked: Path) -> tuple[Path, str]:
         )
     space.check({cache: 2 * sum(sizes)})
     for described in manifest["layers"]:
-        bundles.extract(registry.layer(described, cache), unpacked)
+        archive, title = registry.layer(described, cache), (described.get("annotations") or {}).get(TITLE)
+        if title and not tarfile.is_tarfile(archive):  # a file that oras pushed
+            bundles.put(archive, str(title), unpacked)
+        else:
+            bundles.extract(archive, unpacked)
     return bundles.found_in(unpacked, str(registry.reference)), digest

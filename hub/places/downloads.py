@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from hub.errors import WrongRequest
+from hub.sources.arrivals import Again, Digest, Remote, retrying
 from hub.sources.trust import without_secrets
-from hub.sources.web import Again, Digest, Remote, Web, retrying
+from hub.sources.web import Web
 from models.store import sha256
 
 TARS = (".tar", ".tar.gz", ".tgz")

@@ -14,6 +14,7 @@ from hub.conversion.classifier import Classifier
 from hub.errors import Unusable
 from hub.progress import Progress
 from hub.sources.huggingface import HuggingFace, Repository
+from models import signing
 from models.manifest import Manifest, Source
 from models.store import MANIFEST
 
@@ -56,7 +57,8 @@ class Opened:
     def need_room(self, paths: list[str], store: Path) -> None:
         sizes = [self.repository.files[path].size for path in paths]
         missing = self.hub.missing_bytes(self.repository, paths)
-        space.check({self.hub.cache: missing, store: sum(sizes)})
+        # What is made of them is a little larger: golden images, and the classifier's matrix once more.
+        space.check({self.hub.cache: missing, store: sum(sizes) * 5 // 4})
 
 
 def recognise(opened: Opened) -> Callable[[Opened, Path], tuple[Classifier, str | None]]:
@@ -145,6 +147,8 @@ def fetch_bundle(opened: Opened, store: Path) -> Path:
     _need(opened, images)
     for name in images:
         opened.file(name)
+    if opened.has(signing.FILE):
+        opened.hub.file(opened.repository, signing.FILE, signing.MAX_BYTES)
     return opened.file(MANIFEST).parent
 
 
