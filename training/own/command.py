@@ -14,7 +14,10 @@ from training.files import write_whole
 from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
-from training.own.describing import (
+from training.own.fitting import fit_head
+from training.own.photos import collect
+from training.own.publishing.bundle import check_source, engines, publish, publish_tuned
+from training.own.report.describing import (
     Say,
     commands,
     describe,
@@ -23,10 +26,7 @@ from training.own.describing import (
     describe_seen,
     describe_suggestions,
 )
-from training.own.fitting import fit_head
-from training.own.photos import collect
-from training.own.publish import check_source, engines, publish, publish_tuned
-from training.own.report import render
+from training.own.report.render import render
 from training.own.seen import Seen, see
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
@@ -67,7 +67,7 @@ def run(options: Options, say: Say, *, started: float) -> None:
             "the fine-tuned network is kept" if answers is tuned.answers else "the classifier alone is better, and kept"
         )
     if tuned and answers is tuned.answers:
-        written = publish_tuned(tuned.bundle, answers, options.out, title)
+        written = publish_tuned(bundle, tuned.bundle, answers, options.out, title)
     else:
         written = publish(bundle, backbone, outcome.fitted.head, seen, answers, options.out, title)
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)

@@ -20,8 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from models.explanation import Head
 from models.topk import softmax
-from training.own.backbone import Floats, Head
+from training.own.backbone import Floats
 from training.own.looking import cpus
 
 Ids = NDArray[np.int64]

@@ -2,7 +2,8 @@
 
 1. the bundle that it is made from must first pass its own golden check, on the engine that computed the features;
 2. golden logits are the features times the new classifier, in double precision, and the written network must give them;
-3. labels, preprocessing and accuracy are those of the fit.
+3. it explains its answers where the network ends in a mean over a feature map, and the feature map gives the logits;
+4. labels, preprocessing and accuracy are those of the fit.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ import sklearn
 
 from models import golden
 from models.errors import BundleError
+from models.explanation import Head, tolerance
+from models.features import explained
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
 from models.versions import write_version
 from training.commit import git_commit
 from training.errors import DataError, TrainingError
-from training.own.backbone import ENGINE, Backbone, Floats, Head, session
+from training.own.backbone import ENGINE, Backbone, Floats, session
 from training.own.figures import Answers
 from training.own.seen import Seen
 from training.own.sizes import at_size
 
-SAMPLES = Path(__file__).parents[2] / "models" / "samples"
+SAMPLES = Path(__file__).parents[3] / "models" / "samples"
 # Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
 TOLERANCE = 1e-3
 
@@ -51,18 +54,14 @@ def publish(
     bundle: Bundle, backbone: Backbone, head: Head, seen: Seen, answers: Answers, out: Path, dataset: str
 ) -> Bundle:
     """Write the new bundle `out`. Raises TrainingError."""
-    spec, labels = at_size(bundle.manifest.preprocess, seen.size), seen.classes
+    spec = at_size(bundle.manifest.preprocess, seen.size)
     images = {path.name: path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix.lower() in SUFFIXES}
     tensors = np.stack([preprocess(encoded, spec) for encoded in images.values()])
     logits = head(np.concatenate([backbone.compute(tensor[None]) for tensor in tensors]))
-    model = backbone.with_head(head, seen.size).SerializeToString()
-    tolerance = TOLERANCE * max(1.0, float(logits.std()))
-    _check(model, backbone, tensors, logits, tolerance)
-    files = golden.pack(images, logits.tolist()) | {
-        "model.onnx": model,
-        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
-    }
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    allowed = TOLERANCE * max(1.0, float(logits.std()))
+    artifact, network = _network(backbone, head, tensors, logits, allowed)
+    files = network | golden.pack(images, logits.tolist())
+    files["labels.txt"] = "".join(f"{label}\n" for label in seen.classes).encode()
     name, version = name_and_version(out)
     old = bundle.manifest
     manifest = Manifest(
@@ -71,33 +70,14 @@ def publish(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         network=Network(
             variant=old.network.variant,
-            num_classes=len(labels),
+            num_classes=len(seen.classes),
             parameters=old.network.parameters - backbone.classifier().size + head.size,
         ),
         preprocess=spec,
-        labels=Labels(file="labels.txt", sha256=digests["labels.txt"]),
-        artifacts=[
-            Artifact(
-                format="onnx",
-                precision="fp32",
-                file="model.onnx",
-                sha256=digests["model.onnx"],
-                input=backbone.input,
-                output=backbone.output,
-                batch="dynamic",
-            )
-        ],
-        golden=Golden(file=golden.FILE, sha256=digests[golden.FILE], tolerance={"fp32": tolerance}),
-        training=Training(
-            dataset=dataset,
-            evaluated_on=f"{dataset}, {answers.how}",
-            recipe=f"training.start: a new classifier on {old.name}/{old.version}",
-            epochs=0,
-            top1=answers.accuracy,
-            top5=answers.top5,
-            framework=f"scikit-learn {sklearn.__version__}, {ENGINE}",
-            git_commit=git_commit(),
-        ),
+        labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
+        artifacts=[artifact],
+        golden=Golden(file=golden.FILE, sha256=_sha256(files[golden.FILE]), tolerance={"fp32": allowed}),
+        training=_training(old, answers, dataset),
         temperature=answers.temperature,
         source=old.source and old.source.model_copy(update={"published": None}),
     )
@@ -107,14 +87,54 @@ def publish(
         raise TrainingError(str(error)) from error
 
 
-def publish_tuned(tuned: Bundle, answers: Answers, out: Path, dataset: str) -> Bundle:
-    """Write a fine-tuned network, exported as the bundle `tuned`, as the new bundle `out`. Raises TrainingError."""
+def _network(
+    backbone: Backbone, head: Head, tensors: Floats, logits: Floats, allowed: float
+) -> tuple[Artifact, dict[str, bytes]]:
+    """The artifact and its files, which turn `tensors` (N, 3, S, S) into `logits` (N, K). Raises TrainingError."""
+    model = backbone.with_head(head, tensors.shape[-1])
+    found = explained(model)
+    content = (found.model if found else model).SerializeToString()
+    outputs = session(content).run(None, {backbone.input: tensors})
+    if not (delta := float(np.abs(outputs[0] - logits).max())) <= allowed:  # also for NaN
+        raise TrainingError(f"the network with its new classifier is off by {delta:.3g}: nothing is written")
+    if found and not found.head.delta(outputs[1], outputs[0]) <= tolerance(outputs[0]):
+        found, content = None, model.SerializeToString()
+    artifact = Artifact(
+        format="onnx",
+        precision="fp32",
+        file="model.onnx",
+        sha256=_sha256(content),
+        input=backbone.input,
+        output=backbone.output,
+        batch="dynamic",
+    )
+    return found.of(artifact) if found else (artifact, {artifact.file: content})
+
+
+def _training(old: Manifest, answers: Answers, dataset: str) -> Training:
+    return Training(
+        dataset=dataset,
+        evaluated_on=f"{dataset}, {answers.how}",
+        recipe=f"training.start: a new classifier on {old.name}/{old.version}",
+        epochs=0,
+        top1=answers.accuracy,
+        top5=answers.top5,
+        framework=f"scikit-learn {sklearn.__version__}, {ENGINE}",
+        git_commit=git_commit(),
+        licence=old.training.licence,
+    )
+
+
+def publish_tuned(base: Bundle, tuned: Bundle, answers: Answers, out: Path, dataset: str) -> Bundle:
+    """Write a fine-tuned network of `base`, exported as the bundle `tuned`, as the new bundle `out`. Raises
+    TrainingError."""
     training = tuned.manifest.training.model_copy(
         update={
             "dataset": dataset,
             "evaluated_on": f"{dataset}, {answers.how}",
             "top1": answers.accuracy,
             "top5": answers.top5,
+            "licence": base.manifest.training.licence,
         }
     )
     try:
@@ -142,7 +162,5 @@ def engines(folder: Path) -> list[str]:
     return lines or [f"the engines could not be checked: {done.stderr.strip().splitlines()[-1:]}"]
 
 
-def _check(model: bytes, backbone: Backbone, tensors: Floats, logits: Floats, tolerance: float) -> None:
-    found = np.asarray(session(model).run([backbone.output], {backbone.input: tensors})[0])
-    if not (delta := float(np.abs(found - logits).max())) <= tolerance:  # also for NaN
-        raise TrainingError(f"the network with its new classifier is off by {delta:.3g}: nothing is written")
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
