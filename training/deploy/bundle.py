@@ -26,6 +26,7 @@ from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
 from training.commit import git_commit
 from training.config import TrainConfig
+from training.data import bundles
 from training.data.pipeline import evaluation_spec, open_split
 from training.deploy.exporters import (
     EXPORTERS,
@@ -39,8 +40,10 @@ from training.deploy.exporters import (
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
+from training.network.repvgg import RepVGG
 from training.run.about import framework
 from training.run.evaluation import evaluate_images
+from training.run.from_bundle import deploy_network
 from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -74,19 +77,28 @@ def export_bundle(
 def export_files(
     config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, *, golden: Path | None
 ) -> list[Path]:
-    """Export the checkpoint `pretrained` as <arch>.<format> in `folder` for each of `formats`, keys of EXPORTERS.
+    """Export the checkpoint or bundle `pretrained` as <arch>.<format> in `folder` for each of `formats`, keys of
+    EXPORTERS.
 
-    This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
-    Raises TrainingError.
+    This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples], those of a
+    bundle also with its golden ones. Raises TrainingError.
     """
-    trained = Trained.open(config, pretrained)
-    config, network = trained.config, trained.network(deploy=True)
-    tensors = preprocess_images(read_images(golden or SAMPLES), evaluation_spec(config))
+    arch, network, spec = _pretrained(config, pretrained)
+    tensors = preprocess_images(read_images(golden or SAMPLES), spec)
     logits = compute_logits(network, tensors)
-    contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
+    contents = {folder / f"{arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
     for path, content in contents.items():
         write_whole(path, content)
     return list(contents)
+
+
+def _pretrained(config: TrainConfig, pretrained: Path) -> tuple[str, RepVGG, Preprocess]:
+    """-> architecture, deploy network, preprocessing. Raises TrainingError."""
+    if bundle := bundles.find(pretrained):
+        followed, _ = bundles.follow(config)
+        return followed.arch, deploy_network(bundle), bundle.manifest.preprocess
+    trained = Trained.open(config, pretrained)
+    return trained.config.arch, trained.network(deploy=True), evaluation_spec(trained.config)
 
 
 def publish(

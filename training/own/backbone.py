@@ -1,6 +1,6 @@
 """A bundle's network up to its classifier, by ONNX Runtime, and the same network with another classifier.
 
-1. what enters the classifier is computed from the bundle's own fp32 ONNX, at any image size that its strides divide;
+1. what enters the classifier is computed from the bundle's own ONNX, at any image size that its strides divide;
 2. with a new classifier and image size, everything before the classifier stays as it is, bit for bit;
 3. a network whose classifier is not one matrix and one bias is refused by name.
 """
@@ -18,6 +18,7 @@ from onnx import ModelProto, numpy_helper
 from models.errors import BundleError
 from models.explanation import Head
 from models.features import classifier, without_features
+from models.manifest import Precision
 from models.store import Bundle
 from training.errors import DataError
 
@@ -30,11 +31,12 @@ ENGINE = f"onnxruntime {onnxruntime.__version__}"
 
 
 class Backbone:
-    """Raises DataError for a bundle without ONNX in fp32, and for a network without a classifier of this kind."""
+    """Raises DataError for a bundle without ONNX in this precision, and for a network without a classifier of this
+    kind."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision = "fp32") -> None:
         try:
-            artifact = bundle.artifact(("onnx",), "fp32")
+            artifact = bundle.artifact(("onnx",), precision)
         except BundleError as error:
             raise DataError(str(error)) from error
         self._model = without_features(onnx.load_model(bundle.path(artifact)))

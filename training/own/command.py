@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import BundleError
+from models.explanation import Head
 from models.store import Bundle, open_bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
@@ -14,9 +22,12 @@ from training.files import write_whole
 from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
-from training.own.fitting import fit_head
+from training.own.figures import Answers
+from training.own.fitting import Outcome, fit_head
 from training.own.photos import collect
-from training.own.publishing.bundle import check_source, engines, publish, publish_tuned
+from training.own.publishing.bundle import check_source, draft, engines, facts_of_tuned, publish
+from training.own.publishing.int8 import int8
+from training.own.publishing.mindir import mindir
 from training.own.report.describing import (
     Say,
     commands,
@@ -28,8 +39,10 @@ from training.own.report.describing import (
 )
 from training.own.report.render import render
 from training.own.seen import Seen, see
+from training.own.tuning import Tuned
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
+FP32 = Path("fp32", "1")  # the first draft: a bundle's name and version
 
 
 @dataclass(frozen=True)
@@ -47,39 +60,86 @@ class Options:
     record: Path
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """`draft`: the network as a bundle in fp32; `heads`: as in publishing.int8; `facts`: of its manifest."""
+
+    draft: Bundle
+    answers: Answers
+    heads: dict[int, tuple[NDArray[np.bool_], Head]]
+    facts: dict[str, Any]
+
+
 def run(options: Options, say: Say, *, started: float) -> None:
     """`started`: time.monotonic of the command. Raises TrainingError."""
     check_new(options.out)
     bundle, backbone, seen = _look(options, say, options.seconds * SEARCH_SHARE)
     outcome = fit_head(seen, options.seed)
     describe_answers("the classifier alone", outcome.judged, seen, say)
-    left = options.seconds - (time.monotonic() - started)
-    planned = tuning.plan(seen, bundle, backbone, left, head_only=options.head_only)
-    say(planned.reason)
-    tuned, answers, title = None, outcome.judged, options.photos.stem
-    if planned.epochs:
-        tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
-    if tuned:
-        describe_answers("fine-tuned", tuned.answers, seen, say)
-        if tuning.is_better(tuned.answers, outcome.judged):
-            answers = tuned.answers
-        say(
-            "the fine-tuned network is kept" if answers is tuned.answers else "the classifier alone is better, and kept"
-        )
-    if tuned and answers is tuned.answers:
-        written = publish_tuned(bundle, tuned.bundle, answers, options.out, title)
-    else:
-        written = publish(bundle, backbone, outcome.fitted.head, seen, answers, options.out, title)
-    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
-    facts = [
+    tuned = _tune(options, seen, outcome, bundle, backbone, say, _left(options, started))
+    title = options.photos.stem
+    with _drafts(options) as folder:
+        if tuned and _is_kept(tuned, outcome, say):
+            facts = facts_of_tuned(bundle, tuned.bundle, tuned.answers, title)
+            learnt = Learnt(tuned.bundle, tuned.answers, {}, facts)
+        else:
+            written = draft(bundle, backbone, outcome.fitted.head, seen, outcome.judged, folder / FP32, title)
+            learnt = Learnt(written, outcome.judged, outcome.judging, {})
+        written = _publish(learnt, options, seen, folder, say, started)
+    rows = [
         ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
         ("image size", f"{seen.size} pixels"),
-        ("learnt", "the whole network" if answers is not outcome.judged else "its classifier"),
+        ("learnt", "its classifier" if learnt.answers is outcome.judged else "the whole network"),
     ]
     suggestions = suggest(seen, outcome.held_out)
     curves = tuned.curves if tuned else ()
-    page = render(title, seen, answers, suggestions, facts=facts, commands=commands(written), curves=curves)
+    page = render(title, seen, learnt.answers, suggestions, facts=rows, commands=commands(written), curves=curves)
     _record(options, page, suggestions, say)
+
+
+def _tune(
+    options: Options, seen: Seen, outcome: Outcome, bundle: Bundle, backbone: Backbone, say: Say, seconds: float
+) -> Tuned | None:
+    planned = tuning.plan(seen, bundle, backbone, seconds, head_only=options.head_only)
+    say(planned.reason)
+    if not planned.epochs:
+        return None
+    tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
+    if tuned:
+        describe_answers("fine-tuned", tuned.answers, seen, say)
+    return tuned
+
+
+def _is_kept(tuned: Tuned, outcome: Outcome, say: Say) -> bool:
+    kept = tuning.is_better(tuned.answers, outcome.judged)
+    say("the fine-tuned network is kept" if kept else "the classifier alone is better, and kept")
+    return kept
+
+
+def _publish(learnt: Learnt, options: Options, seen: Seen, folder: Path, say: Say, started: float) -> Bundle:
+    more = [
+        int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, _left(options, started), say),
+        mindir(learnt.draft, folder, _left(options, started), say),
+    ]
+    written = publish(learnt.draft, options.out, more, learnt.facts)
+    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
+    return written
+
+
+def _left(options: Options, started: float) -> float:
+    """Seconds of the time given."""
+    return options.seconds - (time.monotonic() - started)
+
+
+@contextmanager
+def _drafts(options: Options) -> Iterator[Path]:
+    """A folder for what is not finished, empty, which goes with the block."""
+    folder = options.record / "drafts"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def add(options: Options, say: Say, *, started: float) -> None:
@@ -88,7 +148,9 @@ def add(options: Options, say: Say, *, started: float) -> None:
     bundle, backbone, seen = _look(options, say, search_s=0.0)
     seen, head, answers = adding.add(seen, bundle, backbone, options.seed)
     describe_answers(f"{len(bundle.labels)} classes as they were, {len(seen.classes)} now", answers, seen, say)
-    written = publish(bundle, backbone, head, seen, answers, options.out, options.photos.stem)
+    with _drafts(options) as folder:
+        drafted = draft(bundle, backbone, head, seen, answers, folder / FP32, options.photos.stem)
+        written = publish(drafted, options.out, [mindir(drafted, folder, _left(options, started), say)], {})
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
 
 

@@ -9,10 +9,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +25,7 @@ from training.own.figures import Answers
 from training.own.fitting import Outcome
 from training.own.head import surprises
 from training.own.looking import look
+from training.own.processes import run_verb
 from training.own.seen import Seen
 from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
@@ -104,7 +102,9 @@ def tune(
     ]
     flags += ["--class_weights", "balanced" if outcome.balanced else "equal", "--patience", str(planned.epochs // 2)]
     run = folder / "run"
-    failed = _run("train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log")
+    failed = run_verb(
+        "train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log"
+    )
     if not (run / "best.ckpt").is_file():
         why = failed or "no epoch was evaluated"
         say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
@@ -113,7 +113,7 @@ def tune(
         say(f"fine-tuning {failed}; its best weights so far are used")
     written = folder / "store" / "tuned" / "1"
     flags = ["--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU"]
-    failed = _run("export", flags, None, folder / "export.log")
+    failed = run_verb("export", flags, None, folder / "export.log")
     if failed:
         say(
             f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
@@ -151,34 +151,6 @@ def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
             link.symlink_to(photo.path.resolve())
     held_out: list[int] = sides["val"]
     return held_out
-
-
-def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Path) -> str:
-    """Run a verb of training; after `seconds` or Ctrl-C it is asked to stop -> what went wrong, or nothing."""
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    command = [sys.executable, "-m", f"training.{verb}", *map(str, flags)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": path}, start_new_session=True
-        )
-        try:
-            code = process.wait(seconds)
-            return f"ended with status {code}" if code else ""
-        except subprocess.TimeoutExpired:
-            return _stop(process, "was stopped at the end of its time")
-        except KeyboardInterrupt:
-            return _stop(process, "was interrupted")
-
-
-def _stop(process: subprocess.Popen[bytes], why: str) -> str:
-    process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
-    try:
-        process.wait(START_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
-    return why
 
 
 def _answers(seen: Seen, bundle: Bundle, held_out: Sequence[int]) -> Answers:

@@ -3,7 +3,8 @@
 1. the run starts where serving stood: the branches that training needs compute what the bundle's network did, proven on
    one of its golden images to 1e-5 of the logits' deviation before the first step;
 2. that holds in training too, since the batch norms' statistics are those of the run's own first batches;
-3. the classifier stays if the classes have the same names, in whatever order, and is new otherwise.
+3. the classifier stays if the classes have the same names, in whatever order, and is new otherwise;
+4. the bundle's network can also be built as it is served, in its deploy form.
 """
 
 from __future__ import annotations
@@ -63,6 +64,23 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
         f"deviation), statistics of batch norms from {count * config.batch_size} training images; "
         + _about_classes(bundle.labels, images.classes, rows)
     )
+
+
+def deploy_network(bundle: Bundle) -> repvgg.RepVGG:
+    """The bundle's network in MindSpore. Raises CheckpointError, also if it fails the bundle's golden check."""
+    variant = VARIANTS[bundle.manifest.network.variant]
+    weights, classes = _read(bundle, variant), len(bundle.labels)
+    network = checkpoint.build_network(weights, variant, classes, deploy=True, source=bundle.folder)
+    try:
+        report = golden.check(bundle, "fp32", lambda tensors: network(ms.Tensor(tensors)).asnumpy())
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    if not report.ok:
+        raise CheckpointError(
+            f"{bundle.folder}: MindSpore's network with its weights differs from its golden logits by "
+            f"{report.max_delta:.3g}: the bundle is damaged, or its network is not what the manifest says"
+        )
+    return network
 
 
 def _read(bundle: Bundle, variant: Variant) -> Weights:

@@ -1,9 +1,10 @@
-"""A head on a bundle's backbone -> a new bundle.
+"""A head on a bundle's backbone -> a draft of a new bundle; drafts -> the bundle.
 
 1. the bundle that it is made from must first pass its own golden check, on the engine that computed the features;
 2. golden logits are the features times the new classifier, in double precision, and the written network must give them;
 3. it explains its answers where the network ends in a mean over a feature map, and the feature map gives the logits;
-4. labels, preprocessing and accuracy are those of the fit.
+4. labels, preprocessing and accuracy are those of the fit;
+5. the bundle appears once, with all its precisions and formats.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -29,6 +32,7 @@ from training.commit import git_commit
 from training.errors import DataError, TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, session
 from training.own.figures import Answers
+from training.own.publishing.addition import Addition
 from training.own.seen import Seen
 from training.own.sizes import at_size
 
@@ -50,10 +54,10 @@ def check_source(bundle: Bundle, backbone: Backbone) -> None:
         )
 
 
-def publish(
+def draft(
     bundle: Bundle, backbone: Backbone, head: Head, seen: Seen, answers: Answers, out: Path, dataset: str
 ) -> Bundle:
-    """Write the new bundle `out`. Raises TrainingError."""
+    """Write the network with its new classifier as the bundle `out`. Raises TrainingError."""
     spec = at_size(bundle.manifest.preprocess, seen.size)
     images = {path.name: path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix.lower() in SUFFIXES}
     tensors = np.stack([preprocess(encoded, spec) for encoded in images.values()])
@@ -125,20 +129,32 @@ def _training(old: Manifest, answers: Answers, dataset: str) -> Training:
     )
 
 
-def publish_tuned(base: Bundle, tuned: Bundle, answers: Answers, out: Path, dataset: str) -> Bundle:
-    """Write a fine-tuned network of `base`, exported as the bundle `tuned`, as the new bundle `out`. Raises
-    TrainingError."""
-    training = tuned.manifest.training.model_copy(
-        update={
-            "dataset": dataset,
-            "evaluated_on": f"{dataset}, {answers.how}",
-            "top1": answers.accuracy,
-            "top5": answers.top5,
-            "licence": base.manifest.training.licence,
-        }
-    )
+def facts_of_tuned(base: Bundle, tuned: Bundle, answers: Answers, dataset: str) -> dict[str, Any]:
+    """What the manifest of a fine-tuned network of `base`, exported as the bundle `tuned`, is to say."""
+    facts = {
+        "dataset": dataset,
+        "evaluated_on": f"{dataset}, {answers.how}",
+        "top1": answers.accuracy,
+        "top5": answers.top5,
+        "licence": base.manifest.training.licence,
+    }
+    return {"training": tuned.manifest.training.model_copy(update=facts), "temperature": answers.temperature}
+
+
+def publish(drafted: Bundle, out: Path, additions: Iterable[Addition | None], facts: Mapping[str, Any]) -> Bundle:
+    """Write the bundle `out`: the draft, what is added, and the manifest keys `facts`. Raises TrainingError."""
+    artifacts: list[Artifact] = []
+    files: dict[str, bytes | Path] = {}
+    tolerance: dict[str, float] = {}
+    changes = dict(facts)
+    for one in additions:
+        if one:
+            artifacts += one.artifacts
+            files |= one.files
+            tolerance |= one.tolerance
+            changes |= one.changes
     try:
-        return write_version(tuned, out, training=training, temperature=answers.temperature)
+        return write_version(drafted, out, artifacts, files, tolerance, **changes)
     except BundleError as error:
         raise TrainingError(str(error)) from error
 
