@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import BundleError
 from models.explanation import Head
-from models.store import Bundle, open_bundle
+from models.store import Bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
 from training.files import write_whole
 from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
+from training.own.base import open_base
 from training.own.figures import Answers
 from training.own.fitting import Outcome, fit_head
 from training.own.photos import collect
-from training.own.publishing.bundle import check_source, draft, engines, facts_of_tuned, publish
+from training.own.publishing.bundle import draft, engines, facts_of_tuned, publish
 from training.own.publishing.int8 import int8
 from training.own.publishing.mindir import mindir
 from training.own.report.describing import (
@@ -176,24 +176,11 @@ def _look(options: Options, say: Say, search_s: float) -> tuple[Bundle, Backbone
     if options.suggestions:
         collection = apply(collection, options.suggestions)
     describe(collection, say)
-    bundle, backbone = open_base(options.base)
+    bundle, backbone = open_base(options.base, options.record / "base")
     spec = bundle.manifest.preprocess
     seen = see(collection, backbone, spec, seed=options.seed, seconds=search_s)
     describe_seen(seen, say)
     return bundle, backbone, seen
-
-
-def open_base(name: str) -> tuple[Bundle, Backbone]:
-    """Raises DataError unless the bundle is there and answers as it should."""
-    if name.endswith(".ckpt"):
-        raise DataError(f"--from {name} is a checkpoint: make a bundle of it first, with training.export --bundle")
-    try:
-        bundle = open_bundle(name)
-    except BundleError as error:
-        raise DataError(f"--from {name}: {error}") from error
-    backbone = Backbone(bundle)
-    check_source(bundle, backbone)
-    return bundle, backbone
 
 
 def _record(options: Options, page: bytes, suggestions: list[Suggestion], say: Say) -> None:

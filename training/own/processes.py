@@ -29,6 +29,12 @@ def run_verb(verb: str, flags: Sequence[str | Path], seconds: float | None, log:
             return _stop(process, "was interrupted")
 
 
+def last_words(log: Path) -> str:
+    """What a verb said last: of one that failed, why."""
+    lines = log.read_text(errors="replace").split("error: ")[-1].strip().splitlines()
+    return lines[0] if lines else "nothing was said"
+
+
 def _stop(process: subprocess.Popen[bytes], why: str) -> str:
     process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
     try:

@@ -1,10 +1,9 @@
 """A head on a bundle's backbone -> a draft of a new bundle; drafts -> the bundle.
 
-1. the bundle that it is made from must first pass its own golden check, on the engine that computed the features;
-2. golden logits are the features times the new classifier, in double precision, and the written network must give them;
-3. it explains its answers where the network ends in a mean over a feature map, and the feature map gives the logits;
-4. labels, preprocessing and accuracy are those of the fit;
-5. the bundle appears once, with all its precisions and formats.
+1. golden logits are the features times the new classifier, in double precision, and the written network must give them;
+2. it explains its answers where the network ends in a mean over a feature map, and the feature map gives the logits;
+3. labels, preprocessing and accuracy are those of the fit;
+4. the bundle appears once, with all its precisions and formats.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
 from models.versions import write_version
 from training.commit import git_commit
-from training.errors import DataError, TrainingError
+from training.errors import TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, session
 from training.own.figures import Answers
 from training.own.publishing.addition import Addition
@@ -39,19 +38,6 @@ from training.own.sizes import at_size
 SAMPLES = Path(__file__).parents[3] / "models" / "samples"
 # Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
 TOLERANCE = 1e-3
-
-
-def check_source(bundle: Bundle, backbone: Backbone) -> None:
-    """Raises DataError if the bundle does not answer here as it did where it was made."""
-    head = backbone.classifier()
-    try:
-        report = golden.check(bundle, "fp32", lambda tensors: head(backbone.compute(tensors)))
-    except BundleError as error:
-        raise DataError(str(error)) from error
-    if not report.ok:
-        raise DataError(
-            f"{bundle.folder} fails its golden check (largest logit difference {report.max_delta:.3g}): use another one"
-        )
 
 
 def draft(
