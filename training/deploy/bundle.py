@@ -42,8 +42,8 @@ from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.network.repvgg import RepVGG
 from training.run.about import framework
+from training.run.bundled.networks import deploy_network
 from training.run.evaluation import evaluate_images
-from training.run.from_bundle import deploy_network
 from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"

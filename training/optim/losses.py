@@ -1,7 +1,8 @@
 """The objective of a step: cross entropy with soft targets, and RepVGG's own weight decay.
 
 1. the loss is its formula, for class ids and for soft targets (N, K) such as those of MixUp;
-2. the custom L2 decays the kernel that a block has after fusing, and sends no gradient to the batch norms.
+2. what a teacher adds is Hinton's formula;
+3. the custom L2 decays the kernel that a block has after fusing, and sends no gradient to the batch norms.
 """
 
 from __future__ import annotations
@@ -38,6 +39,37 @@ class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
             return losses.mean()
         weights = (ops.cast(targets, logits.dtype) * self.class_weights).sum(1)
         return (weights * losses).sum() / weights.sum()
+
+
+class Distillation(nn.Cell):  # type: ignore[misc]
+    """(1 - weight) * loss + weight * T^2 * sum_k t_k log(t_k / s_k), averaged over the batch: t and s are the scores of
+    teacher and student at temperature T.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2; T^2 keeps the
+    size of the gradient. `teacher` takes images and gives logits (N, K).
+    """
+
+    def __init__(self, loss: nn.Cell, teacher: nn.Cell, temperature: float, weight: float) -> None:
+        super().__init__()
+        self.loss, self.teacher, self.temperature, self.weight = loss, teacher, temperature, weight
+
+    def construct(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Images as the teacher takes them, logits (N, K), labels as `loss` takes them -> a scalar."""
+        taught = ops.log_softmax(self.teacher(images) / self.temperature, 1)
+        told = ops.log_softmax(logits / self.temperature, 1)
+        divergence = (ops.exp(taught) * (taught - told)).sum(1).mean()
+        return (1 - self.weight) * self.loss(logits, labels) + self.weight * self.temperature**2 * divergence
+
+
+class WithoutImages(nn.Cell):  # type: ignore[misc]
+    """A loss that asks nobody else about the images."""
+
+    def __init__(self, loss: nn.Cell) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def construct(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(logits, labels)
 
 
 def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:

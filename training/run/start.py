@@ -16,8 +16,9 @@ from training.errors import DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.optim.losses import balanced_weights
-from training.run import about, checkpoint, from_bundle, ranks, resume
+from training.run import about, checkpoint, ranks, resume
 from training.run.assembly import Run, assemble
+from training.run.bundled import fine_tuning, teacher
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
 from weights.variants import VARIANTS
@@ -39,7 +40,8 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
         weights = balanced_weights(train_images.labels, config.classes)
     said = about.of_run(config, train_images, val_images, len(skipped))
     steps = steps_per_epoch(train_images, config, num_shards=process.size)
-    run = assemble(config, steps, process, said, weights)
+    teaches = teacher.find(config, train_images.classes)
+    run = assemble(config, steps, process, said, weights, teaches)
     progress = _agree_on_progress(_load_weights(run), process)
     if config.on_bad_image == "stop":
         verify(splits, spec, config.verify_images, readers, **shard)
@@ -65,7 +67,7 @@ def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple
 def prepare_first_epoch(run: Run, train_images: Images) -> None:
     """Take the weights of a bundle, or whiten the stem, if the recipe says so. Raises TrainingError."""
     if bundle := bundles.find(run.config.pretrained):
-        done = from_bundle.load(run, bundle, train_images)
+        done = fine_tuning.load(run, bundle, train_images)
         if run.process.is_main:
             print(done)
     if run.config.stem_init == "whitened" and not run.config.pretrained:
