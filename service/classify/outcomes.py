@@ -12,7 +12,7 @@ from models.errors import ImageError
 from models.explanation import Cam, Head, pooled
 from models.preprocess import Box
 from models.store import Bundle
-from models.topk import Prediction, softmax, top_k
+from models.topk import Prediction, scores_of, top_k
 from service.classify.deduplication import Source
 from service.errors import ServiceError
 
@@ -92,8 +92,8 @@ def classified(
 ) -> Classified:
     """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them."""
     if asked.weights is not None:
-        scores = softmax(result.logits, bundle.manifest.temperature, asked.weights)
-    predictions = top_k(scores, bundle.labels, k, asked.weights)
+        scores = scores_of(result.logits, bundle.manifest, asked.weights)
+    predictions = top_k(scores, bundle.labels, k, asked.weights, bundle.manifest.labels)
     if result.features is None or head is None:
         return Classified(predictions, result.timings, source)
     explain = partial(head.explain, result.features, result.logits, box=result.seen)

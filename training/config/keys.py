@@ -37,7 +37,7 @@ _UNUSUAL = re.compile(r"[^\w.]+")  # in the name of a folder
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
-Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet"]
+Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet", "CSV"]
 
 if TYPE_CHECKING:
     Optimizer: TypeAlias = str
@@ -77,8 +77,13 @@ class TrainConfig(BaseModel):
     cache_dir: Path = Field(Path("/cache"), description="ModelArts: folder to which images from obs:// are copied")
     set: Layout = Field(
         "ImageNet",
-        description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, the others "
-        "the files as published",
+        description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, CSV a table "
+        "of path, label and split, the others the files as published",
+    )
+    labels: Literal["single", "multi"] = Field(
+        "single",
+        description="multi: any number of labels may apply to an image (set: CSV, label such as cat|dog, or empty); "
+        "each has a score of its own (sigmoid)",
     )
     dataset: OptionalStr = Field(
         None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
@@ -304,6 +309,23 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "class_weights and sampling are both balanced, which counts small classes twice: choose one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> TrainConfig:
+        if self.labels == "single":
+            return self
+        if self.set != "CSV":
+            raise ValueError("labels: multi needs set: CSV, a table whose column label names them all, as in cat|dog")
+        single = {
+            "class_weights": "equal",
+            "sampling": "shuffled",
+            "holdout": 0,
+            "on_bad_image": "stop",
+            "teacher": None,
+        }
+        if wrong := [key for key, value in single.items() if getattr(self, key) != value]:
+            raise ValueError(f"labels: multi does not go with {', '.join(wrong)}, which need one class for each image")
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ from training.files import write_whole
 from training.network.repvgg import RepVGG
 from training.run.about import framework
 from training.run.bundled.networks import deploy_network
-from training.run.evaluation import evaluate_images
+from training.run.evaluation import evaluate_images, evaluate_labels
 from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -58,7 +58,13 @@ def export_bundle(
     config, validation = trained.config, open_split(trained.config, "val")
     trained.check_classes(validation)
     network = trained.network(deploy=True)
-    _, top1, top5 = evaluate_images(network, validation, config)
+    thresholds, precisions = None, None
+    if config.labels == "multi":
+        found = evaluate_labels(network, validation, config)
+        top1, top5, thresholds = found.hits(1), found.hits(5), found.thresholds
+        precisions = found.average_precisions(validation.classes)
+    else:
+        _, top1, top5 = evaluate_images(network, validation, config)
     training = Training(
         dataset=config.dataset_title,
         evaluated_on=f"{config.dataset_title}, val split, {len(validation)} images",
@@ -69,9 +75,10 @@ def export_bundle(
         framework=framework(),
         git_commit=git_commit(),
         licence=config.licence,
+        average_precision=precisions,
     )
-    spec = evaluation_spec(config)
-    return publish(network, config.arch, folder, spec, validation.classes, training, golden=golden)
+    spec, classes = evaluation_spec(config), validation.classes
+    return publish(network, config.arch, folder, spec, classes, training, golden=golden, thresholds=thresholds)
 
 
 def export_files(
@@ -110,10 +117,11 @@ def publish(
     training: Training,
     *,
     golden: Path | None,
+    thresholds: list[float] | None = None,
 ) -> Bundle:
     """Write a deploy network as the new bundle `folder`, with the images of `golden` [default: the drawn samples].
 
-    Raises TrainingError.
+    `thresholds`: of each label, where several may apply. Raises TrainingError.
     """
     name, version = check_new(folder)
     images = read_images(golden or SAMPLES)
@@ -133,7 +141,12 @@ def publish(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         network=_network(network, arch, len(labels)),
         preprocess=spec,
-        labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
+        labels=Labels(
+            file="labels.txt",
+            sha256=_sha256(files["labels.txt"]),
+            multi=thresholds is not None,
+            thresholds=thresholds,
+        ),
         artifacts=[onnx, _artifact("mindir", files["model.mindir"])],
         golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
         training=training,

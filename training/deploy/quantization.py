@@ -84,7 +84,12 @@ def quantize(reference: str, out: Path, options: Options, report: Callable[[str]
 
 
 def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
-    """Class ids are those of the bundle, whose labels need not be in the order of the folders' names."""
+    """Class ids are those of the bundle, whose labels need not be in the order of the folders' names.
+
+    Raises DataError.
+    """
+    if bundle.manifest.labels.multi:
+        raise DataError(f"{bundle.folder} is a multi-label bundle, whose loss no folder of classes can measure")
     images, labels = scan(folder, len(bundle.labels)), tuple(map(normal_form, bundle.labels))
     check_same_classes(labels, images.classes, folder, "the bundle")
     ids = [labels.index(name) for name in images.classes]

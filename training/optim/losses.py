@@ -41,6 +41,21 @@ class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
         return (weights * losses).sum() / weights.sum()
 
 
+class BinaryCrossEntropy(nn.Cell):  # type: ignore[misc]
+    """-(q log p + (1 - q) log(1 - p)), averaged over batch and labels, p = sigmoid(logit), q = (1 - smoothing) * target
+    + smoothing / 2: each label by itself."""
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits and targets (N, K) -> a scalar."""
+        targets = ops.cast(labels, logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
+        losses = ops.relu(logits) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))  # never overflows
+        return losses.mean()
+
+
 class Distillation(nn.Cell):  # type: ignore[misc]
     """(1 - weight) * loss + weight * T^2 * sum_k t_k log(t_k / s_k), averaged over the batch: t and s are the scores of
     teacher and student at temperature T.
@@ -81,6 +96,14 @@ def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ..
 def true_classes(labels: Tensor) -> Tensor:
     """Class ids (N,), or soft targets (N, K) -> the most likely class of each (N,)."""
     return labels if labels.ndim == 1 else ops.argmax(labels, 1)
+
+
+def are_right(logits: Tensor, labels: Tensor, *, multi: bool) -> Tensor:
+    """(N,) whether the best of the logits (N, K) is the true class or, with `multi`, one of the labels that apply."""
+    best = ops.argmax(logits, 1)
+    if multi:
+        return ops.gather_elements(labels, 1, best[:, None]).reshape(-1) > 0.5
+    return best == true_classes(labels)
 
 
 class CustomL2(nn.Cell):  # type: ignore[misc]

@@ -28,6 +28,8 @@ from training.own.seen import Seen, check_enough
 def add(seen: Seen, bundle: Bundle, backbone: Backbone, seed: int) -> tuple[Seen, Head, Answers]:
     """-> the photos with all classes, the larger classifier, and its worth. Raises DataError."""
     labels = bundle.labels
+    if bundle.manifest.labels.multi:
+        raise DataError(f"{bundle.folder} is a multi-label bundle: --add is for bundles of which one label applies")
     known = {normal_form(label) for label in labels}
     new = [name for name in seen.classes if name not in known]
     if not new or len(new) == len(seen.classes):

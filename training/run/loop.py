@@ -76,6 +76,7 @@ def _log(line: Line, journal: Journal, config: TrainConfig) -> None:
 
 def _summary(line: Line) -> str:
     evaluated = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    evaluated += f", mean average precision {line['val_map']:.2%}" if "val_map" in line else ""
     return (
         f"epoch {line['epoch']}: loss {line['loss']:.4f}, train {line['train_top1']:.2%}{evaluated}, "
         f"{line['images_per_second']:.0f} images/s"

@@ -12,7 +12,7 @@ from training.data.images import tensor_of
 from training.data.names import listed
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.data.verification import broken
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.optim.losses import balanced_weights
@@ -29,6 +29,8 @@ WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distin
 def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
     """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
     may have changed since the run was stopped. Raises TrainingError."""
+    if config.labels == "multi" and process.size > 1:
+        raise ConfigError("labels: multi runs in one process: average precision needs all images in one place")
     train_images, val_images = splits = open_splits(config)
     spec, readers, shard = evaluation_spec(config), config.num_parallel_workers, process.image_shard
     skipped: list[str] = []
