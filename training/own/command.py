@@ -37,11 +37,13 @@ from training.own.report.describing import (
     describe_seen,
     describe_suggestions,
 )
-from training.own.report.render import render
+from training.own.report.heat import heat_maps
+from training.own.report.render import SHOWN, render
 from training.own.seen import Seen, see
 from training.own.tuning import Tuned
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
+CHECKS_S = 20.0  # what every engine takes for its checks, and the report
 FP32 = Path("fp32", "1")  # the first draft: a bundle's name and version
 
 
@@ -92,8 +94,17 @@ def run(options: Options, say: Say, *, started: float) -> None:
         ("learnt", "its classifier" if learnt.answers is outcome.judged else "the whole network"),
     ]
     suggestions = suggest(seen, outcome.held_out)
-    curves = tuned.curves if tuned else ()
-    page = render(title, seen, learnt.answers, suggestions, facts=rows, commands=commands(written), curves=curves)
+    page = render(
+        title,
+        seen,
+        learnt.answers,
+        suggestions,
+        facts=rows,
+        commands=commands(written),
+        curves=tuned.curves if tuned else (),
+        augmented=tuned.augmented if tuned else (),
+        heat=heat_maps(written, seen, learnt.answers, learnt.heads, SHOWN),
+    )
     _record(options, page, suggestions, say)
 
 
@@ -118,8 +129,8 @@ def _is_kept(tuned: Tuned, outcome: Outcome, say: Say) -> bool:
 
 def _publish(learnt: Learnt, options: Options, seen: Seen, folder: Path, say: Say, started: float) -> Bundle:
     more = [
-        int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, _left(options, started), say),
-        mindir(learnt.draft, folder, _left(options, started), say),
+        int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, _left(options, started) - CHECKS_S, say),
+        mindir(learnt.draft, folder, _left(options, started) - CHECKS_S, say),
     ]
     written = publish(learnt.draft, options.out, more, learnt.facts)
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
@@ -150,7 +161,7 @@ def add(options: Options, say: Say, *, started: float) -> None:
     describe_answers(f"{len(bundle.labels)} classes as they were, {len(seen.classes)} now", answers, seen, say)
     with _drafts(options) as folder:
         drafted = draft(bundle, backbone, head, seen, answers, folder / FP32, options.photos.stem)
-        written = publish(drafted, options.out, [mindir(drafted, folder, _left(options, started), say)], {})
+        written = publish(drafted, options.out, [mindir(drafted, folder, _left(options, started) - CHECKS_S, say)], {})
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
 
 

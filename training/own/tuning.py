@@ -25,7 +25,7 @@ from training.own.figures import Answers
 from training.own.fitting import Outcome
 from training.own.head import surprises
 from training.own.looking import look
-from training.own.processes import run_verb
+from training.own.processes import last_words, run_verb
 from training.own.seen import Seen
 from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
@@ -36,6 +36,7 @@ LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 30
 STEP_COST = 12.0
 START_S, EXPORT_S = 45.0, 60.0  # until the first step; from the last step to a bundle
 BATCH = 32
+AUGMENTED = 8  # photos that the report shows
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tuned:
-    """`answers` on the photos that its run was evaluated on, or on the test split if there is one."""
+    """`answers` on the photos that its run was evaluated on, or on the test split if there is one; `augmented`: JPEGs,
+    each a photo and what augmentation makes of it."""
 
     bundle: Bundle
     answers: Answers
     curves: list[dict[str, Any]]
+    augmented: tuple[bytes, ...] = ()
 
 
 def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head_only: bool) -> Plan:
@@ -92,8 +95,9 @@ def tune(
     except OSError as error:
         say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
         return None
-    flags: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
-    flags += ["--image_size", str(seen.size), "--epochs", str(planned.epochs), "--seed", str(seed)]
+    images: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
+    images += ["--image_size", str(seen.size), "--seed", str(seed)]
+    flags = [*images, "--epochs", str(planned.epochs)]
     flags += [
         "--eval_interval",
         str(max(1, planned.epochs // 8)),
@@ -120,7 +124,18 @@ def tune(
         )
         return None
     bundle = open_bundle(written)
-    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"))
+    augmented = _augmented(images, folder, say)
+    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"), augmented)
+
+
+def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], None]) -> tuple[bytes, ...]:
+    """For some of the photos a JPEG of what augmentation makes of it; none, and a line, if they cannot be drawn."""
+    strips, log = folder / "augmented", folder / "augmented.log"
+    wanted: list[str | Path] = ["--save-strips", strips, "--images", str(AUGMENTED), "--verify_images", "headers"]
+    if run_verb("data", [*flags, *wanted], None, log):
+        say(f"the report cannot show what augmentation does: {last_words(log)}")
+        return ()
+    return tuple(path.read_bytes() for path in sorted(strips.iterdir()))
 
 
 def is_better(tuned: Answers, alone: Answers) -> bool:

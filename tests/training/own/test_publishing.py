@@ -1,9 +1,11 @@
 """int8 and MINDIR beside the fp32 network with its new classifier."""
 
+import io
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models import golden
 from models.explanation import Head, read_head
@@ -102,6 +104,9 @@ def test_a_fine_tuned_network_explains_its_answers_too(photos, tmp_path):
     said = []
     tuned = tuning.tune(seen, fit_head(seen, 0), base, tuning.Plan(2, 200, ""), tmp_path / "tuning", 0, said.append)
     assert tuned, said
+    assert len(tuned.augmented) == 8
+    with Image.open(io.BytesIO(tuned.augmented[0])) as strip:
+        assert strip.width > 4 * strip.height  # the photo, and four epochs of it
     facts = facts_of_tuned(base, tuned.bundle, tuned.answers, "fruit")
     bundle = publish(tuned.bundle, tmp_path / "store" / "mine" / "1", [], facts)
     artifact = bundle.artifact(("onnx",), "fp32")
