@@ -45,6 +45,19 @@ class Head:
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
+    @property
+    def size(self) -> int:
+        """How many parameters it has."""
+        return self.weight.size + self.bias.size
+
+    def __call__(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, C) means -> (N, K) logits, summed in double precision."""
+        return self._product(means).astype(np.float32)
+
+    def _product(self, means: NDArray[Any]) -> NDArray[np.float64]:
+        logits: NDArray[np.float64] = means.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias
+        return logits
+
     def encode(self) -> bytes:
         """The .npz file of a bundle."""
         content = io.BytesIO()
@@ -53,9 +66,7 @@ class Head:
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(..., C, h, w) feature maps -> (..., K)."""
-        means = features.mean(axis=(-2, -1), dtype=np.float64)
-        logits: NDArray[np.float64] = means @ self.weight.T.astype(np.float64) + self.bias
-        return logits
+        return self._product(features.mean(axis=(-2, -1), dtype=np.float64))
 
     def delta(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
         """The largest difference between the logits (N, K) and those of the feature maps (N, C, h, w); infinite where

@@ -47,17 +47,32 @@ class Explained:
         return artifact.model_copy(update=update), {artifact.file: content, head: matrix}
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """The first output is `head` of the tensor `means` (N, C). That is the mean over the cells of the tensor
+    `features` (N, C, h, w), or `features` is None."""
+
+    means: str
+    head: Head
+    features: str | None
+
+
+def classifier(model: ModelProto) -> Classifier | None:
+    """None for a network whose first output is not a matrix times a tensor, plus a bias."""
+    nodes = _Nodes(model)
+    found = nodes.matrix(model.graph.output[0].name)
+    return Classifier(*found, nodes.averaged(found[0])) if found else None
+
+
 def explained(model: ModelProto) -> Explained | None:
     """The network with the second output. None for one whose first output is not a matrix times a mean over the cells
     of a feature map, plus a bias."""
     model = without_features(model)
-    nodes = _Nodes(model)
-    found = nodes.matrix(model.graph.output[0].name)
-    source = found and nodes.averaged(found[0])
-    if not found or not source:
+    found = classifier(model)
+    if found is None or found.features is None:
         return None
-    _append_output(model, source, channels=found[1].weight.shape[1])
-    return Explained(model, model.graph.output[1].name, found[1])
+    _append_output(model, found.features, channels=found.head.weight.shape[1])
+    return Explained(model, model.graph.output[1].name, found.head)
 
 
 def without_features(model: ModelProto) -> ModelProto:

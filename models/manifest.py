@@ -98,9 +98,22 @@ class Preprocess(Grown):
         return self.resize_to or int(self.input_size / (self.crop_pct or 1.0))
 
 
-class Labels(Strict):
+class Labels(Grown):
+    """`multi`: any number of labels may apply to an image, and scores are per label (a sigmoid), not shared out among
+    them (a softmax). `thresholds`: the score from which each label applies; of multi-label bundles only."""
+
+    LATER = frozenset({"multi", "thresholds"})
+
     file: FileName
     sha256: Sha256
+    multi: bool = False
+    thresholds: list[Unit] | None = None
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Labels:
+        if self.thresholds is not None and not self.multi:
+            raise ValueError("thresholds are for labels of which several may apply: set multi, or leave them out")
+        return self
 
 
 class Features(Strict):
@@ -193,9 +206,10 @@ class Accuracy(Strict):
 
 class Training(Grown):
     """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`. `licence`: the terms under which the
-    weights may be used."""
+    weights may be used. `average_precision`: of each label, where several may apply, and then top-1 and top-5 are the
+    images of which one of the best 1 or 5 labels applies."""
 
-    LATER = frozenset({"licence"})
+    LATER = frozenset({"licence", "average_precision"})
 
     dataset: str
     evaluated_on: str
@@ -206,6 +220,7 @@ class Training(Grown):
     framework: str
     git_commit: str
     licence: str | None = None
+    average_precision: dict[str, Unit] | None = None
 
 
 class Published(Strict):
@@ -292,6 +307,10 @@ class Manifest(Grown):
             raise ValueError(f"confidence.weights: {wanted} are needed for {classes} classes, not {len(weights)}")
         if weights is None and self.confidence and self.confidence.embedding_weights is not None:
             raise ValueError("confidence.embedding_weights: they only come with weights")
+        if self.labels.thresholds is not None and len(self.labels.thresholds) != self.network.num_classes:
+            raise ValueError(f"labels.thresholds: {self.network.num_classes} classes need as many thresholds")
+        if self.labels.multi and self.confidence is not None:
+            raise ValueError("confidence: it is fitted for bundles of which one label applies to an image")
         return self
 
     @property

@@ -23,12 +23,14 @@ class Cam:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`score`: softmax probability over all classes, or over those of `labels`, 0..1. `cam`: with `explain`."""
+    """`score`: softmax probability over all classes, or over those of `labels`, 0..1. `cam`: with `explain`. Of a
+    multi-label bundle, the probability of this label alone, and `applies`: whether it reaches the label's threshold."""
 
     label: str
     class_id: int
     score: float
     cam: Cam | None = None
+    applies: bool | None = None
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Prediction:

@@ -26,8 +26,11 @@ from weights.sources import SOURCES, check_arch, published_preprocess
 def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     source = SOURCES[flags.source]
-    if flags.source == "own":  # a checkpoint of ours says its preprocessing and its classes itself
-        check_arch(flags.arch)
+    if flags.source == "own":  # a checkpoint of ours says its architecture, preprocessing and classes itself
+        if flags.arch:
+            check_arch(flags.arch)
+    elif not flags.arch:
+        raise ConfigError(f"--arch NAME is missing: files of {source.title} do not say which variant they are of")
     else:
         published_preprocess(source, flags.arch)
     given = _labels(flags.labels) if flags.labels else None
@@ -41,19 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.deploy import conversion  # MindSpore takes seconds to import: not for --help or a wrong flag
 
     found = conversion.read_weights(flags.weights, source, averaged=flags.ema)
+    arch = flags.arch or conversion.arch_of(found)
     labels, dataset = conversion.labels_of(found, given, flags.labels)
-    spec = conversion.spec_of(found, source, flags.arch)
-    origin = f"{flags.arch} from {flags.weights}"
+    spec = conversion.spec_of(found, source, arch)
+    origin = f"{arch} from {flags.weights}"
     if flags.reset_classifier:
-        conversion.write_backbone(found, flags.arch, flags.checkpoint, spec)
+        conversion.write_backbone(found, arch, flags.checkpoint, spec)
         print(f"{flags.checkpoint}: {origin}, train form, without a classifier: train with --reset_classifier True")
     elif flags.checkpoint:
-        conversion.write_checkpoint(found, flags.arch, flags.checkpoint, labels, spec)
+        conversion.write_checkpoint(found, arch, flags.checkpoint, labels, spec)
         keys = conversion.recipe_keys(spec)
         print(f"{flags.checkpoint}: {origin}, {len(labels)} classes, train form; recipe keys of its source: {keys}")
     else:
         written = conversion.write_bundle(
-            found, source, flags.arch, flags.out, labels, spec, dataset=dataset, golden=flags.golden
+            found, source, arch, flags.out, labels, spec, dataset=dataset, golden=flags.golden
         )
         print(f"{written.folder}: {origin}, {len(labels)} classes, fused")
     for remark in found.remarks:
@@ -82,7 +86,9 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
         help="the project whose code wrote the weights; it determines their names and the preprocessing",
     )
     parser.add_argument(
-        "--arch", metavar="NAME", required=True, help="a variant in weights.variants, such as RepVGG-A0"
+        "--arch",
+        metavar="NAME",
+        help="a variant in weights.variants, such as RepVGG-A0 [default: what a checkpoint of training.train says]",
     )
     parser.add_argument(
         "--weights",

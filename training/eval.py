@@ -1,4 +1,7 @@
-"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 accuracy on the whole val split."""
+"""python -m training.eval --config RECIPE --pretrained CKPT: top-1 and top-5 accuracy on the whole val split.
+
+Where several labels may apply to an image (labels: multi), also the average precision of each label.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if process.is_main:
         print(process.description)
     from training.data.pipeline import open_split
-    from training.run.evaluation import evaluate_images
+    from training.run.evaluation import evaluate_images, evaluate_labels
     from training.run.trained import Trained
 
     trained = Trained.open(config, config.pretrained)
     images = open_split(trained.config, "val")
     trained.check_classes(images)
+    if trained.config.labels == "multi":
+        found = evaluate_labels(trained.network(deploy=False), images, trained.config)
+        print(f"images: {len(images)}\nTop1 acc: {found.hits(1):.4f}\nTop5 acc: {found.hits(5):.4f}")
+        print(f"mean average precision: {found.mean_average_precision:.4f}")
+        for name, precision in found.average_precisions(images.classes).items():
+            print(f"  {name}: {precision:.4f}")
+        return 0
     count, top1, top5 = evaluate_images(trained.network(deploy=False), images, trained.config, process)
     if process.is_main:
         print(f"images: {count}\nTop1 acc: {top1:.4f}\nTop5 acc: {top5:.4f}")

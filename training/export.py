@@ -1,7 +1,8 @@
 """python -m training.export --config RECIPE --pretrained CKPT: fuse the network and export it.
 
 With --bundle FOLDER, writes a model bundle with ONNX, MINDIR, labels and the accuracy on the val split. Without it,
-writes a file <arch>.<format> into --output_dir for each format in --file_format; this needs no data set.
+writes a file <arch>.<format> into --output_dir for each format in --file_format; this needs no data set, and
+--pretrained may be a bundle too.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ def _check(config: TrainConfig, flags: argparse.Namespace) -> tuple[Path, list[s
     formats = flags.file_format or ["MINDIR"]
     if config.pretrained is None:
         raise ConfigError("--pretrained FILE.ckpt is missing: which checkpoint should be exported?")
+    if flags.bundle and config.pretrained.is_dir():
+        raise ConfigError(
+            f"--bundle needs a checkpoint, and --pretrained {config.pretrained} is a folder: give --file_format instead"
+        )
     if flags.bundle and flags.file_format:
         raise ConfigError(
             "--bundle writes ONNX and MINDIR into one folder, --file_format writes single files: use one of them"

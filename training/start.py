@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--from",
         dest="base",
         default=DEFAULT_BUNDLE,
-        metavar="BUNDLE",
-        help=f"whose network to start from: a folder, or name[/version] in the store [default: {DEFAULT_BUNDLE}]",
+        metavar="BUNDLE|FILE.ckpt",
+        help="whose network to start from: a folder, name[/version] in the store, or a checkpoint of training.train "
+        f"[default: {DEFAULT_BUNDLE}]",
     )
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="time it may take [default: 10]")
     parser.add_argument("--head-only", action="store_true", help="fit a new classifier only, whatever time there is")

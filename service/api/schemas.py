@@ -56,11 +56,14 @@ class Cam(BaseModel):
 
 
 class ScoredLabel(BaseModel):
-    """`score`: softmax probability over all classes, or over those of `labels`. `cam`: with `explain=cam`."""
+    """`score`: softmax probability over all classes, or over those of `labels`; of a multi-label bundle, the
+    probability of this label alone, and `applies`: whether it reaches the label's threshold. `cam`: with
+    `explain=cam`."""
 
     label: str
     class_id: int
     score: Annotated[float, Field(ge=0.0, le=1.0)]
+    applies: bool | None = None
     cam: Cam | None = None
 
 

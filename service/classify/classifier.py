@@ -27,7 +27,7 @@ import numpy as np
 from models.errors import ImageError
 from models.explanation import Head
 from models.store import MANIFEST, Bundle, sha256
-from models.topk import entropy, softmax
+from models.topk import doubt, entropy, scores_of
 from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped
@@ -255,7 +255,7 @@ class Classifier:
             result, source = await self._result_of(image, request)  # the deadline was another caller's
         if not isinstance(result, Computed):
             return result
-        scores = softmax(result.logits, self.bundle.manifest.temperature)
+        scores = scores_of(result.logits, self.bundle.manifest)
         certain = is_certain(result, self.bundle.manifest)
         describe = partial(
             classified, result, source, scores, certain, self.bundle, request.top_k, request.asked, self.head
@@ -267,7 +267,7 @@ class Classifier:
         self._metrics.count_prediction(
             self.bundle.labels[best],
             top1_score=float(scores[best]),
-            prediction_entropy=float(entropy(scores)),
+            prediction_entropy=doubt(scores) if self.bundle.manifest.labels.multi else float(entropy(scores)),
             **result.signals,
         )
         labels = answer.label_set.labels if answer.label_set else None

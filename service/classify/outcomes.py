@@ -15,7 +15,7 @@ from models.explanation import Cam, Head, pooled
 from models.manifest import Manifest
 from models.preprocess import Box
 from models.store import Bundle
-from models.topk import Prediction, softmax, top_k
+from models.topk import Prediction, scores_of, top_k
 from service.classify.deduplication import Source
 from service.errors import ServiceError
 
@@ -114,8 +114,8 @@ def classified(
     """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them, and
     `certain` is whether it is certain of its best."""
     if asked.weights is not None:
-        scores = softmax(result.logits, bundle.manifest.temperature, asked.weights)
-    best = top_k(scores, bundle.labels, k, asked.weights)
+        scores = scores_of(result.logits, bundle.manifest, asked.weights)
+    best = top_k(scores, bundle.labels, k, asked.weights, bundle.manifest.labels)
     outcome = Classified(
         [prediction for prediction in best if prediction.score >= asked.min_score],
         result.timings,

@@ -130,8 +130,8 @@ def _without_cams(fate: Outcome) -> Outcome:
 
 def _draw(path: Path, paths: Sequence[Path], fate: Classified, folder: Path, settings: Settings) -> None:
     """The photo with its best label's grid, at its place below `folder`: sub/cat.jpg becomes sub/cat.jpg.png."""
+    from models import overlay
     from models.preprocess import read_file
-    from service.classify import overlay
 
     assert fate.cams is not None
     common = os.path.commonpath([one.absolute().parent for one in paths])

@@ -114,6 +114,11 @@ async def evaluate(
     """
     async with open_classifier(settings, measuring=True) as classifier:
         bundle = classifier.bundle
+        if bundle.manifest.labels.multi:
+            raise UsageError(
+                f"{bundle.folder} is a multi-label bundle, and a folder for each class gives an image one label: "
+                "training.eval measures it, on a CSV"
+            )
         truths = find_classes(folder, bundle.labels)
         images = shard.of(truths)
         tally = _Tally(truths, Scores(bundle.labels, bundle.manifest.temperature) if calibrates else None)

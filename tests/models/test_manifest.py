@@ -452,3 +452,9 @@ def test_a_confidence_is_read_back_equal(values: Values) -> None:
 def test_a_confidence_that_cannot_be_names_the_key(values: Values, change: Values, why: str) -> None:
     values["confidence"] = CONFIDENCE | change
     assert why in refusal(json.dumps(values))
+
+
+def test_a_confidence_is_for_one_label_an_image(values: Values) -> None:
+    values["confidence"], values["labels"] = CONFIDENCE, {**values["labels"], "multi": True}
+    with pytest.raises(BundleError, match="confidence: it is fitted for bundles of which one label applies"):
+        Manifest.from_json(json.dumps(values))

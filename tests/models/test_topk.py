@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.topk import Prediction, entropy, softmax, top_k
+from models.manifest import Labels
+from models.topk import Prediction, doubt, entropy, sigmoid, softmax, top_k
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 # Integers often tie; large values make all scores but one vanish.
@@ -134,3 +135,28 @@ def test_logits_are_not_accepted_as_scores() -> None:
 def test_logits_that_are_not_one_per_label_never_become_predictions(logits: object) -> None:
     with pytest.raises(ValueError, match="3 labels need as many scores"):
         top_k(softmax(array(logits)), ["a", "b", "c"], 1)
+
+
+def test_sigmoid_by_hand_and_of_logits_that_would_overflow() -> None:
+    """1 / (1 + e^-ln3) = 3/4; at temperature 2 the logit is ln(sqrt 3)."""
+    assert sigmoid(array([0.0, math.log(3), -math.log(3)])) == pytest.approx([1 / 2, 3 / 4, 1 / 4], rel=1e-6)
+    assert sigmoid(array([math.log(3)]), 2.0) == pytest.approx([math.sqrt(3) / (1 + math.sqrt(3))], rel=1e-6)
+    assert sigmoid(array([-1e30, 1e30])).tolist() == [0.0, 1.0]
+    with pytest.raises(ValueError, match="not finite"):
+        sigmoid(array([math.nan]))
+
+
+def test_where_several_labels_may_apply_scores_need_not_add_up_and_are_compared_with_thresholds() -> None:
+    kind = Labels(file="labels.txt", sha256="0" * 64, multi=True, thresholds=[0.5, 0.95])
+    scores = np.array([0.5, 0.9])
+    assert top_k(scores, ["cat", "dog"], 2, kind=kind) == [
+        Prediction("dog", 1, 0.9, applies=False),
+        Prediction("cat", 0, 0.5, applies=True),
+    ]
+    with pytest.raises(ValueError, match="not probabilities"):
+        top_k(scores, ["cat", "dog"], 2)
+
+
+def test_labels_that_are_surely_there_or_not_leave_no_doubt() -> None:
+    assert doubt(np.array([0.0, 1.0, 1.0])) == 0.0
+    assert doubt(np.array([0.5, 0.5])) == 1.0

@@ -74,6 +74,38 @@ def test_the_default_is_mindir_in_the_current_folder_and_a_deploy_form_is_accept
     assert (tmp_path / "RepVGG-Tiny.mindir").is_file()
 
 
+def test_a_bundle_is_exported_as_it_is_served(cpu, tmp_path):
+    import mindspore as ms
+
+    from models import golden
+    from models.store import open_bundle
+
+    flags = ["--pretrained", "repvgg-tiny-cifar10", "--output_dir", str(tmp_path), "--device_target", "CPU"]
+    assert export.main(flags) == 0
+    loaded = ms.nn.GraphCell(ms.load(str(tmp_path / "RepVGG-Tiny.mindir")))
+    tensors, expected = golden.load(open_bundle("repvgg-tiny-cifar10"))
+    np.testing.assert_allclose(loaded(ms.Tensor(tensors)).asnumpy(), expected, atol=1e-3, rtol=0)
+
+
+def test_a_bundle_that_fails_its_golden_check_is_not_exported(cpu, tmp_path, capsys):
+    import json
+    import shutil
+
+    from models.store import find_bundle, sha256
+
+    folder = shutil.copytree(find_bundle("repvgg-tiny-cifar10"), tmp_path / "store" / "wrong" / "1")
+    listed = json.loads((folder / "golden/golden.json").read_text())
+    listed["images"][0]["logits"][0] += 1.0
+    (folder / "golden/golden.json").write_text(json.dumps(listed))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["golden"]["sha256"] = sha256(folder / "golden/golden.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    flags = ["--pretrained", str(folder), "--output_dir", str(tmp_path / "out"), "--device_target", "CPU"]
+    assert export.main(flags) == 66
+    assert "differs from its golden logits by 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [

@@ -14,6 +14,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from training.config import policies, progressive
 from training.config.choices import CALLBACKS, OPTIMIZERS, SCHEDULES
+from training.config.values import (
+    Count,
+    Decay,
+    Deviation,
+    Factor,
+    FolderOrUrl,
+    OptionalCount,
+    OptionalPath,
+    OptionalPositive,
+    OptionalStr,
+    Probability,
+    Rate,
+    RunName,
+    parse_list,
+    parse_resume,
+)
 from training.errors import ConfigError
 from weights.variants import VARIANTS
 
@@ -21,64 +37,13 @@ _UNUSUAL = re.compile(r"[^\w.]+")  # in the name of a folder
 
 ARCH_ALIASES = {"RepVGG-A0-A0tiny": "RepVGG-A0"}  # the seed project's name for it
 
-Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet"]
+Layout = Literal["ImageNet", "ImageFolder", "CIFAR10", "CIFAR100", "FashionMNIST", "TinyImageNet", "CSV"]
 
 if TYPE_CHECKING:
     Optimizer: TypeAlias = str
     Schedule: TypeAlias = str
 else:  # a type checker cannot evaluate the names in the tables
     Optimizer, Schedule = Literal[tuple(OPTIMIZERS)], Literal[tuple(SCHEDULES)]
-
-
-def _parse_none(value: Any) -> Any:
-    return None if value in ("None", "none", "null", "") else value
-
-
-def _parse_list(value: Any) -> Any:
-    """`[0.9, 0.999]` or `0.9,0.999` from a flag -> its items."""
-    if not isinstance(value, str):
-        return value
-    inner = value.strip("[]() ")
-    return [item.strip(" '\"") for item in inner.split(",")] if inner else []
-
-
-def _parse_resume(value: Any) -> Any:
-    """Yes and no are accepted because `resume` used to be a switch."""
-    word = str(value).lower()
-    if word in ("true", "yes", "on", "1"):
-        return "auto"
-    if word in ("false", "no", "off", "0", "null", ""):
-        return "none"
-    if word in ("auto", "none"):
-        return word
-    if not word.endswith(".ckpt"):
-        raise ValueError("must be auto, none or FILE.ckpt")
-    return value
-
-
-def _parse_name(value: Any) -> Any:
-    value = _parse_none(value)
-    if isinstance(value, str) and (value in (".", "..") or {"/", "\\"} & {*value}):
-        raise ValueError("must be the name of one folder, without / and \\")
-    return value
-
-
-def _path_to_str(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-OptionalPath = Annotated[Path | None, BeforeValidator(_parse_none)]
-OptionalStr = Annotated[str | None, BeforeValidator(_parse_none)]
-RunName = Annotated[str | None, BeforeValidator(_parse_name)]
-FolderOrUrl = Annotated[str, BeforeValidator(_path_to_str)]  # a Path would turn obs://bucket into obs:/bucket
-OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_parse_none)]
-Deviation = Annotated[float, Field(ge=1e-6, le=1)]
-Count = Annotated[int, Field(gt=0)]
-OptionalCount = Annotated[Count | None, BeforeValidator(_parse_none)]
-Rate = Annotated[float, Field(ge=0.0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainConfig(BaseModel):
@@ -112,8 +77,13 @@ class TrainConfig(BaseModel):
     cache_dir: Path = Field(Path("/cache"), description="ModelArts: folder to which images from obs:// are copied")
     set: Layout = Field(
         "ImageNet",
-        description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, the others "
-        "the files as published",
+        description="layout of data_url: ImageNet and ImageFolder are train/<class>/* and val/<class>/*, CSV a table "
+        "of path, label and split, the others the files as published",
+    )
+    labels: Literal["single", "multi"] = Field(
+        "single",
+        description="multi: any number of labels may apply to an image (set: CSV, label such as cat|dog, or empty); "
+        "each has a score of its own (sigmoid)",
     )
     dataset: OptionalStr = Field(
         None, description="title of the images in logs and in the bundle's manifest; None: the name in `set`"
@@ -136,7 +106,7 @@ class TrainConfig(BaseModel):
         "random_resized",
         description="training crop: a random part of the photo, or the crop of evaluation, padded and shifted",
     )
-    crop_scale: Annotated[tuple[Factor, Factor], BeforeValidator(_parse_list)] = Field(
+    crop_scale: Annotated[tuple[Factor, Factor], BeforeValidator(parse_list)] = Field(
         (0.08, 1.0), description="crop: random_resized: smallest and largest share of the area"
     )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="crop: padded: zero padding in pixels")
@@ -144,8 +114,8 @@ class TrainConfig(BaseModel):
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
         0.875, description="evaluation: fraction of the short side that the centre crop keeps"
     )
-    mean: Annotated[tuple[Probability, Probability, Probability], BeforeValidator(_parse_list)] = (0.485, 0.456, 0.406)
-    std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(_parse_list)] = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[Probability, Probability, Probability], BeforeValidator(parse_list)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(parse_list)] = (0.229, 0.224, 0.225)
     verify_images: Literal["headers", "pixels"] = Field(
         "pixels", description="how much of each image of train and val is read before the first epoch; headers is fast"
     )
@@ -197,7 +167,7 @@ class TrainConfig(BaseModel):
     )
     lr_scheduler: Schedule = "cosine_lr"
     warmup_length: Annotated[int, Field(ge=0)] = Field(0, description="epochs of linear warm-up")
-    lr_milestones: Annotated[tuple[Count, ...], BeforeValidator(_parse_list)] = Field(
+    lr_milestones: Annotated[tuple[Count, ...], BeforeValidator(parse_list)] = Field(
         (), description="multistep_lr: epochs after which the rate is multiplied by lr_gamma"
     )
     lr_gamma: Factor = Field(0.1, description="multistep_lr: factor at each milestone")
@@ -211,7 +181,7 @@ class TrainConfig(BaseModel):
     # Training
     optimizer: Optimizer = "momentum"
     momentum: Decay = Field(0.9, description="for momentum, nesterov and muon")
-    beta: Annotated[tuple[Decay, Decay], BeforeValidator(_parse_list)] = Field(
+    beta: Annotated[tuple[Decay, Decay], BeforeValidator(parse_list)] = Field(
         (0.9, 0.999),
         description="adamw, lamb, lion and adamw_lr: decay factors of the averaged gradient and of its square",
     )
@@ -232,6 +202,15 @@ class TrainConfig(BaseModel):
         "shuffled",
         description="balanced: an epoch draws as many images of each class, those of small classes several times",
     )
+    teacher: OptionalPath = Field(
+        None,
+        description="bundle of the RepVGG family, a folder or a name in the store, that knows the same classes: the "
+        "network learns from its answers too (distillation); None: off",
+    )
+    teacher_temperature: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="teacher: what both networks' logits are divided by, so that unlikely classes count"
+    )
+    teacher_weight: Probability = Field(0.5, description="teacher: its share of the loss; the labels have the rest")
     clip_global_norm_value: OptionalPositive = Field(
         None, description="maximum norm of all gradients together; None: no clipping"
     )
@@ -268,7 +247,7 @@ class TrainConfig(BaseModel):
         description="ModelArts: address or folder to which <save_dir>/<name> is copied at every save, and from which a "
         "new job resumes",
     )
-    resume: Annotated[Literal["auto", "none"] | Path, BeforeValidator(_parse_resume)] = Field(
+    resume: Annotated[Literal["auto", "none"] | Path, BeforeValidator(parse_resume)] = Field(
         "auto",
         description="auto: resume from the last checkpoint of this run if there is one; none: start a new run; "
         "FILE.ckpt: resume from that file",
@@ -283,7 +262,7 @@ class TrainConfig(BaseModel):
     patience: OptionalCount = Field(
         None, description="epochs without a better validation top-1 after which the run ends; None: it never ends early"
     )
-    callbacks: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = Field(
+    callbacks: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = Field(
         (),
         description=f"what else a run does: {', '.join(CALLBACKS)}, or package.module:function, which takes the "
         "configuration and returns a training.run.callbacks.Callback",
@@ -330,6 +309,23 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "class_weights and sampling are both balanced, which counts small classes twice: choose one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> TrainConfig:
+        if self.labels == "single":
+            return self
+        if self.set != "CSV":
+            raise ValueError("labels: multi needs set: CSV, a table whose column label names them all, as in cat|dog")
+        single = {
+            "class_weights": "equal",
+            "sampling": "shuffled",
+            "holdout": 0,
+            "on_bad_image": "stop",
+            "teacher": None,
+        }
+        if wrong := [key for key, value in single.items() if getattr(self, key) != value]:
+            raise ValueError(f"labels: multi does not go with {', '.join(wrong)}, which need one class for each image")
         return self
 
     @model_validator(mode="after")

@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from training.config import TrainConfig, parse
-from training.data.contact_sheet import caption, draw
-from training.data.datasets import open_splits
-from training.data.images import Images
-from training.data.pipeline import evaluation_spec, train_batches, worker_threads
+from training.data import bundles
+from training.data.contact_sheet import caption, draw, strip
+from training.data.datasets import held_out, open_splits
+from training.data.images import Images, tensor_of
+from training.data.pipeline import epoch_order, evaluation_spec, train_batches, worker_threads
 from training.data.verification import verify
 from training.errors import ConfigError, TrainingError, reporting_errors
 
@@ -21,6 +24,7 @@ NOTES = (
     "Not normal: many pictures nearly black or of one colour (weaken auto_augment or re_prob), without their object "
     "(raise the first number of crop_scale), upside down (turn off vflip), or with a wrong name (move the photo).",
 )
+EPOCHS = 4  # in a strip
 MEASURED_S = 10.0  # long enough for the pipeline to settle
 
 
@@ -43,6 +47,25 @@ def save_grid(images: Images, config: TrainConfig, path: Path, count: int) -> st
     except (OSError, ValueError) as error:  # ValueError: the suffix names no image format
         raise TrainingError(f"{path} cannot be written: {error}") from error
     return "\n".join((f"{path}: {count} of {len(images)} images, as the network sees them", *NOTES))
+
+
+def save_strips(images: Images, config: TrainConfig, folder: Path, count: int) -> str:
+    """Draw `count` images, spread over the classes, each as it is evaluated and in the first EPOCHS epochs, into
+    `folder` -> a line for the user. Raises TrainingError."""
+    chosen = images.subset(held_out(images.labels, count, config.seed).tolist())
+    config = config.model_copy(update={"batch_size": len(chosen), "sampling": "shuffled", "mix_up": 0.0, "cutmix": 0.0})
+    epochs = []
+    for epoch in range(EPOCHS):
+        batch = next(iter(train_batches(chosen, config, epoch)))["image"].asnumpy()
+        epochs.append(batch[np.argsort(epoch_order(chosen, config, epoch))])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(len(chosen)):
+            plain, augmented = tensor_of(chosen, index, evaluation_spec(config)), [batch[index] for batch in epochs]
+            strip(plain, np.stack(augmented), config.mean, config.std).save(folder / f"{index}.jpg", quality=85)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
+    return f"{folder}: {len(chosen)} images, each as it is served and as the network sees it in {EPOCHS} epochs"
 
 
 def measure(images: Images, config: TrainConfig) -> str:
@@ -71,17 +94,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the speed of the data pipeline.",
         **{
             "save-grid": {"type": Path, "metavar": "FILE.png", "help": "draw augmented images with their labels"},
+            "save-strips": {
+                "type": Path,
+                "metavar": "FOLDER",
+                "help": "draw what augmentation makes of each of some images, a file for each",
+            },
             "images": {"type": int, "default": 64, "metavar": "N", "help": "how many to draw [default: 64]"},
             "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},
         },
     )
-    if not (flags.save_grid or flags.measure):
-        raise ConfigError("nothing to do: give --save-grid FILE.png or --measure")
+    config, _ = bundles.follow(config)
+    if not (flags.save_grid or flags.save_strips or flags.measure):
+        raise ConfigError("nothing to do: give --save-grid FILE.png, --save-strips FOLDER or --measure")
     if flags.images < 1:
         raise ConfigError(f"--images {flags.images}: draw at least 1")
     images = verified_images(config)
     if flags.save_grid:
         print(save_grid(images, config, flags.save_grid, flags.images))
+    if flags.save_strips:
+        print(save_strips(images, config, flags.save_strips, flags.images))
     if flags.measure:
         print(measure(images, config))
     return 0

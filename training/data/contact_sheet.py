@@ -54,6 +54,18 @@ def draw(
     return sheet
 
 
+def strip(
+    plain: NDArray[np.float32], augmented: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
+) -> Image.Image:
+    """A normalised image (3, S, S) and what augmentation made of it (N, 3, S', S'), side by side."""
+    side = plain.shape[-1]
+    pieces = [*_pixels(plain[None], mean, std), *_pixels(augmented, mean, std)]
+    row = Image.new("RGB", (len(pieces) * (side + GAP) - GAP, side), "white")
+    for number, pixels in enumerate(pieces):
+        row.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), (number * (side + GAP), 0))
+    return row
+
+
 def _pixels(images: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
     """-> uint8 (N, S, S, 3); values outside 0..1, such as the noise of erased rectangles, are clipped."""
     scale, shift = np.asarray(std, np.float32), np.asarray(mean, np.float32)

@@ -1,6 +1,7 @@
 """The images of a split, read in the layout in which they are published.
 
-1. `set` names the layout: image folders `<split>/<class>/<image>`, or the files of training.data.published;
+1. `set` names the layout: image folders `<split>/<class>/<image>`, a table (training.data.tables), or the files of
+   training.data.published;
 2. classes are checked against num_classes where that is given, and those of val against those of train;
 3. with `holdout`, images split off from train take the place of val during the run;
 4. a missing folder, an empty class and a broken image are DataErrors that name the path.
@@ -20,6 +21,7 @@ from training.data import modelarts
 from training.data.images import ImageFolder, Images
 from training.data.names import check_same_classes, class_folders, listed
 from training.data.published import Split, cifar10, cifar100, fashion_mnist, tiny_imagenet
+from training.data.tables import open_table
 from training.errors import DataError
 
 __all__ = ["ImageFolder", "Images", "held_out", "open_split", "open_splits", "scan"]
@@ -42,7 +44,7 @@ def open_split(config: TrainConfig, split: Split) -> Images:
     """The images of `data_url` in the layout that the key `set` names. Raises TrainingError."""
     images = _open(config, split)
     count = len(images.classes)
-    if count == 1:
+    if count == 1 and config.labels == "single":
         raise DataError(f"{images.root} has only one class, {images.classes[0]}: a classifier needs at least two")
     if config.num_classes not in (None, count):
         # If only val is open, either number may be the wrong one.
@@ -74,7 +76,10 @@ def held_out(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int
 
 
 def _open(config: TrainConfig, split: Split) -> Images:
-    return _LAYOUTS[config.set](modelarts.local_folder(config.data_url, config.cache_dir), split)
+    root = modelarts.local_folder(config.data_url, config.cache_dir)
+    if config.set == "CSV":
+        return open_table(root, split, multi=config.labels == "multi")
+    return _LAYOUTS[config.set](root, split)
 
 
 def scan(root: Path, num_classes: int) -> ImageFolder:

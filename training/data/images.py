@@ -29,7 +29,8 @@ KEPT_BYTES = 512 * 2**20  # of pixels in memory, for each split and process: all
 
 
 class Images(Protocol):
-    """`root` is for messages; a class id is an index into `classes`; `labels` is int32 (N,)."""
+    """`root` is for messages; a class id is an index into `classes`; `labels` is int32 (N,) or, where several may
+    apply, float32 (N, K)."""
 
     @property
     def root(self) -> Path: ...
@@ -38,7 +39,7 @@ class Images(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     @property
-    def labels(self) -> NDArray[np.int32]: ...
+    def labels(self) -> NDArray[Any]: ...
 
     def __len__(self) -> int: ...
 
@@ -118,7 +119,7 @@ class ImageFolder:
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
-    def labels(self) -> NDArray[np.int32]:
+    def labels(self) -> NDArray[Any]:
         return np.array([class_id for _, class_id in self.images], np.int32)
 
     def __len__(self) -> int:

@@ -99,9 +99,10 @@ class Mixing:
         return (self.mix_up > 0 or self.cutmix > 0) and self.probability > 0
 
     def __call__(
-        self, images: Floats, labels: NDArray[np.int32], num_classes: int, rng: np.random.Generator
+        self, images: Floats, labels: NDArray[Any], num_classes: int, rng: np.random.Generator
     ) -> tuple[Floats, Floats]:
-        """images (B, 3, S, S), labels (B,) -> mixed images, targets (B, K). Image i is mixed with image B - 1 - i."""
+        """images (B, 3, S, S), labels (B,) or (B, K) -> mixed images, targets (B, K). Image i is mixed with image
+        B - 1 - i."""
         draws = self._draws(len(images), images.shape[2], images.shape[3], rng)
         kept = np.array([draw.kept for draw in draws], np.float32)
         blend = np.array([1.0 if draw.box else draw.kept for draw in draws], np.float32)[:, None, None, None]
@@ -110,7 +111,7 @@ class Mixing:
         for row, draw in enumerate(draws):
             if draw.box:
                 mixed[row][:, draw.box[0], draw.box[1]] = partners[row][:, draw.box[0], draw.box[1]]
-        hard = np.eye(num_classes, dtype=np.float32)[labels]
+        hard = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
         return mixed, kept[:, None] * hard + (1 - kept[:, None]) * hard[::-1]
 
     def _draws(self, count: int, height: int, width: int, rng: np.random.Generator) -> list[_Draw]:

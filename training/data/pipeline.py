@@ -48,7 +48,7 @@ __all__ = [
     "verify",
 ]
 
-Row = tuple[NDArray[np.uint8], NDArray[np.int32]]  # pixels (S, S, 3), and the class id
+Row = tuple[NDArray[np.uint8], NDArray[Any]]  # pixels (S, S, 3), and the class id or the labels (K,)
 CHUNK = 64  # images that a thread reads at once
 PART = 1000  # steps that share a stream of random numbers: the most that a resumed run repeats to draw the same ones
 
@@ -99,9 +99,10 @@ def train_batches(
 ) -> Iterator[dict[str, Any]]:
     """One epoch from step `first` on: {"image": float32 (B, 3, S, S), "label": ...} tensors of each step.
 
-    "label" is int32 (B,), or with MixUp or CutMix float32 (B, K), the share of each class, without label smoothing.
-    The same (seed, epoch, shard, number of workers) gives the same batches, wherever they start: random operators are
-    seeded again every PART steps, and the steps of a part before `first` are augmented and dropped. Raises DataError.
+    "label" is int32 (B,), or with several labels, MixUp or CutMix float32 (B, K), the share of each class,
+    without label smoothing. The same (seed, epoch, shard, number of workers) gives the same batches, wherever they
+    start: random operators are seeded again every PART steps, and the steps of a part before `first` are augmented and
+    dropped. Raises DataError.
     """
     config = config.at_epoch(epoch).model_copy(update={"num_classes": len(images.classes)})
     order = epoch_order(images, config, epoch, num_shards=num_shards, shard_id=shard_id)
@@ -215,10 +216,10 @@ def evaluation_spec(config: TrainConfig) -> Preprocess:
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 (B, 3, S, S), labels int32 (B,); only the first `count` rows are real."""
+    """images float32 (B, 3, S, S), labels int32 (B,) or float32 (B, K); only the first `count` rows are real."""
 
     images: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     count: int
 
 
@@ -235,7 +236,7 @@ def evaluation_batches(
             chunk = mine[start : start + batch_size]
             batch = Batch(
                 np.zeros((batch_size, 3, spec.input_size, spec.input_size), np.float32),
-                np.zeros(batch_size, np.int32),
+                np.zeros((batch_size, *labels.shape[1:]), labels.dtype),
                 len(chunk),
             )
             batch.labels[: len(chunk)] = labels[chunk]

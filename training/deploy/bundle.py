@@ -26,6 +26,7 @@ from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
 from training.commit import git_commit
 from training.config import TrainConfig
+from training.data import bundles
 from training.data.pipeline import evaluation_spec, open_split
 from training.deploy.exporters import (
     EXPORTERS,
@@ -39,8 +40,10 @@ from training.deploy.exporters import (
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
+from training.network.repvgg import RepVGG
 from training.run.about import framework
-from training.run.evaluation import evaluate_images
+from training.run.bundled.networks import deploy_network
+from training.run.evaluation import evaluate_images, evaluate_labels
 from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -55,7 +58,13 @@ def export_bundle(
     config, validation = trained.config, open_split(trained.config, "val")
     trained.check_classes(validation)
     network = trained.network(deploy=True)
-    _, top1, top5 = evaluate_images(network, validation, config)
+    thresholds, precisions = None, None
+    if config.labels == "multi":
+        found = evaluate_labels(network, validation, config)
+        top1, top5, thresholds = found.hits(1), found.hits(5), found.thresholds
+        precisions = found.average_precisions(validation.classes)
+    else:
+        _, top1, top5 = evaluate_images(network, validation, config)
     training = Training(
         dataset=config.dataset_title,
         evaluated_on=f"{config.dataset_title}, val split, {len(validation)} images",
@@ -66,27 +75,37 @@ def export_bundle(
         framework=framework(),
         git_commit=git_commit(),
         licence=config.licence,
+        average_precision=precisions,
     )
-    spec = evaluation_spec(config)
-    return publish(network, config.arch, folder, spec, validation.classes, training, golden=golden)
+    spec, classes = evaluation_spec(config), validation.classes
+    return publish(network, config.arch, folder, spec, classes, training, golden=golden, thresholds=thresholds)
 
 
 def export_files(
     config: TrainConfig, pretrained: Path, formats: Sequence[str], folder: Path, *, golden: Path | None
 ) -> list[Path]:
-    """Export the checkpoint `pretrained` as <arch>.<format> in `folder` for each of `formats`, keys of EXPORTERS.
+    """Export the checkpoint or bundle `pretrained` as <arch>.<format> in `folder` for each of `formats`, keys of
+    EXPORTERS.
 
-    This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples].
-    Raises TrainingError.
+    This needs no data set: the logits are compared on the images of `golden` [default: the drawn samples], those of a
+    bundle also with its golden ones. Raises TrainingError.
     """
-    trained = Trained.open(config, pretrained)
-    config, network = trained.config, trained.network(deploy=True)
-    tensors = preprocess_images(read_images(golden or SAMPLES), evaluation_spec(config))
+    arch, network, spec = _pretrained(config, pretrained)
+    tensors = preprocess_images(read_images(golden or SAMPLES), spec)
     logits = compute_logits(network, tensors)
-    contents = {folder / f"{config.arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
+    contents = {folder / f"{arch}.{name.lower()}": EXPORTERS[name](network, tensors, logits) for name in formats}
     for path, content in contents.items():
         write_whole(path, content)
     return list(contents)
+
+
+def _pretrained(config: TrainConfig, pretrained: Path) -> tuple[str, RepVGG, Preprocess]:
+    """-> architecture, deploy network, preprocessing. Raises TrainingError."""
+    if bundle := bundles.find(pretrained):
+        followed, _ = bundles.follow(config)
+        return followed.arch, deploy_network(bundle), bundle.manifest.preprocess
+    trained = Trained.open(config, pretrained)
+    return trained.config.arch, trained.network(deploy=True), evaluation_spec(trained.config)
 
 
 def publish(
@@ -98,10 +117,11 @@ def publish(
     training: Training,
     *,
     golden: Path | None,
+    thresholds: list[float] | None = None,
 ) -> Bundle:
     """Write a deploy network as the new bundle `folder`, with the images of `golden` [default: the drawn samples].
 
-    Raises TrainingError.
+    `thresholds`: of each label, where several may apply. Raises TrainingError.
     """
     name, version = check_new(folder)
     images = read_images(golden or SAMPLES)
@@ -121,7 +141,12 @@ def publish(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         network=_network(network, arch, len(labels)),
         preprocess=spec,
-        labels=Labels(file="labels.txt", sha256=_sha256(files["labels.txt"])),
+        labels=Labels(
+            file="labels.txt",
+            sha256=_sha256(files["labels.txt"]),
+            multi=thresholds is not None,
+            thresholds=thresholds,
+        ),
         artifacts=[onnx, _artifact("mindir", files["model.mindir"])],
         golden=Golden(file=GOLDEN_FILE, sha256=_sha256(files[GOLDEN_FILE]), tolerance={"fp32": FP32_TOLERANCE}),
         training=training,

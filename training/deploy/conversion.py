@@ -65,6 +65,7 @@ def write_bundle(
         epochs=0,
         framework=about.framework(),
         git_commit=git_commit(),
+        licence=found.about.recipe.get("licence") if found.about else None,
     )
     return bundle.publish(network, arch, folder, spec, labels, training, golden=golden)
 
@@ -81,6 +82,15 @@ def write_backbone(found: Found, arch: str, path: Path, spec: Preprocess) -> Non
     fresh = checkpoint.start_from(parameters, found.weights, reset_classifier=True, source=found.file)
     backbone = {name: parameter for name, parameter in parameters.items() if name not in fresh}
     checkpoint.save(path, backbone, about.of_weights((), arch, spec).entry)
+
+
+def arch_of(found: Found) -> str:
+    """The variant that a checkpoint of ours names. Raises ConfigError."""
+    arch = found.about.recipe.get("arch") if found.about else None
+    if not isinstance(arch, str):
+        raise ConfigError(f"{found.file} does not say which variant it is of: give --arch NAME")
+    sources.check_arch(arch)
+    return arch
 
 
 def labels_of(found: Found, given: list[str] | None, name: str | None) -> tuple[list[str], str]:

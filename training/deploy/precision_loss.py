@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models import golden
-from models.errors import ImageError
-from models.manifest import FastPixels, Pixels, Precision, Preprocess
-from models.preprocess import preprocess, read_file
+from models.manifest import FastPixels, Precision, Preprocess
 from models.store import Bundle
 from training.data.datasets import ImageFolder, Images
 from training.data.pipeline import evaluation_batches
+from training.deploy.lower import BATCH_SIZE, read_tensor
 from training.deploy.offline.engine import Engine
 from training.deploy.offline.onnx_engine import open_engine
 from training.errors import DataError
 from training.finite import check_finite
-
-BATCH_SIZE = 32
 
 
 def measure_precisions(
@@ -85,13 +82,3 @@ def measure_fast_pixels(bundle: Bundle, photos: ImageFolder) -> FastPixels:
         exact_top1=float(np.mean(exact_answer == truth)),
         fast_top1=float(np.mean(fast_answer == truth)),
     )
-
-
-def read_tensor(path: Path, spec: Preprocess, pixels: Pixels = "exact") -> NDArray[np.float32]:
-    """An image file -> float32 (3, S, S). Raises DataError."""
-    try:
-        return preprocess(read_file(path), spec, pixels=pixels)
-    except ImageError as error:
-        raise DataError(f"{path}: {error.detail}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -19,32 +18,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from models import golden
 from models.errors import BundleError
-from models.features import explained, without_features
-from models.manifest import Accuracy, Artifact, FastPixels, Precision, Preprocess
+from models.features import without_features
+from models.manifest import Accuracy, FastPixels, Precision, Preprocess
 from models.preprocess import images_in
 from models.store import Bundle, open_bundle
 from models.versions import write_version
 from training.data.datasets import ImageFolder, scan
 from training.data.names import check_same_classes, normal_form
 from training.deploy import precisions
+from training.deploy.lower import artifacts_of, equal_batches, tolerances_of
 from training.deploy.precision_loss import (
-    BATCH_SIZE,
     measure_fast_pixels,
     measure_precisions,
     precision_table,
-    read_tensor,
 )
 from training.deploy.versions import check_new
 from training.errors import ConfigError, DataError, TrainingError
-
-FILES: dict[Precision, str] = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # bf16 has none
-# Other engines round in other places, so their golden logits may differ by this many times the difference measured here
-# (OpenVINO: 1.2 times in bf16), and in int8 by at least this share of the largest logit (OpenVINO: 3.7 times the
-# measured difference on a network of two layers). Top-1 is what proves that the network is right.
-GOLDEN_MARGIN = 3.0
-GOLDEN_SHARE_INT8 = 0.1
 
 SAME_TOP1 = 0.001  # engines may disagree on one image in a thousand
 
@@ -86,15 +76,20 @@ def quantize(reference: str, out: Path, options: Options, report: Callable[[str]
         measured = _measure(bundle, models, images, photos, report)
         if not options.force:
             _reject_losses(measured, options.max_top1_drop)
-        artifacts, files = _artifacts(bundle, models)
-        tolerances, accuracy = _tolerances(bundle, measured.deltas), _accuracy(bundle, measured, options.max_top1_drop)
-        return write_version(bundle, out, artifacts, files, tolerances, accuracy=accuracy)
+        artifacts, files = artifacts_of(bundle, models)
+        accuracy = _accuracy(bundle, measured, options.max_top1_drop)
+        return write_version(bundle, out, artifacts, files, tolerances_of(bundle, measured.deltas), accuracy=accuracy)
     except BundleError as error:
         raise DataError(str(error)) from error
 
 
 def _open_labelled(folder: Path, bundle: Bundle) -> ImageFolder:
-    """Class ids are those of the bundle, whose labels need not be in the order of the folders' names."""
+    """Class ids are those of the bundle, whose labels need not be in the order of the folders' names.
+
+    Raises DataError.
+    """
+    if bundle.manifest.labels.multi:
+        raise DataError(f"{bundle.folder} is a multi-label bundle, whose loss no folder of classes can measure")
     images, labels = scan(folder, len(bundle.labels)), tuple(map(normal_form, bundle.labels))
     check_same_classes(labels, images.classes, folder, "the bundle")
     ids = [labels.index(name) for name in images.classes]
@@ -115,19 +110,14 @@ def _build_models(bundle: Bundle, options: Options) -> dict[Precision, onnx.Mode
 
 
 def calibration_batches(folder: Path, count: int, spec: Preprocess) -> Iterator[NDArray[np.float32]]:
-    """About `count` images, evenly spaced over the folder, in batches of equal size, as ONNX Runtime requires.
-
-    Raises DataError, ConfigError.
-    """
+    """About `count` images, evenly spaced over the folder. Raises DataError, ConfigError."""
     if count < 1:
         raise ConfigError(f"--images {count}: calibration needs at least 1 image")
     paths = sorted(images_in(folder))
     if not paths:
         raise DataError(f"--calibration {folder} holds no images")
     chosen = paths[:: ceil(len(paths) / count)]
-    size = min(BATCH_SIZE, len(chosen))
-    for start in range(0, len(chosen) - size + 1, size):
-        yield np.stack([read_tensor(path, spec) for path in chosen[start : start + size]])
+    yield from equal_batches(chosen, spec)
 
 
 def _measure(
@@ -167,32 +157,3 @@ def _accuracy(bundle: Bundle, measured: Measured, max_top1_drop: float) -> Accur
     fast_pixels = measured.fast_pixels or (known.fast_pixels if known else None)
     earlier = known.top1 if known and abs(known.top1["fp32"] - measured.top1["fp32"]) <= SAME_TOP1 else {}
     return Accuracy(top1={**earlier, **measured.top1}, max_top1_drop=max_top1_drop, fast_pixels=fast_pixels)
-
-
-def _artifacts(
-    bundle: Bundle, models: Mapping[Precision, onnx.ModelProto]
-) -> tuple[list[Artifact], dict[str, bytes | Path]]:
-    """The artifacts of the precisions that have a file, and these files; with features if the fp32 one has them."""
-    source = bundle.artifact(("onnx",), "fp32")
-    artifacts: list[Artifact] = []
-    files: dict[str, bytes | Path] = {}
-    for precision, file in FILES.items():
-        if precision in models:
-            encoded = models[precision].SerializeToString()
-            digest = hashlib.sha256(encoded).hexdigest()
-            changed = {"precision": precision, "file": file, "sha256": digest, "features": None}
-            artifact, content = source.model_copy(update=changed), {file: encoded}
-            if source.features and (found := explained(models[precision])):
-                artifact, content = found.of(artifact)
-            artifacts.append(artifact)
-            files |= content
-    return artifacts, files
-
-
-def _tolerances(bundle: Bundle, deltas: Mapping[Precision, float]) -> dict[str, float]:
-    """The golden tolerance of every measured precision except fp32, which keeps its own."""
-    tolerance: dict[str, float] = {name: GOLDEN_MARGIN * delta for name, delta in deltas.items() if name != "fp32"}
-    if "int8" in tolerance:
-        largest_logit = float(np.abs(golden.load(bundle)[1]).max())
-        tolerance["int8"] = max(tolerance["int8"], GOLDEN_SHARE_INT8 * largest_logit)
-    return tolerance

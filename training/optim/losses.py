@@ -1,7 +1,8 @@
 """The objective of a step: cross entropy with soft targets, and RepVGG's own weight decay.
 
 1. the loss is its formula, for class ids and for soft targets (N, K) such as those of MixUp;
-2. the custom L2 decays the kernel that a block has after fusing, and sends no gradient to the batch norms.
+2. what a teacher adds is Hinton's formula;
+3. the custom L2 decays the kernel that a block has after fusing, and sends no gradient to the batch norms.
 """
 
 from __future__ import annotations
@@ -40,6 +41,52 @@ class CrossEntropySmooth(nn.Cell):  # type: ignore[misc]
         return (weights * losses).sum() / weights.sum()
 
 
+class BinaryCrossEntropy(nn.Cell):  # type: ignore[misc]
+    """-(q log p + (1 - q) log(1 - p)), averaged over batch and labels, p = sigmoid(logit), q = (1 - smoothing) * target
+    + smoothing / 2: each label by itself."""
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits and targets (N, K) -> a scalar."""
+        targets = ops.cast(labels, logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
+        losses = ops.relu(logits) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))  # never overflows
+        return losses.mean()
+
+
+class Distillation(nn.Cell):  # type: ignore[misc]
+    """(1 - weight) * loss + weight * T^2 * sum_k t_k log(t_k / s_k), averaged over the batch: t and s are the scores of
+    teacher and student at temperature T.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2; T^2 keeps the
+    size of the gradient. `teacher` takes images and gives logits (N, K).
+    """
+
+    def __init__(self, loss: nn.Cell, teacher: nn.Cell, temperature: float, weight: float) -> None:
+        super().__init__()
+        self.loss, self.teacher, self.temperature, self.weight = loss, teacher, temperature, weight
+
+    def construct(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Images as the teacher takes them, logits (N, K), labels as `loss` takes them -> a scalar."""
+        taught = ops.log_softmax(self.teacher(images) / self.temperature, 1)
+        told = ops.log_softmax(logits / self.temperature, 1)
+        divergence = (ops.exp(taught) * (taught - told)).sum(1).mean()
+        return (1 - self.weight) * self.loss(logits, labels) + self.weight * self.temperature**2 * divergence
+
+
+class WithoutImages(nn.Cell):  # type: ignore[misc]
+    """A loss that asks nobody else about the images."""
+
+    def __init__(self, loss: nn.Cell) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def construct(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(logits, labels)
+
+
 def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ...]:
     """In inverse proportion to the number of images of each class, 1 on average over the images."""
     counts = np.bincount(labels, minlength=classes)
@@ -49,6 +96,14 @@ def balanced_weights(labels: NDArray[np.int32], classes: int) -> tuple[float, ..
 def true_classes(labels: Tensor) -> Tensor:
     """Class ids (N,), or soft targets (N, K) -> the most likely class of each (N,)."""
     return labels if labels.ndim == 1 else ops.argmax(labels, 1)
+
+
+def are_right(logits: Tensor, labels: Tensor, *, multi: bool) -> Tensor:
+    """(N,) whether the best of the logits (N, K) is the true class or, with `multi`, one of the labels that apply."""
+    best = ops.argmax(logits, 1)
+    if multi:
+        return ops.gather_elements(labels, 1, best[:, None]).reshape(-1) > 0.5
+    return best == true_classes(labels)
 
 
 class CustomL2(nn.Cell):  # type: ignore[misc]

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from models.explanation import Head
 from models.store import Bundle
 from models.topk import softmax
 from training.data.names import listed, normal_form
 from training.errors import DataError
 from training.own import folds
-from training.own.backbone import Backbone, Floats, Head
+from training.own.backbone import Backbone, Floats
 from training.own.figures import Answers
 from training.own.head import PENALTIES, Ids, surprises
 from training.own.seen import Seen, check_enough
@@ -27,6 +28,8 @@ from training.own.seen import Seen, check_enough
 def add(seen: Seen, bundle: Bundle, backbone: Backbone, seed: int) -> tuple[Seen, Head, Answers]:
     """-> the photos with all classes, the larger classifier, and its worth. Raises DataError."""
     labels = bundle.labels
+    if bundle.manifest.labels.multi:
+        raise DataError(f"{bundle.folder} is a multi-label bundle: --add is for bundles of which one label applies")
     known = {normal_form(label) for label in labels}
     new = [name for name in seen.classes if name not in known]
     if not new or len(new) == len(seen.classes):

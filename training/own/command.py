@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from models.errors import BundleError
-from models.store import Bundle, open_bundle
+import numpy as np
+from numpy.typing import NDArray
+
+from models.explanation import Head
+from models.store import Bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
 from training.files import write_whole
 from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
-from training.own.describing import (
+from training.own.base import open_base
+from training.own.figures import Answers
+from training.own.fitting import Outcome, fit_head
+from training.own.photos import collect
+from training.own.publishing.bundle import draft, engines, facts_of_tuned, publish
+from training.own.publishing.int8 import int8
+from training.own.publishing.mindir import mindir
+from training.own.report.describing import (
     Say,
     commands,
     describe,
@@ -23,13 +37,14 @@ from training.own.describing import (
     describe_seen,
     describe_suggestions,
 )
-from training.own.fitting import fit_head
-from training.own.photos import collect
-from training.own.publish import check_source, engines, publish, publish_tuned
-from training.own.report import render
+from training.own.report.heat import heat_maps
+from training.own.report.render import SHOWN, render
 from training.own.seen import Seen, see
+from training.own.tuning import Tuned
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
+CHECKS_S = 20.0  # what every engine takes for its checks, and the report
+FP32 = Path("fp32", "1")  # the first draft: a bundle's name and version
 
 
 @dataclass(frozen=True)
@@ -47,39 +62,95 @@ class Options:
     record: Path
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """`draft`: the network as a bundle in fp32; `heads`: as in publishing.int8; `facts`: of its manifest."""
+
+    draft: Bundle
+    answers: Answers
+    heads: dict[int, tuple[NDArray[np.bool_], Head]]
+    facts: dict[str, Any]
+
+
 def run(options: Options, say: Say, *, started: float) -> None:
     """`started`: time.monotonic of the command. Raises TrainingError."""
     check_new(options.out)
     bundle, backbone, seen = _look(options, say, options.seconds * SEARCH_SHARE)
     outcome = fit_head(seen, options.seed)
     describe_answers("the classifier alone", outcome.judged, seen, say)
-    left = options.seconds - (time.monotonic() - started)
-    planned = tuning.plan(seen, bundle, backbone, left, head_only=options.head_only)
-    say(planned.reason)
-    tuned, answers, title = None, outcome.judged, options.photos.stem
-    if planned.epochs:
-        tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
-    if tuned:
-        describe_answers("fine-tuned", tuned.answers, seen, say)
-        if tuning.is_better(tuned.answers, outcome.judged):
-            answers = tuned.answers
-        say(
-            "the fine-tuned network is kept" if answers is tuned.answers else "the classifier alone is better, and kept"
-        )
-    if tuned and answers is tuned.answers:
-        written = publish_tuned(tuned.bundle, answers, options.out, title)
-    else:
-        written = publish(bundle, backbone, outcome.fitted.head, seen, answers, options.out, title)
-    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
-    facts = [
+    tuned = _tune(options, seen, outcome, bundle, backbone, say, _left(options, started))
+    title = options.photos.stem
+    with _drafts(options) as folder:
+        if tuned and _is_kept(tuned, outcome, say):
+            facts = facts_of_tuned(bundle, tuned.bundle, tuned.answers, title)
+            learnt = Learnt(tuned.bundle, tuned.answers, {}, facts)
+        else:
+            written = draft(bundle, backbone, outcome.fitted.head, seen, outcome.judged, folder / FP32, title)
+            learnt = Learnt(written, outcome.judged, outcome.judging, {})
+        written = _publish(learnt, options, seen, folder, say, started)
+    rows = [
         ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
         ("image size", f"{seen.size} pixels"),
-        ("learnt", "the whole network" if answers is not outcome.judged else "its classifier"),
+        ("learnt", "its classifier" if learnt.answers is outcome.judged else "the whole network"),
     ]
     suggestions = suggest(seen, outcome.held_out)
-    curves = tuned.curves if tuned else ()
-    page = render(title, seen, answers, suggestions, facts=facts, commands=commands(written), curves=curves)
+    page = render(
+        title,
+        seen,
+        learnt.answers,
+        suggestions,
+        facts=rows,
+        commands=commands(written),
+        curves=tuned.curves if tuned else (),
+        augmented=tuned.augmented if tuned else (),
+        heat=heat_maps(written, seen, learnt.answers, learnt.heads, SHOWN),
+    )
     _record(options, page, suggestions, say)
+
+
+def _tune(
+    options: Options, seen: Seen, outcome: Outcome, bundle: Bundle, backbone: Backbone, say: Say, seconds: float
+) -> Tuned | None:
+    planned = tuning.plan(seen, bundle, backbone, seconds, head_only=options.head_only)
+    say(planned.reason)
+    if not planned.epochs:
+        return None
+    tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
+    if tuned:
+        describe_answers("fine-tuned", tuned.answers, seen, say)
+    return tuned
+
+
+def _is_kept(tuned: Tuned, outcome: Outcome, say: Say) -> bool:
+    kept = tuning.is_better(tuned.answers, outcome.judged)
+    say("the fine-tuned network is kept" if kept else "the classifier alone is better, and kept")
+    return kept
+
+
+def _publish(learnt: Learnt, options: Options, seen: Seen, folder: Path, say: Say, started: float) -> Bundle:
+    more = [
+        int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, _left(options, started) - CHECKS_S, say),
+        mindir(learnt.draft, folder, _left(options, started) - CHECKS_S, say),
+    ]
+    written = publish(learnt.draft, options.out, more, learnt.facts)
+    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
+    return written
+
+
+def _left(options: Options, started: float) -> float:
+    """Seconds of the time given."""
+    return options.seconds - (time.monotonic() - started)
+
+
+@contextmanager
+def _drafts(options: Options) -> Iterator[Path]:
+    """A folder for what is not finished, empty, which goes with the block."""
+    folder = options.record / "drafts"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def add(options: Options, say: Say, *, started: float) -> None:
@@ -88,7 +159,9 @@ def add(options: Options, say: Say, *, started: float) -> None:
     bundle, backbone, seen = _look(options, say, search_s=0.0)
     seen, head, answers = adding.add(seen, bundle, backbone, options.seed)
     describe_answers(f"{len(bundle.labels)} classes as they were, {len(seen.classes)} now", answers, seen, say)
-    written = publish(bundle, backbone, head, seen, answers, options.out, options.photos.stem)
+    with _drafts(options) as folder:
+        drafted = draft(bundle, backbone, head, seen, answers, folder / FP32, options.photos.stem)
+        written = publish(drafted, options.out, [mindir(drafted, folder, _left(options, started) - CHECKS_S, say)], {})
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
 
 
@@ -114,24 +187,11 @@ def _look(options: Options, say: Say, search_s: float) -> tuple[Bundle, Backbone
     if options.suggestions:
         collection = apply(collection, options.suggestions)
     describe(collection, say)
-    bundle, backbone = open_base(options.base)
+    bundle, backbone = open_base(options.base, options.record / "base")
     spec = bundle.manifest.preprocess
     seen = see(collection, backbone, spec, seed=options.seed, seconds=search_s)
     describe_seen(seen, say)
     return bundle, backbone, seen
-
-
-def open_base(name: str) -> tuple[Bundle, Backbone]:
-    """Raises DataError unless the bundle is there and answers as it should."""
-    if name.endswith(".ckpt"):
-        raise DataError(f"--from {name} is a checkpoint: make a bundle of it first, with training.export --bundle")
-    try:
-        bundle = open_bundle(name)
-    except BundleError as error:
-        raise DataError(f"--from {name}: {error}") from error
-    backbone = Backbone(bundle)
-    check_source(bundle, backbone)
-    return bundle, backbone
 
 
 def _record(options: Options, page: bytes, suggestions: list[Suggestion], say: Say) -> None:

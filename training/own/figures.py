@@ -72,6 +72,12 @@ class Answers:
         return int((self.given == self.labels).sum())
 
     @property
+    def mistakes(self) -> list[int]:
+        """The rows of wrong answers, the surest first."""
+        order = np.argsort(-self.scores.max(axis=1), kind="stable")
+        return [int(row) for row in order if self.given[row] != self.labels[row]]
+
+    @property
     def accuracy(self) -> float:
         return self.right / len(self.labels)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.explanation import Head
 from models.temperature import fit_temperature
 from training.own import folds
 from training.own.figures import Answers
@@ -23,6 +25,15 @@ class Outcome:
     judged: Answers
     held_out: Answers
     balanced: bool
+
+    @property
+    def judging(self) -> dict[int, tuple[NDArray[np.bool_], Head]]:
+        """Fold -> which of the judged photos (N,) its classifier answered, and that; empty where the final one answered
+        all."""
+        if self.judged is not self.held_out:
+            return {}
+        parts = self.folds[self.judged.photos]
+        return {fold: (parts == fold, head) for fold, head in self.fitted.heads.items()}
 
 
 def fit_head(seen: Seen, seed: int) -> Outcome:

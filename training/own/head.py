@@ -20,8 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from models.explanation import Head
 from models.topk import softmax
-from training.own.backbone import Floats, Head
+from training.own.backbone import Floats
 from training.own.looking import cpus
 
 Ids = NDArray[np.int64]
@@ -32,11 +33,13 @@ STEPS = 300  # of the solver, which needs far fewer unless the penalty is weak
 
 @dataclass(frozen=True)
 class Fitted:
-    """`logits` (N, K) of the photos that were fitted, each from a head that did not see it."""
+    """`logits` (N, K) of the photos that were fitted, each from the head of its fold, one of `heads`, that did not see
+    it."""
 
     head: Head
     penalty: float
     logits: Floats
+    heads: dict[int, Head]
 
 
 def fit(rows: Floats, labels: Ids, penalty: float, *, balanced: bool) -> Head:
@@ -55,22 +58,26 @@ def cross_validate(rows: Floats, labels: Ids, folds: Ids, *, balanced: bool) -> 
     """Fit one head for each fold and penalty, and the final one on everything with the best penalty."""
     tasks = [(fold, penalty) for fold in np.unique(folds) for penalty in PENALTIES]
 
-    def held_out(task: tuple[int, float]) -> Floats:
+    def held_out(task: tuple[int, float]) -> Head:
         seen = folds != task[0]
-        return fit(rows[seen], labels[seen], task[1], balanced=balanced)(rows[~seen])
+        return fit(rows[seen], labels[seen], task[1], balanced=balanced)
 
+    tried: dict[tuple[int, int], Head] = {}
     logits = np.zeros((len(PENALTIES), len(labels), int(labels.max()) + 1), np.float32)
     with _one_thread_each(), ThreadPoolExecutor(cpus()) as pool:
         for (fold, penalty), found in zip(tasks, pool.map(held_out, tasks), strict=True):
-            logits[list(PENALTIES).index(penalty), folds == fold] = found
+            place = list(PENALTIES).index(penalty)
+            tried[int(fold), place] = found
+            logits[place, folds == fold] = found(rows[folds == fold])
     surprise = np.stack([surprises(one, labels) for one in logits])
-    chosen = np.empty_like(logits[0])
+    chosen, heads = np.empty_like(logits[0]), {}
     for fold in np.unique(folds):
         others = folds != fold
-        chosen[~others] = logits[int(surprise[:, others].mean(axis=1).argmin()), ~others]
+        place = int(surprise[:, others].mean(axis=1).argmin())
+        chosen[~others], heads[int(fold)] = logits[place, ~others], tried[int(fold), place]
     penalty = float(PENALTIES[surprise.mean(axis=1).argmin()])
     with _one_thread_each():
-        return Fitted(fit(rows, labels, penalty, balanced=balanced), penalty, chosen)
+        return Fitted(fit(rows, labels, penalty, balanced=balanced), penalty, chosen, heads)
 
 
 @contextmanager

@@ -9,30 +9,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
 
 from models.preprocess import SUFFIXES, images_in
 from training.data.names import check_labels, class_folders, listed, normal_form
+from training.data.tables import SPLITS, Split, read_table
 from training.errors import ConfigError, DataError
 
-Split = Literal["train", "val", "test"]
-# What people call them -> what they are here.
-SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 MOST_CLASSES = 1000
 _HEIC = (
     "heif-convert IN OUT.jpg (Debian: libheif-examples), or on an iPhone Settings > Camera > Formats > Most Compatible"
@@ -195,31 +183,3 @@ def _row(row: Mapping[str, str], file: Path, line: int) -> Photo:
     if split and split not in SPLITS:
         raise DataError(f"{file}, line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
     return Photo(file.parent / row["path"], label, SPLITS.get(split), row.get("group", "").strip() or None)
-
-
-def read_table(file: Path) -> Sequence[Mapping[str, str]]:
-    """The rows of a CSV (comma, semicolon or tab) or Parquet file as text. Raises DataError."""
-    if file.suffix.lower() in (".parquet", ".pq"):
-        return _parquet(file)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text: {error}") from error
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
-    rows = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="")
-    return [{key.strip().lower(): value or "" for key, value in row.items() if key} for row in rows]
-
-
-def _parquet(file: Path) -> Sequence[Mapping[str, str]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise DataError(f"{file} needs pyarrow: pip install 'repvgg[parquet]', or save it as CSV") from error
-    try:
-        rows = cast(list[dict[str, Any]], parquet.read_table(file).to_pylist())
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{file} is not a readable Parquet file: {error}") from error
-    return [{key.lower(): "" if value is None else str(value) for key, value in row.items()} for row in rows]

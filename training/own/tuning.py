@@ -9,10 +9,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +25,7 @@ from training.own.figures import Answers
 from training.own.fitting import Outcome
 from training.own.head import surprises
 from training.own.looking import look
+from training.own.processes import last_words, run_verb
 from training.own.seen import Seen
 from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
@@ -38,6 +36,7 @@ LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 30
 STEP_COST = 12.0
 START_S, EXPORT_S = 45.0, 60.0  # until the first step; from the last step to a bundle
 BATCH = 32
+AUGMENTED = 8  # photos that the report shows
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tuned:
-    """`answers` on the photos that its run was evaluated on, or on the test split if there is one."""
+    """`answers` on the photos that its run was evaluated on, or on the test split if there is one; `augmented`: JPEGs,
+    each a photo and what augmentation makes of it."""
 
     bundle: Bundle
     answers: Answers
     curves: list[dict[str, Any]]
+    augmented: tuple[bytes, ...] = ()
 
 
 def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head_only: bool) -> Plan:
@@ -94,8 +95,9 @@ def tune(
     except OSError as error:
         say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
         return None
-    flags: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
-    flags += ["--image_size", str(seen.size), "--epochs", str(planned.epochs), "--seed", str(seed)]
+    images: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
+    images += ["--image_size", str(seen.size), "--seed", str(seed)]
+    flags = [*images, "--epochs", str(planned.epochs)]
     flags += [
         "--eval_interval",
         str(max(1, planned.epochs // 8)),
@@ -104,7 +106,9 @@ def tune(
     ]
     flags += ["--class_weights", "balanced" if outcome.balanced else "equal", "--patience", str(planned.epochs // 2)]
     run = folder / "run"
-    failed = _run("train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log")
+    failed = run_verb(
+        "train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log"
+    )
     if not (run / "best.ckpt").is_file():
         why = failed or "no epoch was evaluated"
         say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
@@ -113,14 +117,25 @@ def tune(
         say(f"fine-tuning {failed}; its best weights so far are used")
     written = folder / "store" / "tuned" / "1"
     flags = ["--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU"]
-    failed = _run("export", flags, None, folder / "export.log")
+    failed = run_verb("export", flags, None, folder / "export.log")
     if failed:
         say(
             f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
         )
         return None
     bundle = open_bundle(written)
-    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"))
+    augmented = _augmented(images, folder, say)
+    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"), augmented)
+
+
+def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], None]) -> tuple[bytes, ...]:
+    """For some of the photos a JPEG of what augmentation makes of it; none, and a line, if they cannot be drawn."""
+    strips, log = folder / "augmented", folder / "augmented.log"
+    wanted: list[str | Path] = ["--save-strips", strips, "--images", str(AUGMENTED), "--verify_images", "headers"]
+    if run_verb("data", [*flags, *wanted], None, log):
+        say(f"the report cannot show what augmentation does: {last_words(log)}")
+        return ()
+    return tuple(path.read_bytes() for path in sorted(strips.iterdir()))
 
 
 def is_better(tuned: Answers, alone: Answers) -> bool:
@@ -151,34 +166,6 @@ def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
             link.symlink_to(photo.path.resolve())
     held_out: list[int] = sides["val"]
     return held_out
-
-
-def _run(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Path) -> str:
-    """Run a verb of training; after `seconds` or Ctrl-C it is asked to stop -> what went wrong, or nothing."""
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    command = [sys.executable, "-m", f"training.{verb}", *map(str, flags)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": path}, start_new_session=True
-        )
-        try:
-            code = process.wait(seconds)
-            return f"ended with status {code}" if code else ""
-        except subprocess.TimeoutExpired:
-            return _stop(process, "was stopped at the end of its time")
-        except KeyboardInterrupt:
-            return _stop(process, "was interrupted")
-
-
-def _stop(process: subprocess.Popen[bytes], why: str) -> str:
-    process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
-    try:
-        process.wait(START_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
-    return why
 
 
 def _answers(seen: Seen, bundle: Bundle, held_out: Sequence[int]) -> Answers:

@@ -76,6 +76,7 @@ def assemble(
     process: Process = SINGLE_PROCESS,
     about: About | None = None,
     class_weights: Sequence[float] | None = None,
+    teacher: nn.Cell | None = None,
 ) -> Run:
     """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
     ms.set_seed(config.seed)
@@ -84,5 +85,5 @@ def assemble(
     optimizer = build_optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
     ema = Ema(network, average, config.ema_decay) if average else None
-    step = train_step(network, optimizer, config, ema, process, class_weights)
+    step = train_step(network, optimizer, config, ema, process, class_weights, teacher)
     return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)

@@ -51,6 +51,9 @@ class Callback:
         """After the epoch's evaluation -> why the run should end here, or None."""
         return None
 
+    def on_end(self, run: Run) -> None:
+        """Whatever ends the training in this process: its last epoch, a request to stop, or an error."""
+
 
 class EarlyStopping(Callback):
     """Ends a run whose validation top-1 has not improved for `patience` epochs."""

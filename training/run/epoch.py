@@ -17,7 +17,7 @@ from training.errors import TrainingError
 from training.network import repvgg
 from training.run import checkpoint, ranks
 from training.run.assembly import Run
-from training.run.evaluation import evaluate_images
+from training.run.evaluation import evaluate_images, evaluate_labels
 from training.run.journal import Line
 from training.run.resume import Progress, save_run
 from training.run.step import TrainStep
@@ -59,10 +59,11 @@ def finish_epoch(run: Run, images: Images, progress: Progress, stop: StopRequest
     if line["epoch"] % run.config.eval_interval == 0 or line["epoch"] == run.config.epochs:
         save_run(run, progress)
         start = time.perf_counter()
-        top1, top5 = _evaluate(run, images, progress, stop)
-        line |= {"val_top1": top1, "val_top5": top5, "seconds": progress.seconds + time.perf_counter() - start}
-        if top1 > progress.best_top1:
-            _save_best(run, progress, top1)
+        figures = _evaluate(run, images, progress, stop)
+        line |= figures | {"seconds": progress.seconds + time.perf_counter() - start}
+        best = figures.get("val_map", figures["val_top1"])
+        if best > progress.best_top1:
+            _save_best(run, progress, best)
     return line
 
 
@@ -128,15 +129,20 @@ def _training_figures(run: Run, progress: Progress) -> Line:
     return line
 
 
-def _evaluate(run: Run, images: Images, progress: Progress, stop: StopRequest) -> tuple[float, float]:
-    """-> top-1 and top-5. Raises Stopped in a run of one process.
+def _evaluate(run: Run, images: Images, progress: Progress, stop: StopRequest) -> Line:
+    """-> top-1 and top-5; where several labels may apply, with `val_map`, the mean of the labels' average precisions.
 
-    Several ranks wait for each other at the end of an evaluation, so none may leave early: they stop at the next step.
+    Raises Stopped in a run of one process. Several ranks wait for each other at the end of an evaluation, so none may
+    leave early: they stop at the next step.
     """
     where = f"during the evaluation of epoch {progress.epoch + 1}{_how_to_resume(run.config)}"
     watch = iter if run.process.size > 1 else lambda batches: stop.watch(batches, where)
+    if run.config.labels == "multi":
+        hides = run.process.hides_progress
+        found = evaluate_labels(run.result, images, run.config, watch, hides_progress=hides)
+        return {"val_top1": found.hits(1), "val_top5": found.hits(5), "val_map": found.mean_average_precision}
     _, top1, top5 = evaluate_images(run.result, images, run.config, run.process, watch)
-    return top1, top5
+    return {"val_top1": top1, "val_top5": top5}
 
 
 def _save_best(run: Run, progress: Progress, top1: float) -> None:

@@ -1,4 +1,5 @@
-"""Top-1 and top-5 accuracy of a network; with several ranks, over the images of all of them.
+"""Top-1 and top-5 accuracy of a network; with several ranks, over the images of all of them. Or, where several labels
+may apply, its logits.
 
 Logits that are not finite end an evaluation with an error: they never become an accuracy.
 """
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from training.config import TrainConfig
 from training.data.pipeline import Batch, Images, evaluation_batches, evaluation_spec
 from training.finite import check_finite
+from training.multi_label import LabelScores
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.ranks import total
 
@@ -31,6 +33,23 @@ def evaluate_images(
     batches = watch(evaluation_batches(images, spec, config.batch_size, workers, **process.image_shard))
     count = math.ceil(len(images) / (config.batch_size * process.size))
     return evaluate(network, tqdm(batches, "evaluate", count, leave=False, disable=process.hides_progress), process)
+
+
+def evaluate_labels(
+    network: nn.Cell,
+    images: Images,
+    config: TrainConfig,
+    watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
+    *,
+    hides_progress: bool | None = None,
+) -> LabelScores:
+    """Of images to which several labels may apply. Raises TrainingError for logits that are not finite."""
+    network.set_train(False)
+    batches = watch(evaluation_batches(images, evaluation_spec(config), config.batch_size, config.num_parallel_workers))
+    count = math.ceil(len(images) / config.batch_size)
+    bar = tqdm(batches, "evaluate", count, leave=False, disable=hides_progress)
+    rows = [check_finite(network(Tensor(batch.images)).asnumpy()[: batch.count]) for batch in bar]
+    return LabelScores(np.concatenate(rows), images.labels)
 
 
 def evaluate(network: nn.Cell, batches: Iterable[Batch], process: Process = SINGLE_PROCESS) -> tuple[int, float, float]:

@@ -13,15 +13,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from training.config import TrainConfig
 from training.data import modelarts
+from training.data.images import Images
 from training.files import write_whole
 from training.run import ranks
-from training.run.callbacks import Report, build_callbacks, why_end
+from training.run.assembly import Run
+from training.run.callbacks import Callback, Report, build_callbacks, why_end
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.epoch import finish_epoch, train_epoch
 from training.run.journal import Journal, Line
@@ -46,26 +49,43 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
         print(f"skipped {len(run.skipped)} broken images, listed in {listing}")
     if progress == Progress():
         prepare_first_epoch(run, train_images)
-    for callback in callbacks:
-        callback.on_start(run, progress)
-    ranks.broadcast(run.parameters.values(), process)
-    with stop or StopRequest() as stop:
+    try:
+        for callback in callbacks:
+            callback.on_start(run, progress)
+        ranks.broadcast(run.parameters.values(), process)
+        progress = _epochs(run, progress, (train_images, val_images), callbacks, journal, stop or StopRequest())
+    finally:
+        for callback in callbacks:
+            callback.on_end(run)
+    if progress.ended and process.is_main:
+        print(f"ended after epoch {progress.epoch}: {progress.ended}")
+    return config.run_dir / "best.ckpt"
+
+
+def _epochs(
+    run: Run,
+    progress: Progress,
+    splits: tuple[Images, Images],
+    callbacks: Sequence[Callback],
+    journal: Journal | None,
+    stop: StopRequest,
+) -> Progress:
+    """Train from `progress` to the end, which is returned. Raises TrainingError, Stopped."""
+    config = run.config
+    with stop:
         while progress.epoch < config.epochs and not progress.ended:
             for callback in callbacks:
                 callback.on_epoch_start(run, progress.epoch)
             if progress.step < run.steps:
-                train_epoch(run, train_images, progress, stop)
-            line = finish_epoch(run, val_images, progress, stop)
+                train_epoch(run, splits[0], progress, stop)
+            line = finish_epoch(run, splits[1], progress, stop)
             if journal:
                 _log(line, journal, config)
             progress = progress.next_epoch(run.updates_done, run.overflows)
             progress.ended = why_end(callbacks, Report(run, line, progress))
-            save_run(
-                run, progress
-            )  # last of all: an epoch interrupted before this is finished once more after the resume
-    if progress.ended and process.is_main:
-        print(f"ended after epoch {progress.epoch}: {progress.ended}")
-    return config.run_dir / "best.ckpt"
+            # Last of all: an epoch interrupted before this is finished once more after the resume.
+            save_run(run, progress)
+    return progress
 
 
 def _log(line: Line, journal: Journal, config: TrainConfig) -> None:
@@ -76,6 +96,7 @@ def _log(line: Line, journal: Journal, config: TrainConfig) -> None:
 
 def _summary(line: Line) -> str:
     evaluated = f", val top-1 {line['val_top1']:.2%}" if "val_top1" in line else ""
+    evaluated += f", mean average precision {line['val_map']:.2%}" if "val_map" in line else ""
     return (
         f"epoch {line['epoch']}: loss {line['loss']:.4f}, train {line['train_top1']:.2%}{evaluated}, "
         f"{line['images_per_second']:.0f} images/s"

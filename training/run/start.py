@@ -12,12 +12,13 @@ from training.data.images import tensor_of
 from training.data.names import listed
 from training.data.pipeline import Images, evaluation_spec, open_splits, steps_per_epoch, verify
 from training.data.verification import broken
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.optim.losses import balanced_weights
-from training.run import about, checkpoint, from_bundle, ranks, resume
+from training.run import about, checkpoint, ranks, resume
 from training.run.assembly import Run, assemble
+from training.run.bundled import fine_tuning, teacher
 from training.run.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
 from weights.variants import VARIANTS
@@ -28,6 +29,8 @@ WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distin
 def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
     """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
     may have changed since the run was stopped. Raises TrainingError."""
+    if config.labels == "multi" and process.size > 1:
+        raise ConfigError("labels: multi runs in one process: average precision needs all images in one place")
     train_images, val_images = splits = open_splits(config)
     spec, readers, shard = evaluation_spec(config), config.num_parallel_workers, process.image_shard
     skipped: list[str] = []
@@ -39,7 +42,8 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
         weights = balanced_weights(train_images.labels, config.classes)
     said = about.of_run(config, train_images, val_images, len(skipped))
     steps = steps_per_epoch(train_images, config, num_shards=process.size)
-    run = assemble(config, steps, process, said, weights)
+    teaches = teacher.find(config, train_images.classes)
+    run = assemble(config, steps, process, said, weights, teaches)
     progress = _agree_on_progress(_load_weights(run), process)
     if config.on_bad_image == "stop":
         verify(splits, spec, config.verify_images, readers, **shard)
@@ -65,7 +69,7 @@ def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple
 def prepare_first_epoch(run: Run, train_images: Images) -> None:
     """Take the weights of a bundle, or whiten the stem, if the recipe says so. Raises TrainingError."""
     if bundle := bundles.find(run.config.pretrained):
-        done = from_bundle.load(run, bundle, train_images)
+        done = fine_tuning.load(run, bundle, train_images)
         if run.process.is_main:
             print(done)
     if run.config.stem_init == "whitened" and not run.config.pretrained:

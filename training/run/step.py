@@ -19,7 +19,14 @@ from training.config import TrainConfig
 from training.network.ema import Ema
 from training.optim import loss_scale
 from training.optim.loss_scale import LossScale
-from training.optim.losses import CrossEntropySmooth, CustomL2, true_classes
+from training.optim.losses import (
+    BinaryCrossEntropy,
+    CrossEntropySmooth,
+    CustomL2,
+    Distillation,
+    WithoutImages,
+    are_right,
+)
 from training.run.device import SINGLE_PROCESS, Process
 
 Gradients = tuple[Tensor, ...]
@@ -67,17 +74,25 @@ def train_step(
     ema: Ema | None = None,
     process: Process = SINGLE_PROCESS,
     class_weights: Sequence[float] | None = None,
+    teacher: nn.Cell | None = None,
 ) -> TrainStep:
     """Build the training step of the recipe; also sets the precision in which the network computes.
 
-    `class_weights` (K,): how much an image of each class counts in the loss; None: all the same.
+    `class_weights` (K,): how much an image of each class counts in the loss; None: all the same. `teacher`: images ->
+    logits (N, K) that the network also learns from.
     """
     loss_scale.set_precision(network, config.amp_level)
     scaling = loss_scale.build_loss_scale(config)
     accumulator = None
     if config.accumulate_steps > 1:
         accumulator = GradientAccumulator(optimizer.parameters, config.accumulate_steps)
-    loss_function = CrossEntropySmooth(config.label_smoothing, class_weights)
+    loss_function: nn.Cell = CrossEntropySmooth(config.label_smoothing, class_weights)
+    if config.labels == "multi":
+        loss_function = BinaryCrossEntropy(config.label_smoothing)
+    if teacher is not None:
+        loss_function = Distillation(loss_function, teacher, config.teacher_temperature, config.teacher_weight)
+    else:
+        loss_function = WithoutImages(loss_function)
     compute_gradients = _gradient_function(network, optimizer, config, scaling, loss_function)
     update = _update_function(optimizer, config, scaling, ema, config.accumulate_steps * process.size)
     all_reduce, ranks = _all_reduce(process.size), process.size
@@ -103,12 +118,12 @@ def _gradient_function(
     network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, scaling: LossScale | None, loss_function: nn.Cell
 ) -> Callable[[Tensor, Tensor], tuple[tuple[Tensor, Tensor, Tensor], Gradients]]:
     """A function (images, labels) -> (scaled objective, loss, right answers), gradients times the loss scale."""
-    decay = CustomL2(network) if config.custom_l2 else None
+    decay, multi = CustomL2(network) if config.custom_l2 else None, config.labels == "multi"
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = ops.cast(network(images), ms.float32)
-        right = ops.cast(ops.argmax(logits, 1) == true_classes(labels), ms.float32).sum()
-        loss = loss_function(logits, labels)
+        right = ops.cast(are_right(logits, labels, multi=multi), ms.float32).sum()
+        loss = loss_function(images, logits, labels)
         objective = loss if decay is None else loss + config.weight_decay / 2 * decay()
         return objective if scaling is None else objective * scaling.scale, loss, right
 

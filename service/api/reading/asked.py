@@ -39,6 +39,8 @@ def read_asked(
     given = {name for name in PARAMETERS if name in parameters}
     if not given and priors is None:
         return LABELS_ONLY
+    if priors is not None and classifier.bundle.manifest.labels.multi:
+        raise invalid("priors are shares of images of which one label applies: this bundle's scores are per label")
     asked = Asked(
         cam=_explains(parameters.get("explain")),
         embedding=_wants_embedding(parameters.get("embedding", "false").lower()),

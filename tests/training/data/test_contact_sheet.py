@@ -66,7 +66,7 @@ def test_save_grid_draws_what_training_sees(image_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), "nothing to do: give --save-grid FILE.png or --measure"),
+        ((), "nothing to do: give --save-grid FILE.png, --save-strips FOLDER or --measure"),
         (("--save-grid", "x.png", "--images", "0"), "--images 0"),
         (("--measure", "--auto_augment", "rand-x9"), "'x9' is not understood"),
     ],
@@ -74,3 +74,21 @@ def test_save_grid_draws_what_training_sees(image_folder, tmp_path, capsys):
 def test_a_user_error_is_one_line(flags, words, capsys):
     assert main([*flags]) == 78
     assert words in capsys.readouterr().err
+
+
+def test_a_strip_is_a_photo_and_its_own_augmented_forms(cpu, image_folder, tmp_path, capsys):
+    """Without augmentation they are all the same, whatever the order of the epochs."""
+    keys = ["--set", "ImageFolder", "--data_url", str(image_folder), "--image_size", "32", "--crop_pct", "1"]
+    keys += ["--crop", "padded", "--crop_padding", "0", "--hflip", "0", "--images", "6"]
+    assert main([*keys, "--save-strips", str(tmp_path / "strips")]) == 0
+    assert "6 images, each as it is served" in capsys.readouterr().out
+    strips = sorted((tmp_path / "strips").iterdir())
+    assert len(strips) == 6
+    photos = []
+    for path in strips:
+        with Image.open(path) as strip:
+            pieces = [np.asarray(strip.crop((left, 0, left + 32, 32)), float) for left in range(0, 5 * 38, 38)]
+        assert len(pieces) == 5
+        assert all(np.abs(piece - pieces[0]).mean() < 10 for piece in pieces)  # JPEG, across the gaps
+        photos.append(pieces[0])
+    assert min(np.abs(photos[0] - other).mean() for other in photos[1:]) > 15

@@ -32,6 +32,21 @@ def test_the_loss_is_the_formula(smoothing, kind):
     assert float(found.asnumpy()) == pytest.approx(cross_entropy(LOGITS, targets, smoothing), rel=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_several_labels_is_the_formula(smoothing):
+    import mindspore as ms
+
+    from training.optim.losses import BinaryCrossEntropy
+
+    targets = RNG.integers(0, 2, LOGITS.shape)
+    p, q = 1 / (1 + np.exp(-LOGITS)), (1 - smoothing) * targets + smoothing / 2
+    expected = -(q * np.log(p) + (1 - q) * np.log(1 - p)).mean()
+    given = ms.Tensor(LOGITS.astype(np.float32)), ms.Tensor(targets.astype(np.float32))
+    assert float(BinaryCrossEntropy(smoothing)(*given).asnumpy()) == pytest.approx(expected, rel=1e-5)
+    huge = ms.Tensor(np.float32([[1e4, -1e4]])), ms.Tensor(np.float32([[0, 1]]))
+    assert np.isfinite(float(BinaryCrossEntropy(smoothing)(*huge).asnumpy()))
+
+
 def test_a_confident_network_has_a_finite_loss():
     import mindspore as ms
 

@@ -3,10 +3,11 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from models.explanation import Head
 from models.store import open_bundle
 from tests.conftest import TINY_LABELS, tiny_network, write_tiny_bundle
 from training.errors import DataError
-from training.own.backbone import Backbone, Head, session
+from training.own.backbone import Backbone, session
 
 RNG = np.random.default_rng(0)
 

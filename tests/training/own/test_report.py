@@ -1,11 +1,21 @@
 """The report in a browser: Chromium where it is installed."""
 
+import io
 import re
 import shutil
 
 import pytest
+from PIL import Image
 
+from models.store import open_bundle
+from models.versions import write_version
 from training import start
+from training.own.backbone import Backbone
+from training.own.fitting import fit_head
+from training.own.photos import collect
+from training.own.publishing.bundle import draft
+from training.own.report.heat import _answered_by, heat_maps
+from training.own.seen import see
 
 CHROMIUM = shutil.which("chromium")
 
@@ -54,5 +64,32 @@ def test_a_cell_of_the_confusion_matrix_shows_its_photos(report, theme):
         assert widths
         assert min(widths) > 0
         assert page.locator(".pair").count() >= 2
+        assert page.locator("img.heat").count() >= 1
         assert problems == []
         browser.close()
+
+
+def test_a_heat_map_is_of_the_classifier_that_gave_the_wrong_answer(draw_photos, tiny_bundle, tmp_path):
+    photos = draw_photos(tmp_path / "fruit", 12)
+    shutil.copy(photos / "plum/001.jpg", photos / "lime/planted.jpg")
+    base = open_bundle(tiny_bundle)
+    backbone = Backbone(base)
+    seen = see(collect(photos), backbone, base.manifest.preprocess, seed=0, seconds=0)
+    outcome = fit_head(seen, 0)
+    answers = outcome.judged
+    written = draft(base, backbone, outcome.fitted.head, seen, answers, tmp_path / "drafts" / "1", "fruit")
+    maps = heat_maps(written, seen, answers, outcome.judging, 5)
+    wrong = answers.mistakes[:5]
+    assert list(maps) == [answers.photos[row] for row in wrong]
+    for row in wrong:
+        answered = [head for mask, head in outcome.judging.values() if mask[row]]
+        assert _answered_by(row, outcome.judging) is answered[0]
+        with Image.open(io.BytesIO(maps[answers.photos[row]])) as picture:
+            assert picture.size == (96, 72)
+    plain = tiny_bundle_without_features(written, tmp_path)
+    assert heat_maps(plain, seen, answers, outcome.judging, 5) == {}
+
+
+def tiny_bundle_without_features(bundle, tmp_path):
+    artifact = bundle.manifest.artifacts[0].model_copy(update={"features": None})
+    return write_version(bundle, tmp_path / "plain" / "1", [artifact])

@@ -17,11 +17,12 @@ from training.deploy.offline.onnx_engine import open_engine
 
 @pytest.fixture
 def run(tiny_bundle, tmp_path, capsys, monkeypatch):
-    """(photos, further flags) -> exit code, stdout, stderr. The bundle is `store/mine/1` in the test's folder."""
+    """(photos, further flags) -> exit code, stdout, stderr. The bundle is `store/mine/1` in the test's folder; the time
+    given is too short for int8 and for comparing sizes."""
     monkeypatch.chdir(tmp_path)
 
     def started(photos, *flags, out=("--out", "store/mine/1")):
-        code = start.main([str(photos), *out, "--from", str(tiny_bundle), *flags])
+        code = start.main([str(photos), *out, "--from", str(tiny_bundle), "--minutes", "0.01", *flags])
         return code, *capsys.readouterr()
 
     return started
@@ -30,7 +31,7 @@ def run(tiny_bundle, tmp_path, capsys, monkeypatch):
 def test_a_folder_of_photos_becomes_a_bundle_that_is_verified_and_knows_its_classes(
     run, photos, tmp_path, draw_photo, encode
 ):
-    code, said, _ = run(photos)
+    code, said, _ = run(photos, "--minutes", "10")
     assert code == 0, said
     bundle = open_bundle(tmp_path / "store/mine/1")
     assert bundle.labels == ("lemon", "lime", "plum")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.store import open_bundle
-from training.own import tuning
+from training.own import processes, tuning
 from training.own.backbone import Backbone
 from training.own.figures import Answers
 from training.own.fitting import fit_head
@@ -81,7 +81,7 @@ def test_the_time_given_is_kept_and_a_run_is_asked_to_stop_before_it_is_killed(t
     )
     monkeypatch.chdir(tmp_path)  # where Python looks first
     start = time.monotonic()
-    assert tuning._run("polite", [], 20, tmp_path / "log") == "was stopped at the end of its time"
+    assert processes.run_verb("polite", [], 20, tmp_path / "log") == "was stopped at the end of its time"
     assert time.monotonic() - start < 85
     assert (tmp_path / "log").read_text() == "begun\nsaved\n"
 

@@ -3,11 +3,14 @@
 import csv
 import json
 import struct
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from training.config import build
 from training.errors import ConfigError
+from training.run.device import SINGLE_PROCESS
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -37,6 +40,9 @@ def noting(name, reason_at=None):
             assert report.run.config.run_dir.is_dir()
             CALLS.append((name, "end", report.line["epoch"], report.progress.epoch))
             return "I have seen enough" if report.line["epoch"] == reason_at else None
+
+        def on_end(self, run):
+            CALLS.append((name, "ended"))
 
     return Noting()
 
@@ -72,10 +78,16 @@ def test_callbacks_are_called_in_the_order_of_the_recipe_and_may_end_the_run(ima
     for epoch in range(2):
         expected += [(name, "epoch", epoch) for name in ("first", "second")]
         expected += [(name, "end", epoch + 1, epoch + 1) for name in ("first", "second")]
+    expected += [("first", "ended"), ("second", "ended")]
     assert expected == CALLS
     assert "ended after epoch 2: I have seen enough" in capsys.readouterr().out
     train(image_folder, tmp_path, callbacks=names, epochs=9)
-    assert CALLS[len(expected) :] == [("first", "start", 2), ("second", "start", 2)], "a run that ended is not resumed"
+    assert CALLS[len(expected) :] == [
+        ("first", "start", 2),
+        ("second", "start", 2),
+        ("first", "ended"),
+        ("second", "ended"),
+    ], "a run that ended is not resumed"
     assert len(log_of(best)) == 2
 
 
@@ -103,16 +115,23 @@ def test_the_table_and_the_event_file_hold_the_lines_of_the_log(image_folder, tm
 
 
 def found_in(content):
-    """The scalars of each event, by step; written from the formats of TFRecord and of protocol buffers."""
-    events, at = [], 0
-    while at < len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        event = dict(fields(content[at + 12 : at + 12 + length]))
+    """The scalars of each step."""
+    found = {}
+    for event in records(content):
         if 5 in event:
             values = [dict(fields(value)) for _, value in fields(event[5])]
-            events.append({"epoch": event[2]} | {value[1].decode(): value[2] for value in values})
+            line = found.setdefault(event[2], {"epoch": event[2]})
+            line |= {value[1].decode(): value[2] for value in values}
+    return list(found.values())
+
+
+def records(content):
+    """The events; written from the formats of TFRecord and of protocol buffers."""
+    at = 0
+    while at < len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        yield dict(fields(content[at + 12 : at + 12 + length]))
         at += 12 + length + 4
-    return events
 
 
 def fields(message):
@@ -141,11 +160,24 @@ def fields(message):
             at += struct.calcsize(form)
 
 
-def test_a_record_has_the_checksum_of_its_standard():
-    from training.run.tensorboard import _masked_crc
+def test_a_run_that_goes_on_tells_tensorboard_to_forget_what_it_repeats(image_folder, tmp_path):
+    from training.run.resume import Progress
+    from training.run.tensorboard import tensorboard
 
-    crc = 0xE3069283  # of "123456789", the check value of CRC-32C
-    assert _masked_crc(b"123456789") == struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    config = build(KEYS | {"save_dir": str(tmp_path)}, source="test")
+    callback = tensorboard(config)
+    callback.on_start(SimpleNamespace(config=config, process=SINGLE_PROCESS), Progress(epoch=3))
+    callback.on_end(None)
+    (events,) = config.run_dir.glob("events.out.tfevents.*")
+    started = [event for event in records(events.read_bytes()) if 7 in event]
+    assert [(event[2], dict(fields(event[7]))) for event in started] == [(4, {1: 1})]
+
+
+def test_without_tensorboardx_the_extra_is_named(monkeypatch, image_folder, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match=r"pip install 'repvgg\[tensorboard\]'"):
+        train(image_folder, tmp_path, callbacks=["tensorboard"], epochs=1)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

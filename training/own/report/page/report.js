@@ -28,14 +28,16 @@ function answer([label, score], truth) {
   bar.style.width = length(score);
   return make("div", { className: label === truth ? "answer true" : "answer" }, make("span", { title: label }, label), make("span", {}, percent(score, 0)), bar);
 }
-function card(index, words) {
+function card(index, words, heat) {
   const photo = record.photos[index];
-  return make("li", { className: "photo" }, picture(index), words ? make("p", { className: "warn" }, words) : null,
+  return make("li", { className: "photo" }, picture(index),
+    heat ? make("img", { className: "heat", src: `data:image/jpeg;base64,${heat}`, alt: `what spoke for the answer ${photo.answers[0][0]}` }) : null,
+    words ? make("p", { className: "warn" }, words) : null,
     ...photo.answers.map((one) => answer(one, photo.label)),
     photo.answers.length ? null : make("p", {}, photo.label),
     make("p", { className: "name", title: photo.name }, photo.name));
 }
-const cards = (indices, words = () => null) => make("ul", { className: "photos" }, ...indices.map((index, place) => card(index, words(place))));
+const cards = (indices, words = () => null, heat = {}) => make("ul", { className: "photos" }, ...indices.map((index, place) => card(index, words(place), heat[index])));
 
 function head() {
   document.title = `${record.title}: report`;
@@ -145,7 +147,8 @@ if (record.curves.length) section("How it learnt", "", make("div", { className: 
 if (record.matrix) {
   matrix();
   classes();
-  if (record.mistakes.length) section("The worst mistakes", "Wrong answers that are most sure of themselves. Bold: the label that the photo has.", cards(record.mistakes));
+  const why = Object.keys(record.heat).length ? " Below each photo: what spoke for the wrong answer (red) and against it (blue); the network saw the part inside the line." : "";
+  if (record.mistakes.length) section("The worst mistakes", `Wrong answers that are most sure of themselves. Bold: the label that the photo has.${why}`, cards(record.mistakes, () => null, record.heat));
   if (record.unsure.length) section("The least sure answers", "Photos whose two best scores are closest: more photos like these teach most.", cards(record.unsure));
 }
 if (record.suspects.length) {
@@ -165,6 +168,6 @@ section("The photos", "", make("div", { className: "two" },
   histogram("photos of a class, classes sorted by size", ...record.counts)),
 record.odd.length ? make("h3", {}, "Odd ones") : null, record.odd.length ? cards(record.odd.map((one) => one.index), (place) => record.odd[place].words) : null);
 if (record.augmented.length) {
-  section("What augmentation does", "The same photos as the network sees them while it learns.", make("ul", { className: "photos" },
-    ...record.augmented.map((src) => make("li", { className: "photo" }, make("img", { src: `data:image/jpeg;base64,${src}`, alt: "an augmented photo" })))));
+  section("What augmentation does", "Photos as they are served, on the left, and as the network sees them in its first epochs. Normal: you can still tell the class.", make("ul", { className: "strips" },
+    ...record.augmented.map((src) => make("li", {}, make("img", { src: `data:image/jpeg;base64,${src}`, alt: "a photo, and what augmentation makes of it" })))));
 }

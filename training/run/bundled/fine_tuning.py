@@ -15,22 +15,20 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-import onnx
-from mindspore import nn
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from models import golden
 from models.errors import BundleError
 from models.store import Bundle
-from training.data.names import listed, normal_form
+from training.data.names import listed
 from training.data.pipeline import Images, train_batches
 from training.errors import CheckpointError
 from training.network import moments, repvgg
 from training.run import checkpoint
 from training.run.assembly import Run
+from training.run.bundled.networks import class_ids, read_weights
 from weights.forward import logits
-from weights.layout import BATCH_NORM_EPS, mismatches
+from weights.layout import BATCH_NORM_EPS
 from weights.split import restate, split_weights
 from weights.variants import VARIANTS, Variant
 
@@ -43,7 +41,7 @@ PROVEN_TO = 1e-5  # of the standard deviation of the logits
 def load(run: Run, bundle: Bundle, images: Images) -> str:
     """Load the bundle's weights into the run's network and its average -> what was done. Raises TrainingError."""
     variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
-    fused = _read(bundle, variant)
+    fused = read_weights(bundle)
     split = split_weights(fused, variant, BATCH_NORM_EPS)
     _set_backbone(parameters, split, bundle)
     batches = train_batches(images, config, 0, **run.process.image_shard)
@@ -52,7 +50,7 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     split = restate(split, measured, BATCH_NORM_EPS)
     off = _prove(bundle, variant, fused, split)
     _set_backbone(parameters, split, bundle)
-    rows = None if config.reset_classifier else _rows(bundle.labels, images.classes)
+    rows = None if config.reset_classifier else class_ids(bundle.labels, images.classes)
     if rows:
         for name in ("classifier.weight", "classifier.bias"):
             parameters[name].set_data(ms.Tensor(split[name][rows]))
@@ -63,25 +61,6 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
         f"deviation), statistics of batch norms from {count * config.batch_size} training images; "
         + _about_classes(bundle.labels, images.classes, rows)
     )
-
-
-def _read(bundle: Bundle, variant: Variant) -> Weights:
-    """The deploy form's weights in float32. Raises CheckpointError."""
-    try:
-        artifact = bundle.artifact(("onnx", "mindir"), "fp32")
-    except BundleError as error:
-        raise CheckpointError(f"{error}: rounded weights are no start for training") from error
-    path = bundle.path(artifact)
-    if artifact.format == "onnx":
-        found = {array.name: numpy_helper.to_array(array) for array in onnx.load_model(path).graph.initializer}
-    else:
-        found = {parameter.name: parameter.asnumpy() for parameter in nn.GraphCell(ms.load(str(path))).get_parameters()}
-    weights = {name: array for name, array in found.items() if name.startswith(("stages.", checkpoint.CLASSIFIER))}
-    if problems := mismatches(weights, variant, len(bundle.labels)):
-        raise CheckpointError(
-            f"{path} does not hold the weights of the network in its manifest:\n  " + "\n  ".join(problems)
-        )
-    return weights
 
 
 def _set_backbone(parameters: Mapping[str, ms.Parameter], weights: Weights, bundle: Bundle) -> None:
@@ -115,13 +94,6 @@ def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> 
             f"{PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
         )
     return off
-
-
-def _rows(labels: Sequence[str], classes: Sequence[str]) -> list[int] | None:
-    """The bundle's class id of each of our classes; None unless they are the same."""
-    ids = {normal_form(label): class_id for class_id, label in enumerate(labels)}
-    names = [normal_form(name) for name in classes]
-    return [ids[name] for name in names] if ids.keys() == {*names} and len(labels) == len(classes) else None
 
 
 def _about_classes(labels: Sequence[str], classes: Sequence[str], rows: list[int] | None) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,10 @@ def render(
     notes: Sequence[str] = (),
     curves: Sequence[dict[str, Any]] = (),
     augmented: Sequence[bytes] = (),
+    heat: Mapping[int, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """`answers`: what the accuracy is measured on, if there is any; `curves`: {title, lines: [{name, points}]}."""
+    """`answers`: what the accuracy is measured on, if there is any; `curves`: {title, lines: [{name, points}]};
+    `augmented`: JPEGs, each a photo and what augmentation makes of it; `heat`: JPEGs by photo, for mistakes."""
     doubted = [one for one in suggestions if one.score is not None and one.index is not None]
     odd = [one for one in suggestions if one.score is None and one.index is not None and "equal to" not in one.reason]
     record: dict[str, Any] = {
@@ -48,6 +51,7 @@ def render(
         "notes": [*notes],
         "curves": [*curves],
         "augmented": [base64.b64encode(one).decode() for one in augmented],
+        "heat": {index: base64.b64encode(one).decode() for index, one in heat.items()},
         "suspects": [{"index": one.index, "words": one.reason} for one in doubted[:SHOWN]],
         "odd": [{"index": one.index, "words": one.reason} for one in odd[:SHOWN]],
         "pairs": [_pair(seen, pair) for pair in seen.copies[:SHOWN]],
@@ -73,7 +77,7 @@ def _judged(seen: Seen, answers: Answers) -> dict[str, Any]:
     low, high = answers.interval
     scores, wrong = answers.scores, answers.given != answers.labels
     best = np.sort(scores, axis=1)
-    mistakes = [row for row in np.argsort(-best[:, -1], kind="stable") if wrong[row]]
+    mistakes = answers.mistakes
     unsure = np.argsort(best[:, -1] - best[:, -2], kind="stable")
     right = [row for row in np.random.default_rng(0).permutation(len(wrong)) if not wrong[row]]
     each = max(1, RIGHT // len(seen.classes))

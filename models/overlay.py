@@ -26,8 +26,14 @@ def draw(encoded: bytes, cam: Cam, max_pixels: int) -> bytes:
 
     Raises ImageError.
     """
-    photo = decode(encoded, max_pixels)
-    scale = min(1.0, LONGEST / max(photo.size))
+    content = BytesIO()
+    over(decode(encoded, max_pixels), cam, LONGEST).save(content, "PNG")
+    return content.getvalue()
+
+
+def over(photo: Image.Image, cam: Cam, longest: int) -> Image.Image:
+    """The same of an upright RGB photo, at most `longest` pixels long."""
+    scale = min(1.0, longest / max(photo.size))
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     left, top, right, bottom = (round(edge * scale) for edge in cam.box)
     box = left, top, max(left + 1, right), max(top + 1, bottom)
@@ -35,9 +41,7 @@ def draw(encoded: bytes, cam: Cam, max_pixels: int) -> bytes:
     picture = small.point(lambda value: int(value * UNSEEN))
     picture.paste(_coloured(small.crop(box), cam.grid), box[:2])
     ImageDraw.Draw(picture).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="white")
-    content = BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
+    return picture
 
 
 def _coloured(seen: Image.Image, grid: NDArray[np.float64]) -> Image.Image:
