@@ -2,7 +2,8 @@
 
 1. a file of countless tiny segments, chunks or blocks is rejected while it is read, before they fill the memory;
 2. a JPEG of countless scans, each of which passes over all pixels again, is rejected before they are decoded;
-3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is rejected before it is opened.
+3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is rejected before it is opened;
+4. so is one whose strips are the same bytes again and again.
 
 A megabyte of empty JPEG segments costs Pillow 34 MB and 0.4 s under the interpreter's lock; a megabyte of progressive
 scans costs half a minute.
@@ -11,7 +12,7 @@ scans costs half a minute.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from math import prod
 
@@ -22,9 +23,15 @@ MAX_READS = 100_000
 BYTES_PER_FURTHER_READ = 1024
 # Run-length encoded BMPs are decoded in Python, two reads a run: a photo of a megapixel, in one or two seconds.
 MAX_READS_OF_BMP = 2_000_000
-# Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500.
-MAX_SCANS = 100
+# Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500. Large pictures may have fewer: to find missing
+# blocks, they are decoded several times.
+MAX_SCANS, FEWEST_MAX_SCANS = 100, 20
+MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_STRIPS = 100_000
+# Of JPEG, each with a header of its own. Cut into tiles of 256 x 256, a picture of 50 megapixels has 800.
+MAX_JPEG_STRIPS = 10_000
+# Encoders may store equal tiles once, which are small.
+MAX_SHARED_BYTES = 16 << 20
 # The most that TIFF can count; BigTIFF could count further.
 MAX_ENTRIES = 65_535
 
@@ -71,10 +78,23 @@ def check_reads(reads: int, encoded: bytes) -> None:
         raise too_many_pieces()
 
 
-def check_scans(scans: int) -> None:
-    """Raises ImageError over MAX_SCANS scans of a JPEG."""
-    if scans > MAX_SCANS:
-        raise ImageError("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
+def check_scans(scans: int, pixels: int) -> None:
+    """Raises ImageError for more scans of a JPEG than a picture of this many pixels may have."""
+    most = min(MAX_SCANS, max(FEWEST_MAX_SCANS, MAX_SCANNED_PIXELS // max(pixels, 1)))
+    if scans > most:
+        raise ImageError("undecodable_image", f"the image has more than {most} scans, the limit for its size")
+
+
+def check_blocks(lengths: Sequence[int], size: int) -> None:
+    """Raises ImageError for strips or tiles that have far more bytes together than their file of `size` bytes."""
+    if sum(min(length, size) for length in lengths) > size + MAX_SHARED_BYTES:
+        raise ImageError("undecodable_image", "the image's strips or tiles are the same bytes again and again")
+
+
+def check_jpegs(strips: int) -> None:
+    """Raises ImageError over MAX_JPEG_STRIPS strips or tiles of a TIFF that are JPEGs."""
+    if strips > MAX_JPEG_STRIPS:
+        raise ImageError("undecodable_image", f"the image has more than {MAX_JPEG_STRIPS} strips of JPEG, the limit")
 
 
 def check_tiff(encoded: bytes, max_pixels: int) -> None:
@@ -98,7 +118,10 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
 
 
 def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
-    """(tag, type, number of values, value, byte order); nothing if there is no whole directory."""
+    """(tag, type, number of values, value, byte order); nothing if there is no directory.
+
+    Raises ImageError for too many entries and, behind the last one, for a directory that is cut short.
+    """
     order = _TIFF_ORDERS.get(encoded[:2])
     if order is None:
         return
@@ -115,3 +138,5 @@ def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     whole = min(count, (len(encoded) - first) // size)
     for tag, kind, values, value in struct.iter_unpack(order + entry, encoded[first : first + whole * size]):
         yield tag, kind, values, value, order
+    if whole < count:
+        raise ImageError("undecodable_image", "the TIFF data is broken or truncated: its directory is cut short")

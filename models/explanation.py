@@ -104,4 +104,10 @@ def read_head(bundle: Bundle, artifact: Artifact) -> Head | None:
             f"{path} must hold float32 `weight` ({classes}, C) and `bias` ({classes},), not {head.weight.dtype} "
             f"{head.weight.shape} and {head.bias.dtype} {head.bias.shape}"
         )
+    confidence = bundle.manifest.confidence
+    if confidence and confidence.embedding_weights and len(confidence.embedding_weights) != head.weight.shape[1]:
+        raise BundleError(
+            f"{bundle.folder}: {len(confidence.embedding_weights)} confidence.embedding_weights for "
+            f"{head.weight.shape[1]} features; fit the confidence again"
+        )
     return head

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.errors import BundleError, ImageError
-from models.manifest import FileName, Precision, Preprocess, Sha256, Strict, problems
+from models.fields import FileName, Sha256, Strict
+from models.manifest import Precision, Preprocess, problems
 from models.preprocess import preprocess
 from models.store import Bundle, read, verify
 

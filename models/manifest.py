@@ -10,22 +10,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.errors import BundleError
+from models.fields import FileName, Grown, Moment, Positive, Sha256, Slug, Strict, Temperature, Unit
 
 SCHEMA_VERSION: Literal[1] = 1
 MAX_SIDE = 4096  # pixels, of the resized short side: no published network comes near it
@@ -38,57 +28,7 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Pixels = Literal["exact", "fast"]
 Rounding = Literal["floor", "round"]
 Icc = Literal["ignore", "srgb"]
-
-
-def inside(name: str) -> str:
-    """The name itself if it can only mean a file inside the bundle's folder; else ValueError."""
-    path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or path == PurePosixPath(".")
-    if outside or "\\" in name or not name.isprintable():
-        raise ValueError(f"{name!r} is not a file inside the bundle: write a relative path without '..'")
-    return name
-
-
-def _moment(text: str) -> str:
-    try:
-        # Python 3.10 cannot parse "Z".
-        offset = datetime.fromisoformat(text.replace("Z", "+00:00")).utcoffset()
-    except ValueError:
-        offset = None
-    if offset is None:
-        raise ValueError(f"{text!r} is not a time with a UTC offset: write it like 2025-01-31T12:00:00Z")
-    return text
-
-
-FileName = Annotated[str, AfterValidator(inside)]
-Moment = Annotated[str, AfterValidator(_moment)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-# What logits are divided by before the softmax; 1: as the network was trained.
-COLDEST, HOTTEST = 0.01, 100.0
-Temperature = Annotated[float, Field(ge=COLDEST, le=HOTTEST)]
-# Names become folder names, URL segments and metric labels.
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-
-
-class Strict(BaseModel):
-    """Every JSON object of a bundle: no unknown key, no converted type, no NaN or Infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Grown(Strict):
-    """`LATER`: keys that came later. They are written only where they are not at their default, so that older releases
-    read the bundles that do not need them."""
-
-    LATER: ClassVar[frozenset[str]]
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
-        defaults = {key: type(self).model_fields[key].default for key in self.LATER}
-        return {key: value for key, value in written.items() if key not in defaults or value != defaults[key]}
+HIGHEST = 10  # logits that are evidence of a confident answer by their rank too
 
 
 class _Schema(BaseModel):
@@ -287,8 +227,45 @@ class Source(Strict):
     published: Published | None = None
 
 
+class Confidence(Strict):
+    """What was fitted, at the temperature of the manifest, on `images` labelled images that the network was not trained
+    on, served in `precision`, and on `foreign_images` of none of its classes.
+
+    An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighed sum of its evidence does
+    (models.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the images of the
+    fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right answers, `refused`
+    of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
+    """
+
+    fitted_at: Moment
+    images: Positive
+    foreign_images: Annotated[int, Field(ge=0)] = 0
+    precision: Precision
+    threshold: float
+    weights: list[float] | None = None
+    embedding_weights: list[float] | None = None
+    accuracy: Unit
+    answered: Unit
+    kept: Unit
+    refused: Unit | None = None
+    quantiles: Annotated[dict[Unit, Unit], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        foreign = "" if self.refused is None else f", {self.refused:.2%} of {self.foreign_images} foreign ones refused"
+        return (
+            f"fitted on {self.images} images: {self.answered:.2%} answered confidently, {self.accuracy:.2%} of these "
+            f"right, {self.kept:.2%} of the right answers kept{foreign}; sets of labels for a coverage of up to "
+            f"{max(self.quantiles):g}"
+        )
+
+    @property
+    def all_weights(self) -> list[float] | None:
+        """Of the evidence with the embedding, if that has weights."""
+        return None if self.weights is None else self.weights + (self.embedding_weights or [])
+
+
 class Manifest(Grown):
-    LATER = frozenset({"source"})
+    LATER = frozenset({"source", "confidence"})
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
@@ -303,12 +280,18 @@ class Manifest(Grown):
     accuracy: Accuracy | None = None
     temperature: Temperature = 1.0
     source: Source | None = None
+    confidence: Confidence | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         kinds = [(artifact.format, artifact.precision) for artifact in self.artifacts]
         if len(set(kinds)) != len(kinds):
             raise ValueError("artifacts: two of the same format and precision; keep one")
+        weights, classes = self.confidence.weights if self.confidence else None, self.network.num_classes
+        if weights is not None and len(weights) != (wanted := 1 + classes + min(classes, HIGHEST)):
+            raise ValueError(f"confidence.weights: {wanted} are needed for {classes} classes, not {len(weights)}")
+        if weights is None and self.confidence and self.confidence.embedding_weights is not None:
+            raise ValueError("confidence.embedding_weights: they only come with weights")
         return self
 
     @property

@@ -206,8 +206,8 @@ def _on_canvas(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB. 16-bit grey is scaled by 1/257; transparency is laid over white.
 
-    A profile that fits is kept in `info` for models.color.to_srgb; that of CMYK is applied, since RGB has no place for
-    its inks.
+    A profile that fits is kept in `info` for models.color.to_srgb. That of CMYK is applied, since RGB has no place for
+    its inks, and so is that of what is half transparent.
     """
     image.load()
     if image.mode == "L" and image.format in ("GIF", "BMP") and "icc_profile" in image.info:
@@ -220,12 +220,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = _grey_to_8_bit(image)
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        if profile and any(layer.getchannel("A").histogram()[1:255]):
+            layer, profile = _in_srgb(layer, profile), None
         image = Image.new("RGB", image.size, "white")
         image.paste(layer, mask=layer)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if profile:
         rgb.info["icc_profile"] = profile
     return rgb
+
+
+def _in_srgb(layer: Image.Image, profile: bytes) -> Image.Image:
+    """RGBA with half transparent pixels, which are mixed with white in sRGB, as in browsers. Opaque and clear pixels
+    need not be converted before: white is white in both."""
+    colours = layer.convert("RGB")
+    colours.info["icc_profile"] = profile
+    converted = to_srgb(colours)
+    converted.putalpha(layer.getchannel("A"))
+    return converted
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:

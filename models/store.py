@@ -21,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from models.artifacts import choose
 from models.atomic import drafted
 from models.errors import BundleError
-from models.manifest import Artifact, Manifest, Precision, Slug, inside
+from models.fields import Slug, inside
+from models.manifest import Artifact, Manifest, Precision
 
 STORE = Path(__file__).parent / "store"
 MANIFEST = "manifest.json"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import COLDEST, HOTTEST
+from models.fields import COLDEST, HOTTEST
 from models.topk import softmax
 
 STEPS = 40  # of the bisection, which shrink the first interval to 1e-12 of its length

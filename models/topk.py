@@ -43,12 +43,13 @@ def softmax(
     return probabilities
 
 
-def entropy(scores: NDArray[np.float64]) -> float:
-    """(K,) probabilities -> entropy as a fraction of its maximum: 0 is certain of one class, 1 has all equal."""
-    if len(scores) == 1:
-        return 0.0
-    surprise = -float(scores @ np.log(np.maximum(scores, np.finfo(np.float64).tiny)))
-    return min(1.0, max(0.0, surprise / math.log(len(scores))))
+def entropy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., K) probabilities -> (...): entropy as a fraction of its maximum. 0 is certain of one class, 1 has all
+    equal."""
+    surprise = -(scores * np.log(np.maximum(scores, np.finfo(np.float64).tiny))).sum(axis=-1)
+    most = max(math.log(scores.shape[-1]), np.finfo(np.float64).tiny)
+    fraction: NDArray[np.float64] = np.clip(surprise / most, 0.0, 1.0)
+    return fraction
 
 
 def top_k(

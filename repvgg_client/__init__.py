@@ -12,7 +12,7 @@ Requires httpx, and Pillow to send Pillow images or numpy arrays. It does not im
 from repvgg_client.client import AsyncClient, Client
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Image
-from repvgg_client.results import Cam, ImageFault, Model, Prediction, Result
+from repvgg_client.results import Cam, ImageFault, Judgement, Model, Prediction, Result
 
 __all__ = [
     "Client",
@@ -22,6 +22,7 @@ __all__ = [
     "Prediction",
     "Cam",
     "ImageFault",
+    "Judgement",
     "Model",
     "ClientError",
     "ConnectionFailed",

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from repvgg_client.background import BackgroundLoop
-from repvgg_client.conversation import Asked, Pause, Reply, Step, converse
+from repvgg_client.conversation import Asked, Pause, Reply, Step, converse, read_judgement
 from repvgg_client.images import Encoded, Image, batches
-from repvgg_client.results import Result
+from repvgg_client.results import Judgement, Result
 
 TIMEOUT_S = 30.0
 BATCH_SIZE = 16
@@ -60,18 +60,20 @@ class Client:
         normalize: bool = False,
         labels: Sequence[str] | None = None,
         priors: Mapping[str, float] | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Classify one image or many -> the results, in the same order.
 
         An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
         (H, W, 3). `top_k` is the number of predictions per image, by default the server's. `explain` gives each
         prediction its `cam`, `embedding` each result its features, of length 1 if `normalize` is set. `labels` are
-        those that may be answered; `priors` are the shares of labels among the images, where they are known.
+        those that may be answered; `priors` are the shares of labels among the images, where they are known. With
+        `coverage`, each result has a set of labels that holds the true one with this probability.
 
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
         """
-        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors, coverage)
         results: list[Result] = []
         pending: deque[Future[list[Result]]] = deque()
         try:
@@ -87,6 +89,15 @@ class Client:
             for future in pending:
                 future.cancel()
         return results
+
+    def feedback(self, request_id: str, label: str | None, *, index: int = 0) -> Judgement:
+        """Tell the server the true label of an image that it has answered, None for none of its labels.
+
+        `request_id` and `index` are those of the image's Result. Sending it again does no harm. Raises ClientError: a
+        ProblemError with the code `unknown_request` if the server has forgotten the answer, `feedback_given` if the
+        image has another label already.
+        """
+        return self._background.submit(self._client.feedback(request_id, label, index=index)).result()
 
     def close(self) -> None:
         """Requests that still run are ended."""
@@ -129,9 +140,10 @@ class AsyncClient:
         normalize: bool = False,
         labels: Sequence[str] | None = None,
         priors: Mapping[str, float] | None = None,
+        coverage: float | None = None,
     ) -> list[Result]:
         """Like Client.classify; cancelling it also cancels its requests."""
-        asked = Asked(top_k, explain, embedding, normalize, labels, priors)
+        asked = Asked(top_k, explain, embedding, normalize, labels, priors, coverage)
         results: list[Result] = []
         pending: deque[asyncio.Task[list[Result]]] = deque()
         remaining = batches(images, self.batch_size)
@@ -150,6 +162,12 @@ class AsyncClient:
             await asyncio.gather(*pending, return_exceptions=True)
         return results
 
+    async def feedback(self, request_id: str, label: str | None, *, index: int = 0) -> Judgement:
+        """Like Client.feedback."""
+        body = {"request_id": request_id, "index": index, "label": label}
+        options = {"url": "/feedback", "json": body, "timeout": self._timeout_s}
+        return read_judgement(await self._post(options, self._timeout_s))
+
     async def converse(self, batch: list[Encoded], asked: Asked, timeout_s: float | None) -> list[Result]:
         """Classify one batch, with retries. Raises ClientError."""
         conversation = converse(batch, asked, self._timeout_s if timeout_s is None else timeout_s)
@@ -166,13 +184,16 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
+        return await self._post(step.request(), step.remaining_s)
+
+    async def _post(self, options: dict[str, Any], limit_s: float) -> Reply:
         try:
             # httpx limits each wait for a byte, and not the sum of them.
-            return await asyncio.wait_for(self._http.post(**step.request()), step.remaining_s)
+            return await asyncio.wait_for(self._http.post(**options), limit_s)
         except httpx.TransportError as error:
             return error
         except asyncio.TimeoutError:
-            return httpx.ReadTimeout(f"no whole answer within {step.remaining_s:.3g} s")
+            return httpx.ReadTimeout(f"no whole answer within {limit_s:.3g} s")
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -24,7 +24,7 @@ import httpx
 
 from repvgg_client.errors import ClientError, ConnectionFailed, ProblemError
 from repvgg_client.images import Encoded
-from repvgg_client.results import ImageFault, Result
+from repvgg_client.results import ImageFault, Judgement, Result
 
 # The server is told a deadline that is earlier than ours, by as much: its own 504 says more than a timeout on our side.
 EARLIER_S = 0.5
@@ -48,6 +48,7 @@ class Asked:
     normalize: bool = False
     labels: Sequence[str] | None = None
     priors: Mapping[str, float] | None = None
+    coverage: float | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Asked:
             "embedding": "true" if self.embedding else None,
             "normalize": "true" if self.normalize else None,
             "labels": None if self.labels is None else ",".join(self.labels),
+            "coverage": self.coverage,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -125,6 +127,19 @@ def converse(
             return [results[i] for i in range(len(images))]
         yield Pause(wait_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def read_judgement(reply: Reply) -> Judgement:
+    """Of POST /feedback. Raises ClientError."""
+    if not isinstance(reply, httpx.Response):
+        raise ConnectionFailed(f"the server did not answer: {reply!r}")
+    try:
+        if reply.status_code == HTTPStatus.OK:
+            return Judgement(**reply.json())
+        problem = ProblemError.of(reply)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ClientError(f"the answer from {reply.url} is not from a repvgg server") from error
+    raise problem
 
 
 def _read_reply(reply: Reply, images: Sequence[Encoded]) -> tuple[list[Result], ClientError | None]:

@@ -60,6 +60,8 @@ class Result:
 
     `name` is the path of the image, if it has one. `model` is None if no image of the request could be classified.
     `embedding`, if asked for, is an array of float32, which `numpy.asarray` reads in place.
+    `confident` is None if the model has no threshold; `label_set`, best first, if no `coverage` was asked for.
+    `request_id` and `index` name the image in feedback; `index` is None if no image of the request could be classified.
     """
 
     name: str | None
@@ -68,6 +70,9 @@ class Result:
     request_id: str | None
     model: Model | None = None
     embedding: array[float] | None = None
+    confident: bool | None = None
+    label_set: tuple[str, ...] | None = None
+    index: int | None = None
 
     @classmethod
     def of(cls, name: str | None, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
@@ -76,7 +81,21 @@ class Result:
         error = ImageFault(**entry["error"]) if "error" in entry else None
         model = Model(*(answer["model"][key] for key in ("name", "version", "engine", "precision")))
         embedding = _floats(entry["embedding"]["b64"]) if "embedding" in entry else None
-        return cls(name, predictions, error, answer["request_id"], model, embedding)
+        label_set = tuple(entry["set"]["labels"]) if "set" in entry else None
+        confident, index = entry.get("confident"), entry.get("index")
+        return cls(name, predictions, error, answer["request_id"], model, embedding, confident, label_set, index)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What feedback made of an answer. `result` is `right`, `wrong` or `foreign`; `counted` is false if the same
+    feedback came before. `in_set` is None if no `coverage` was asked for, `confident` if the model has no threshold."""
+
+    result: str
+    predicted: str
+    counted: bool
+    confident: bool | None = None
+    in_set: bool | None = None
 
 
 def _floats(b64: str) -> array[float]:

@@ -1,7 +1,7 @@
 """Take the screenshots of the README: `python scripts/docs_screenshot.py` writes docs/page-light.png and -dark.png.
 
-It starts `repvgg serve` on a free port, drops two sample pictures on its page and waits for the answers. It needs
-Chromium and playwright.
+It starts `repvgg serve` on a free port, adds some sample pictures on its page, opens one and points at its label. It
+needs Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOS = [str(ROOT / "models/samples" / name) for name in ("school_bus.jpg", "mushroom.jpg")]
-WIDTH, HEIGHT = 980, 700
+SAMPLES = ROOT / "models/samples"
+OTHERS = ("mushroom.jpg", "teapot.jpg", "ladybug.jpg", "umbrella.jpg")
+OPENED = "school_bus.jpg"
+WIDTH, HEIGHT = 1120, 850
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -58,8 +60,10 @@ def screenshot(browser: Browser, url: str, theme: str) -> bytes:
     page.goto(url)
     page.locator("#state[data-state=ready]").wait_for()
     for _ in range(3):  # the first answers of a process are slow; show those of a warm one
-        page.locator("#files").set_input_files(PHOTOS)
-        page.locator(".answer .timing:visible").nth(len(PHOTOS) - 1).wait_for()
+        page.locator("#files").set_input_files([SAMPLES / name for name in OTHERS])
+        page.locator(".card[data-state=answered]").nth(len(OTHERS) - 1).wait_for()
+        page.locator("#files").set_input_files(SAMPLES / OPENED)
+        page.locator(".opened .guess").first.hover()
         page.wait_for_timeout(300)
         shown = page.screenshot()
         page.locator("#clear").click()
@@ -67,8 +71,10 @@ def screenshot(browser: Browser, url: str, theme: str) -> bytes:
 
 
 def save(png: bytes, path: Path) -> None:
-    """With 256 colours: a third of the bytes, and no visible difference."""
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    """With 256 colours: a third of the bytes. Dithered, or the heat map would get steps."""
+    shown = Image.open(io.BytesIO(png)).convert("RGB")
+    # Pillow dithers only to a palette that it is given.
+    shown.quantize(palette=shown.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 if __name__ == "__main__":

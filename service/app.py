@@ -30,6 +30,8 @@ from service.api.protocols.vertex import Vertex
 from service.api.requests import RequestMiddleware, answer_framework_error
 from service.api.routes import Endpoints
 from service.engines.base import Engine
+from service.feedback.answered import Answered
+from service.feedback.keeper import Keeper
 from service.observe.metrics import Metrics, program_version
 from service.settings import Settings
 
@@ -42,7 +44,7 @@ def create_app(
     *,
     engine: Engine | None = None,
     registry: CollectorRegistry | None = None,
-    join: Callable[[Lifecycle, Metrics], Processes] = SingleProcess,
+    join: Callable[[Lifecycle, Metrics, Answered], Processes] = SingleProcess,
     open_first: bool = False,
     tracing: Tracing | None = None,
 ) -> FastAPI:
@@ -55,14 +57,22 @@ def create_app(
     """
     metrics = Metrics(registry or CollectorRegistry())
     lifecycle = Lifecycle(settings, metrics, engine)
-    processes = join(lifecycle, metrics)
+    answered = Answered(settings.feedback, metrics.feedback)
+    processes = join(lifecycle, metrics, answered)
+
+    keeper = Keeper.of(settings, metrics.kept)
+    followers = [*([answered.follow] if settings.feedback else []), *([keeper.follow] if keeper else [])]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if keeper:
+            keeper.start()
         async with lifecycle.running():
             if open_first:
                 await lifecycle.opened.wait()
             yield
+        if keeper:
+            await asyncio.to_thread(keeper.close)
         if tracing:
             await asyncio.to_thread(tracing.close)
 
@@ -87,6 +97,7 @@ def create_app(
         vertex_health_route=health_route,
         tracing=tracing,
         objective_s=settings.objective_ms / 1000,
+        followers=followers,
     )
     if settings.trusted_proxies:
         app.add_middleware(ProxyMiddleware, proxies=settings.trusted_proxies)

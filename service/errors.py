@@ -8,6 +8,9 @@ ServiceError
 ├── EngineFailed          the engine gave no usable answer for this image; the reason is logged, not shown
 ├── ReloadRunning         another reload is already in progress
 ├── ModelRejected         the new model of a reload cannot be opened or fails its checks
+├── UnknownRequest        feedback on an answer that is not remembered
+├── FeedbackRejected      feedback on an image that has no answer, or with a label that the model does not have
+├── FeedbackGiven         the image has another label already
 ├── ConfigError           a setting is unknown or out of range
 ├── EngineUnavailable     the runtime is not installed, its device is missing, or it cannot compute this network
 └── GoldenCheckFailed     the engine does not reproduce the training framework's logits
@@ -58,6 +61,18 @@ class ReloadRunning(ServiceError):
 
 class ModelRejected(ServiceError):
     """The new model cannot be opened or fails its checks; the current one keeps serving."""
+
+
+class UnknownRequest(ServiceError):
+    """No answer with this request id is remembered."""
+
+
+class FeedbackRejected(ServiceError):
+    """The image has no answer, or the model has no such label; the text names it."""
+
+
+class FeedbackGiven(ServiceError):
+    """The image has another label already."""
 
 
 class ConfigError(ServiceError):

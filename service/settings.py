@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from service.conditions import FORM, Condition
 from service.engine_table import ENGINES
 from service.errors import ConfigError
 
@@ -43,8 +44,12 @@ PLATFORM_VARIABLES = {
     "AIP_PREDICT_ROUTE": "vertex_predict_route",
 }
 
-# Settings with several values, comma-separated.
-LISTS = {"api_keys": "keys, comma-separated", "trusted_proxies": "addresses or networks (10.0.0.0/8), comma-separated"}
+# Settings with a form of their own.
+FORMS = {
+    "api_keys": "keys, comma-separated",
+    "trusted_proxies": "addresses or networks (10.0.0.0/8), comma-separated",
+    "keep_if": FORM,
+}
 
 # What None stands for, and what else needs other words.
 DEFAULTS = {
@@ -77,6 +82,11 @@ def _not_blank(value: str) -> str:
     if value and not value.strip():
         raise ValueError
     return value
+
+
+def _condition(value: str) -> str:
+    """Raises ValueError."""
+    return Condition.read(value).text
 
 
 # Empty is allowed where it is the default.
@@ -155,6 +165,21 @@ class Settings(BaseModel):
     vertex_health_route: str = Field("", pattern=ROUTE, description="path of the Vertex AI health check")
     vertex_predict_route: str = Field("", pattern=ROUTE, description="path of Vertex AI predictions")
     log_format: Literal["json", "console"] = Field("json", description="one JSON object per line, or readable text")
+    feedback: int = Field(
+        0, ge=0, le=10_000_000, description="images per worker whose answers POST /feedback can judge; 0 turns it off"
+    )
+    keep: Text = Field(
+        "", description="folder where images are stored for labelling, with their answers; empty stores nothing"
+    )
+    keep_if: Annotated[str, AfterValidator(_condition)] = Field(
+        "not confident", description="which images are stored there, by their answers"
+    )
+    keep_bytes: int = Field(
+        1024 * MEBIBYTE,
+        ge=MEBIBYTE,
+        le=65536 * MEBIBYTE * 1024,
+        description="size of that folder, bytes; the oldest images are deleted first",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split_commas)] = Field(
         (),
         description="API keys; a client must send one; flags are visible in ps, variables are not",
@@ -239,8 +264,8 @@ def allowed(name: str) -> str:
     if "Ge" in bounds and "Le" in bounds:
         kind = "a number" if field.annotation is float else "a whole number"
         return f"{kind} in {bounds['Ge'].ge}..{bounds['Le'].le}"
-    if name in LISTS:
-        return LISTS[name]
+    if name in FORMS:
+        return FORMS[name]
     return "a path that starts with /" if name.endswith("_route") else "text"
 
 

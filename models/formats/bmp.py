@@ -69,7 +69,9 @@ def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
         return LateImage("BMP", "RGB", size, partial(_read_runs, encoded, header), stated)
     pixels = memoryview(encoded)[header.place :]
     if header.bits == 2:
-        pixels, header = memoryview(_in_4_bits(pixels, header)), header._replace(bits=4)
+        if header.width * header.height <= max_pixels:  # else that is what is wrong
+            pixels = memoryview(_in_4_bits(pixels, header))
+        header = header._replace(bits=4)
     return open_with_pillow(_rewritten(header, pixels), "BMP", stated)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from typing import NamedTuple
@@ -65,7 +66,9 @@ _AHEAD = b"\xff\0" * 8
 # As many bytes may follow the last block without another look at them.
 _SLACK = 16
 # Shorter fillings are not looked for, and none that repeats after more bytes.
-_FILLING_BYTES, _MOST_REPEATED = 64, 16
+_FILLING_BYTES, _MOST_REPEATED = 64, 1 << 16
+# Of data without a marker: if so much is left over, some of it comes twice, or others come in place of the blocks.
+_LEFT_OVER_BYTES = 512
 # Zeros, white space and printable ASCII: a text of this length is no entropy-coded data.
 _TEXT = np.isin(np.arange(256), [0, 9, 10, 13, *range(0x20, 0x7F)])
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
@@ -73,9 +76,10 @@ _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
 
 
 class _Frame(NamedTuple):
-    """SOF: its marker and the identifiers of its components."""
+    """SOF: its marker, width times height, and the identifiers of its components."""
 
     marker: int
+    pixels: int
     components: tuple[int, ...]
 
 
@@ -144,20 +148,31 @@ def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
     if right < end:
         _OneScan(header, encoded, data, right).load()
         return
-    found = np.frombuffer(encoded, np.uint8, end - data, data)
-    start = _start_of_filling(found)
-    if start < len(found):
-        blocks = memoryview(encoded)[header.scan : data + start + _SLACK]
-        _open_at_once(b"".join([*header.kept, blocks, _AHEAD])).load()
+    start = _start_of_filling(encoded[data:end])
+    if start < end - data:
+        _load_until(header, encoded, data + start + _SLACK)
     elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
         raise damaged("JPEG")
+    elif end - data > _LEFT_OVER_BYTES:
+        with suppress(OSError):  # it needs them
+            _load_until(header, encoded, end - _LEFT_OVER_BYTES)
+            raise damaged("JPEG")
 
 
-def _start_of_filling(data: NDArray[np.uint8]) -> int:
-    """Where the text, or the repetition of a few bytes, begins that reaches to the end; else the length of the data."""
-    start = _end(~_TEXT[data])
-    for distance in range(1, _MOST_REPEATED + 1):
-        start = min(start, _end(data[distance:] != data[:-distance]))
+def _load_until(header: _Header, encoded: bytes, end: int) -> None:
+    """Raises OSError if blocks are missing there."""
+    _open_at_once(b"".join([*header.kept, memoryview(encoded)[header.scan : end], _AHEAD])).load()
+
+
+def _start_of_filling(data: bytes) -> int:
+    """Where the text, or the repetition of the same bytes, begins that reaches to the end; else the data's length."""
+    samples = np.frombuffer(data, np.uint8)
+    start = _end(~_TEXT[samples])
+    last = data[-_FILLING_BYTES:]
+    before = data.rfind(last, max(0, len(data) - len(last) - _MOST_REPEATED), -1)
+    if before >= 0:
+        distance = len(data) - len(last) - before
+        start = min(start, _end(samples[distance:] != samples[:-distance]))
     return start if len(data) - start >= _FILLING_BYTES else len(data)
 
 
@@ -236,7 +251,7 @@ def _is_for_libjpeg(marker: int, content: bytes) -> bool:
 
 
 def _read_frame(marker: int, content: bytes) -> _Frame:
-    bits, height, _, count = struct.unpack_from(">BHHB", content)
+    bits, height, width, count = struct.unpack_from(">BHHB", content)
     components = tuple(content[6 : 6 + 3 * count : 3])
     if bits != 8:
         raise unsupported(f"a {bits}-bit JPEG")
@@ -244,7 +259,7 @@ def _read_frame(marker: int, content: bytes) -> _Frame:
         raise unsupported("a JPEG that states its height only behind its data")
     if count not in (1, 3, 4):
         raise unsupported(f"a JPEG of {count} components")
-    return _Frame(marker, components)
+    return _Frame(marker, width * height, components)
 
 
 def _profile(pieces: list[bytes]) -> bytes | None:
@@ -275,11 +290,12 @@ def _open_scans(encoded: bytes, header: _Header) -> Image.Image:
     A last scan that refines earlier ones adds only one bit: if an end marker follows, it counts as complete. All others
     are decoded twice, with different bytes after the data. If the pixels differ, blocks are missing.
     """
-    scans, end, ended = _read_scans(encoded, header.scan)
+    scans, end, ended = _read_scans(encoded, header.scan, header.frame.pixels)
     _check_all_scans(header.frame, scans)
     picture = b"".join([*header.kept, memoryview(encoded)[header.scan : end]])
     image = _open_at_once(picture + _END, header.stated)
-    start = _start_of_filling(np.frombuffer(picture, np.uint8))
+    last = picture.rindex(b"\xff\xda")  # entropy-coded data cannot hold it
+    start = last + _start_of_filling(picture[last:])
     refines = scans[-1].high > 0 and header.frame.marker not in _ARITHMETIC
     if ended and refines and start == len(picture):
         return image
@@ -295,23 +311,23 @@ def _open_at_once(picture: bytes, stated: Statements = SILENT) -> Image.Image:
     return image
 
 
-def _read_scans(encoded: bytes, place: int) -> tuple[list[_Scan], int, bool]:
-    """All scans, the offset where their data ends, and whether an end marker follows. `place`: the first SOS marker."""
+def _read_scans(encoded: bytes, place: int, pixels: int) -> tuple[list[_Scan], int, bool]:
+    """All scans, the offset where the data of the last one end, and whether an end marker follows them, perhaps after
+    comments. `place`: the first SOS marker."""
     scans: list[_Scan] = []
-    while True:
-        marker = encoded[place + 1]
+    end, marker = len(encoded), _SOS
+    while marker == _SOS or marker in _BETWEEN_SCANS:
         if marker == _SOS:
             scan, data = _read_scan(encoded, place)
             scans.append(scan)
-            check_scans(len(scans))
-        elif marker in _BETWEEN_SCANS:
-            data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+            check_scans(len(scans), pixels)
         else:
-            return scans, len(encoded[:place].rstrip(b"\xff")), marker == _EOI
+            data = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
         found = _MARKER_BEHIND_DATA.search(encoded, data)
-        if found is None:
-            return scans, len(encoded.rstrip(b"\xff")), False
-        place = found.start()
+        place = found.start() if found else len(encoded)
+        end = place if marker == _SOS else end
+        marker = encoded[place + 1] if found else 0
+    return scans, len(encoded[:end].rstrip(b"\xff")), marker == _EOI
 
 
 def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:

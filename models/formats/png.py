@@ -38,6 +38,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow reads a chunk in three parts: head, content and checksum.
 _READS_A_CHUNK = 3
 _MAX_TEXT_BYTES = 1 << 20
+# Colour profiles that are inflated until one can be read. The standard allows one.
+_MAX_PROFILES = 2
 _ZLIB_HEADER_BYTES, _CHECKSUM_BYTES = 2, 4
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT"})
@@ -120,7 +122,7 @@ class _Png(_Filled):
 
     def __init__(self, encoded: bytes, repaired: Callable[[], bytes | None]) -> None:
         super().__init__(encoded, 0x5A)
-        self._encoded, self._repaired = encoded, repaired
+        self.encoded, self._repaired = encoded, repaired
 
     def load(self) -> Any:
         if tile := list(self.tile):
@@ -130,14 +132,14 @@ class _Png(_Filled):
                 repaired = self._repaired()
                 if repaired is None:
                     raise
-                self._encoded = repaired
+                self.encoded = repaired
                 self.im = self._decoded_again(tile, 0x5A)
             if self.im.getpixel(self.last) == self.unread:
                 self._check_last_row(tile)
         return super().load()
 
     def _decoded_again(self, tile: list[Any], filling: int) -> Any:
-        again = _Filled(self._encoded, filling)
+        again = _Filled(self.encoded, filling)
         again.tile = tile
         again.load()
         return again.im
@@ -239,18 +241,24 @@ def _read_16_bits(encoded: bytes, repaired: Callable[[], bytes | None], key: byt
     Pillow keeps only the upper bytes, so other colours could match the transparent one. The lower bytes are read by
     decoding a second time in the other byte order.
     """
-    upper, lower = _Png(encoded, repaired), _Png(encoded, repaired)
+    upper = _Png(encoded, repaired)
+    upper.load()
+    lower = _Png(upper.encoded, repaired)
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
     alpha = Image.new("L", upper.size)
     for (top, one), (_, other) in zip(bands(upper), bands(lower), strict=True):
-        same = (np.asarray(one) == list(key[0::2])) & (np.asarray(other) == list(key[1::2]))
-        alpha.paste(Image.fromarray(np.where(same.all(axis=2), 0, 255).astype(np.uint8)), (0, top))
+        differs = np.zeros((one.height, one.width), np.bool_)
+        for channel in range(3):
+            for band, byte in ((one, key[2 * channel]), (other, key[2 * channel + 1])):
+                differs |= np.asarray(band.getchannel(channel)) != byte
+        alpha.paste(Image.fromarray(differs.astype(np.uint8) * np.uint8(255)), (0, top))
     upper.putalpha(alpha)
     return upper
 
 
 def _statements(chunks: dict[bytes, list[memoryview]]) -> Statements:
-    profile = next((profile for content in chunks.get(b"iCCP", []) if (profile := _profile(bytes(content)))), None)
+    profiles = (_profile(bytes(content)) for content in chunks.get(b"iCCP", [])[:_MAX_PROFILES])
+    profile = next((profile for profile in profiles if profile), None)
     texts = _texts(chunks)
     exifs = [bytes(content) for content in chunks.get(b"eXIf", [])]
     exifs += [_of_hex(texts[name]) for name in _EXIF_TEXTS if name in texts]

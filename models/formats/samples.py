@@ -109,6 +109,11 @@ class Layout:
         return self.rows_at_once * self.row_bytes * self.across
 
     @property
+    def sample_bytes(self) -> int:
+        """Of all blocks, decompressed."""
+        return self.block_bytes * self.across * self.down * (self.samples if self.planar else 1)
+
+    @property
     def raw(self) -> bool:
         return self.compression == _UNCOMPRESSED and not self.tiled
 
@@ -186,6 +191,8 @@ def _decompressed_rows(encoded: bytes, layout: Layout, plane: int, top: int, row
     if not len(offsets) == len(lengths) == count:
         raise damaged("TIFF")
     pieces = [encoded[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
+    if layout.compression == _UNCOMPRESSED and any(len(piece) < layout.block_bytes for piece in pieces):
+        raise damaged("TIFF")  # else the directory behind them would be read as pixels
     file = _grey_file(pieces, layout, rows)
     return np.asarray(Image.open(BytesIO(file), formats=("TIFF",)))
 
@@ -276,7 +283,8 @@ def _to_8_bits(band: Array, layout: Layout, white: float) -> Array:
 
 def _scale(samples: Array, white: float) -> Array:
     """0..white -> 0..255, rounded."""
-    values = samples.astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
+    with np.errstate(invalid="ignore"):  # it would warn of signalling NaNs on stderr
+        values = samples.astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
     np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
     np.clip(values, 0.0, white, out=values)
     values *= 255.0 / white

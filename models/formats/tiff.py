@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from models.bounds import check_tiff, tiff_entries
+from models.bounds import MAX_STRIPS, check_blocks, check_jpegs, check_tiff, tiff_entries
 from models.errors import ImageError
 from models.formats import exif
 from models.formats.directory import LONG, SHORT, Field, longs, shorts, under_directory
@@ -41,12 +41,20 @@ _KEPT = frozenset({292, 293, *range(512, 522), 529, 530, 531, 532, _JPEG_TABLES}
 _NUMBERS = frozenset({_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION})
 _NUMBERS |= {_SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH}
 _NUMBERS |= {_TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA, _FORMAT}
+# Without them, a default would be taken that gives other pixels, and no error.
+_DECISIVE = frozenset({_BITS, _FORMAT, _STRIP_OFFSETS, _TILE_OFFSETS})
 _LONGS = frozenset({_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH})
 _LONGS |= {_TILE_OFFSETS, _TILE_BYTES}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 # Bytes per value of the other types, whose content is copied.
 _BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}
 _MAX_CONTENT_BYTES = MAX_PROFILE_BYTES
+# Numbers of a tag: of those that list blocks or colours, and of the others, which have one a sample.
+_MAX_LISTED = dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), MAX_STRIPS)
+_MAX_LISTED[_COLOUR_MAP] = 3 << 16
+_MAX_SAMPLES = 64
+# For each pixel that a picture may have. RGBA of 32-bit floats takes 16.
+_MOST_BAND_BYTES, _MOST_SAMPLE_BYTES = 8, 16
 
 _GREY_WHITE_IS_0, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_GREY_WHITE_IS_0: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
@@ -61,7 +69,8 @@ _UNSUPPORTED_COLOURS = {
 }
 _UNCOMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
 _LOSSLESS = frozenset({_UNCOMPRESSED, 5, 8, 32773, 32946, 34925, 50000})
-_COMPRESSIONS = _LOSSLESS | {2, 3, 4, _OLD_JPEG, _JPEG}
+_FAX = frozenset({2, 3, 4})
+_COMPRESSIONS = _LOSSLESS | _FAX | {_OLD_JPEG, _JPEG}
 _COMPRESSION_NAMES = {
     32766: "NeXT",
     32809: "ThunderScan",
@@ -87,6 +96,8 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
     numbers = {tag: _numbers(order, field) for tag, field in fields.items() if tag in _NUMBERS}
     layout = _layout(order, numbers, len(encoded))
     _check_supported(layout, numbers)
+    if layout.compression != _UNCOMPRESSED:  # else only rows of known lengths are read
+        check_blocks(layout.lengths, len(encoded))
     stated = _statements(numbers, fields)
     if _pillow_reads(layout):
         if layout.width * layout.height <= max_pixels:
@@ -98,7 +109,10 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
-    """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff."""
+    """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff.
+
+    Raises ImageError if the values of a decisive one lie beyond the end of the file.
+    """
     if b"*" not in encoded[2:4] and b"+" not in encoded[2:4]:
         raise HeaderError
     fields: dict[int, Field] = {}
@@ -108,11 +122,15 @@ def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
         size = struct.calcsize(_INTEGERS[kind]) if kind in _INTEGERS else _BYTES.get(kind, 0)
         if not wanted or tag in fields or not 0 < size * count <= _MAX_CONTENT_BYTES:
             continue
+        if tag in _NUMBERS:
+            count = min(count, _MAX_LISTED.get(tag, _MAX_SAMPLES))
         if size * count > len(value):
             (place,) = struct.unpack(byte_order + ("I" if len(value) == 4 else "Q"), value)
             value = encoded[place : place + size * count]
         if len(value) >= size * count:
             fields[tag] = Field(kind, count, value[: size * count])
+        elif tag in _DECISIVE:
+            raise damaged("TIFF")
     return byte_order, fields
 
 
@@ -133,10 +151,11 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
         return values[0]
 
     width, height = number(_WIDTH), number(_LENGTH)
-    photometric, compression = number(_PHOTOMETRIC, 0), number(_COMPRESSION, _UNCOMPRESSED)
+    compression = number(_COMPRESSION, _UNCOMPRESSED)
     samples = number(_SAMPLES, 3 if compression == _OLD_JPEG else 1)
+    photometric = number(_PHOTOMETRIC, _usual_colours(compression, samples))
     extra = samples - _COLOURS.get(photometric, 1)
-    if width <= 0 or height <= 0 or samples <= 0 or samples > 64:
+    if width <= 0 or height <= 0 or samples <= 0 or samples > _MAX_SAMPLES:
         raise HeaderError
     tiled = _TILE_OFFSETS in numbers
     rows = number(_TILE_LENGTH) if tiled else min(number(_ROWS, height), height)
@@ -164,6 +183,13 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
         offsets=numbers.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS) or (),
         lengths=numbers.get(_TILE_BYTES if tiled else _STRIP_BYTES) or (),
     )
+
+
+def _usual_colours(compression: int, samples: int) -> int:
+    """Where the file does not say, as in libtiff's TIFFRGBAImage."""
+    if compression in _FAX:
+        return _GREY_WHITE_IS_0
+    return _GREY if samples < _COLOURS[_RGB] else _RGB
 
 
 def _same(values: Sequence[int], samples: int) -> int:
@@ -233,13 +259,16 @@ def _check_whole(encoded: bytes, layout: Layout) -> None:
 
 
 def _check_size(layout: Layout, max_pixels: int) -> None:
-    """Raises ImageError for blocks that take too much memory: a block is decoded as a whole."""
-    most = 8 * max_pixels
-    if layout.band_bytes > most:
-        detail = (
-            f"the image has strips or tiles of {layout.band_bytes} bytes, the limit is 8 for each allowed pixel: {most}"
-        )
-        raise ImageError("too_many_pixels", detail)
+    """Raises ImageError for blocks that take too much memory, since a block is decoded as a whole, and for samples that
+    take too much time."""
+    for what, size, each in (
+        ("strips or tiles", layout.band_bytes, _MOST_BAND_BYTES),
+        ("samples", layout.sample_bytes, _MOST_SAMPLE_BYTES),
+    ):
+        most = each * max_pixels
+        if size > most:
+            detail = f"the image has {what} of {size} bytes, the limit is {each} for each allowed pixel: {most}"
+            raise ImageError("too_many_pixels", detail)
 
 
 def _statements(numbers: Mapping[int, tuple[int, ...]], fields: Mapping[int, Field]) -> Statements:
@@ -262,6 +291,7 @@ def _open(
     for tag, values in numbers.items():
         if tag != _ORIENTATION and values:
             tags[tag] = longs(order, *values) if tag in _LONGS else shorts(order, *values)
+    tags[_PHOTOMETRIC] = shorts(order, layout.photometric)
     if layout.colour_map:
         tags[_COLOUR_MAP] = shorts(order, *layout.colour_map)
     lengths_tag = _TILE_BYTES if layout.tiled else _STRIP_BYTES
@@ -273,6 +303,8 @@ def _open(
         tags[lengths_tag] = longs(order, *lengths)
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
+    if not layout.extra:  # it may speak of samples that there are not
+        tags.pop(_EXTRA, None)
     if layout.compression in (_OLD_JPEG, _JPEG):
         tags.pop(_FILL_ORDER, None)  # libtiff ignores it for JPEG, Pillow does not
     image = open_with_pillow(under_directory(order, memoryview(encoded)[8:], tags), "TIFF", stated)
@@ -280,16 +312,17 @@ def _open(
         _read_with_libtiff(image)
     if layout.compression == _JPEG and layout.bits == 8 and layout.samples in (1, 3, 4):
         tables = fields[_JPEG_TABLES].content if _JPEG_TABLES in fields else b""
-        parts = [encoded[at : at + length] for at, length in zip(layout.offsets, lengths, strict=False)]
+        check_jpegs(len(lengths))
+        parts = [memoryview(encoded)[at : at + length] for at, length in zip(layout.offsets, lengths, strict=False)]
         return LateImage("TIFF", image.mode, image.size, partial(_read_if_complete, image, tables, parts), stated)
     return image
 
 
-def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[bytes]) -> Image.Image:
+def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[memoryview]) -> Image.Image:
     """libtiff fills up what a JPEG lacks with grey. Raises ImageError or whatever opening a JPEG may raise."""
     for part in parts:
         # The tables are a JPEG of their own: they come between the start marker and the rest.
-        open_jpeg(part[:2] + tables[2:-2] + part[2:], image.width * image.height).load()
+        open_jpeg(b"".join([part[:2], tables[2:-2], part[2:]]), image.width * image.height).load()
     image.load()
     return image
 

@@ -30,6 +30,7 @@ from service.api.schemas import (
     Embedding,
     FailedImage,
     ImageFault,
+    LabelSet,
     Result,
     ScoredLabel,
     ServedModel,
@@ -72,6 +73,8 @@ async def classify_images(
             exchange.promises = promises_of(images)
     exchange.answered = exchange.clock()
     note_timings(exchange, outcomes)
+    for follow in exchange.followers:
+        follow(exchange.request_id, classifier, images, outcomes)
     return outcomes
 
 
@@ -128,7 +131,8 @@ def size_of(outcome: Classified) -> int:
     numbers = sum(cam.grid.size for cam in outcome.cams or ()) + (
         0 if outcome.embedding is None else outcome.embedding.size
     )
-    return len(outcome.predictions) * BYTES_PER_PREDICTION + numbers * BYTES_PER_NUMBER
+    labels = len(outcome.predictions) + len(outcome.label_set.labels if outcome.label_set else ())
+    return labels * BYTES_PER_PREDICTION + numbers * BYTES_PER_NUMBER
 
 
 def _text(frame: BaseModel, uploads: Sequence[Upload], outcomes: Sequence[Outcome], as_list: bool) -> str:
@@ -166,7 +170,14 @@ def result_of(index: int, filename: str | None, outcome: Outcome, *, as_list: bo
         for label, cam in zip(labels, outcome.cams or (), strict=False):
             label.cam = _cam(cam)
         embedding = None if outcome.embedding is None else _embedding(outcome.embedding, outcome.normalized, as_list)
-        return Result(index=index, filename=filename, predictions=labels, embedding=embedding)
+        return Result(
+            index=index,
+            filename=filename,
+            predictions=labels,
+            confident=outcome.confident,
+            set=None if outcome.label_set is None else LabelSet(**outcome.label_set._asdict()),
+            embedding=embedding,
+        )
     fault = fault_of(outcome)
     return Result(index=index, filename=filename, error=ImageFault(code=fault.code, detail=fault.detail))
 

@@ -39,6 +39,7 @@ class Probes:
     def __init__(self, lifecycle: Lifecycle, settings: Settings, processes: Processes) -> None:
         self._lifecycle = lifecycle
         self._processes = processes
+        self._keeps = settings.keep_if if settings.keep else ""
         self._stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_DEADLINES * settings.timeout_ms / 1000)
         self._late_after_s = max(LATE_AFTER_S, settings.timeout_ms / 1000)
 
@@ -148,4 +149,5 @@ class Probes:
             "version": self._lifecycle.why_older or opened,
             "engine": self._state_of_engine(),
             "draining": "yes" if self._lifecycle.draining else "no",
+            **({"stored_images": self._keeps} if self._keeps else {}),
         }

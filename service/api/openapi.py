@@ -17,6 +17,8 @@ from service.api.schemas import (
     REFERENCE,
     Answer,
     ClassifyRequest,
+    Feedback,
+    FeedbackAnswer,
     Health,
     InferAnswer,
     InferRequest,
@@ -142,6 +144,15 @@ CLASSIFY: dict[str, Any] = {
             _parameter(
                 "labels", "the labels that may be answered, with commas between them; scores add up to 1", type="string"
             ),
+            _parameter("min_score", "leave out labels with a lower score", type="number", minimum=0, maximum=1),
+            _parameter(
+                "coverage",
+                "adds the smallest set of labels that holds the true one with this probability; the bundle must have "
+                "quantiles for it (`repvgg evaluate --fit-confidence`)",
+                type="number",
+                minimum=0,
+                maximum=1,
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -170,6 +181,24 @@ RELOAD: dict[str, Any] = {
                 type="string",
             )
         ],
+    },
+}
+FEEDBACK: dict[str, Any] = {
+    "tags": ["classify"],
+    "operation_id": "feedback",
+    "response_model": FeedbackAnswer,
+    "response_description": "The answer is judged, and counted in the metrics unless it was before",
+    "responses": problem_responses(400, 401, 403, 404, 408, 409, 413, 422, 500, 503),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": reference(Feedback),
+                    "example": {"request_id": _REQUEST_ID, "index": 0, "label": "cat"},
+                }
+            },
+        }
     },
 }
 HEALTH: dict[str, Any] = {"tags": ["health"], "response_model": Health, "responses": problem_responses(500, 503)}
@@ -234,7 +263,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (ClassifyRequest, InferRequest, Problem):
+        for model in (ClassifyRequest, Feedback, InferRequest, Problem):
             schema = model.model_json_schema(ref_template=REFERENCE)
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         app.openapi_schema = document

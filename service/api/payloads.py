@@ -1,4 +1,4 @@
-"""Request bodies -> encoded images, by content type: `READERS`.
+"""Request bodies -> encoded images, by content type: `READERS`; and the small body of feedback.
 
 1. a body over the limit is rejected as soon as that is known: by its Content-Length, or when the bytes exceed it;
 2. too many images are rejected at the first one over the limit;
@@ -22,7 +22,7 @@ from starlette.requests import Request
 from service.api.problems import RequestError
 from service.api.reading.multipart import FormParser, MalformedForm, read_filename, read_options
 from service.api.reading.transfer import count, decode_base64, decode_part, json_as_utf8, without_line_breaks
-from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage, reference
+from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage, Feedback, reference
 from service.machine.aside import JOINING, aside_if_large, join, join_here
 from service.settings import Settings
 
@@ -32,6 +32,8 @@ MAX_PLAIN_FIELDS = 100
 OTHER_COMMAS = 1200
 OTHER_ESCAPES = 1000
 BYTES_PER_ESCAPE = 16
+MOST_FEEDBACK_BYTES = 8192
+_FEEDBACK = '{"request_id": "...", "index": 0, "label": "..."}, with null for none of the labels'
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,15 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """Raises RequestError over the limit; starlette's ClientDisconnect."""
     async with aclosing(_limited(request, max_bytes)) as chunks:
         return await join([chunk async for chunk in chunks])
+
+
+async def read_feedback(request: Request) -> Feedback:
+    """Whatever its Content-Type: `access.callers` has checked who sends it. Raises as `read_body`."""
+    content = json_as_utf8(await read_body(request, MOST_FEEDBACK_BYTES))
+    try:
+        return Feedback.model_validate_json(content)
+    except ValidationError as error:
+        raise RequestError("malformed_request", explain(error, _FEEDBACK)) from error
 
 
 def _reader(media_type: str) -> Reader:

@@ -23,11 +23,14 @@ from service.errors import (
     DeadlineExceeded,
     Draining,
     EngineFailed,
+    FeedbackGiven,
+    FeedbackRejected,
     ModelRejected,
     NotReady,
     Overloaded,
     ReloadRunning,
     ServiceError,
+    UnknownRequest,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -38,10 +41,12 @@ CODES: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "An API key is needed"),
     "forbidden": (403, "This caller is not allowed to do this"),
     "not_found": (404, "Not Found"),
+    "unknown_request": (404, "No such answer is remembered"),
     "method_not_allowed": (405, "Method Not Allowed"),
     "request_timeout": (408, "The request did not arrive in time"),
     "upload_timeout": (408, "The body did not arrive in time"),
     "reload_running": (409, "A reload is running already"),
+    "feedback_given": (409, "This image has another label already"),
     "body_too_large": (413, "The body is too large"),
     "too_many_pixels": (413, "The image has too many pixels"),
     "too_many_images": (413, "The request has too many images"),
@@ -66,6 +71,9 @@ CLASSES: dict[type[ServiceError], str] = {
     EngineFailed: "internal_error",
     ReloadRunning: "reload_running",
     ModelRejected: "model_rejected",
+    UnknownRequest: "unknown_request",
+    FeedbackRejected: "invalid_parameter",
+    FeedbackGiven: "feedback_given",
 }
 
 INTERNAL = "the server failed on this request; its log has the reason, under the same request_id"

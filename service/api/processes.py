@@ -1,6 +1,6 @@
 """The processes that serve on this port: one here; `runtime.worker_group` has several, under a supervisor.
 
-Metrics and reloads cover all processes, whichever one a request reaches.
+Metrics, reloads and feedback cover all processes, whichever one a request reaches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Protocol
 from prometheus_client.registry import Collector
 
 from service.api.lifecycle import Lifecycle
+from service.feedback.answered import Answered, Judgement
 from service.observe.metrics import Metrics
 
 
@@ -21,20 +22,27 @@ class Processes(Protocol):
     async def collector(self) -> Collector:
         """The metrics of all processes."""
 
+    async def judge(self, request_id: str, index: int, label: str | None) -> Judgement:
+        """Answered.judge, in the process that gave the answer; raises the same errors."""
+
     async def checks(self) -> dict[str, str]:
         """What `/readyz?verbose` reports about the other processes."""
 
 
 class SingleProcess:
-    def __init__(self, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, answered: Answered) -> None:
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._answered = answered
 
     async def reload(self, changes: Mapping[str, str]) -> None:
         await self._lifecycle.reload(changes)
 
     async def collector(self) -> Collector:
         return self._metrics.registry
+
+    async def judge(self, request_id: str, index: int, label: str | None) -> Judgement:
+        return self._answered.judge(request_id, index, label)
 
     async def checks(self) -> dict[str, str]:
         return {}

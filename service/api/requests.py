@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.conduct import Conduct, Holds
 from service.api.problems import Fault, fault_of, problem_response
+from service.classify.classifier import Classifier
+from service.classify.outcomes import Image, Outcome
 from service.observe.metrics import Metrics
 from service.observe.objective import CLIENT_LEFT, Work
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from service.observe.tracing import RequestTrace, Tracing
 
 T = TypeVar("T")
+# Told of the answers of a request: its id, the classifier, the images, and the outcome of each.
+Follower = Callable[[str, Classifier, Sequence[Image], Sequence[Outcome]], None]
 
 # Probes and scrapes come every few seconds; they are logged only when they fail, or at level debug.
 QUIET_ROUTES = frozenset(
@@ -55,7 +59,8 @@ REJECTIONS = {
     "too_many_pixels": "limit",
 }
 
-# problem code that only a reload gets -> reason in repvgg_reloads_refused_total
+# problem code of a reload -> reason in repvgg_reloads_refused_total
+RELOAD_ROUTE = "/models/reload"
 REFUSED_RELOADS = {"reload_running": "running", "forbidden": "forbidden"}
 
 # A service that has answered nobody for so long is not just busy.
@@ -112,6 +117,7 @@ class Exchange:
     limit_s: float | None = None  # the deadline of a request to classify; None for others
     objective_s: float = 0.1
     promises: float = 1.0  # as in observe.objective
+    followers: Sequence[Follower] = ()
     failed_images: Counter[str] = field(default_factory=Counter)  # by problem code
     code: str | None = None
     status: int | None = None
@@ -214,8 +220,10 @@ class RequestMiddleware:
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
         objective_s: float = 0.1,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self._app = app
+        self._followers = followers
         self._objective_s = objective_s
         metrics.objective.set(objective_s)
         self._metrics = metrics
@@ -232,6 +240,7 @@ class RequestMiddleware:
         traced = self._tracing and not is_quiet(scope["path"], self._vertex_health_route)
         exchange = Exchange.begin(scope, self._clock, self._tracing if traced else None)
         exchange.objective_s = self._objective_s
+        exchange.followers = self._followers
         scope.setdefault("state", {})["exchange"] = exchange
         if "received" in scope["state"]:
             self._metrics.loop_lag.note(self._clock() - scope["state"]["received"])
@@ -302,7 +311,7 @@ class RequestMiddleware:
             self._count_result(exchange, status)
         for code, count in exchange.failed_images.items():
             self._metrics.images_failed.labels(code).inc(count)
-        if exchange.code in REFUSED_RELOADS:
+        if route == RELOAD_ROUTE and exchange.code in REFUSED_RELOADS:
             self._metrics.reloads_refused.labels(REFUSED_RELOADS[exchange.code]).inc()
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()

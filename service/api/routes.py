@@ -1,4 +1,4 @@
-"""POST /classify, GET /models, POST /models/reload, GET /metrics.
+"""POST /classify, GET /models, POST /models/reload, POST /feedback, GET /metrics.
 
 1. the client's deadline counts from the arrival of the request, the server's from the last byte of its body;
 2. a request that cannot be answered in time is rejected before its body is read;
@@ -8,23 +8,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from service.api.access.reloads import check_reload
+from service.api.access.callers import check_feedback, check_reload
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
-from service.api.openapi import CLASSIFY, METRICS, MODELS, RELOAD
-from service.api.payloads import Upload, read_uploads
+from service.api.openapi import CLASSIFY, FEEDBACK, METRICS, MODELS, RELOAD
+from service.api.payloads import Upload, read_feedback, read_uploads
+from service.api.problems import RequestError
 from service.api.processes import Processes
 from service.api.reading.asked import PARAMETERS as ASKED
 from service.api.reading.asked import as_list, read_asked
 from service.api.reading.parameters import read_query, read_timeout_s, read_top_k, read_version
 from service.api.requests import Exchange
-from service.api.schemas import ModelDescription, Speed
+from service.api.schemas import FeedbackAnswer, Limits, ModelDescription, Speed
 from service.classify.classifier import Classifier
 from service.observe.scrapes import Scrapes
 from service.settings import Settings
@@ -54,6 +56,7 @@ class Endpoints:
         router.add_api_route("/invocations", self.classify, **plain, include_in_schema=False)
         router.add_api_route("/models", self.models, methods=["GET"], **MODELS)
         router.add_api_route("/models/reload", self.reload, methods=["POST"], **RELOAD)
+        router.add_api_route("/feedback", self.feedback, methods=["POST"], **FEEDBACK)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], **METRICS)
 
     async def classify(self, request: Request) -> Response:
@@ -94,6 +97,16 @@ class Endpoints:
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
 
+    async def feedback(self, request: Request) -> Response:
+        """What was right: the true label of an image that this service has answered, for the metrics."""
+        if not self._settings.feedback:
+            raise RequestError("not_found", "feedback is off; `repvgg serve --feedback N` turns it on, for N images")
+        check_feedback(request, has_keys=bool(self._settings.api_keys))
+        given = await self._lifecycle.uploads.read(request, read_feedback)
+        judgement = await self._processes.judge(given.request_id, given.index, given.label)
+        answer = FeedbackAnswer(**asdict(judgement))
+        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
     def _describe(self, classifier: Classifier) -> Response:
         description = ModelDescription(
             **served_model(classifier).model_dump(),
@@ -105,6 +118,9 @@ class Endpoints:
             explanations=classifier.head is not None,
             choice=choice_of(classifier.choice),
             workers=self._settings.workers,
+            limits=Limits.of(self._settings),
+            feedback=bool(self._settings.feedback),
+            keeps_images=self._settings.keep_if if self._settings.keep else None,
         )
         return Response(description.model_dump_json(), media_type="application/json")
 

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.preprocess import FORMATS
+from service.settings import Settings
+
 REFERENCE = "#/components/schemas/{model}"  # where /openapi.json keeps a model; also pydantic's `ref_template`
 BINARY = {"type": "string", "format": "binary"}
 # A PNG of one pixel: the examples are requests that work.
@@ -72,17 +75,28 @@ class Embedding(BaseModel):
     normalized: bool
 
 
+class LabelSet(BaseModel):
+    """`labels`, best first, of which one is the true one with a probability of at least `coverage`, for images like
+    those that the bundle was fitted on."""
+
+    coverage: float
+    labels: list[str]
+
+
 class ImageFault(BaseModel):
     code: str
     detail: str
 
 
 class Result(BaseModel):
-    """The outcome of one image: either `predictions` by falling score, or its own `error`; `embedding` if asked for."""
+    """The outcome of one image: either `predictions` by falling score, or its own `error`; `set` and `embedding` if
+    asked for. `confident`, of the best label: only where the bundle has a threshold."""
 
     index: int
     filename: str | None = None
     predictions: list[ScoredLabel] | None = None
+    confident: bool | None = None
+    set: LabelSet | None = None
     embedding: Embedding | None = None
     error: ImageFault | None = None
 
@@ -93,6 +107,27 @@ class Answer(BaseModel):
     model: ServedModel
     results: list[Result]
     request_id: str
+
+
+class Feedback(BaseModel):
+    """`label`: the true one of the image at `index` in the request's answer; null for none of the model's labels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: Annotated[str, Field(min_length=1, max_length=100)]
+    index: Annotated[int, Field(ge=0, strict=True)] = 0
+    label: Annotated[str, Field(max_length=1000)] | None
+
+
+class FeedbackAnswer(BaseModel):
+    """`predicted`: the label that was answered, `confident` and `in_set` as in the answer; `counted`: false if the same
+    feedback came before."""
+
+    result: Literal["right", "wrong", "foreign"]
+    predicted: str
+    confident: bool | None = None
+    in_set: bool | None = None
+    counted: bool
 
 
 class FailedImage(BaseModel):
@@ -148,10 +183,32 @@ class Choice(BaseModel):
     candidates: list[Candidate]
 
 
+class Limits(BaseModel):
+    """What a request to /classify may be; over it, the answer is 413, or 422 for other `formats`. `max_image_pixels`:
+    width x height. `timeout_ms`: the longest that `timeout_ms` may be."""
+
+    formats: list[str]
+    max_images_per_request: int
+    max_body_bytes: int
+    max_image_pixels: int
+    timeout_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            formats=list(FORMATS),
+            max_images_per_request=settings.max_images_per_request,
+            max_body_bytes=settings.max_body_bytes,
+            max_image_pixels=settings.max_image_pixels,
+            timeout_ms=settings.timeout_ms,
+        )
+
+
 class ModelDescription(ServedModel):
     """`labels[i]` is the label of class_id i. `manifest`: the bundle's manifest.json. `device`: what the engine runs
     on, as its runtime names it. `pixels`: exact or fast. `explanations`: whether `explain` and `embedding` work.
-    `workers`: processes that serve it."""
+    `workers`: processes that serve it. `feedback`: whether POST /feedback works. `keeps_images`: which images this
+    server stores for labelling, `not confident` for instance; null if none."""
 
     labels: list[str]
     manifest: dict[str, Any]
@@ -161,6 +218,9 @@ class ModelDescription(ServedModel):
     explanations: bool
     choice: Choice | None
     workers: int
+    limits: Limits
+    feedback: bool
+    keeps_images: str | None
 
 
 class Health(BaseModel):
@@ -244,7 +304,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] = {}
     inputs: Annotated[list[InputTensor], Field(max_length=8)]
-    outputs: Annotated[list[RequestedOutput], Field(max_length=8)] = []
+    outputs: Annotated[list[RequestedOutput], Field(max_length=16)] = []
 
 
 class OutputTensor(BaseModel):

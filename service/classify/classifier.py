@@ -42,6 +42,8 @@ from service.classify.outcomes import (
     Outcome,
     Timings,
     classified,
+    is_certain,
+    judged_by_features,
 )
 from service.engines.base import Engine
 from service.engines.selection import Choice
@@ -254,7 +256,10 @@ class Classifier:
         if not isinstance(result, Computed):
             return result
         scores = softmax(result.logits, self.bundle.manifest.temperature)
-        describe = partial(classified, result, source, scores, self.bundle, request.top_k, request.asked, self.head)
+        certain = is_certain(result, self.bundle.manifest)
+        describe = partial(
+            classified, result, source, scores, certain, self.bundle, request.top_k, request.asked, self.head
+        )
         answer = await aside(describe) if request.top_k > MOST_SORTED_AT_ONCE else describe()
         self._metrics.images.labels(result.image_format).inc()
         # The network's own opinion: what a caller makes of it does not show whether the inputs drift.
@@ -262,9 +267,11 @@ class Classifier:
         self._metrics.count_prediction(
             self.bundle.labels[best],
             top1_score=float(scores[best]),
-            prediction_entropy=entropy(scores),
+            prediction_entropy=float(entropy(scores)),
             **result.signals,
         )
+        labels = answer.label_set.labels if answer.label_set else None
+        self._metrics.doubt.count(self.bundle.manifest, certain, None if labels is None else len(labels))
         return answer
 
     async def _result_of(self, image: Image, request: _Request) -> tuple[_Result, Source]:
@@ -273,10 +280,14 @@ class Classifier:
             return await self._compute(image, request), "miss"
         # A kept answer must not keep its image in memory too.
         content = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
-        key = content, request.asked.features
+        key = content, self._gives_features(request)
         result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
         self._metrics.images_shared.labels(source).inc()
         return result, source
+
+    def _gives_features(self, request: _Request) -> bool:
+        judged = self.head is not None and judged_by_features(self.bundle.manifest)
+        return judged or request.asked.features
 
     async def _compute(self, image: Image, request: _Request) -> _Result:
         progress = _Progress()
@@ -306,7 +317,7 @@ class Classifier:
         decode_s = time.monotonic() - started
         progress.stage = "queue"
         inferred = await self.batcher.submit(
-            decoded.tensor, request.deadline, progress.enter_engine, request.trace, request.asked.features
+            decoded.tensor, request.deadline, progress.enter_engine, request.trace, self._gives_features(request)
         )
         timings = Timings(decode_s, inferred.queue_s, inferred.infer_s, inferred.batch_size)
         if request.trace:
@@ -359,3 +370,4 @@ def _publish(opened: OpenModel, metrics: Metrics) -> None:
     metrics.golden_tolerance.set(report.tolerance if report else 0.0)
     metrics.life.older_bundle.set(bool(opened.passed_over))
     metrics.expect_labels(opened.bundle.labels)
+    metrics.doubt.expect(manifest)

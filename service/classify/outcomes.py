@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.confidence import confidence_of, prediction_set, quantile_for
 from models.errors import ImageError
 from models.explanation import Cam, Head, pooled
+from models.manifest import Manifest
 from models.preprocess import Box
 from models.store import Bundle
 from models.topk import Prediction, softmax, top_k
@@ -24,12 +27,16 @@ Image = bytes | NDArray[np.float32]
 class Asked:
     """`cam`: why, for each prediction; `embedding`: the pooled features, of length 1 if `normalize` is set. `weights`
     float64 (K,), not all 0: what the probability of each class is multiplied by before they are made to add up to 1;
-    classes of weight 0 are left out."""
+    classes of weight 0 are left out. `min_score`: of a prediction. `coverage`: a set of labels that holds the truth
+    with this probability; the bundle has a quantile for it. `logits`: those of the network."""
 
     cam: bool = False
     embedding: bool = False
     normalize: bool = False
     weights: NDArray[np.float64] | None = None
+    min_score: float = 0.0
+    coverage: float | None = None
+    logits: bool = False
 
     @property
     def features(self) -> bool:
@@ -63,18 +70,31 @@ class Computed:
     features: NDArray[np.float32] | None
 
 
+class LabelSet(NamedTuple):
+    """`labels`, best first, hold the truth with a probability of at least `coverage`."""
+
+    coverage: float
+    labels: list[str]
+
+
 @dataclass(frozen=True)
 class Classified:
     """`predictions`: the k best by falling score. `timings` are those of the computation, whichever caller ran it.
-    `cams`, one for each prediction, and `embedding`, float32 (C,), of length 1 if `normalized`: if they were asked for.
+    `cams`, one for each prediction, and `embedding`, float32 (C,), of length 1 if `normalized`: if they were asked for,
+    and so `label_set` and `logits` (K,). `best`: the first of them, also where `min_score` leaves it out. `confident`,
+    of that label: None if the bundle has no threshold.
     """
 
     predictions: list[Prediction]
     timings: Timings
     source: Source
+    best: Prediction
     cams: list[Cam] | None = None
     embedding: NDArray[np.float32] | None = None
     normalized: bool = False
+    confident: bool | None = None
+    label_set: LabelSet | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 # What an image comes to. Errors are values here: one that is raised to many callers grows its traceback with each.
@@ -85,23 +105,64 @@ def classified(
     result: Computed,
     source: Source,
     scores: NDArray[np.float64],
+    certain: bool | None,
     bundle: Bundle,
     k: int,
     asked: Asked,
     head: Head | None,
 ) -> Classified:
-    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them."""
+    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them, and
+    `certain` is whether it is certain of its best."""
     if asked.weights is not None:
         scores = softmax(result.logits, bundle.manifest.temperature, asked.weights)
-    predictions = top_k(scores, bundle.labels, k, asked.weights)
-    if result.features is None or head is None:
-        return Classified(predictions, result.timings, source)
-    explain = partial(head.explain, result.features, result.logits, box=result.seen)
-    return Classified(
-        predictions,
+    best = top_k(scores, bundle.labels, k, asked.weights)
+    outcome = Classified(
+        [prediction for prediction in best if prediction.score >= asked.min_score],
         result.timings,
         source,
-        [explain(class_id=prediction.class_id) for prediction in predictions] if asked.cam else None,
-        pooled(result.features, normalize=asked.normalize) if asked.embedding else None,
-        asked.normalize,
+        best[0],
+        # The threshold is for the network's own best label, not for one that weights made the best.
+        confident=None if certain is None else certain and best[0].class_id == int(result.logits.argmax()),
+        label_set=_label_set(scores, bundle, asked.coverage),
+        logits=result.logits if asked.logits else None,
     )
+    if result.features is None or head is None:
+        return outcome
+    explain = partial(head.explain, result.features, result.logits, box=result.seen)
+    return replace(
+        outcome,
+        cams=[explain(class_id=prediction.class_id) for prediction in outcome.predictions] if asked.cam else None,
+        embedding=pooled(result.features, normalize=asked.normalize) if asked.embedding else None,
+        normalized=asked.normalize,
+    )
+
+
+def judged_by_features(manifest: Manifest) -> bool:
+    """Are features needed to say whether an answer is confident?"""
+    return manifest.confidence is not None and manifest.confidence.embedding_weights is not None
+
+
+def is_certain(result: Computed, manifest: Manifest) -> bool | None:
+    """Does the network's certainty of its best label reach the threshold? None if there is none, or without the
+    features that it needs."""
+    fitted, embedding = manifest.confidence, None
+    if fitted is None:
+        return None
+    if judged_by_features(manifest):
+        if result.features is None:
+            return None
+        embedding = pooled(result.features, normalize=False)
+    confidence = confidence_of(result.logits, manifest.temperature, fitted.all_weights, embedding)
+    return float(confidence) >= fitted.threshold
+
+
+def _label_set(scores: NDArray[np.float64], bundle: Bundle, coverage: float | None) -> LabelSet | None:
+    """Raises ValueError for a coverage that the bundle has no quantile for."""
+    if coverage is None:
+        return None
+    confidence = bundle.manifest.confidence
+    quantile = quantile_for(confidence.quantiles, coverage) if confidence else None
+    if quantile is None:
+        raise ValueError(f"there is no quantile for a coverage of {coverage}")
+    labels = dict.fromkeys(bundle.labels[class_id] for class_id in prediction_set(scores, quantile))
+    return LabelSet(coverage, list(labels))

@@ -22,11 +22,8 @@ from service.runtime.console import Console
 from service.settings import ENGINE_FLAGS, Settings, add_flags, load_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from service.classify.classifier import Classifier
-    from service.classify.outcomes import Classified, Outcome
+    from service.classify.outcomes import Asked, Classified, Outcome
 
 DEFAULT_TOP_K = 5
 FLAGS = (
@@ -43,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, metavar="K", help=f"labels per image (default {DEFAULT_TOP_K})")
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image instead of a table")
     parser.add_argument("--labels", metavar="LABEL,...", help="the labels that may be answered; scores add up to 1")
+    parser.add_argument(
+        "--coverage", metavar="SHARE", help="add the smallest set of labels that holds the true one so often, like 0.95"
+    )
+    parser.add_argument("--min-score", default="0", metavar="SCORE", help="leave out labels with a lower score")
     parser.add_argument(
         "--explain", action="store_true", help="add to --json what the parts of the image add to each label's logit"
     )
@@ -85,12 +86,12 @@ async def _classify(
     """-> the number of images that failed."""
     from service.api.answers import result_of
     from service.classify.files import check_features, classify_files, open_classifier, progress_bar
-    from service.classify.outcomes import Asked, Classified
+    from service.classify.outcomes import Classified
 
     failed, numbers, pictures = 0, count(), arguments.explain_dir
     async with open_classifier(settings) as classifier:
         k = check_top_k(arguments.top_k, len(classifier.bundle.labels))
-        asked = Asked(cam=bool(arguments.explain or pictures), weights=_weights(arguments.labels, classifier))
+        asked = _asked(arguments, classifier)
         if asked.cam:
             check_features(classifier, "--explain")
         with progress_bar(len(paths), console.err) as bar:
@@ -106,14 +107,18 @@ async def _classify(
     return failed
 
 
-def _weights(labels: str | None, classifier: Classifier) -> NDArray[np.float64] | None:
+def _asked(arguments: argparse.Namespace, classifier: Classifier) -> Asked:
+    """As the query of /classify would be read. Raises UsageError."""
     from service.api.problems import RequestError
-    from service.api.reading.asked import read_weights
+    from service.api.reading.asked import read_asked
 
+    given = {name: getattr(arguments, name) for name in ("labels", "coverage", "min_score")}
+    parameters = {name: value for name, value in given.items() if value is not None}
     try:
-        return read_weights(labels, None, classifier.bundle.labels)
+        asked = read_asked(parameters, classifier)
+        return replace(asked, cam=bool(arguments.explain or arguments.explain_dir))
     except RequestError as error:
-        raise UsageError(f"--{error}") from error
+        raise UsageError(f"--{str(error).replace('min_score', 'min-score')}") from error
 
 
 def _without_cams(fate: Outcome) -> Outcome:
@@ -154,8 +159,11 @@ def json_line(path: Path, result: Result, *, ascii_only: bool = False) -> str:
 
 
 def table_line(path: Path, result: Result, width: int) -> str:
-    """`photos/cat.jpg   cat 0.970  dog 0.020`, or the reason for an image that failed."""
+    """`photos/cat.jpg   cat 0.970  dog 0.020`, or the reason for an image that failed. `not sure:` comes before labels
+    that are below the bundle's threshold, and the set that was asked for after them."""
     if result.error is not None:
         return f"{visible(str(path)):<{width}}  error: {result.error.detail}"
-    labels = "  ".join(f"{scored.label} {scored.score:.3f}" for scored in result.predictions or [])
-    return f"{visible(str(path)):<{width}}  {visible(labels)}"
+    shown = ["not sure:"] if result.confident is False else []
+    shown += [f"{scored.label} {scored.score:.3f}" for scored in result.predictions or []]
+    shown += [f"one of {', '.join(result.set.labels)}"] if result.set else []
+    return f"{visible(str(path)):<{width}}  {visible('  '.join(shown))}"

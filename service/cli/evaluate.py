@@ -21,7 +21,8 @@ from service.settings import ENGINE_FLAGS, add_flags, load_settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from service.evaluation.calibration import Calibration
+    from models.manifest import Confidence
+    from service.evaluation.calibration import Calibration, Scores
     from service.evaluation.shards import Part
 
 # The batch size has a flag of its own below.
@@ -60,11 +61,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME/VERSION",
         help="write the bundle with the fitted temperature to this new folder",
     )
+    fitting = parser.add_argument_group("fitting when answers are confident", "on images that were not trained on")
+    fitting.add_argument(
+        "--fit-confidence",
+        type=Path,
+        metavar="NAME/VERSION",
+        help="write the bundle with a temperature, a threshold and quantiles for sets of labels to this new folder",
+    )
+    fitting.add_argument("--foreign", type=Path, metavar="FOLDER", help="images of none of the bundle's classes")
+    aim = fitting.add_mutually_exclusive_group()
+    aim.add_argument("--accuracy", type=float, metavar="SHARE", help="of the confident answers that shall be right")
+    aim.add_argument(
+        "--keep", type=float, metavar="SHARE", help="of the right answers that shall be confident (default 0.95)"
+    )
     add_flags(parser, FLAGS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Every image counts; one that cannot be decoded counts as wrong and is named on stderr."""
+    from service.classify.files import find_images
     from service.evaluation import shards
     from service.evaluation.evaluate import evaluate
 
@@ -75,21 +90,33 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings, _ = load_settings(vars(arguments), console.environ)
     logs.configure("console", console.err, logging.WARNING)
     shard = shards.Shard.parse(arguments.shard or "0/1")
-    work = evaluate(settings, arguments.data, shard, calibrates=_calibrates(arguments), stream=console.err)
+    foreign = find_images([arguments.foreign]) if arguments.foreign else []
+    work = evaluate(
+        settings,
+        arguments.data,
+        shard,
+        calibrates=_calibrates(arguments),
+        stream=console.err,
+        foreign=foreign,
+    )
     result, scores = asyncio.run(work)
     calibration = scores.calibration() if scores else None
-    _report(result, calibration, arguments, console)
+    fitted = (
+        _fit(scores, calibration, result, arguments) if scores and calibration and arguments.fit_confidence else None
+    )
+    _report(result, calibration, arguments, console, fitted)
     if scores and calibration and arguments.reliability_diagram:
         from service.evaluation import reliability
 
         _save(reliability.draw(scores, calibration), "--reliability-diagram", arguments.reliability_diagram)
-    if calibration and arguments.write_temperature:
-        _write_temperature(calibration, settings.model, arguments.write_temperature, console)
+    if calibration and (folder := arguments.write_temperature or arguments.fit_confidence):
+        _write(settings.model, folder, calibration, fitted, console)
     return 0
 
 
 def _calibrates(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.calibration or arguments.reliability_diagram or arguments.write_temperature)
+    new = arguments.write_temperature or arguments.fit_confidence
+    return bool(arguments.calibration or arguments.reliability_diagram or new)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -100,22 +127,32 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--merge and --shard exclude each other")
     if _calibrates(arguments) and (arguments.merge or arguments.shard):
         raise UsageError("calibration needs the scores of all images at once: leave out --shard and --merge")
-    if arguments.write_temperature:
-        _check_new_bundle(arguments.write_temperature)
+    if arguments.write_temperature and arguments.fit_confidence:
+        raise UsageError("--fit-confidence writes the temperature too: leave out --write-temperature")
+    for flag in ("--write-temperature", "--fit-confidence"):
+        if folder := getattr(arguments, flag.strip("-").replace("-", "_")):
+            _check_new_bundle(flag, folder)
+    given = [name for name in ("foreign", "accuracy", "keep") if getattr(arguments, name) is not None]
+    if given and not arguments.fit_confidence:
+        raise UsageError(f"--{given[0]} is for --fit-confidence NAME/VERSION: give that too")
+    for name in ("accuracy", "keep"):
+        if (share := getattr(arguments, name)) is not None and not 0 < share < 1:
+            raise UsageError(f"--{name} {share:g} is not between 0 and 1")
 
 
-def _check_new_bundle(folder: Path) -> None:
+def _check_new_bundle(flag: str, folder: Path) -> None:
     from models.store import name_and_version
 
     if folder.exists():
-        raise UsageError(f"--write-temperature {folder} exists; give a new version")
+        raise UsageError(f"{flag} {folder} exists; give a new version")
     try:
         name_and_version(folder)
     except BundleError as error:
-        raise UsageError(f"--write-temperature {error}") from error
+        raise UsageError(f"{flag} {error}") from error
 
 
-def _write_temperature(calibration: Calibration, model: str, folder: Path, console: Console) -> None:
+def _write(model: str, folder: Path, calibration: Calibration, fitted: Confidence | None, console: Console) -> None:
+    """A confidence that was fitted at another temperature does not hold at this one, so none replaces it."""
     from models import signing
     from models.store import open_bundle
     from models.versions import write_version
@@ -123,12 +160,28 @@ def _write_temperature(calibration: Calibration, model: str, folder: Path, conso
     if calibration.fitted_temperature is None:
         raise UsageError(f"--write-temperature: nothing is written: {calibration}")
     bundle = open_bundle(model)
-    write_version(bundle, folder, temperature=calibration.fitted_temperature)
+    write_version(bundle, folder, temperature=calibration.fitted_temperature, confidence=fitted)
     if signing.read(bundle.folder):
         print(f"{folder} is not signed, since its manifest is a new one: {bundle.folder} was", file=console.err)
 
 
-def _report(result: Part, calibration: Calibration | None, arguments: argparse.Namespace, console: Console) -> None:
+def _fit(scores: Scores, calibration: Calibration, result: Part, arguments: argparse.Namespace) -> Confidence:
+    from service.evaluation import confidence
+
+    if calibration.fitted_temperature is None:
+        raise UsageError(f"--fit-confidence: nothing is written: {calibration}")
+    keep = confidence.KEEP if arguments.keep is None else arguments.keep
+    temperature = calibration.fitted_temperature
+    return confidence.fit(scores, temperature, result.precision, accuracy=arguments.accuracy, keep=keep)
+
+
+def _report(
+    result: Part,
+    calibration: Calibration | None,
+    arguments: argparse.Namespace,
+    console: Console,
+    fitted: Confidence | None = None,
+) -> None:
     from service.evaluation import confusion
     from service.evaluation.evaluate import Evaluation, describe
 
@@ -144,11 +197,14 @@ def _report(result: Part, calibration: Calibration | None, arguments: argparse.N
             facts |= result.model_dump(mode="json")
         if calibration:
             facts["calibration"] = asdict(calibration)
+        if fitted:
+            facts["confidence"] = fitted.model_dump(mode="json")
         print(json.dumps(facts), file=console.out)
     else:
         tables = [confusion.table(result.confusion)] if arguments.per_class else []
-        lines = [*tables, describe(evaluation), *([str(calibration)] if calibration else [])]
-        print(*lines, sep="\n", file=console.out)
+        more = [str(calibration)] if calibration else []
+        more += [f"confidence, {fitted}"] if fitted else []
+        print(*tables, describe(evaluation), *more, sep="\n", file=console.out)
 
 
 def _save(figure: Figure, flag: str, path: Path) -> None:

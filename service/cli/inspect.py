@@ -74,6 +74,7 @@ def describe(bundle: Bundle, golden_images: int) -> list[tuple[str, str]]:
         *([("licence", training.licence)] if training.licence else []),
         *[("source", text) for text in _describe_source(manifest)],
         ("temperature", f"{manifest.temperature:.4g}"),
+        *([("confidence", str(manifest.confidence))] if manifest.confidence else []),
         ("pixels", _describe_pixels(manifest)),
     ]
 

@@ -10,7 +10,7 @@ from service.observe import logs
 from service.runtime.console import Console
 from service.runtime.listener import listen
 from service.runtime.memory import memory_shortage
-from service.settings import add_flags, load_settings
+from service.settings import Settings, add_flags, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             update={"model": pull.pull_for_serving(settings.model, settings.verify_key, console)}
         )
     logs.configure(settings.log_format, console.log_stream, background=True)
-    for warning in (*warnings, memory_shortage(settings)):
+    for warning in (*warnings, memory_shortage(settings), storage_notice(settings)):
         if warning:
             log.warning("%s", warning)
     with listen(settings.host, settings.port) as listener:
@@ -39,3 +39,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         serve(settings, listener)
     return 0
+
+
+def storage_notice(settings: Settings) -> str:
+    """Empty if no images are stored."""
+    if not settings.keep:
+        return ""
+    return (
+        f"IMAGES ARE STORED: those whose answers are {settings.keep_if!r}, whoever sends them, with these answers in "
+        f"{settings.keep}, up to {settings.keep_bytes} bytes (--keep)"
+    )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.temperature import chunks, fit_temperature
-from models.topk import Prediction, softmax
+from models.topk import softmax
 
 BINS = 15
 
@@ -51,29 +51,56 @@ class Calibration:
 
 
 @dataclass
-class Scores:
-    """The scores of all classes for each image, computed with `temperature`, and its true class."""
+class _Rows:
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+    embeddings: list[NDArray[np.float32]] = field(default_factory=list)
 
-    classes: int
+    def add(self, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None) -> None:
+        self.logits.append(logits)
+        if embedding is not None:
+            self.embeddings.append(embedding)
+
+
+@dataclass
+class Scores:
+    """The logits of each image, its embedding where all have one, and its true class; scores are served with
+    `temperature`. `labels[class_id]`."""
+
+    labels: Sequence[str]
     temperature: float
     truths: list[int] = field(default_factory=list)
-    _logits: list[NDArray[np.float32]] = field(default_factory=list)
+    _known: _Rows = field(default_factory=_Rows)
+    _foreign: _Rows = field(default_factory=_Rows)
 
-    def add(self, truth: str, predictions: Sequence[Prediction]) -> None:
-        """Add an image: its true label, and predictions for all classes by falling score. If several classes have that
-        label, the best one counts.
-        """
-        scores = np.zeros(self.classes)
-        scores[[prediction.class_id for prediction in predictions]] = [prediction.score for prediction in predictions]
-        # The logits up to a constant, which does not affect the scores.
-        logits = self.temperature * np.log(np.maximum(scores, np.finfo(np.float64).tiny))
-        self.truths.append(next(prediction.class_id for prediction in predictions if prediction.label == truth))
-        self._logits.append(logits.astype(np.float32))
+    def add(self, truth: str, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None = None) -> None:
+        """An image: its true label, logits (K,) and embedding (C,). If several classes have that label, the best one
+        counts."""
+        candidates = (class_id for class_id, label in enumerate(self.labels) if label == truth)
+        self.truths.append(max(candidates, key=lambda class_id: float(logits[class_id])))
+        self._known.add(logits, embedding)
+
+    def add_foreign(self, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None = None) -> None:
+        """An image of none of the classes."""
+        self._foreign.add(logits, embedding)
+
+    @property
+    def foreign_logits(self) -> NDArray[np.float32]:
+        """(M, K)"""
+        return np.asarray(self._foreign.logits, np.float32).reshape(-1, len(self.labels))
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """(N, K)"""
-        return np.asarray(self._logits, np.float32).reshape(-1, self.classes)
+        return np.asarray(self._known.logits, np.float32).reshape(-1, len(self.labels))
+
+    @property
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """(N, C) and those of foreign images (M, C); None if an image has none."""
+        both = self._known, self._foreign
+        if any(len(rows.embeddings) != len(rows.logits) or not rows.logits for rows in both):
+            return None
+        known, foreign = (np.asarray(rows.embeddings, np.float32) for rows in both)
+        return known, foreign
 
     def bins(self, temperature: float) -> list[Bin]:
         """The bins with another temperature."""

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +19,7 @@ from models.errors import ImageError
 from models.preprocess import images_in
 from service.classify.classifier import Classifier
 from service.classify.files import classify_files, open_classifier, progress_bar
-from service.classify.outcomes import Classified, Outcome
+from service.classify.outcomes import LABELS_ONLY, Asked, Classified, Outcome
 from service.errors import ServiceError, UsageError
 from service.evaluation.calibration import Scores
 from service.evaluation.shards import Part, Shard
@@ -85,15 +86,29 @@ class _Tally:
         truth, answers = self.truths[path], answers_of(outcome)
         self.right_in_5 += truth in answers[:5]
         self.counts[truth, answers[0] if answers else None] += 1
-        if self.scores and isinstance(outcome, Classified):
-            self.scores.add(truth, outcome.predictions)
+        if self.scores and isinstance(outcome, Classified) and outcome.logits is not None:
+            self.scores.add(truth, outcome.logits, outcome.embedding)
+
+    def add_foreign(self, outcome: Outcome) -> bool:
+        """-> was it left out? Raises ServiceError."""
+        answers_of(outcome)
+        if self.scores and isinstance(outcome, Classified) and outcome.logits is not None:
+            self.scores.add_foreign(outcome.logits, outcome.embedding)
+        return isinstance(outcome, ImageError)
 
 
 async def evaluate(
-    settings: Settings, folder: Path, shard: Shard, *, calibrates: bool, stream: TextIO
+    settings: Settings,
+    folder: Path,
+    shard: Shard,
+    *,
+    calibrates: bool,
+    stream: TextIO,
+    foreign: Sequence[Path] = (),
 ) -> tuple[Part, Scores | None]:
-    """Classify the images of `folder` that belong to `shard` -> its result, and with `calibrates` the scores of every
-    class for each image that can be decoded. The progress bar and the names of undecodable images go to `stream`.
+    """Classify the images of `folder` that belong to `shard` -> its result, and with `calibrates` the logits of each
+    image that can be decoded, and of each `foreign` one. The progress bar and the names of undecodable images go to
+    `stream`.
 
     Raises ServiceError if the engine fails on an image, since the result would be wrong.
     """
@@ -101,17 +116,34 @@ async def evaluate(
         bundle = classifier.bundle
         truths = find_classes(folder, bundle.labels)
         images = shard.of(truths)
-        tally = _Tally(truths, Scores(len(bundle.labels), bundle.manifest.temperature) if calibrates else None)
-        top_k = len(bundle.labels) if calibrates else min(5, len(bundle.labels))
+        tally = _Tally(truths, Scores(bundle.labels, bundle.manifest.temperature) if calibrates else None)
+        classify = partial(
+            classify_files,
+            classifier,
+            top_k=min(5, len(bundle.labels)),
+            settings=settings,
+            asked=_asked(classifier, calibrates=calibrates, foreign=bool(foreign)),
+        )
         started = time.perf_counter()
-        with progress_bar(len(images), stream) as bar:
-            async for path, outcome in classify_files(classifier, images, top_k=top_k, settings=settings):
+        with progress_bar(len(images) + len(foreign), stream) as bar:
+            async for path, outcome in classify(images):
                 tally.add(path, outcome)
                 if isinstance(outcome, ImageError):
                     bar.write(f"{visible(str(path))}: counts as wrong: {outcome.detail}", file=stream)
                 bar.update()
-        seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            async for path, outcome in classify(foreign):
+                if tally.add_foreign(outcome):
+                    bar.write(f"{visible(str(path))}: left out: it cannot be decoded", file=stream)
+                bar.update()
     return _part(shard, classifier, settings.pixels, tally, len(images) / seconds), tally.scores
+
+
+def _asked(classifier: Classifier, *, calibrates: bool, foreign: bool) -> Asked:
+    """Embeddings cost memory; only foreign images make use of them."""
+    if not calibrates:
+        return LABELS_ONLY
+    return Asked(logits=True, embedding=foreign and classifier.head is not None)
 
 
 def _part(shard: Shard, classifier: Classifier, pixels: str, tally: _Tally, images_per_second: float) -> Part:

@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.manifest import Precision
 from service.errors import UsageError
 from service.evaluation.confusion import Confusion
 
@@ -63,7 +64,7 @@ class Part(BaseModel):
     shard: Shard
     model: str
     engine: str
-    precision: str
+    precision: Precision
     pixels: str
     images: Count
     right_in_5: Count

@@ -20,6 +20,7 @@ from prometheus_client.samples import Exemplar, Sample
 MAXIMUM = frozenset(
     {
         *("repvgg_predicted_wait_seconds", "repvgg_batch_expected_seconds"),
+        *("repvgg_confident_share_expected", "repvgg_kept_bytes"),
         *("repvgg_golden_delta", "repvgg_golden_tolerance", "repvgg_objective_seconds"),
         *("repvgg_model_info", "repvgg_build"),
         *("repvgg_workers_wanted", "repvgg_older_bundle"),

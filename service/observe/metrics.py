@@ -1,7 +1,7 @@
 """All Prometheus metrics, on a registry that is passed in. Each group says which module updates it.
 
 1. every child starts at 0, so that rates are right from the first event on;
-2. histograms are for times and drift signals;
+2. histograms are for times, drift signals and the sizes of prediction sets;
 3. no client can make the number of series grow.
 """
 
@@ -19,7 +19,9 @@ from prometheus_client.registry import Collector
 
 from models.preprocess import FORMATS
 from service.observe import logs
+from service.observe.doubt import DoubtMetrics
 from service.observe.drift import SIGNALS
+from service.observe.feedback import MAX_LABELS, OTHER_LABEL, FeedbackMetrics, KeptMetrics
 from service.observe.lag import LoopLag
 from service.observe.objective import RESULTS
 
@@ -39,8 +41,6 @@ SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
 # Counted as a file format: an image received as a preprocessed tensor.
 TENSOR = "tensor"
-MAX_LABELS = 1000
-OTHER_LABEL = "other"
 
 
 class LogLines(Collector):
@@ -171,6 +171,9 @@ class Metrics:
         for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
         self.predictions.labels(OTHER_LABEL)
+        self.doubt = DoubtMetrics(registry)
+        self.feedback = FeedbackMetrics(registry)
+        self.kept = KeptMetrics(registry)
 
     def _define_batching(self, registry: CollectorRegistry) -> None:
         """Updated by `batching`. Gauges are computed when read, predicted_wait by `classifier`."""

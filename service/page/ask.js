@@ -35,7 +35,7 @@ export async function ask(path, options = {}) {
   if (hasKey()) headers.set("X-API-Key", key);
   let response;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
+    response = await fetch(path, { cache: "no-store", ...options, headers });
   } catch {
     throw new Problem("unreachable", "The server cannot be reached", "check that it is running and that this device is online");
   }

@@ -33,6 +33,7 @@ class Banner:
     max_image_pixels: int
     timeout_ms: int
     api_keys: int
+    keeps_images: str
 
     @classmethod
     def of(cls, url: str, classifier: Classifier, settings: Settings) -> Banner:
@@ -54,6 +55,7 @@ class Banner:
             max_image_pixels=settings.max_image_pixels,
             timeout_ms=settings.timeout_ms,
             api_keys=len(settings.api_keys),
+            keeps_images=settings.keep_if if settings.keep else "",
         )
 
     def headline(self) -> str:
@@ -72,4 +74,6 @@ class Banner:
             f"{self.timeout_ms / 1000:g} s per request, {self.max_image_pixels / 1e6:g} megapixels per image",
             "keys": f"{self.api_keys}, of which clients must send one" if self.api_keys else "not required",
         }
+        if self.keeps_images:
+            rows["STORED"] = f"images whose answers are {self.keeps_images!r}, for labelling"
         return [f"  {name:<9}{text}" for name, text in rows.items()]

@@ -15,11 +15,24 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from service.errors import Draining, ModelRejected, NotReady, ReloadRunning, ServiceError
+from service.errors import (
+    Draining,
+    FeedbackGiven,
+    FeedbackRejected,
+    ModelRejected,
+    NotReady,
+    ReloadRunning,
+    ServiceError,
+    UnknownRequest,
+)
 
 # Errors that keep their class across the channel; all others become a ServiceError.
 ERRORS: dict[str, Callable[..., ServiceError]] = {
-    error.__name__: error for error in (Draining, ModelRejected, NotReady, ReloadRunning)
+    error.__name__: error
+    for error in (
+        *(Draining, ModelRejected, NotReady, ReloadRunning),
+        *(UnknownRequest, FeedbackRejected, FeedbackGiven),
+    )
 }
 PIECE_BYTES = 1 << 16
 

@@ -9,7 +9,8 @@
 5. each worker gets SIGTERM, SIGINT and SIGHUP exactly once, even if the whole process group gets them; the exit code
    is 0 if all workers ended cleanly;
 6. metrics cover all workers, including those that have ended, so that no counter ever decreases;
-7. a reload is tried on one worker first; if that succeeds, the others follow, and the answer comes once all serve.
+7. feedback is passed on until it reaches the worker that gave the answer;
+8. a reload is tried on one worker first; if that succeeds, the others follow, and the answer comes once all serve.
 
 All workers accept from the same listening socket, so that no pending connection is lost when one of them ends.
 """
@@ -21,12 +22,13 @@ import logging
 import signal
 import socket
 import time
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from service.engines.backoff import Backoff, Restarts
-from service.errors import NotReady, ReloadRunning, ServiceError
+from service.errors import NotReady, ReloadRunning, ServiceError, UnknownRequest
 from service.machine.limits import usable_cpus
 from service.observe.aggregation import Snapshot, merge, snapshot, without_gauges
 from service.observe.metrics import LifeMetrics
@@ -37,6 +39,8 @@ from service.runtime.worker_handle import WorkerHandle
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0
+# For a worker to say whether it remembers an answer; one that is busy with a large image takes a tenth of it.
+JUDGE_S = 2.0
 # For a worker that does not serve yet to end by itself. It may be importing, or in a runtime that takes minutes.
 OPENING_END_S = 0.5
 # Longer than a worker takes to force its own end.
@@ -157,6 +161,7 @@ class Supervisor:
         worker.channel.answer("samples", self._samples)
         worker.channel.answer("checks", self._checks)
         worker.channel.answer("reload", self._reload)
+        worker.channel.answer("judge", partial(self._judge, worker))
         return worker
 
     def _note_version(self, older: str) -> None:
@@ -173,6 +178,22 @@ class Supervisor:
         workers = list(self._workers.values())
         await asyncio.gather(*(worker.refresh() for worker in workers))
         return [*(worker.samples for worker in workers), self._ended_workers_samples, snapshot(self._metrics.registry)]
+
+    async def _judge(self, asking: WorkerHandle, **feedback: Any) -> Any:
+        """Ask one worker after the other: a request id that a client used twice must count once. Raises what the one
+        that remembers the answer raises, UnknownRequest, or NotReady if one did not say."""
+        error: ServiceError = UnknownRequest(
+            f"no worker remembers an answer with the request_id {feedback['request_id']}: each remembers the last "
+            f"{self._settings.feedback} images, until it ends"
+        )
+        for worker in [worker for worker in self._workers.values() if worker.serves and worker is not asking]:
+            try:
+                return await asyncio.wait_for(worker.channel.ask("judge", **feedback), JUDGE_S)
+            except UnknownRequest:
+                continue
+            except (asyncio.TimeoutError, ChannelClosed):
+                error = NotReady(f"worker {worker.number} does not answer", RETRY_WHILE_STARTING_S)
+        raise error
 
     async def _reload(self, changes: dict[str, str]) -> None:
         """Raises ReloadRunning, NotReady, and whatever the first worker raises; nothing has changed then."""

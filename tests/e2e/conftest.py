@@ -19,6 +19,9 @@ import httpx
 import pytest
 
 import service
+from models.manifest import Confidence
+from models.store import open_bundle
+from models.versions import write_version
 
 ROOT = Path(service.__file__).parents[1]
 LIMIT_S = 120.0
@@ -103,9 +106,9 @@ def start(tiny_bundle: Path) -> Iterator[Callable[..., Server]]:
 
 
 @contextmanager
-def serving(bundle: Path) -> Iterator[Server]:
-    """A server with default settings."""
-    running = Server("--model", bundle, "--port", 0)
+def serving(bundle: Path, *flags: object) -> Iterator[Server]:
+    """A server with default settings, but for `flags`."""
+    running = Server("--model", bundle, "--port", 0, *flags)
     try:
         yield running.wait_until_serving()
     finally:
@@ -123,6 +126,30 @@ def server(tiny_bundle: Path) -> Iterator[Server]:
 def wide_server(wide_bundle: Path) -> Iterator[Server]:
     """The same with a bundle of 1000 classes."""
     with serving(wide_bundle) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def confidence() -> Confidence:
+    """With it the shipped network for CIFAR-10 is sure of the sample cat, and not of what these tests draw."""
+    return Confidence(
+        fitted_at="2026-11-29T12:00:00Z",
+        images=1000,
+        precision="fp32",
+        threshold=0.9,
+        accuracy=0.9,
+        answered=0.6,
+        kept=0.8,
+        quantiles={0.7: 0.0, 0.9: 0.6, 0.99: 0.95},
+    )
+
+
+@pytest.fixture(scope="session")
+def doubting_server(confidence: Confidence, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With that network, which explains its answers too."""
+    folder = tmp_path_factory.mktemp("store") / "repvgg-tiny-cifar10" / "100"
+    write_version(open_bundle("repvgg-tiny-cifar10"), folder, confidence=confidence)
+    with serving(folder, "--precision", "fp32") as running:
         yield running
 
 

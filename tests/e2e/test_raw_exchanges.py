@@ -134,11 +134,13 @@ def bodies(jpeg: bytes) -> dict[str, tuple[bytes, bytes]]:
         "JSON in UTF-16": (JSON, (images % text).decode().encode("utf-16")),
         "a form with a byte order mark": (FORM, b"\xef\xbb\xbf" + form(jpeg, named)),
         "a filename in pieces": (FORM, form(jpeg, disposition + b"; filename*0=a; filename*1=.jpg\r\n")),
+        "a filename in Latin-2": (FORM, form(jpeg, disposition + b"; filename*=iso-8859-2''ko%e8ka.jpg\r\n")),
         "text/json": (b"Content-Type: text/json\r\n", images % text),
         "vendor JSON": (b"Content-Type: application/vnd.api+json\r\n", images % text),
         "base64 in lines": (JSON, images % lines),
         "URL-safe base64 without padding": (JSON, images % url_safe),
         "a data URI": (JSON, images % (b"data:image/jpeg;charset=utf-8;base64," + text)),
+        "a data URI with spaces": (JSON, images % (b"data:image/jpeg; base64, " + text)),
         "a percent-encoded data URI": (JSON, images % (b"data:;base64," + text.replace(b"+", b"%2B"))),
     }
 
@@ -219,9 +221,11 @@ def test_two_lengths_close_the_connection_after_the_answer(talk: Conversation, j
     assert talk.is_closed()
 
 
-def test_a_chunked_body_has_extensions_and_trailers(talk: Conversation, jpeg_bytes: bytes) -> None:
+@pytest.mark.parametrize("extension", [b"", b"  ", b";name=value", b" ; a = b\t; c", b';a="x;y"', b";"])
+def test_a_chunked_body_has_extensions_and_trailers(talk: Conversation, jpeg_bytes: bytes, extension: bytes) -> None:
     head = b"POST /classify HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n" + JPEG + CRLF
-    body = b"%X;name=value\r\n" % len(jpeg_bytes) + jpeg_bytes + b"\r\n0\r\nX-Checksum: 1\r\n\r\n"
+    body = b"00%X%b\r\n" % (len(jpeg_bytes), extension) + jpeg_bytes
+    body += b"\r\n0" + extension + b"\r\nX-Checksum: 1\r\n\r\n"
     talk.send(head, body, LIVE)
     assert [talk.reply().status for _ in range(2)] == [200, 200]
 
@@ -287,9 +291,10 @@ def test_a_rejection_needs_no_body_from_a_client_that_expects_100(talk: Conversa
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/docs", "/page/page.css", "/openapi.json", "/livez", "/healthz", "/readyz", "/startupz", "/ping"),
+        *("/", "/docs", "/page/try/try.css", "/openapi.json", "/livez", "/healthz", "/readyz", "/startupz", "/ping"),
         *("/metrics", "/models", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/tiny", "/nowhere"),
         *("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready", "/v2/models/other", "/classify"),
+        "/page/samples/cat.jpg",
     ],
 )
 def test_head_has_the_headers_of_get_and_no_body(talk: Conversation, path: str) -> None:

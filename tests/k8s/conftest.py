@@ -22,6 +22,9 @@ import promql_parser
 import pytest
 import yaml
 
+from models.manifest import Confidence
+from models.store import open_bundle
+from models.versions import write_version
 from tests.cluster import ROOT, Documents, kustomize
 
 LIMIT_S = 120.0
@@ -91,10 +94,20 @@ def answers(url: str) -> bool:
         return False
 
 
+def doubting(bundle: Path, folder: Path) -> Path:
+    """The same version of the bundle, with a threshold and quantiles, in a store of its own."""
+    opened = open_bundle(bundle)
+    figures: dict[str, Any] = {"accuracy": 0.9, "answered": 0.6, "kept": 0.8, "quantiles": {0.9: 0.6}}
+    fitted = Confidence(fitted_at="2026-11-29T12:00:00Z", images=1000, precision="fp32", threshold=0.2, **figures)
+    folder = folder / opened.manifest.name / opened.manifest.version
+    return write_version(opened, folder, confidence=fitted).folder
+
+
 @contextmanager
 def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
-    """The URL of a service under constant load."""
+    """The URL of a service under constant load; its clients say that each image is a cat."""
     flags = ["--engine=onnxruntime", f"--model={model}", "--port=0", "--drain-seconds=0"]
+    flags += ["--feedback=1000", f"--keep={model.parent / 'kept'}", "--keep-if=all", "--keep-bytes=1048576"]
     with running(sys.executable, "-m", "service", "serve", *flags, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = (json.loads(line) for line in process.stdout)
@@ -105,7 +118,9 @@ def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
             with httpx.Client(base_url=url, timeout=LIMIT_S) as client:
                 while not over.wait(0.02):
                     for body in bodies:
-                        client.post("/classify", content=body, headers={"content-type": "image/jpeg"})
+                        headers = {"content-type": "image/jpeg"}
+                        answer = client.post("/classify?coverage=0.9", content=body, headers=headers).json()
+                        client.post("/feedback", json={"request_id": answer["request_id"], "label": "cat"})
 
         client = threading.Thread(target=ask)
         client.start()
@@ -121,10 +136,13 @@ def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="package")
-def service_urls(tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[..., bytes]) -> Iterator[list[str]]:
+def service_urls(
+    tiny_bundle: Path, fast_bundle: Path, draw_image: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[str]]:
     """Two pods with two versions, as during a rollout; valid images of several formats, and some invalid ones."""
     bodies = [*(draw_image(seed, name) for seed in range(3) for name in ("JPEG", "PNG", "WEBP")), b"no image"]
-    with service_under_load(tiny_bundle, bodies) as old, service_under_load(fast_bundle, bodies) as new:
+    models = [doubting(bundle, tmp_path_factory.mktemp("store")) for bundle in (tiny_bundle, fast_bundle)]
+    with service_under_load(models[0], bodies) as old, service_under_load(models[1], bodies) as new:
         yield [old, new]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import tracemalloc
 import zlib
@@ -13,9 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bounds import MAX_ENTRIES, MAX_READS, MAX_READS_OF_BMP, MAX_SCANS, MAX_STRIPS
+from models.bounds import (
+    FEWEST_MAX_SCANS,
+    MAX_ENTRIES,
+    MAX_JPEG_STRIPS,
+    MAX_READS,
+    MAX_READS_OF_BMP,
+    MAX_SCANS,
+    MAX_STRIPS,
+)
 from models.errors import ImageError
 from models.preprocess import decode, open_image
+from tests.models.formats import pictures
 
 MEBIBYTE = 1 << 20
 PHOTO = Image.effect_noise((64, 48), 50).convert("RGB")
@@ -88,7 +98,18 @@ def with_scans(more: int) -> bytes:
 def test_a_jpeg_of_countless_scans_is_rejected_before_they_are_decoded() -> None:
     assert decode(with_scans(50)).size == PHOTO.size
     error = refusal(with_scans(MAX_SCANS))
-    assert (error.code, error.detail) == ("undecodable_image", f"the image has more than {MAX_SCANS} scans, the limit")
+    detail = f"the image has more than {MAX_SCANS} scans, the limit for its size"
+    assert (error.code, error.detail) == ("undecodable_image", detail)
+
+
+def test_large_pictures_may_have_fewer_scans() -> None:
+    """A picture that takes 4 s to decode is decoded several times to find missing blocks: 295 kB took 17 s."""
+    large = encode(Image.new("L", (7000, 7000), 99), "JPEG", progressive=True)
+    scans = [found.start() for found in re.finditer(b"\xff\xda", large)]
+    more = large[scans[-1] : -2] * FEWEST_MAX_SCANS
+    assert open_image(large).size == (7000, 7000)
+    assert f"more than {FEWEST_MAX_SCANS} scans, the limit for its size" in refusal(large[:-2] + more).detail
+    assert refusal(large, 1_000_000).code == "too_many_pixels"
 
 
 def test_what_looks_like_scans_after_the_picture_is_not_counted() -> None:
@@ -155,6 +176,61 @@ def tiled_tiff() -> bytes:
 
 def test_ordinary_tiles_are_read() -> None:
     assert np.array_equal(np.asarray(decode(tiled_tiff()))[:, :, 0], np.asarray(PHOTO.convert("L"))[:30, :40])
+
+
+def most_bytes_to_open(encoded: bytes) -> int:
+    tracemalloc.start()
+    try:
+        refusal(encoded)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("kind", "size"), [(1, 1), (3, 2), (4, 4)])
+def test_numbers_that_no_picture_needs_are_not_read(kind: int, size: int) -> None:
+    """Fourteen tags that all list the same 4 MiB took 570 MB and 1 s."""
+    tags = (258, 259, 262, 266, 274, 277, 278, 284, 317, 320, 332, 338, 339)
+    entries = [(256, 4, 1, 10), (257, 4, 1, 10), *((tag, kind, (4 << 20) // size, 400) for tag in tags)]
+    encoded = tiff("<", *entries).ljust(400, b"\0") + struct.pack("<I", 70_000) * (1 << 20)
+    assert most_bytes_to_open(encoded) < 8 * MEBIBYTE
+
+
+def same_strips(count: int, compression: int, bits: int, strip: bytes) -> bytes:
+    """A grey picture of 8 columns and `count` rows, each the same strip."""
+    entries = [(256, 3, 1, 8), (257, 4, 1, count), (258, 3, 1, bits), (259, 3, 1, compression), (262, 3, 1, 1)]
+    lists = 200
+    entries += [(273, 4, count, lists), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, count, lists + 4 * count)]
+    places = struct.pack("<I", lists + 8 * count) * count + struct.pack("<I", len(strip)) * count
+    return tiff("<", *entries).ljust(lists, b"\0") + places + strip
+
+
+STRIPS = {
+    "jpeg": (7, 8, encode(Image.new("L", (8, 1), 7), "JPEG")),
+    "deflate": (8, 8, zlib.compress(bytes([7]) * 8)),
+    "deflate of 16 bits": (8, 16, zlib.compress(bytes([7]) * 16)),
+}
+
+
+@pytest.mark.parametrize("name", STRIPS)
+def test_strips_that_are_the_same_bytes_again_and_again_are_rejected(name: str) -> None:
+    """1 MB of them took 3 GB and 10 s. Equal tiles that an encoder stored once are read."""
+    compression, bits, strip = STRIPS[name]
+    assert decode(same_strips(300, compression, bits, strip)).getpixel((7, 299)) == (7, 7, 7)
+    error = refusal(same_strips(300, compression, bits, strip + bytes(MEBIBYTE)))
+    assert error.detail == "the image's strips or tiles are the same bytes again and again"
+
+
+def test_a_tiff_of_countless_small_jpegs_is_rejected() -> None:
+    assert "strips of JPEG, the limit" in refusal(same_strips(MAX_JPEG_STRIPS + 1, *STRIPS["jpeg"])).detail
+
+
+def test_countless_samples_are_rejected_before_they_are_read() -> None:
+    """6 MB of zeros in 16 samples of 64 bits a pixel took 44 s."""
+    stated = {256: 1000, 257: 1000, 278: 1, 258: (64,) * 16, 262: 2, 277: 16, 339: 3, 259: 8, 338: (0,) * 13}
+    error = refusal(pictures.tiff("<", zlib.compress(bytes(99)), stated), 1_000_000)
+    detail = "the image has samples of 128000000 bytes, the limit is 16 for each allowed pixel: 16000000"
+    assert (error.code, error.detail) == ("too_many_pixels", detail)
 
 
 def run_length_bmp(width: int, height: int, run: Callable[[int], bytes]) -> bytes:

@@ -196,6 +196,19 @@ def test_a_palette_and_transparency_are_converted() -> None:
     assert np.unique(np.asarray(decode(encode(clear, "PNG", icc_profile=P3)))).tolist() == [255]
 
 
+@pytest.mark.parametrize("icc", [P3, GREY], ids=["colour", "grey"])
+def test_what_is_half_transparent_is_mixed_with_white_in_srgb(icc: bytes) -> None:
+    """As browsers do; mixed before, a dark colour of a linear profile would be far too bright."""
+    mode = "RGB" if icc == P3 else "L"
+    dots = Image.fromarray(DOTS).convert(mode)
+    opaque = np.asarray(decode(encode(dots, "PNG", icc_profile=icc))).astype(float)
+    alpha = np.linspace(0, 255, DOTS.shape[0] * DOTS.shape[1]).astype(np.uint8).reshape(DOTS.shape[:2])
+    dots.putalpha(Image.fromarray(alpha))
+    share = alpha[..., None] / 255
+    found = np.asarray(decode(encode(dots, "PNG", icc_profile=icc)))
+    assert np.abs(found - (opaque * share + 255 * (1 - share))).max() <= 1
+
+
 def lut_profile() -> bytes:
     """CMYK -> Lab by a table of two steps: white paper, and every ink as black."""
     lab = np.zeros((2, 2, 2, 2, 3), np.uint8)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import BundleError
-from models.manifest import MAX_SIDE, Manifest, Preprocess, inside
+from models.fields import inside
+from models.manifest import MAX_SIDE, Manifest, Preprocess
 
 Values = dict[str, Any]
 
@@ -373,7 +374,7 @@ def test_any_other_json_is_a_bundle_error_that_names_the_file(value: object) -> 
 
 def test_a_bundle_that_needs_no_new_key_is_written_without_it(values: Values) -> None:
     written = json.loads(Manifest.from_json(json.dumps(values)).to_json())
-    assert "source" not in written
+    assert not written.keys() & {"source", "confidence"}
     assert "licence" not in written["training"]
     assert not written["preprocess"].keys() & {"resize_to", "icc"}
 
@@ -411,3 +412,43 @@ def test_the_licence_of_the_weights_is_read_back_equal(values: Values) -> None:
     values["training"]["licence"] = "research only"
     manifest = Manifest.from_json(json.dumps(values))
     assert Manifest.from_json(manifest.to_json()).training.licence == "research only"
+
+
+CONFIDENCE: Values = {
+    **{"fitted_at": "2026-11-29T12:00:00Z", "images": 500, "foreign_images": 20, "precision": "fp32"},
+    **{
+        "threshold": -0.5,
+        "weights": [0.5] * 7,
+        "embedding_weights": [0.1],
+        "accuracy": 0.9,
+        "answered": 0.6,
+        "kept": 0.95,
+        "refused": 0.5,
+    },
+    "quantiles": {"0.9": 0.5, "0.95": 0.75},
+}
+
+
+def test_a_confidence_is_read_back_equal(values: Values) -> None:
+    values["confidence"] = CONFIDENCE
+    manifest = Manifest.from_json(json.dumps(values))
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert json.loads(manifest.to_json())["confidence"] == CONFIDENCE
+    assert manifest.confidence is not None
+    assert manifest.confidence.quantiles == {0.9: 0.5, 0.95: 0.75}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"weights": [0.5] * 4}, "confidence.weights: 7 are needed for 3 classes, not 4"),
+        ({"quantiles": {}}, "confidence.quantiles"),
+        ({"quantiles": {"95": 0.5}}, "confidence.quantiles"),
+        ({"quantiles": {"0.95": 1.5}}, "confidence.quantiles"),
+        ({"images": 0}, "confidence.images"),
+        ({"fitted_at": "yesterday"}, "confidence.fitted_at"),
+    ],
+)
+def test_a_confidence_that_cannot_be_names_the_key(values: Values, change: Values, why: str) -> None:
+    values["confidence"] = CONFIDENCE | change
+    assert why in refusal(json.dumps(values))

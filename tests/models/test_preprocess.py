@@ -200,6 +200,13 @@ def test_broken_exif_data_spoils_no_good_picture(format_: str) -> None:
         assert np.asarray(picture).tobytes() in ways
 
 
+def test_a_signalling_nan_is_black_and_prints_no_warning() -> None:
+    """Warnings are errors here; the service would write them to stderr."""
+    signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
+    found = np.asarray(decode(encode(Image.fromarray(signalling), "TIFF")))
+    assert found[0, :, 0].tolist() == [0, 255]
+
+
 def test_odd_metadata_prints_no_warning() -> None:
     """In a process of its own, since pytest turns warnings into errors."""
     encoded = encode(UPRIGHT, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0\0")

@@ -183,3 +183,20 @@ def test_a_response_that_is_not_a_problem_document_keeps_its_status_and_text() -
         Talk(httpx.Response(502, text="<html>bad gateway", request=REQUEST)).results()
     error = caught.value
     assert (error.status, error.code, error.detail, error.request_id) == (502, "http_502", "<html>bad gateway", None)
+
+
+def test_a_coverage_is_asked_for_and_its_set_read() -> None:
+    talk = converse(IMAGES[:1], Asked(coverage=0.95), 10.0)
+    step = next(talk)
+    assert isinstance(step, Attempt)
+    assert step.request()["params"]["coverage"] == 0.95
+    entry = {**CAT, "confident": False, "set": {"coverage": 0.95, "labels": ["cat", "dog"]}}
+    with pytest.raises(StopIteration) as ended:
+        talk.send(answer(entry))
+    (result,) = ended.value.value
+    assert (result.confident, result.label_set) == (False, ("cat", "dog"))
+
+
+def test_a_server_without_confidence_leaves_it_open() -> None:
+    (first, *_) = Talk(answer(CAT, CAT, CAT)).results()
+    assert (first.confident, first.label_set) == (None, None)

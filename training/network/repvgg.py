@@ -66,10 +66,10 @@ class TrainBlock(nn.Cell):  # type: ignore[misc]
             y = self.squeeze_excite(y)
         return self.relu(y)
 
-    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, NDArray[np.float32]]:
         """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
-        inputs = {f"{name}.bn": getattr(self, name).conv(x) for name in ("branch_3x3", "branch_1x1")}
-        return inputs if self.branch_identity is None else inputs | {"branch_identity": x}
+        inputs = {f"{name}.bn": getattr(self, name).conv(x).asnumpy() for name in ("branch_3x3", "branch_1x1")}
+        return inputs if self.branch_identity is None else inputs | {"branch_identity": x.asnumpy()}
 
 
 class QATrainBlock(nn.Cell):  # type: ignore[misc]
@@ -90,18 +90,21 @@ class QATrainBlock(nn.Cell):  # type: ignore[misc]
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.bn(self.add_branches(x))
+        y = self.branch_3x3(x) + self.branch_1x1(x)
+        if self.keeps_shape:
+            y = y + x
+        y = self.bn(y)
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y)
         return self.relu(y)
 
-    def add_branches(self, x: Tensor) -> Tensor:
-        y = self.branch_3x3(x) + self.branch_1x1(x)
-        return y + x if self.keeps_shape else y
-
-    def batch_norm_inputs(self, x: Tensor) -> dict[str, Tensor]:
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, NDArray[np.float32]]:
         """Name of each batch norm -> its input (N, C, H, W), where `x` is the block's."""
-        return {"branch_3x3.bn": self.branch_3x3.conv(x), "bn": self.add_branches(x)}
+        total = self.branch_3x3(x).asnumpy() + self.branch_1x1(x).asnumpy()
+        return {
+            "branch_3x3.bn": self.branch_3x3.conv(x).asnumpy(),
+            "bn": total + x.asnumpy() if self.keeps_shape else total,
+        }
 
 
 class DeployBlock(nn.Cell):  # type: ignore[misc]

@@ -34,7 +34,7 @@ class KeyMiddleware:
     def _is_open(self, scope: Scope) -> bool:
         """Only for GET and HEAD: Vertex AI may use one path for its health checks and for its instances."""
         path = scope["path"]
-        return scope["method"] in ("GET", "HEAD") and (path in page.FILES or is_quiet(path, self._vertex_health_route))
+        return scope["method"] in ("GET", "HEAD") and (page.is_open(path) or is_quiet(path, self._vertex_health_route))
 
     def _check(self, headers: Headers) -> None:
         given = _given_key(headers)

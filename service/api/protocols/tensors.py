@@ -28,9 +28,9 @@ from service.classify.outcomes import Image
 # Beyond any normalised pixel, and far from where sums over a network's inputs overflow.
 LARGEST_PIXEL = 1000.0
 _LENGTH = struct.Struct("<I")
-_NUMPY = {"FP32": "<f4", "INT64": "<i8"}
+_NUMPY = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 # Triton's names in a model configuration.
-CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
+CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "BOOL": "TYPE_BOOL"}
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,14 @@ CAM_OUTPUTS = {
 EMBEDDING = "embedding"
 EXPLANATIONS = {**CAM_OUTPUTS, EMBEDDING: TensorType("FP32", (-1, -1))}
 
+# Of a bundle with a threshold and quantiles: is the best label sure; the labels of a set, filled up with empty texts.
+CONFIDENT, SET = "confident", "set"
+DOUBTS = {CONFIDENT: TensorType("BOOL", (-1,)), SET: TensorType("BYTES", (-1, -1))}
 
-def outputs_of(explains: bool) -> Mapping[str, TensorType]:
+
+def outputs_of(*, explains: bool, doubts: bool) -> Mapping[str, TensorType]:
     """All that a request may name."""
-    return {**OUTPUTS, **EXPLANATIONS} if explains else OUTPUTS
+    return {**OUTPUTS, **(EXPLANATIONS if explains else {}), **(DOUBTS if doubts else {})}
 
 
 def inputs_of(input_size: int) -> Mapping[str, TensorType]:

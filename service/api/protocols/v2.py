@@ -40,9 +40,11 @@ from service.api.problems import RequestError, fault_of
 from service.api.protocols.compression import unpack
 from service.api.protocols.tensors import (
     CAM_OUTPUTS,
+    CONFIDENT,
     CONFIG_TYPES,
     EMBEDDING,
     OUTPUTS,
+    SET,
     TensorType,
     inputs_of,
     malformed,
@@ -52,7 +54,7 @@ from service.api.protocols.tensors import (
     refuse_shared_memory,
 )
 from service.api.reading.asked import read_asked_in_json
-from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k
+from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k, refuse_query
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
 from service.api.schemas import (
@@ -78,7 +80,7 @@ MODEL = "/v2/models/{name}"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
 MICROSECONDS = 1_000_000
 # What the `parameters` of a request may have.
-PARAMETERS = ("top_k", "timeout", "binary_data_output", "labels", "priors", "normalize")
+PARAMETERS = ("top_k", "timeout", "binary_data_output", "labels", "priors", "normalize", "coverage")
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64>"]}]}'
@@ -95,12 +97,16 @@ class Output:
 
     @property
     def datatype(self) -> str:
-        return "BYTES" if self.classification else outputs_of(explains=True)[self.name].datatype
+        return "BYTES" if self.classification else outputs_of(explains=True, doubts=True)[self.name].datatype
 
     def values(self, row: Classified) -> Any:
         """Of one image."""
         if self.name == EMBEDDING:
             return row.embedding
+        if self.name == CONFIDENT:
+            return row.confident
+        if self.name == SET:
+            return row.label_set.labels if row.label_set else []
         if self.name not in CAM_OUTPUTS:
             return [self._value(prediction) for prediction in row.predictions[: self.count]]
         assert row.cams is not None
@@ -160,7 +166,7 @@ class InferenceV2:
             versions=[manifest.version],
             platform=classifier.engine.name,
             inputs=_metadata(inputs_of(manifest.preprocess.input_size)),
-            outputs=_metadata(outputs_of(classifier.head is not None)),
+            outputs=_metadata(known_outputs(classifier)),
         )
 
     async def ready(self, request: Request) -> Response:
@@ -178,7 +184,7 @@ class InferenceV2:
             "platform": classifier.engine.name,
             "max_batch_size": 0,
             "input": [{**tensor, "optional": True} for tensor in inputs],
-            "output": _config(outputs_of(classifier.head is not None)),
+            "output": _config(known_outputs(classifier)),
         }
         return JSONResponse(config)
 
@@ -187,6 +193,7 @@ class InferenceV2:
         exchange = Exchange.of(request)
         exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._served(request)
+        refuse_query(request, PARAMETERS)
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         read = partial(self._read, classifier=classifier)
         classifier, asked, images = await self._lifecycle.uploads.read(request, read)
@@ -194,7 +201,7 @@ class InferenceV2:
         timeout_s = read_timeout_s(asked.parameters)
         exchange.expect_answer_within(timeout_s)
         deadline = self._lifecycle.uploads.deadline(exchange, timeout_s)
-        outputs = wanted_outputs(asked, len(classifier.bundle.labels), explains=classifier.head is not None)
+        outputs = wanted_outputs(asked, len(classifier.bundle.labels), known_outputs(classifier))
         most = max(output.count for output in outputs)
         more = read_asked_in_json(_asked_parameters(asked, outputs), classifier)
         outcomes = await classify_images(request, classifier, images, top_k=most, deadline=deadline, asked=more)
@@ -286,18 +293,27 @@ def _asked_parameters(asked: InferRequest, outputs: Sequence[Output]) -> dict[st
     """As in the query of /classify."""
     names = {output.name for output in outputs}
     found: dict[str, Any] = {
-        name: asked.parameters[name] for name in ("labels", "priors", "normalize") if name in asked.parameters
+        name: asked.parameters[name]
+        for name in ("labels", "priors", "normalize", "coverage")
+        if name in asked.parameters
     }
     if names & CAM_OUTPUTS.keys():
         found["explain"] = "cam"
     return found | ({"embedding": True} if EMBEDDING in names else {})
 
 
-def wanted_outputs(asked: InferRequest, classes: int, *, explains: bool) -> list[Output]:
+def known_outputs(classifier: Classifier) -> Mapping[str, TensorType]:
+    doubts = classifier.bundle.manifest.confidence is not None
+    return outputs_of(explains=classifier.head is not None, doubts=doubts)
+
+
+def wanted_outputs(asked: InferRequest, classes: int, known: Mapping[str, TensorType]) -> list[Output]:
     """At least one. Raises RequestError for an unknown output, and `invalid_parameter`."""
-    names, known = [output.name for output in asked.outputs], outputs_of(explains)
+    names = [output.name for output in asked.outputs]
     if not set(names) <= set(known) or len(set(names)) < len(names):
         raise malformed(f"the outputs are {', '.join(known)}, each at most once, not {names}")
+    if SET in names and "coverage" not in asked.parameters:
+        raise RequestError("invalid_parameter", "the output set needs the parameter coverage, such as 0.95")
     top_k = read_top_k(as_texts(asked.parameters), classes)
     binary = asked.parameters.get("binary_data_output") is True
     outputs = asked.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
@@ -326,6 +342,9 @@ def answer(
     tensors, binaries = [], []
     for output in outputs:
         values = [output.values(row) for row in rows]
+        if output.name == SET:
+            widest = max(map(len, values))
+            values = [[*labels, *[""] * (widest - len(labels))] for labels in values]
         tensor, binary = output_tensor(output.name, output.datatype, values, binary=output.binary)
         tensors.append(tensor)
         binaries.append(binary)

@@ -20,7 +20,7 @@ from service.api.lifecycle import Lifecycle
 from service.api.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.problems import RequestError
 from service.api.reading.asked import as_list, read_asked_in_json
-from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k
+from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k, refuse_query
 from service.api.reading.transfer import json_as_utf8, without_line_breaks
 from service.api.requests import Exchange
 from service.api.routes import CLASSIFY_PARAMETERS
@@ -28,6 +28,7 @@ from service.api.schemas import VertexAnswer, VertexRequest
 from service.machine.aside import aside_if_large
 from service.settings import Settings
 
+PARAMETERS = (*CLASSIFY_PARAMETERS, "priors")
 _FORM = '{"instances": [{"b64": "..."}]}'
 
 
@@ -47,11 +48,12 @@ class Vertex:
         exchange = Exchange.of(request)
         exchange.expect_answer_within(self._settings.timeout_ms / 1000)
         classifier = self._lifecycle.serving()
+        refuse_query(request, PARAMETERS)
         classifier.admit(self._lifecycle.uploads.earliest_deadline(exchange))
         asked, uploads = await self._lifecycle.uploads.read(request, self._read)
         classifier = self._lifecycle.still_open(classifier)
         parameters = as_texts(asked.parameters)
-        check_names(parameters, (*CLASSIFY_PARAMETERS, "priors"))
+        check_names(parameters, PARAMETERS)
         top_k = read_top_k(parameters, len(classifier.bundle.labels))
         timeout_s = read_timeout_s(parameters, self._settings.timeout_ms)
         exchange.expect_answer_within(timeout_s)

@@ -11,6 +11,7 @@ Everything here raises RequestError `invalid_parameter`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from models.confidence import quantile_for
+from models.manifest import Manifest
 from service.api.reading.parameters import MOST_SHOWN, as_texts, invalid
 from service.classify.classifier import Classifier
 from service.classify.outcomes import LABELS_ONLY, Asked
 
-PARAMETERS = ("explain", "embedding", "normalize", "labels")
+PARAMETERS = ("explain", "embedding", "normalize", "labels", "min_score", "coverage")
 _TRUE, _FALSE = ("", "1", "true", "yes", "on"), ("0", "false", "no", "off")
 # How far from 1 priors of all labels may add up: what people round to.
 SUM_TOLERANCE = 0.001
@@ -41,7 +44,13 @@ def read_asked(
         embedding=_wants_embedding(parameters.get("embedding", "false").lower()),
         normalize="normalize" in parameters and _flag("normalize", parameters["normalize"]),
         weights=read_weights(labels, priors, classifier.bundle.labels),
+        min_score=read_share("min_score", parameters.get("min_score", "0")),
+        coverage=read_coverage(parameters.get("coverage"), classifier.bundle.manifest),
     )
+    if asked.coverage is not None and asked.weights is not None:
+        raise invalid(
+            "coverage holds for the scores of the network, which labels and priors change: give one or the other"
+        )
     if asked.features and classifier.head is None:
         manifest = classifier.bundle.manifest
         raise invalid(
@@ -53,6 +62,33 @@ def read_asked(
     if asked.normalize and not asked.embedding:
         raise invalid("normalize is for embeddings: give embedding=true too")
     return asked
+
+
+def read_coverage(text: str | None, manifest: Manifest) -> float | None:
+    if text is None:
+        return None
+    if manifest.confidence is None:
+        raise invalid(
+            f"coverage: {manifest.name} {manifest.version} has no quantiles for sets of labels; `repvgg evaluate "
+            "--fit-confidence` writes a version that has"
+        )
+    coverage = read_share("coverage", text)
+    if quantile_for(manifest.confidence.quantiles, coverage) is None:
+        raise invalid(
+            f"coverage={text[:MOST_SHOWN]}: {manifest.confidence.images} images were fitted on, enough for a coverage "
+            f"of up to {max(manifest.confidence.quantiles):g}"
+        )
+    return coverage
+
+
+def read_share(name: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise invalid(f"{name}={text[:MOST_SHOWN]} is not a number from 0 to 1")
+    return share
 
 
 def _wants_embedding(text: str) -> bool:

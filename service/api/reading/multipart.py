@@ -26,6 +26,10 @@ _BEGINNING_OF_IT = re.compile(rb"-?|[ \t]{0,100}\r?")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _QUOTED_PAIR = re.compile(r'\\(["\\])')
+# Character sets of file names besides UTF-8, as mail programs write them.
+_CHARSET = re.compile(
+    r"iso-8859-([1-9]|1[013-6])|windows-125[0-8]|us-ascii|shift_jis|euc-(jp|kr)|gbk|gb2312|gb18030|big5|koi8-[ru]"
+)
 _WINDOWS_FOLDER = re.compile(r"^(?:[A-Za-z]:(?=\\)|\\).*\\")
 
 
@@ -208,4 +212,4 @@ def _decode(pieces: list[tuple[str, bool]]) -> str:
         charset, encoded = first.partition("'")[0].lower(), first.split("'", 2)[-1]
     texts = [(encoded, is_encoded), *others]
     content = b"".join(unquote_to_bytes(text) if is_coded else text.encode("latin-1") for text, is_coded in texts)
-    return content.decode("latin-1" if charset == "iso-8859-1" else "utf-8", "replace")
+    return content.decode(charset if _CHARSET.fullmatch(charset) else "utf-8", "replace")

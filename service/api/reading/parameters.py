@@ -4,7 +4,8 @@
 2. a name that nearly is a known one (`topk`, `time_out`, `k`) is rejected: ignored, it would change nothing without a
    word;
 3. names that resemble none are ignored: proxies and browsers add their own (`utm_source`, `_`);
-4. a parameter that is given twice with different values is rejected.
+4. a parameter that is given twice with different values is rejected, and so is one in the query of a route that takes
+   it in its body.
 
 Everything here raises RequestError `invalid_parameter`.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from models.manifest import Slug
+from models.fields import Slug
 from service.api.problems import RequestError
 
 DEFAULT_TOP_K = 5
@@ -47,6 +48,16 @@ def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
         if name in known and values.setdefault(name, value) != value:
             raise invalid(f"{name} is given twice, as {values[name]} and as {value}")
     return values
+
+
+def refuse_query(request: Request, known: Sequence[str]) -> None:
+    """For a route whose body has the parameters `known`: in the query they would change nothing without a word."""
+    if not request.scope.get("query_string"):
+        return
+    names = [name for name, _ in request.query_params.multi_items()]
+    check_names(names, known)
+    if given := next((name for name in names if name in known), None):
+        raise invalid(f"{given} is not a parameter of the query here: give it in the parameters of the body")
 
 
 def check_names(given: Iterable[str], known: Sequence[str]) -> None:

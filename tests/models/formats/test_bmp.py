@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.errors import ImageError
-from models.preprocess import decode
+from models.preprocess import decode, open_image
 from tests.models.formats.pictures import WHITE, bmp, info_header, pixels
 
 # Blue, green, red, and one byte that means nothing.
@@ -252,3 +252,10 @@ def test_sides_that_are_none_are_damage_and_no_great_number(width: int, height: 
 def test_missing_pixels_are_refused(encoded: bytes) -> None:
     with pytest.raises(ImageError, match="the BMP data is broken or truncated"):
         decode(encoded)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16, 24, 32])
+@pytest.mark.parametrize("height", [30_000, -30_000])
+def test_pixels_are_counted_before_they_are_looked_for(bits: int, height: int) -> None:
+    with pytest.raises(ImageError, match="30000 x 30000 = 900000000 pixels, the limit is 50000000"):
+        open_image(bmp(info_header(30_000, height, bits), bytes(9), between=bytes(4 << bits if bits <= 8 else 0)))

@@ -141,6 +141,26 @@ def test_a_last_scan_that_is_filled_up_is_refused(kind: str, filling: bytes) -> 
             decode(right[:half] + filling * (factor * (len(right) - half) // len(filling)) + b"\xff\xd9")
 
 
+def test_blocks_that_a_disk_gives_again_and_again_are_refused() -> None:
+    noise = encode(RANDOM.integers(0, 256, (96, 96, 3), np.uint8), "JPEG")
+    place = noise.index(b"\xff\xda") + 2000
+    for size in (17, 512, 1500):
+        with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+            decode(noise[:place] + noise[place - 512 : place - 512 + size].ljust(size, b"\7") * 9 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("end", [b"\xff\xd9", b""])
+def test_blocks_that_are_left_over_mean_others_are_wrong(end: bytes) -> None:
+    """An upload that was resumed too early, and one that ends in another file's blocks."""
+    noise = encode(RANDOM.integers(0, 256, (96, 96, 3), np.uint8), "JPEG")
+    place = noise.index(b"\xff\xda") + 2000
+    others = RANDOM.integers(0, 255, 30_000, np.uint8).tobytes()
+    for wrong in (noise[:place] + noise[place - 800 : -2], noise[:place] + others):
+        with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
+            decode(wrong + end)
+    assert pixels(noise[:-2] + others[:200] + end) == pixels(noise)
+
+
 def test_a_hole_of_zeros_is_refused_where_the_data_behind_it_are_left_over() -> None:
     noise = encode(RANDOM.integers(0, 256, (64, 64), np.uint8), "JPEG")
     place = noise.index(b"\xff\xda") + 500
@@ -184,6 +204,14 @@ def test_a_last_scan_that_is_cut_is_refused_without_an_end_marker(kind: str) -> 
     for share in (0.3, 0.6, 0.9):
         with pytest.raises(ImageError, match="the JPEG data is broken or truncated"):
             decode(right[: last + int(share * (len(right) - last))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("comment", [b"text" * 50, bytes(300), b"short", b"\xde\xad" * 90])
+def test_a_comment_behind_the_scans_decides_nothing(kind: str, comment: bytes) -> None:
+    right = KINDS[kind]
+    for end in (b"\xff\xd9", b""):
+        assert pixels(right[:-2] + 2 * segment(0xFE, comment) + end) == pixels(right)
 
 
 def test_scans_that_are_missing_are_refused() -> None:

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
+import models.formats.png
 from models.errors import ImageError
 from models.formats.opening import MAX_PROFILE_BYTES
 from models.preprocess import decode, open_image
@@ -354,3 +355,12 @@ def _rows(width: int, height: int, bits: int, interlace: int) -> list[int]:
 def test_a_trns_before_its_palette_is_in_the_wrong_place() -> None:
     """libpng and browsers ignore it."""
     assert pixels(png(8, 3, b"\0\1", width=2, before=chunk(b"tRNS", b"\0\0") + PALETTE)) == TWO
+
+
+def test_countless_colour_profiles_are_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 MB of them, none of which could be read, took 4 s."""
+    inflated = []
+    monkeypatch.setattr(models.formats.png, "inflate", lambda content, most: inflated.append(content))
+    head, data = png_parts(8, 2, RGB, width=2)
+    decode(head + chunk(b"iCCP", b"x\0\0" + zlib.compress(b"broken")) * 100 + data)
+    assert len(inflated) == 2

@@ -17,7 +17,8 @@ from service.classify.deduplication import Source
 from service.classify.outcomes import Classified, Outcome, Timings
 from service.errors import EngineFailed, Overloaded
 
-CAT = Classified([Prediction("cat", 3, 0.75), Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4), "miss")
+BEST = Prediction("cat", 3, 0.75)
+CAT = Classified([BEST, Prediction("dog", 5, 0.25)], Timings(0.002, 0.001, 0.010, 4), "miss", BEST)
 BAD = ImageError("undecodable_image", "not a readable image")
 SERVED = SimpleNamespace(
     bundle=SimpleNamespace(manifest=SimpleNamespace(name="tiny", version="1")),
@@ -95,7 +96,7 @@ def test_a_single_failure_is_told_without_ceremony() -> None:
 
 def test_of_several_images_each_stage_shows_its_maximum() -> None:
     noted = exchange()
-    slow_decode = Classified([], Timings(0.5, 0.0005, 0.001, 1), "miss")
+    slow_decode = Classified([], Timings(0.5, 0.0005, 0.001, 1), "miss", BEST)
     note_timings(noted, [CAT, BAD, slow_decode])
     assert (
         noted.server_timing()

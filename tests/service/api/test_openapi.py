@@ -48,7 +48,7 @@ def test_the_bodies_are_those_that_are_read(document: dict[str, Any]) -> None:
 
 def test_the_problems_are_those_of_the_table(document: dict[str, Any]) -> None:
     responses = document["paths"]["/classify"]["post"]["responses"]
-    elsewhere = {"not_found", "method_not_allowed", "reload_running", "forbidden"}
+    elsewhere = {"not_found", "method_not_allowed", "reload_running", "forbidden", "unknown_request", "feedback_given"}
     assert set(responses) == {"200"} | {str(status) for code, (status, _) in CODES.items() if code not in elsewhere}
     assert all("application/problem+json" in responses[status]["content"] for status in responses if status != "200")
 
@@ -78,6 +78,7 @@ def test_every_path_is_there(document: dict[str, Any]) -> None:
         "/classify",
         "/models",
         "/models/reload",
+        "/feedback",
         "/metrics",
         "/livez",
         "/healthz",

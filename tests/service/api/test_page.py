@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from service.api.page import FILES, PAGES
+from models.store import STORE
+from service.api.page import FILES, PAGES, SAMPLES
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -31,7 +34,7 @@ def test_every_file_is_served_under_a_policy_without_exceptions(client: TestClie
 
 
 def test_each_file_has_its_media_type(client: TestClient) -> None:
-    paths = [*PAGES, "/page/style.css", "/page/try.js", "/page/icon.svg"]
+    paths = [*PAGES, "/page/style.css", "/page/try/main.js", "/page/icon.svg"]
     assert [client.get(path).headers["content-type"].partition(";")[0] for path in paths] == [
         *("text/html", "text/html", "text/css", "text/javascript", "image/svg+xml")
     ]
@@ -46,7 +49,39 @@ def test_a_browser_that_already_has_a_file_gets_304(client: TestClient) -> None:
     assert client.get("/docs").headers["etag"] != etag
 
 
-@pytest.mark.parametrize("path", ["/page/other.js", "/page/index.html", "/page/..%2fapp.py", "/page/", "/redoc"])
+def test_the_sample_pictures_are_served_to_be_cached(client: TestClient) -> None:
+    pictures = STORE.parent / "samples"
+    assert sorted(SAMPLES) == [f"/page/samples/{picture.name}" for picture in sorted(pictures.iterdir())]
+    for path in SAMPLES:
+        reply = client.get(path)
+        assert (reply.status_code, reply.content) == (200, (pictures / path.rpartition("/")[2]).read_bytes())
+        assert reply.headers["content-type"] == f"image/{'png' if path.endswith('.png') else 'jpeg'}"
+        assert reply.headers["cache-control"] == "public, max-age=86400"
+        assert client.get(path, headers={"If-None-Match": reply.headers["etag"]}).status_code == 304
+
+
+def test_samples_are_read_when_they_are_asked_for() -> None:
+    program = (
+        "import sys; opened = [];"
+        "sys.addaudithook(lambda event, args: event == 'open' and opened.append(str(args[0])));"
+        "from service.api import page; print(sum('models/samples' in name for name in opened), len(page.SAMPLES))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "12"]
+
+
+def test_the_page_offers_samples_that_there_are() -> None:
+    named = re.findall(r'"(\w+\.(?:jpg|png))"', FILES["/page/try/samples.js"].content.decode())
+    assert sorted(f"/page/samples/{name}" for name in named) == sorted(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/page/other.js", "/page/index.html", "/page/..%2fapp.py", "/page/", "/redoc", "/page/try", "/page/try/"),
+        *("/page/samples/", "/page/samples/other.jpg", "/page/samples/..%2f__init__.py", "/page/samples/../store.py"),
+    ],
+)
 def test_other_paths_are_not_found(client: TestClient, path: str) -> None:
     reply = client.get(path)
     assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
@@ -54,13 +89,19 @@ def test_other_paths_are_not_found(client: TestClient, path: str) -> None:
 
 def test_the_files_need_no_key_but_their_requests_do(serve: Callable[..., TestClient]) -> None:
     guarded = serve(api_keys=("secret",))
-    assert {guarded.get(path).status_code for path in FILES} == {200}
-    assert {guarded.get(path).status_code for path in ("/models", "/openapi.json", "/page/other.js")} == {401}
+    assert {guarded.get(path).status_code for path in (*FILES, *SAMPLES)} == {200}
+    closed = "/models", "/openapi.json", "/page/other.js", "/page/samples/other.jpg"
+    assert {guarded.get(path).status_code for path in closed} == {401}
     assert guarded.post("/").status_code == 401
 
 
-def test_the_page_is_small_and_names_no_other_host() -> None:
-    assert sum(len(file.content) for file in FILES.values()) < MOST_BYTES
+def test_each_page_is_small() -> None:
+    for other in ("docs", "try"):
+        loaded = [path for path in FILES if not path.startswith((f"/page/{other}", f"/{other}"))]
+        assert sum(len(FILES[path].content) for path in loaded if path != "/" or other == "docs") < MOST_BYTES
+
+
+def test_the_files_name_no_other_host() -> None:
     names = re.findall(r"https?://[^\s\"'<>]+", "".join(file.content.decode() for file in FILES.values()))
     assert set(names) == {"http://www.w3.org/2000/svg"}
 

@@ -13,22 +13,25 @@ from service.errors import (
     DeadlineExceeded,
     Draining,
     EngineFailed,
+    FeedbackGiven,
+    FeedbackRejected,
     ModelRejected,
     NotReady,
     Overloaded,
     ReloadRunning,
     ServiceError,
+    UnknownRequest,
 )
 
-# The table of the public interface, and what POST /models/reload adds to it.
+# The table of the public interface, and what POST /models/reload and POST /feedback add to it.
 STATUSES = {
     400: {"malformed_request"},
     401: {"unauthorized"},
     403: {"forbidden"},
-    404: {"not_found"},
+    404: {"not_found", "unknown_request"},
     405: {"method_not_allowed"},
     408: {"request_timeout", "upload_timeout"},
-    409: {"reload_running"},
+    409: {"reload_running", "feedback_given"},
     413: {"body_too_large", "too_many_pixels", "too_many_images"},
     415: {"unsupported_media_type"},
     422: {"undecodable_image", "invalid_parameter", "model_rejected"},
@@ -55,6 +58,9 @@ def test_every_error_of_a_request_has_a_code() -> None:
         EngineFailed,
         ReloadRunning,
         ModelRejected,
+        UnknownRequest,
+        FeedbackRejected,
+        FeedbackGiven,
     }
 
 

@@ -194,6 +194,17 @@ def test_models_describes_the_served_bundle(client: TestClient, tiny_bundle: Pat
     assert body["speed"]["images_per_second"] * body["speed"]["seconds_per_image"] == pytest.approx(1.0)
 
 
+def test_models_states_the_limits_of_a_request(serve: Callable[..., TestClient]) -> None:
+    client = serve(max_body_bytes=5000, max_image_pixels=7000, max_images_per_request=3, timeout_ms=2000)
+    assert client.get("/models").json()["limits"] == {
+        "formats": ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"],
+        "max_images_per_request": 3,
+        "max_body_bytes": 5000,
+        "max_image_pixels": 7000,
+        "timeout_ms": 2000,
+    }
+
+
 def test_a_reload_answers_as_models_does_and_the_new_model_answers(
     serve: Callable[..., TestClient], write_version: Callable[..., Path], jpeg_bytes: bytes
 ) -> None:

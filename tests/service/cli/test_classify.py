@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from models.manifest import Confidence
 from models.store import open_bundle
+from models.versions import write_version
 
 
 def test_a_table_names_each_file_and_its_best_labels(
@@ -78,3 +80,32 @@ def test_settings_come_from_the_environment_too(repvgg: Callable[..., Any], phot
 
 def test_no_image_is_wrong_usage(repvgg: Callable[..., Any], tmp_path: Path) -> None:
     assert repvgg("classify", tmp_path / "none.jpg").code == 2
+
+
+def test_an_answer_that_is_not_sure_says_so_and_a_set_follows_it(
+    repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    measured = {"accuracy": 0.9, "answered": 0.6, "kept": 0.9, "precision": "fp32", "images": 100}
+    fitted = Confidence(fitted_at="2026-11-29T12:00:00Z", threshold=1.0, quantiles={0.9: 1.0}, **measured)
+    folder = write_version(open_bundle(tiny_bundle), tmp_path / "tiny" / "2", confidence=fitted).folder
+    ask = ("classify", "--model", folder, "--coverage", "0.9", "--min-score", "0.99", photos / "cat" / "0.jpg")
+    assert repvgg(*ask).out.split("  ")[1:2] == ["not sure:"]
+    assert "  one of " in repvgg(*ask).out
+    result = json.loads(repvgg(*ask, "--json").out)
+    assert (result["confident"], result["set"]["coverage"], result["predictions"]) == (False, 0.9, [])
+    assert sorted(result["set"]["labels"]) == sorted(open_bundle(tiny_bundle).labels)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--coverage", "0.9"], "repvgg classify: --coverage: tiny 1 has no quantiles"),
+        (["--min-score", "2"], "repvgg classify: --min-score=2 is not a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_wrong_usage(
+    repvgg: Callable[..., Any], photos: Path, tiny_bundle: Path, flags: list[str], says: str
+) -> None:
+    ended = repvgg("classify", "--model", tiny_bundle, *flags, photos)
+    assert ended.code == 2
+    assert ended.err.startswith(says)

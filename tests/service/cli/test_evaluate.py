@@ -93,8 +93,9 @@ def test_a_folder_without_images_explains_the_layout(
 
 
 def test_the_answers_of_an_image_are_its_labels_from_best_to_worst() -> None:
+    cat = Prediction("cat", 3, 0.7)
     timings = Timings(0.0, 0.0, 0.0, 1)
-    assert answers_of(Classified([Prediction("cat", 3, 0.7), Prediction("dog", 5, 0.2)], timings, "miss")) == [
+    assert answers_of(Classified([cat, Prediction("dog", 5, 0.2)], timings, "miss", cat)) == [
         "cat",
         "dog",
     ]

@@ -29,6 +29,11 @@ def test_fast_pixels_are_described_as_they_were_measured(repvgg: Callable[..., A
     assert said in repvgg("inspect", fast_bundle).out.splitlines()
 
 
+def test_the_confidence_is_shown(repvgg: Callable[..., Any]) -> None:
+    (said,) = [line for line in repvgg("inspect", "repvgg-tiny-cifar10").out.splitlines() if line.startswith("confid")]
+    assert said.startswith("confidence  fitted on 5000 images: 91.74% answered confidently, 93.26% of these right")
+
+
 def test_the_licence_of_the_weights_is_shown(repvgg: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny" / "1"))
     manifest = open_bundle(folder).manifest

@@ -28,11 +28,12 @@ def test_with_measured_statistics_training_computes_what_inference_does(kind):
     from training.network import moments, repvgg
 
     network = repvgg.RepVGG(KINDS[kind], 3)
-    batch = ms.Tensor(np.random.default_rng(0).normal(1, 2, (6, 3, 16, 16)).astype(np.float32))
+    images = np.random.default_rng(0).normal(1, 2, (6, 3, 16, 16)).astype(np.float32)
+    batch = ms.Tensor(images)
     expected = network.set_train(False)(batch).asnumpy()
 
     parameters = repvgg.weights(network)
-    measured = moments.measure(network, [batch[:3], batch[3:]])
+    measured = moments.measure(network, map(ms.Tensor, np.split(images, 2)))
     weights = {name: parameter.asnumpy() for name, parameter in parameters.items()}
     for name, array in restate(weights, measured, BATCH_NORM_EPS).items():
         parameters[name].set_data(ms.Tensor(array))

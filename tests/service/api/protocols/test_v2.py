@@ -162,6 +162,21 @@ def test_a_wrong_parameter_names_itself(client: TestClient, jpeg_bytes: bytes, p
     assert detail.startswith(f"{next(iter(parameters))}=")
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("top_k=3", "top_k is not a parameter of the query here: give it in the parameters of the body"),
+        ("topk=3", "there is no parameter topk; did you mean top_k?"),
+        ("trace=1&labels=x", "labels is not a parameter of the query here"),
+    ],
+)
+def test_a_parameter_in_the_query_is_not_ignored(client: TestClient, jpeg_bytes: bytes, query: str, named: str) -> None:
+    status, code, detail = problem(client.post(f"{INFER}?{query}", json=image_request(jpeg_bytes)))
+    assert (status, code) == (422, "invalid_parameter")
+    assert detail.startswith(named)
+    assert client.post(f"{INFER}?utm_source=3&_=1", json=image_request(jpeg_bytes)).status_code == 200
+
+
 def test_parameters_that_we_do_not_know_are_ignored(client: TestClient, jpeg_bytes: bytes) -> None:
     reply = client.post(INFER, json=image_request(jpeg_bytes, parameters={"priority": 1, "timeout": 0, "mine": {}}))
     assert outputs(reply)

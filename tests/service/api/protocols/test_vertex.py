@@ -55,6 +55,12 @@ def test_what_does_not_fit_is_explained(vertex: TestClient, body: Any, status: i
     assert detail in reply.json()["detail"]
 
 
+def test_a_parameter_in_the_query_is_not_ignored(vertex: TestClient, jpeg_bytes: bytes) -> None:
+    reply = vertex.post(f"{PREDICT}?top_k=2", json=instances(jpeg_bytes))
+    assert (reply.status_code, "give it in the parameters of the body" in reply.json()["detail"]) == (422, True)
+    assert vertex.post(f"{PREDICT}?alt=json", json=instances(jpeg_bytes)).status_code == 200
+
+
 def test_the_health_route_is_readiness_and_needs_no_key(serve: Callable[..., TestClient]) -> None:
     client = serve(vertex_health_route=HEALTH, vertex_predict_route=PREDICT, api_keys=("k",))
     assert client.get(HEALTH).json() == {"status": "ready"}

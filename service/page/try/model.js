@@ -1,6 +1,6 @@
 // The card of the model being served, from GET /models.
 
-import { element, number, percent } from "./element.js";
+import { element, number, percent } from "../element.js";
 
 const MAX_CLASSES_LISTED = 12; // next to the question; the card lists all
 
@@ -14,7 +14,7 @@ export function showModel(served) {
   showChoice(served);
 }
 
-function facts({ name, version, engine, precision, device, speed, manifest }) {
+function facts({ name, version, engine, precision, device, speed, manifest, keeps_images: kept }) {
   const { network, preprocess, training, accuracy } = manifest;
   const top1 = accuracy?.top1?.[precision] ?? training.top1;
   const found = [
@@ -26,6 +26,7 @@ function facts({ name, version, engine, precision, device, speed, manifest }) {
     ["trained on", training.dataset],
   ];
   if (speed.images_per_second) found.push(["speed", `${number(speed.images_per_second)} images/s (engine only)`]);
+  if (kept) found.push(["stores", kept === "all" ? "all images sent to it" : `images whose answers are “${kept}”`]);
   if (top1) found.push(["top-1", percent(top1)]);
   return found;
 }

@@ -1,6 +1,6 @@
 // One request's time by stage, as measured by the server (Server-Timing) and by this page.
 
-import { element, number } from "./element.js";
+import { element, number } from "../element.js";
 
 /** `read;dur=0.1, infer;dur=0.8;desc="batch=4"` -> [{name, ms, note}] */
 function parse(serverTiming) {

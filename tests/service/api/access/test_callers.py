@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.requests import Request
 
-from service.api.access.reloads import check_reload
+from service.api.access.callers import check_reload
 from service.api.problems import RequestError
 
 if TYPE_CHECKING:

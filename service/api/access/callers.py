@@ -1,4 +1,4 @@
-"""Who may reload the model.
+"""Who may change something: reload the model, or give feedback.
 
 1. with API keys configured, whoever has one (`keys` checks it);
 2. without, only a caller on this machine: connected from a loopback address, through no proxy, and with an address or
@@ -23,13 +23,22 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def check_reload(request: Request, *, has_keys: bool) -> None:
     """Raises RequestError `forbidden`."""
+    _check(request, has_keys, "reload the model", ", or SIGHUP to the process")
+
+
+def check_feedback(request: Request, *, has_keys: bool) -> None:
+    """Raises RequestError `forbidden`."""
+    _check(request, has_keys, "give feedback")
+
+
+def _check(request: Request, has_keys: bool, what: str, other_way: str = "") -> None:
     if _is_of_another_origin(request.headers):
-        raise RequestError("forbidden", "a page of another origin must not reload the model")
+        raise RequestError("forbidden", f"a page of another origin must not {what}")
     if not has_keys and not _is_local(request):
         raise RequestError(
             "forbidden",
-            "without API keys, only a caller on this machine may reload the model: send the request to its loopback "
-            "address, or SIGHUP to the process, or configure keys",
+            f"without API keys, only a caller on this machine may {what}: send the request to its loopback "
+            f"address{other_way}, or configure keys",
         )
 
 

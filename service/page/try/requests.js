@@ -1,6 +1,6 @@
 // Latency and throughput of this page's requests, as figures and sparklines.
 
-import { number } from "./element.js";
+import { number } from "../element.js";
 
 const KEPT = 60;
 
