@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,17 @@ def test_calibration_on_the_command_line(
         assert shown.format == "PNG"
     again = repvgg("evaluate", "--model", folder, "--data", labelled, "--calibration").out.splitlines()[-1]
     assert again.startswith(f"calibration of 40 images: ECE {found['fitted_ece']:.2%} (15 bins) with temperature ")
+
+
+def test_a_temperature_that_is_written_into_a_signed_bundle_leaves_it_unsigned_and_says_so(
+    repvgg: Callable[..., Any], tiny_bundle: Path, labelled: Path, tmp_path: Path
+) -> None:
+    signed, folder = tmp_path / "tiny" / "1", tmp_path / "tiny" / "2"
+    shutil.copytree(tiny_bundle, signed)
+    (signed / "manifest.json.sig").write_text("AAAA\n")
+    ended = repvgg("evaluate", "--model", signed, "--data", labelled, "--write-temperature", folder)
+    assert f"{folder} is not signed, since its manifest is a new one" in ended.err
+    assert not (folder / "manifest.json.sig").exists()
 
 
 @pytest.mark.parametrize(
