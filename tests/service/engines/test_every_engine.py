@@ -25,6 +25,8 @@ def test_it_passes_every_check(
 ) -> None:
     # Tests of the training in this process may have set it, for MindSpore.
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    if precision == "int8":
+        request.getfixturevalue("int8_instructions")
     bundle, python = full_bundle, ""
     if engine == "mindspore-lite":
         bundle, python = (
