@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 def test_the_documentation_shows_every_operation_with_commands_that_work(
     visit: Callable[..., Visit], start: Callable[..., Server], jpeg_bytes: bytes, tmp_path: Path
 ) -> None:
-    documentation = visit(f"{start().wait_until_serving().url}/docs")
+    server = start("--feedback", 10).wait_until_serving()
+    documentation = visit(f"{server.url}/docs")
     expect(documentation.page.locator("#classify")).to_be_visible()
     described = json.loads(documentation.page.evaluate("fetch('openapi.json').then(reply => reply.text())"))
     ids = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
     assert sorted(documentation.page.locator(".operation").evaluate_all("all => all.map(one => one.id)")) == sorted(ids)
     for name in ("photo.jpg", "other.jpg"):
         (tmp_path / name).write_bytes(jpeg_bytes)
+    # The answer that the example of feedback is about.
+    body = described["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]
+    answered = {"X-Request-ID": body["example"]["request_id"]}
+    httpx.post(f"{server.url}/classify", content=jpeg_bytes, headers=answered | {"content-type": "image/jpeg"})
     commands = documentation.page.locator(".command pre").all_text_contents()
     assert len(commands) > len(ids)
     for command in commands:
