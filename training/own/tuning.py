@@ -2,8 +2,10 @@
 
 1. it is tried where data and time allow, and the reason for or against it is one sentence;
 2. the time given is kept: a run that takes longer is stopped, and its best weights are used;
-3. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
-4. if it fails or is interrupted, the classifier alone is what remains, and that is said.
+3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort
+   what the network knows (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
+4. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
+5. if it fails or is interrupted, the classifier alone is what remains, and that is said.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import numpy as np
 
 from models.store import Bundle, open_bundle
 from models.temperature import fit_temperature
+from training.errors import TrainingError
 from training.own.backbone import Backbone
 from training.own.figures import Answers
 from training.own.fitting import Outcome
 from training.own.head import surprises
 from training.own.looking import look
 from training.own.processes import last_words, run_verb
+from training.own.publishing.bundle import draft
 from training.own.seen import Seen
 from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
@@ -92,10 +96,14 @@ def tune(
     shutil.rmtree(folder, ignore_errors=True)
     try:
         held_out = _lay_out(seen, outcome, folder / "photos")
+        start = _start(seen, outcome, base, folder / "start" / "1")
     except OSError as error:
         say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
         return None
-    images: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", base.folder]
+    except TrainingError as error:
+        say(f"no fine-tuning: {error}")
+        return None
+    images: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", start.folder]
     images += ["--image_size", str(seen.size), "--seed", str(seed)]
     flags = [*images, "--epochs", str(planned.epochs)]
     flags += [
@@ -138,6 +146,16 @@ def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], N
     return tuple(path.read_bytes() for path in sorted(strips.iterdir()))
 
 
+def _start(seen: Seen, outcome: Outcome, base: Bundle, out: Path) -> Bundle:
+    """The network with a classifier that no photo of val was fitted on. Raises TrainingError."""
+    head = outcome.fitted.head if _has_val(seen) else outcome.fitted.heads[0]
+    return draft(base, Backbone(base), head, seen, outcome.judged, out, "photos")
+
+
+def _has_val(seen: Seen) -> bool:
+    return any(photo.split == "val" for photo in seen.photos)
+
+
 def is_better(tuned: Answers, alone: Answers) -> bool:
     """On the photos that both answered; equal accuracy is decided by the scores of the true labels."""
     shared = np.isin(alone.photos, tuned.photos)
@@ -155,7 +173,7 @@ def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
     Where no val is there, it is the first fold: a head that did not see it has answered it too.
     """
     sides = {"train": np.flatnonzero(outcome.folds > 0).tolist(), "val": np.flatnonzero(outcome.folds == 0).tolist()}
-    if any(photo.split == "val" for photo in seen.photos):
+    if _has_val(seen):
         sides["train"] = np.flatnonzero(seen.fitted).tolist()
         sides["val"] = [index for index, photo in enumerate(seen.photos) if photo.split == "val"]
     for side, indices in sides.items():

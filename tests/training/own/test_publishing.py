@@ -104,6 +104,7 @@ def test_a_fine_tuned_network_explains_its_answers_too(photos, tmp_path):
     said = []
     tuned = tuning.tune(seen, fit_head(seen, 0), base, tuning.Plan(2, 200, ""), tmp_path / "tuning", 0, said.append)
     assert tuned, said
+    assert "its classifier is kept" in (tmp_path / "tuning" / "train.log").read_text()
     assert len(tuned.augmented) == 8
     with Image.open(io.BytesIO(tuned.augmented[0])) as strip:
         assert strip.width > 4 * strip.height  # the photo, and four epochs of it

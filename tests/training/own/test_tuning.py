@@ -72,6 +72,13 @@ def test_what_is_held_out_from_the_run_was_held_out_from_a_head(seen, tmp_path):
     assert all(path.parent.name == path.resolve().parent.name for path in linked["train"])
 
 
+def test_the_run_starts_with_a_classifier_that_saw_none_of_what_is_held_out(seen, tiny_bundle, tmp_path):
+    outcome, base = fit_head(seen, 0), open_bundle(tiny_bundle)
+    started = Backbone(tuning._start(seen, outcome, base, tmp_path / "start" / "1"))
+    np.testing.assert_array_equal(started.classifier().weight, outcome.fitted.heads[0].weight)
+    assert not np.array_equal(started.classifier().weight, outcome.fitted.head.weight)
+
+
 def test_the_time_given_is_kept_and_a_run_is_asked_to_stop_before_it_is_killed(tmp_path, monkeypatch):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "__init__.py").touch()
@@ -86,10 +93,12 @@ def test_the_time_given_is_kept_and_a_run_is_asked_to_stop_before_it_is_killed(t
     assert (tmp_path / "log").read_text() == "begun\nsaved\n"
 
 
-def test_a_run_that_fails_leaves_the_classifier_alone(seen, tmp_path, monkeypatch):
+def test_a_run_that_fails_leaves_the_classifier_alone(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "RECIPE", tmp_path / "missing.yaml")
     said = []
-    bundle, outcome = open_bundle("repvgg-tiny-cifar10"), fit_head(seen, 0)
+    bundle = open_bundle("repvgg-tiny-cifar10")
+    seen = see(collect(photos), Backbone(bundle), bundle.manifest.preprocess, seed=0, seconds=0)
+    outcome = fit_head(seen, 0)
     assert tuning.tune(seen, outcome, bundle, tuning.Plan(5, 100, ""), tmp_path / "tuning", 0, said.append) is None
     assert "the classifier alone remains" in said[-1]
     assert "missing.yaml cannot be read" in (tmp_path / "tuning" / "train.log").read_text()
