@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aim = fitting.add_mutually_exclusive_group()
     aim.add_argument("--accuracy", type=float, metavar="SHARE", help="of the confident answers that shall be right")
     aim.add_argument(
-        "--keep", type=float, metavar="SHARE", help="of the right answers that shall be confident (default 0.95)"
+        "--kept", type=float, metavar="SHARE", help="of the right answers that shall be confident (default 0.95)"
     )
     add_flags(parser, FLAGS)
 
@@ -132,10 +132,10 @@ def _check(arguments: argparse.Namespace) -> None:
     for flag in ("--write-temperature", "--fit-confidence"):
         if folder := getattr(arguments, flag.strip("-").replace("-", "_")):
             _check_new_bundle(flag, folder)
-    given = [name for name in ("foreign", "accuracy", "keep") if getattr(arguments, name) is not None]
+    given = [name for name in ("foreign", "accuracy", "kept") if getattr(arguments, name) is not None]
     if given and not arguments.fit_confidence:
         raise UsageError(f"--{given[0]} is for --fit-confidence NAME/VERSION: give that too")
-    for name in ("accuracy", "keep"):
+    for name in ("accuracy", "kept"):
         if (share := getattr(arguments, name)) is not None and not 0 < share < 1:
             raise UsageError(f"--{name} {share:g} is not between 0 and 1")
 
@@ -170,7 +170,7 @@ def _fit(scores: Scores, calibration: Calibration, result: Part, arguments: argp
 
     if calibration.fitted_temperature is None:
         raise UsageError(f"--fit-confidence: nothing is written: {calibration}")
-    keep = confidence.KEEP if arguments.keep is None else arguments.keep
+    keep = confidence.KEEP if arguments.kept is None else arguments.kept
     temperature = calibration.fitted_temperature
     return confidence.fit(scores, temperature, result.precision, accuracy=arguments.accuracy, keep=keep)
 

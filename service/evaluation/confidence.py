@@ -46,7 +46,7 @@ def fit(
     )
     quantiles = confidence.fit_quantiles(confidence.above_truth(softmax(logits, temperature), images.truths))
     if threshold is None or not quantiles:
-        aim = f"--keep {keep:g}" if accuracy is None else f"--accuracy {accuracy:g}"
+        aim = f"--kept {keep:g}" if accuracy is None else f"--accuracy {accuracy:g}"
         raise UsageError(f"{aim}: no threshold holds for these {len(logits)} images; give more, or another share")
     confident = scores >= threshold
     return Confidence(

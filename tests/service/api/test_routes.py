@@ -39,7 +39,9 @@ def test_predictions_are_the_engine_s_of_the_preprocessed_image(
     bundle = open_bundle(tiny_bundle)
     tensor = preprocess(jpeg_bytes, bundle.manifest.preprocess)
     expected = top_k(softmax(fake_engine.logits(tensor[None])[0]), bundle.labels, 5)
-    assert classify(client, jpeg_bytes) == [prediction._asdict() for prediction in expected]
+    assert classify(client, jpeg_bytes) == [
+        {"label": one.label, "class_id": one.class_id, "score": one.score} for one in expected
+    ]
 
 
 def test_the_three_bodies_give_the_same_predictions(client: TestClient, jpeg_bytes: bytes) -> None:

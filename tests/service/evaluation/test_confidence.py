@@ -131,7 +131,7 @@ def test_fitting_on_the_command_line_writes_a_version(
     repvgg: Callable[..., Any], tiny_bundle: Path, labelled: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "store" / "tiny" / "2"
-    ask = ("evaluate", "--model", tiny_bundle, "--data", labelled / "data", "--keep", "0.5")
+    ask = ("evaluate", "--model", tiny_bundle, "--data", labelled / "data", "--kept", "0.5")
     ended = repvgg(*ask, "--fit-confidence", folder, "--foreign", labelled / "foreign", "--json")
     assert ended.code == 0, ended.err
     facts, manifest = json.loads(ended.out), open_bundle(folder).manifest
@@ -151,9 +151,9 @@ def test_fitting_on_the_command_line_writes_a_version(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--keep", "0.9"], "--keep is for --fit-confidence NAME/VERSION"),
+        (["--kept", "0.9"], "--kept is for --fit-confidence NAME/VERSION"),
         (["--foreign", "x"], "--foreign is for --fit-confidence NAME/VERSION"),
-        (["--fit-confidence", "tiny/9", "--keep", "95"], "--keep 95 is not between 0 and 1"),
+        (["--fit-confidence", "tiny/9", "--kept", "95"], "--kept 95 is not between 0 and 1"),
         (["--fit-confidence", "tiny/9", "--write-temperature", "tiny/8"], "leave out --write-temperature"),
         (["--fit-confidence", "."], "--fit-confidence . exists; give a new version"),
         (["--fit-confidence", "tiny/9", "--shard", "0/2"], "calibration needs the scores of all images at once"),

@@ -138,7 +138,7 @@ def test_a_bad_image_fails_the_whole_request_and_is_named(client: TestClient, jp
         ({"id": 5}, "id: "),
         ({"inputs": [{"name": "x" * 101, "datatype": "BYTES", "shape": [1]}]}, "inputs[0].name: "),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1] * 9}]}, "inputs[0].shape: "),
-        ({"outputs": [{"name": "label"}] * 9}, "outputs: "),
+        ({"outputs": [{"name": "label"}] * 17}, "outputs: "),
     ],
 )
 def test_a_request_that_does_not_fit_says_what_does(
