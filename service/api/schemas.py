@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.preprocess import FORMATS
 from service.settings import Settings
 
 REFERENCE = "#/components/schemas/{model}"  # where /openapi.json keeps a model; also pydantic's `ref_template`
@@ -198,6 +197,8 @@ class Limits(BaseModel):
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
+        from models.preprocess import FORMATS  # not for the command line, which imports these schemas
+
         return cls(
             formats=list(FORMATS),
             max_images_per_request=settings.max_images_per_request,

@@ -14,7 +14,8 @@ from service.observe.metrics import Metrics
 
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
-    return open_bundle("repvgg-tiny-cifar10").manifest
+    """Without a threshold."""
+    return open_bundle("repvgg-tiny-cifar10").manifest.model_copy(update={"confidence": None})
 
 
 @pytest.fixture(scope="module")
