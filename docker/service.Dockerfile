@@ -4,6 +4,8 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 ENV PIP_CACHE_DIR=/var/cache/pip
 RUN python -m venv tools && python -m venv --without-pip /opt/repvgg
 COPY requirements/build.lock requirements/
@@ -14,10 +16,12 @@ ARG LOCK=serve
 COPY requirements/${LOCK}.lock requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
     tools/bin/pip --python /opt/repvgg/bin/python install --only-binary :all: --no-deps --require-hashes --requirement requirements/${LOCK}.lock
-# What packages ship and serving never loads: their tests (numpy's are 17 MB), ONNX Runtime's library for C (34 MB, which
-# its Python module contains once more) and its scripts for language models, ncnn's downloader.
+# What packages ship and serving never loads: their tests (numpy's are 17 MB) and numpy's compilers, ONNX Runtime's library
+# for C (34 MB, which its Python module contains once more) and its scripts for language models, ncnn's downloader.
 RUN find /opt/repvgg -depth \( -type d -name tests -o -name 'libonnxruntime.so.*' -o -path '*/onnxruntime/transformers' \
-    -o -path '*/ncnn/model_zoo' -o -path '*/ncnn/utils' \) -exec rm -r {} +
+    -o -path '*/ncnn/model_zoo' -o -path '*/ncnn/utils' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \) -exec rm -r {} + \
+    # uvloop's symbols for debuggers are 12 MB, cryptography's 3.
+    && find /opt/repvgg \( -path '*/uvloop/*.so' -o -path '*/cryptography/*.so' \) -exec strip --strip-unneeded {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY weights weights
