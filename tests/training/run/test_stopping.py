@@ -46,7 +46,7 @@ def test_a_signal_that_was_ignored_stays_ignored(interrupts):
     assert stop.requested is None
 
 
-def test_the_exit_status_is_128_plus_the_number_of_the_signal(capsys):
+def test_the_exit_status_is_128_plus_the_number_of_the_signal(interrupts, capsys):
     @reporting_errors
     def verb():
         with StopRequest() as stop:
