@@ -196,6 +196,7 @@ def configure(
     for name in _SERVER_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = []
+        logger.setLevel(logging.NOTSET)
         logger.propagate = True
 
 

@@ -130,6 +130,7 @@ def test_a_path_cannot_start_a_line_or_move_the_cursor_on_the_console() -> None:
 def test_the_web_servers_own_loggers_are_included_once(name: str) -> None:
     stream, elsewhere = StringIO(), StringIO()
     logging.getLogger(name).addHandler(logging.StreamHandler(elsewhere))
+    logging.getLogger(name).setLevel(logging.WARNING)
     configure("json", stream)
     configure("json", stream)
     logging.getLogger(name).info("started", extra={"color_message": "\033[32mstarted"})
