@@ -256,7 +256,8 @@ class Classifier:
         if not isinstance(result, Computed):
             return result
         scores = scores_of(result.logits, self.bundle.manifest)
-        certain = is_certain(result, self.bundle.manifest)
+        uncertainty = doubt(scores) if self.bundle.manifest.labels.multi else float(entropy(scores))
+        certain = is_certain(result, 1.0 - uncertainty, self.bundle.manifest)
         describe = partial(
             classified, result, source, scores, certain, self.bundle, request.top_k, request.asked, self.head
         )
@@ -267,7 +268,7 @@ class Classifier:
         self._metrics.count_prediction(
             self.bundle.labels[best],
             top1_score=float(scores[best]),
-            prediction_entropy=doubt(scores) if self.bundle.manifest.labels.multi else float(entropy(scores)),
+            prediction_entropy=uncertainty,
             **result.signals,
         )
         labels = answer.label_set.labels if answer.label_set else None

@@ -142,12 +142,15 @@ def judged_by_features(manifest: Manifest) -> bool:
     return manifest.confidence is not None and manifest.confidence.embedding_weights is not None
 
 
-def is_certain(result: Computed, manifest: Manifest) -> bool | None:
+def is_certain(result: Computed, certainty: float, manifest: Manifest) -> bool | None:
     """Does the network's certainty of its best label reach the threshold? None if there is none, or without the
-    features that it needs."""
+    features that it needs. `certainty`: of the scores, as in models.confidence, which has been computed for the
+    metrics."""
     fitted, embedding = manifest.confidence, None
     if fitted is None:
         return None
+    if fitted.weights is None:
+        return certainty >= fitted.threshold
     if judged_by_features(manifest):
         if result.features is None:
             return None
