@@ -1,7 +1,7 @@
 """Wires the web application; no logic lives here.
 
 The layers, outermost first: LifecycleMiddleware (draining, reloads), ProxyMiddleware (who asks), RequestMiddleware (id,
-timings, log, metrics, errors, HEAD), KeyMiddleware, GateMiddleware, routes.
+timings, log, metrics, errors, HEAD), KeyMiddleware, GateMiddleware, DirectMiddleware, routes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from service.api.processes import Processes, SingleProcess
 from service.api.protocols.v2 import InferenceV2
 from service.api.protocols.vertex import Vertex
 from service.api.requests import RequestMiddleware, answer_framework_error
-from service.api.routes import Endpoints
+from service.api.routes import DirectMiddleware, Endpoints
 from service.engines.base import Engine
 from service.feedback.answered import Answered
 from service.feedback.keeper import Keeper
@@ -89,6 +89,7 @@ def create_app(
     app.state.lifecycle = lifecycle
     # The last middleware added is the outermost.
     health_route = settings.vertex_health_route
+    app.add_middleware(DirectMiddleware, router=app.router)
     app.add_middleware(GateMiddleware, lifecycle=lifecycle, settings=settings)
     app.add_middleware(KeyMiddleware, keys=settings.api_keys, vertex_health_route=health_route)
     app.add_middleware(

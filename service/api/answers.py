@@ -65,7 +65,7 @@ async def classify_images(
     work = classifier.classify(images, top_k=top_k, deadline=deadline, trace=exchange.trace, asked=asked)
     outcomes: list[Outcome] = []
     try:
-        outcomes = await while_connected(request.receive, work)
+        outcomes = await while_connected(request, work)
     finally:
         failed = [outcome for outcome in outcomes if not isinstance(outcome, Classified)]
         exchange.failed_images.update(fault_of(outcome).code for outcome in failed)

@@ -13,13 +13,14 @@ import asyncio
 import logging
 import math
 import re
+import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -191,9 +192,38 @@ async def answer_framework_error(request: Request, error: Exception) -> Response
     return Exchange.of(request).problem(fault_of(error))
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+class Leavable(Protocol):
+    """How our own server tells that a client has left, in the state of a scope as `call`."""
+
+    disconnected: bool
+    on_leave: Callable[[], object] | None
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`; cancel it and raise ClientDisconnect once the client has disconnected. Call it after the body is
     read."""
+    call: Leavable | None = request.scope.get("state", {}).get("call")
+    return await (_watching(request.receive, work) if call is None else _unless_left(call, work))
+
+
+async def _unless_left(call: Leavable, work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.current_task()
+    assert task is not None
+    call.on_leave = task.cancel
+    if call.disconnected:
+        task.cancel()
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not call.disconnected or (sys.version_info >= (3, 11) and task.uncancel()):
+            raise  # it was cancelled by others, too
+        raise ClientDisconnect from None
+    finally:
+        call.on_leave = None
+
+
+async def _watching(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """With any server: by a task, which takes a fifteenth of the event loop's time for a request."""
     with anyio.CancelScope() as scope:
         watch = asyncio.create_task(_cancel_at_disconnect(receive, scope))
         try:
@@ -296,17 +326,15 @@ class RequestMiddleware:
         if exchange.code in REFUSALS and not self._unlogged.is_first():
             return
         quiet = is_quiet(route, self._vertex_health_route) and status < HTTPStatus.BAD_REQUEST
-        access_log.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "%s %s %d",
-            method,
-            exchange.path,
-            status,
-            extra=_log_fields(exchange, method, scope, status, seconds) | self._unlogged.fields(exchange),
-        )
+        level = logging.DEBUG if quiet else logging.INFO
+        if access_log.isEnabledFor(level):
+            # Not by `access_log.log`, which looks through the stack for its caller.
+            fields = _log_fields(exchange, method, scope, status, seconds) | self._unlogged.fields(exchange)
+            text, values = "%s %s %d", (method, exchange.path, status)
+            access_log.handle(access_log.makeRecord(access_log.name, level, "", 0, text, values, None, extra=fields))
 
     def _count(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
-        self._metrics.request_duration.labels(route, str(status)).observe(seconds, exchange.exemplar)
+        self._metrics.duration_of(route, str(status)).observe(seconds, exchange.exemplar)
         if exchange.limit_s is not None:
             self._count_result(exchange, status)
         for code, count in exchange.failed_images.items():
@@ -316,11 +344,11 @@ class RequestMiddleware:
         if exchange.code in REJECTIONS:
             self._metrics.requests_rejected.labels(REJECTIONS[exchange.code]).inc()
         if "read" in exchange.stages:
-            self._metrics.stage_duration.labels("read").observe(exchange.stages["read"])
+            self._metrics.stage("read").observe(exchange.stages["read"])
         elif status == CLIENT_LEFT:
             self._metrics.requests_cancelled.labels("read").inc()
         if exchange.answered is not None:
-            self._metrics.stage_duration.labels("respond").observe(exchange.clock() - exchange.answered)
+            self._metrics.stage("respond").observe(exchange.clock() - exchange.answered)
 
     def _count_result(self, exchange: Exchange, status: int) -> None:
         work = exchange.work(status, others_are_answered=self._answers())
@@ -330,11 +358,11 @@ class RequestMiddleware:
         if result == "failed" and exchange.code == "overloaded" and exchange.conduct is not None:
             exchange.conduct.judge(self._count_refusal)
         else:
-            self._metrics.slo_requests.labels(result).inc()
+            self._metrics.result(result).inc()
 
     def _count_refusal(self, waited: bool) -> None:
         """Whether the service failed its client depends on what the client does next."""
-        self._metrics.slo_requests.labels("failed" if waited or not self._answers() else "excluded").inc()
+        self._metrics.result("failed" if waited or not self._answers() else "excluded").inc()
 
     def _answers(self) -> bool:
         """Anybody at all? Else even those who ask again too early are right to complain."""

@@ -262,7 +262,7 @@ class Classifier:
             classified, result, source, scores, certain, self.bundle, request.top_k, request.asked, self.head
         )
         answer = await aside(describe) if request.top_k > MOST_SORTED_AT_ONCE else describe()
-        self._metrics.images.labels(result.image_format).inc()
+        self._metrics.format(result.image_format).inc()
         # The network's own opinion: what a caller makes of it does not show whether the inputs drift.
         best = int(scores.argmax())
         self._metrics.count_prediction(
@@ -283,7 +283,7 @@ class Classifier:
         content = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
         key = content, self._gives_features(request)
         result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
-        self._metrics.images_shared.labels(source).inc()
+        self._metrics.source(source).inc()
         return result, source
 
     def _gives_features(self, request: _Request) -> bool:

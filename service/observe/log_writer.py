@@ -2,7 +2,8 @@
 
 1. a line that does not fit into the queue is dropped and counted, and the next line that is written says how many;
 2. the end of the process waits for the lines in the queue, but not for long;
-3. lines of up to PIPE_BUF bytes are written whole, even if other processes write to the same pipe.
+3. lines that come within LINGER_S are written together, but for warnings and errors, which are written at once;
+4. lines of up to PIPE_BUF bytes are written whole, even if other processes write to the same pipe.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections import deque
 
 MOST_WAITING_BYTES = 1 << 20
 FLUSH_S = 1.0
+# Waking the thread for each line takes as long as formatting it.
+LINGER_S = 0.02
 # Most bytes that a pipe takes as one piece: PIPE_BUF of Linux.
 PIECE_BYTES = 4096
 
@@ -33,6 +36,7 @@ class BackgroundHandler(logging.Handler):
         self._bytes = 0  # in the queue, or being written
         self._changed = threading.Condition()
         self._closed = False
+        self._hurry = False  # write without waiting for more
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,11 +51,15 @@ class BackgroundHandler(logging.Handler):
                 return
             self._lines.append(line)
             self._bytes += len(line)
-            self._changed.notify_all()
+            self._hurry = self._hurry or record.levelno >= logging.WARNING
+            if len(self._lines) == 1 or self._is_due():
+                self._changed.notify_all()
 
     def flush(self) -> None:
         """Wait until everything is written, for at most FLUSH_S."""
         with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._bytes, FLUSH_S)
 
     def close(self) -> None:
@@ -77,6 +85,7 @@ class BackgroundHandler(logging.Handler):
                 if not is_written:
                     self._drop(len(lines))
                 self._bytes -= sum(map(len, lines))
+                self._hurry = self._hurry and bool(self._lines)
                 if is_written and self._unsaid:
                     self._say_what_was_dropped()
                 self._changed.notify_all()
@@ -87,7 +96,11 @@ class BackgroundHandler(logging.Handler):
         """None once it is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed)
+            self._changed.wait_for(self._is_due, LINGER_S)
             return [] if self._closed else self._take()
+
+    def _is_due(self) -> bool:
+        return self._closed or self._hurry or self._bytes >= PIECE_BYTES
 
     def _take(self) -> list[bytes]:
         """At least one line; more if they fit into one piece."""

@@ -104,7 +104,7 @@ class JsonFormatter(_Bounded):
 
     def __init__(self, *, ascii_only: bool = False) -> None:
         super().__init__()
-        self._ascii_only = ascii_only
+        self._encode = json.JSONEncoder(default=str, ensure_ascii=ascii_only).encode
 
     def _line(self, record: logging.LogRecord, most_text: int, most_trace: int) -> str:
         fields: dict[str, Any] = {
@@ -115,7 +115,7 @@ class JsonFormatter(_Bounded):
             **{name: _bound(value, most_text) for name, value in _extra(record).items()},
             **self._traces(record, most_trace),
         }
-        return _visible_json(json.dumps(fields, default=str, ensure_ascii=self._ascii_only))
+        return _visible_json(self._encode(fields))
 
 
 class ConsoleFormatter(_Bounded):

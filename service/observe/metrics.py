@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector, Summary
 from prometheus_client.core import CounterMetricFamily
@@ -39,8 +41,15 @@ CONNECTION_REFUSALS = ("overloaded", "request_timeout", "headers_too_large", "ma
 REFUSED_RELOADS = ("rejected", "running", "forbidden")
 SOURCES = ("hit", "collapsed", "miss")
 SLOT_STATES = ("idle", "busy")
+MetricT = TypeVar("MetricT", Counter, Histogram)
 # Counted as a file format: an image received as a preprocessed tensor.
 TENSOR = "tensor"
+
+
+def children_of(metric: MetricT) -> Callable[..., MetricT]:
+    """Its `labels`, for those that each request needs: the metric itself checks and locks each time. None of them is
+    ever removed."""
+    return cache(metric.labels)
 
 
 class LogLines(Collector):
@@ -121,16 +130,19 @@ class Metrics:
             ["code"],
             registry=registry,
         )
+        self.duration_of = children_of(self.request_duration)
+        self.stage = children_of(self.stage_duration)
+        self.result = children_of(self.slo_requests)
         for code in CONNECTION_REFUSALS:
             self.connections_refused.labels(code)
         for result in RESULTS:
-            self.slo_requests.labels(result)
+            self.result(result)
         for reason in REFUSED_RELOADS:
             self.reloads_refused.labels(reason)
         for code in CLASSIFY_CODES:
-            self.request_duration.labels("/classify", code)
+            self.duration_of("/classify", code)
         for stage in STAGES:
-            self.stage_duration.labels(stage)
+            self.stage(stage)
             self.requests_cancelled.labels(stage)
         for reason in REJECTIONS:
             self.requests_rejected.labels(reason)
@@ -164,13 +176,16 @@ class Metrics:
             ["label"],
             registry=registry,
         )
+        self.format = children_of(self.images)
+        self.source = children_of(self.images_shared)
+        self.prediction = children_of(self.predictions)
         for image_format in (*FORMATS, TENSOR):
-            self.images.labels(image_format.lower())
+            self.format(image_format.lower())
         for source in SOURCES:
-            self.images_shared.labels(source)
+            self.source(source)
         for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
-        self.predictions.labels(OTHER_LABEL)
+        self.prediction(OTHER_LABEL)
         self.doubt = DoubtMetrics(registry)
         self.feedback = FeedbackMetrics(registry)
         self.kept = KeptMetrics(registry)
@@ -230,16 +245,16 @@ class Metrics:
         """Create the children of `predictions` for the bundle's first MAX_LABELS labels."""
         self._known_labels = frozenset(list(labels)[:MAX_LABELS])
         for label in self._known_labels:
-            self.predictions.labels(label)
+            self.prediction(label)
 
     def observe_stages(self, **seconds: float) -> None:
         """Durations of one image's stages."""
         for stage, duration_s in seconds.items():
-            self.stage_duration.labels(stage).observe(duration_s)
+            self.stage(stage).observe(duration_s)
 
     def count_prediction(self, label: str, **signals: float) -> None:
         """Count one image's best class and its drift signals; an unexpected label counts as `other`."""
-        self.predictions.labels(label if label in self._known_labels else OTHER_LABEL).inc()
+        self.prediction(label if label in self._known_labels else OTHER_LABEL).inc()
         for name, value in signals.items():
             self.signals[name].observe(value)
 

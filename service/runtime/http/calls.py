@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote
@@ -58,12 +59,14 @@ def scope_of(head: Head, **more: object) -> Scope:
 
 
 class Call:
-    """`keep_alive`: may another request follow on this connection?"""
+    """`keep_alive`: may another request follow on this connection? `on_leave`: called when the client leaves before its
+    answer is complete."""
 
     def __init__(self, head: Head, line: Line, common_headers: list[tuple[bytes, bytes]]) -> None:
         self.keep_alive = not head.close
         self.disconnected = False
         self.ended = False
+        self.on_leave: Callable[[], object] | None = None
         self.must_continue = head.expects_continue and head.length != 0
         self._line = line
         self._without_body = head.method == "HEAD"
@@ -93,6 +96,8 @@ class Call:
     def disconnect(self) -> None:
         self.disconnected = True
         self._news.set()
+        if self.on_leave is not None:
+            self.on_leave()
 
     # From the application
 

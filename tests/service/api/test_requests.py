@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from service.api.problems import INTERNAL
 from service.api.requests import CLIENT_LEFT, RequestMiddleware, while_connected
@@ -179,7 +180,26 @@ def test_a_client_that_leaves_while_sending_counts_as_cancelled_in_read(
     assert registry.get_sample_value("repvgg_requests_cancelled_total", {"stage": "read"}) == 1
 
 
-def test_work_is_awaited_while_the_client_stays() -> None:
+class Server:
+    """Tells as our own server does whether the client has left."""
+
+    def __init__(self, *, left: bool = False) -> None:
+        self.disconnected = left
+        self.on_leave: Callable[[], object] | None = None
+
+    def leave(self) -> None:
+        self.disconnected = True
+        if self.on_leave is not None:
+            self.on_leave()
+
+
+def asked_of(server: Server | None, *, leaves: bool = False) -> Request:
+    state = {} if server is None else {"call": server}
+    return Request({"type": "http", "state": state}, Channel(leaves=leaves).receive)
+
+
+@pytest.mark.parametrize("server", [None, Server()], ids=["any server", "our server"])
+def test_work_is_awaited_while_the_client_stays(server: Server | None) -> None:
     async def scenario() -> None:
         async def work() -> str:
             await asyncio.sleep(0)
@@ -188,28 +208,63 @@ def test_work_is_awaited_while_the_client_stays() -> None:
         async def failing() -> None:
             raise KeyError("mine")
 
-        assert await while_connected(Channel().receive, work()) == "done"
+        assert await while_connected(asked_of(server), work()) == "done"
         with pytest.raises(KeyError, match="mine"):
-            await while_connected(Channel().receive, failing())
+            await while_connected(asked_of(server), failing())
+        assert server is None or server.on_leave is None
 
     asyncio.run(scenario())
 
 
+class Work:
+    """Never done. `cancelled`: it was, while somebody awaited it."""
+
+    cancelled = False
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
 def test_work_of_a_client_that_left_is_cancelled() -> None:
     async def scenario() -> bool:
-        cancelled = False
-
-        async def work() -> None:
-            nonlocal cancelled
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                cancelled = True
-                raise
-
+        work = Work()
         with pytest.raises(ClientDisconnect):
-            await while_connected(Channel(leaves=True).receive, work())
-        return cancelled
+            await while_connected(asked_of(None, leaves=True), work.run())
+        return work.cancelled
+
+    assert asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["leaves", "had left"])
+def test_our_server_tells_at_once_that_a_client_has_left(left: bool) -> None:
+    async def scenario() -> bool:
+        work, server = Work(), Server(left=left)
+        if not left:
+            asyncio.get_running_loop().call_later(0.01, server.leave)
+        with pytest.raises(ClientDisconnect):
+            await while_connected(asked_of(server), work.run())
+        await asyncio.sleep(0)  # the cancellation is over: this is not cancelled
+        return work.cancelled
+
+    assert asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["it stays", "it leaves too"])
+def test_a_request_that_is_cancelled_from_outside_stays_cancelled(leaves: bool) -> None:
+    async def scenario() -> bool:
+        server = Server()
+        task = asyncio.create_task(while_connected(asked_of(server), Work().run()))
+        await asyncio.sleep(0)
+        if leaves:
+            server.leave()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError if sys.version_info >= (3, 11) or not leaves else ClientDisconnect):
+            await task
+        return server.on_leave is None
 
     assert asyncio.run(scenario())
 

@@ -254,3 +254,22 @@ def test_metrics_count_formats_and_failures(
     client.post("/classify", content=b"junk", headers=JPEG)
     assert registry.get_sample_value("repvgg_images_total", {"format": "webp"}) == 1
     assert registry.get_sample_value("repvgg_decode_failures_total", {"reason": "undecodable_image"}) == 1
+
+
+@pytest.mark.parametrize("path", ["/classify", "/invocations"])
+def test_the_way_past_the_framework_s_routing_keeps_what_routing_would_say(
+    client: TestClient, registry: CollectorRegistry, jpeg_bytes: bytes, path: str
+) -> None:
+    assert client.post(path, content=jpeg_bytes, headers=JPEG).status_code == 200
+    labels = {"route": path, "code": "200"}
+    assert registry.get_sample_value("repvgg_request_duration_seconds_count", labels) == 1
+    reply = client.put(path, content=jpeg_bytes, headers=JPEG)
+    assert (reply.status_code, reply.json()["code"]) == (405, "method_not_allowed")
+    assert client.post(f"{path}/", content=jpeg_bytes, headers=JPEG).status_code == 404
+
+
+def test_a_path_that_vertex_ai_names_is_vertex_ai_s(serve: Callable[..., TestClient], jpeg_bytes: bytes) -> None:
+    client = serve(vertex_predict_route="/classify")
+    instance = {"b64": base64.b64encode(jpeg_bytes).decode()}
+    assert "predictions" in client.post("/classify", json={"instances": [instance]}).json()
+    assert client.post("/invocations", content=jpeg_bytes, headers=JPEG).status_code == 200

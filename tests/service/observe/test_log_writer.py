@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, TextIO
 import pytest
 
 import service
-from service.observe import logs
-from service.observe.log_writer import FLUSH_S, MOST_WAITING_BYTES
+from service.observe import log_writer, logs
+from service.observe.log_writer import FLUSH_S, MOST_WAITING_BYTES, PIECE_BYTES
 
 ROOT = Path(service.__file__).parents[1]
 LINE = "x" * 900
@@ -81,6 +81,30 @@ def test_a_flush_writes_everything(pipe: tuple[BinaryIO, TextIO]) -> None:
         logging.getLogger("a").info("line %d", number)
     logs.flush()
     assert os.read(reading.fileno(), 1 << 20).count(b"\n") == 40
+
+
+def writes_until(descriptor: int, text: bytes) -> int:
+    """How many pieces came until one ended with it, as a reader that is always ready sees them."""
+    content, pieces = b"", 0
+    while text not in content:
+        content, pieces = content + os.read(descriptor, 1 << 20), pieces + 1
+    return pieces
+
+
+def test_lines_that_come_together_are_written_together_and_a_warning_at_once(
+    pipe: tuple[BinaryIO, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, _ = pipe
+    monkeypatch.setattr(log_writer, "LINGER_S", 30.0)
+    logger = logging.getLogger("a")
+    logger.info("the first")
+    time.sleep(0.05)  # its thread is awake
+    logger.info("the second")
+    logger.warning("the third")
+    assert writes_until(reading.fileno(), b"the third") == 1
+    for number in range(PIECE_BYTES // len(LINE) + 1):
+        logger.info("%s %d", LINE, number)
+    os.read(reading.fileno(), 1 << 20)  # not in 30 s, but since they fill a piece
 
 
 def test_a_reader_that_has_gone_costs_lines_and_nothing_else(pipe: tuple[BinaryIO, TextIO]) -> None:
