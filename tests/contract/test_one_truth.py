@@ -58,7 +58,7 @@ def mindspore():
     """MindSpore set up for CPU; some versions emit deprecation warnings about themselves when imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from training.run import device
+        from training.run.distributed import device
 
         device.prepare("CPU", 0)
         import mindspore

@@ -68,7 +68,7 @@ NOT_RUN = {
     "ascend310": "it needs an Ascend 310 and CANN",
     "converter_lite": "it needs the vendor's MindSpore Lite",
     "--worker_num=8": "it needs eight devices",
-    "--worker_num=2": "tests/training/run/test_ranks.py trains with it",
+    "--worker_num=2": "tests/training/run/distributed/test_ranks.py trains with it",
     "training/scripts/": "tests/training/test_scripts.py runs all five on CPU",
     "training.export --config RECIPE": "tests/training/test_scripts.py exports with it",
     "training.convert": "it needs published weights; tests/training/test_convert.py converts random ones",

@@ -18,10 +18,10 @@ from models.store import Bundle
 from models.topk import softmax
 from training.data.names import listed, normal_form
 from training.errors import DataError
-from training.own import folds
 from training.own.backbone import Backbone, Floats
-from training.own.figures import Answers
-from training.own.head import PENALTIES, Ids, surprises
+from training.own.classifier import folds
+from training.own.classifier.figures import Answers
+from training.own.classifier.head import PENALTIES, Ids, surprises
 from training.own.seen import Seen, check_enough
 
 

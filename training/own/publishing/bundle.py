@@ -30,7 +30,7 @@ from models.versions import write_version
 from training.commit import git_commit
 from training.errors import TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, session
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.publishing.addition import Addition
 from training.own.seen import Seen
 from training.own.sizes import at_size

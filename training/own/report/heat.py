@@ -16,7 +16,7 @@ from models.overlay import over
 from models.preprocess import decode, preprocess, read_file, seen_box
 from models.store import Bundle
 from training.own.backbone import session
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.seen import Seen
 
 LONGEST = 200  # pixels
