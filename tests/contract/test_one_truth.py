@@ -14,14 +14,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.preprocess import preprocess
+from models.scores.topk import softmax
 from models.store import open_bundle
-from models.topk import softmax
 from service.app import create_app
 from service.engines.loading import load_engine
 from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 from tests.models.formats.pictures import encode, exif, gif, icc_segments, tiff, with_segment
-from tests.models.test_color import LINEAR, P3
+from tests.models.pixels.test_color import LINEAR, P3
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"
 COUNT = 24

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.explanation import Head
+from models.explanation.head import Head
+from models.scores.topk import softmax
 from models.store import Bundle
-from models.topk import softmax
 from training.data.names import listed, normal_form
 from training.errors import DataError
 from training.own.backbone import Backbone, Floats

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explanation import Head
+from models.explanation.head import Head
 from models.store import Bundle
 from training.deploy.versions import check_new
 from training.errors import DataError

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from models.scores.temperature import fit_temperature
 from models.store import Bundle, open_bundle
-from models.temperature import fit_temperature
 from training.errors import TrainingError
 from training.own.backbone import Backbone
 from training.own.classifier.figures import Answers

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from models import golden
-from models.explanation import Head, read_head
+from models.explanation.head import Head, read_head
 from models.store import open_bundle
 from training import start
 from training.deploy.offline.onnx_engine import open_engine

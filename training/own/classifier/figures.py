@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from models.topk import softmax
+from models.scores.topk import softmax
 from training.own.classifier.head import Ids
 
 SMALL_CLASS = 20  # photos, under which the figures of a class say little

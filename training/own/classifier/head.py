@@ -20,8 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from models.explanation import Head
-from models.topk import softmax
+from models.explanation.head import Head
+from models.scores.topk import softmax
 from training.own.backbone import Floats
 from training.own.photos.looking import cpus
 

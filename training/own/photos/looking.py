@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from models.color import to_srgb
 from models.errors import ImageError
 from models.manifest import Preprocess
+from models.pixels.color import to_srgb
 from models.preprocess import open_image, read_file, read_pixels, to_tensor
 
 SHOWN = 144  # pixels, of a thumbnail's longer side

@@ -21,8 +21,8 @@ import sklearn
 
 from models import golden
 from models.errors import BundleError
-from models.explanation import Head, tolerance
-from models.features import explained
+from models.explanation.features import explained
+from models.explanation.head import Head, tolerance
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError
-from models.explanation import Head
-from models.features import without_features
+from models.explanation.features import without_features
+from models.explanation.head import Head
 from models.manifest import Accuracy, Precision
 from models.store import Bundle
 from models.versions import write_version

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explanation import Cam, Head, read_head
-from models.overlay import over
+from models.explanation.head import Cam, Head, read_head
+from models.explanation.overlay import over
 from models.preprocess import decode, preprocess, read_file, seen_box
 from models.store import Bundle
 from training.own.backbone import session

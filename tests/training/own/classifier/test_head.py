@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from models.topk import softmax
+from models.scores.topk import softmax
 from training.own.classifier import head
 from training.own.classifier.figures import Answers, wilson
 from training.own.classifier.folds import assign

@@ -1,4 +1,4 @@
-"""The promises of models.topk."""
+"""The promises of models.scores.topk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.manifest import Labels
-from models.topk import Prediction, doubt, entropy, sigmoid, softmax, top_k
+from models.scores.topk import Prediction, doubt, entropy, sigmoid, softmax, top_k
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 # Integers often tie; large values make all scores but one vanish.

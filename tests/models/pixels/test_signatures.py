@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.errors import ImageError
+from models.pixels.signatures import what_it_is
 from models.preprocess import decode
-from models.signatures import what_it_is
 
 KINDS = [
     (b"\0\0\0\x18ftypcrx \0\0\0\1", "a camera's raw file"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.fields import COLDEST, HOTTEST
-from models.topk import softmax
+from models.scores.topk import softmax
 
 STEPS = 40  # of the bisection, which shrink the first interval to 1e-12 of its length
 ROWS = 4096  # computed at once: in float64 the scores of 50,000 images and 1000 classes take 400 MB, several times over

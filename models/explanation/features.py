@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from models.explanation import Head
+from models.explanation.head import Head
 from models.manifest import Artifact, Features
 
 OUTPUT = "features"

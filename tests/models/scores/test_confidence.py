@@ -1,4 +1,4 @@
-"""The promises of models.confidence, on logits whose true classes are drawn with the probabilities they stand for."""
+"""The promises of models.scores.confidence, on logits with true classes drawn by the probabilities they stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.confidence import (
+from models.scores.confidence import (
     LEVELS,
     above_truth,
     confidence_of,
@@ -18,7 +18,7 @@ from models.confidence import (
     threshold_for_accuracy,
     threshold_that_keeps,
 )
-from models.topk import softmax
+from models.scores.topk import softmax
 
 CLASSES = 20
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import HIGHEST
-from models.topk import entropy, softmax
+from models.scores.topk import entropy, softmax
 
 Floats = NDArray[np.float64]
 # What sets can be fitted for. Closer together where an error of a point matters most.

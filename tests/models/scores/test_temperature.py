@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.temperature import fit_temperature
-from models.topk import softmax
+from models.scores.temperature import fit_temperature
+from models.scores.topk import softmax
 
 
 def drawn(images: int, temperature: float, classes: int = 5) -> tuple[NDArray[np.float32], list[int]]:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from models import golden
 from models.errors import BundleError
-from models.explanation import Head, pooled, read_head, tolerance
-from models.features import explained, without_features
+from models.explanation.features import explained, without_features
+from models.explanation.head import Head, pooled, read_head, tolerance
 from models.manifest import Features, Preprocess
 from models.preprocess import decode, open_image, resize_and_crop, seen_box, upright_size
 from models.store import Bundle, open_bundle

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from models.explanation import Cam
+from models.explanation.head import Cam
 from models.preprocess import decode
 
 LONGEST = 1024  # pixels of the longer side: a photo of a telephone would take seconds, and tens of megabytes as PNG

@@ -1,4 +1,4 @@
-"""Each bomb is small on the wire; what it would have cost is in models.bounds and docs/hostile-input.md."""
+"""Each bomb is small on the wire; what it would have cost is in models.formats.bounds and docs/hostile-input.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bounds import (
+from models.errors import ImageError
+from models.formats.bounds import (
     FEWEST_MAX_SCANS,
     MAX_ENTRIES,
     MAX_JPEG_STRIPS,
@@ -23,7 +24,6 @@ from models.bounds import (
     MAX_SCANS,
     MAX_STRIPS,
 )
-from models.errors import ImageError
 from models.preprocess import decode, open_image
 from tests.models.formats import pictures
 

@@ -1,4 +1,4 @@
-"""The promise of models.resizing: a part equals, bit for bit, the same part of the whole."""
+"""The promise of models.pixels.resizing: a part equals, bit for bit, the same part of the whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.resizing import REACH, Axis, resize_part
+from models.pixels.resizing import REACH, Axis, resize_part
 
 FILTERS = sorted(Image.Resampling)
 

@@ -1,4 +1,4 @@
-"""The promises of models.color."""
+"""The promises of models.pixels.color."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from models.color import TRANSFORMS, _conversion, keep_matching_profile, to_srgb
 from models.errors import ImageError
 from models.manifest import Preprocess
+from models.pixels.color import TRANSFORMS, _conversion, keep_matching_profile, to_srgb
 from models.preprocess import decode, open_image, preprocess, read_pixels, to_tensor
 from tests.models.formats.pictures import (
     WHITE,
