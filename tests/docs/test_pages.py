@@ -76,7 +76,7 @@ NOT_RUN = {
     "training.quantize": "tests/training/test_quantize.py measures with it",
     "setup.py lite": "it installs; tests/test_setup.py",
     "repvgg-tiny-lite": "it needs a Python 3.7; tests/training/test_lite.py and tests/e2e/test_engine_process.py",
-    "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/test_verify.py",
+    "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/bundles/test_verify.py",
     "evaluate --merge": "its parts come from a cluster; tests/service/evaluation/test_shards.py",
 }
 # Flags that make such a command finish sooner.

@@ -9,7 +9,7 @@ import logging
 from models import signing
 from models.manifest import Manifest
 from models.store import Bundle
-from service.cli import verify
+from service.cli.bundles import verify
 from service.engines.trusted import open_trusted
 from service.observe import logs
 from service.observe.logs import visible

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.verify import line
+from service.cli.bundles.verify import line
 from service.engines.conformance import Row
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from models.store import STORE
-from service.cli.pull import translated
+from service.cli.bundles.pull import translated
 from service.runtime.console import Console
 
 

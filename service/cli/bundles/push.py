@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from service.cli import pull
+from service.cli.bundles import pull
 from service.runtime.console import Console
 
 
