@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from models.preprocess import images_in, preprocess
 from models.store import Bundle, open_bundle
-from training.own import folds
 from training.own.backbone import Backbone
-from training.own.head import cross_validate, of_ids
+from training.own.classifier import folds
+from training.own.classifier.head import cross_validate, of_ids
 
 SEED = 0
 

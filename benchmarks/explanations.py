@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import onnx
 
-from models.features import without_features
+from models.explanation.features import without_features
 from models.manifest import Artifact
 from models.store import Bundle, open_bundle
 from models.versions import write_version

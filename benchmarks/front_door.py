@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.serving import served
 from models.preprocess import preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 from service.engines.loading import load_engine
 
 TYPES = {"raw": "image/jpeg", "form": "multipart/form-data; boundary=front-door"}

@@ -22,8 +22,8 @@ from statistics import median
 import numpy as np
 
 from models.preprocess import images_in, preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 from service.engines.loading import load_engine
 from service.machine.limits import usable_cpus
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.color import to_srgb
 from models.manifest import Preprocess
+from models.pixels.color import to_srgb
 from models.preprocess import decode, images_in, open_image, read_pixels, resize_and_crop
 from models.store import open_bundle
 

@@ -32,8 +32,8 @@ from PIL import Image
 
 from benchmarks.serving import resident_mb, served
 from models.preprocess import images_in, preprocess
+from models.scores.topk import Prediction, softmax, top_k
 from models.store import open_bundle
-from models.topk import Prediction, softmax, top_k
 from service.engines.loading import load_engine
 from service.load.wire import Address, Broken, Pool, PreparedRequest, Reply
 

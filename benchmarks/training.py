@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from training.config import TrainConfig, parse
 from training.errors import reporting_errors
-from training.run import device
+from training.run.distributed import device
 
 if TYPE_CHECKING:
     from training.run.assembly import Run

@@ -247,9 +247,9 @@ class Confidence(Strict):
     on, served in `precision`, and on `foreign_images` of none of its classes.
 
     An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighed sum of its evidence does
-    (models.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the images of the
-    fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right answers, `refused`
-    of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
+    (models.scores.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the images of
+    the fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right answers,
+    `refused` of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
     """
 
     fitted_at: Moment

@@ -7,7 +7,7 @@
 5. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
 6. the same bytes and spec give the same tensor in training's evaluation and in the service;
 7. the same files of a folder count as images in both;
-8. what a file makes its decoder do is bounded: see models.bounds;
+8. what a file makes its decoder do is bounded: see models.formats.bounds;
 9. no file writes to the log or to stderr;
 10. `fast` pixels are those of `exact`, but for JPEGs far larger than the tensor, and there nearly.
 """
@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, _imaging
 
-from models.color import keep_matching_profile, to_srgb
 from models.errors import ImageError
 from models.formats.bmp import open_bmp
 from models.formats.gif import open_gif
@@ -38,8 +37,9 @@ from models.formats.png import open_png
 from models.formats.tiff import open_tiff
 from models.formats.webp import open_webp
 from models.manifest import Icc, Pixels, Preprocess
-from models.resizing import resize_part
-from models.signatures import what_it_is
+from models.pixels.color import keep_matching_profile, to_srgb
+from models.pixels.resizing import resize_part
+from models.pixels.signatures import what_it_is
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # How a file begins -> who opens it.
@@ -158,7 +158,7 @@ def read_pixels(image: Image.Image, fast: Preprocess | None = None, icc: Icc = "
     """An image as `open_image` gives it -> upright 8-bit RGB image (first frame). Raises ImageError.
 
     With `fast`, a JPEG far larger than that spec needs comes resized as it says. A profile for RGB or grey is not
-    applied yet but stays in `info` for `to_tensor` or models.color.to_srgb: after the crop it costs a fraction.
+    applied yet but stays in `info` for `to_tensor` or models.pixels.color.to_srgb: after the crop it costs a fraction.
     """
     if icc == "ignore":
         image.info.pop("icc_profile", None)
@@ -206,8 +206,8 @@ def _on_canvas(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB. 16-bit grey is scaled by 1/257; transparency is laid over white.
 
-    A profile that fits is kept in `info` for models.color.to_srgb. That of CMYK is applied, since RGB has no place for
-    its inks, and so is that of what is half transparent.
+    A profile that fits is kept in `info` for models.pixels.color.to_srgb. That of CMYK is applied, since RGB has no
+    place for its inks, and so is that of what is half transparent.
     """
     image.load()
     if image.mode == "L" and image.format in ("GIF", "BMP") and "icc_profile" in image.info:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from training.run.device import limit_onednn
+from training.run.distributed.device import limit_onednn
 
 if find_spec("yaml") is None:
     raise ModuleNotFoundError(

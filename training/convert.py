@@ -17,7 +17,7 @@ from pathlib import Path
 
 from training.deploy.versions import check_new, check_new_checkpoint
 from training.errors import ConfigError, Parser, reporting_errors
-from training.run import device
+from training.run.distributed import device
 from weights.labels import IMAGENET_LABELS, read_labels
 from weights.sources import SOURCES, check_arch, published_preprocess
 

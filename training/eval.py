@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from training.config import parse
 from training.errors import ConfigError, reporting_errors
-from training.run import device
+from training.run.distributed import device
 
 
 @reporting_errors
@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if process.is_main:
         print(process.description)
     from training.data.pipeline import open_split
+    from training.run.checkpoints.trained import Trained
     from training.run.evaluation import evaluate_images, evaluate_labels
-    from training.run.trained import Trained
 
     trained = Trained.open(config, config.pretrained)
     images = open_split(trained.config, "val")

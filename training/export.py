@@ -15,7 +15,7 @@ from typing import Any
 
 from training.config import TrainConfig, parse
 from training.errors import ConfigError, reporting_errors
-from training.run import device
+from training.run.distributed import device
 
 FORMATS = ("MINDIR", "ONNX", "AIR")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.topk import sigmoid
+from models.scores.topk import sigmoid
 
 NO_THRESHOLD = 0.5  # of a label that no image shows
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps_per_epoch={"type": int, "default": 100, "metavar": "N", "help": "batches per epoch [default: 100]"},
     )
     from models import charts
-    from training.run.curves import Chart, draw, save
+    from training.run.record.curves import Chart, draw, save
 
     if not charts.is_installed():
         raise ConfigError(charts.NOT_INSTALLED)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from training.config import parse
 from training.data import bundles, modelarts
 from training.errors import reporting_errors
-from training.run import device
+from training.run.distributed import device
 
 FLAGS = {"dry-run": {"action": "store_true", "help": "run two steps, write nothing, and estimate the cost of the run"}}
 

@@ -28,8 +28,8 @@ import numpy as np
 from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
 from benchmarks.peers.report import Turn, tables
 from models.preprocess import preprocess
+from models.scores.topk import softmax
 from models.store import Bundle, open_bundle
-from models.topk import softmax
 from service.engines.loading import load_engine
 from service.load.figures import Figures, summarise
 from service.load.generator import Plan, ask_once, run_load

@@ -20,8 +20,8 @@ from onnx import load_from_string
 import models
 from hub.conversion.running import Run, Tensors, open_onnx
 from hub.errors import Unusable
-from models import explanation
-from models.features import Explained, explained
+from models.explanation.features import Explained, explained
+from models.explanation.head import tolerance as fp32_tolerance
 from models.golden import FILE as GOLDEN_FILE
 from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Precision, Preprocess, Source, Training
@@ -104,13 +104,13 @@ def _artifact(classifier: Classifier, tensors: Tensors, tolerance: float) -> tup
 def explains(found: Explained, artifact: Artifact, tensors: Tensors, tolerance: float) -> bool:
     """Do the features (N, C, h, w) give the logits of these images? `tolerance`: of a precision below fp32, whose last
     step is rounded too."""
-    graph, allowed = found.model.SerializeToString(), explanation.tolerance
+    graph = found.model.SerializeToString()
     logits, features = (
         np.concatenate([open_onnx(graph, artifact.input, output)(tensor[None]) for tensor in tensors])
         for output in (artifact.output, found.output)
     )
     delta = found.head.delta(features, logits)
-    return delta <= (allowed(logits) if artifact.precision == "fp32" else tolerance)
+    return delta <= (fp32_tolerance(logits) if artifact.precision == "fp32" else tolerance)
 
 
 def _manifest(

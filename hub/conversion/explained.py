@@ -14,7 +14,7 @@ import onnx
 from hub.conversion.classifier import explains
 from hub.errors import Unusable
 from models import golden
-from models.features import explained
+from models.explanation.features import explained
 from models.manifest import Artifact
 from models.store import Bundle
 from models.versions import write_version

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.bounds import BYTES_PER_FURTHER_READ, MAX_READS_OF_BMP, too_many_pieces
+from models.formats.bounds import BYTES_PER_FURTHER_READ, MAX_READS_OF_BMP, too_many_pieces
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
     HeaderError,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from models.bounds import check_reads
+from models.formats.bounds import check_reads
 from models.formats.opening import MAX_PROFILE_BYTES, HeaderError, Statements, open_with_pillow
 
 _HEADER_BYTES = 13

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from models.bounds import allowed_reads, check_scans, too_many_pieces
 from models.formats import exif
+from models.formats.bounds import allowed_reads, check_scans, too_many_pieces
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
     SILENT,

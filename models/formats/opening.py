@@ -16,8 +16,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from models.bounds import BoundedFile
 from models.errors import ImageError
+from models.formats.bounds import BoundedFile
 
 # Of a colour profile. The largest ones in use, for printing presses, have 2 to 3 MB.
 MAX_PROFILE_BYTES = 4 << 20

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from models.bounds import BoundedFile, check_reads
 from models.formats import exif
+from models.formats.bounds import BoundedFile, check_reads
 from models.formats.opening import (
     MAX_PROFILE_BYTES,
     HeaderError,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
-from models.bounds import tiff_entries
 from models.errors import ImageError
+from models.formats.bounds import tiff_entries
 
 
 class Stated(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from models.bounds import MAX_STRIPS, check_blocks, check_jpegs, check_tiff, tiff_entries
 from models.errors import ImageError
 from models.formats import exif
+from models.formats.bounds import MAX_STRIPS, check_blocks, check_jpegs, check_tiff, tiff_entries
 from models.formats.directory import LONG, SHORT, Field, longs, shorts, under_directory
 from models.formats.jpeg import open_jpeg
 from models.formats.opening import (

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from models.bounds import check_reads
 from models.formats import exif
+from models.formats.bounds import check_reads
 from models.formats.opening import MAX_PROFILE_BYTES, Statements, open_with_pillow
 
 _HEADER_BYTES = 12

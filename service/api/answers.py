@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models import explanation
+from models.explanation.head import Cam as ComputedCam
 from models.formats.sizes import stated_size
 from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
@@ -182,7 +182,7 @@ def result_of(index: int, filename: str | None, outcome: Outcome, *, as_list: bo
     return Result(index=index, filename=filename, error=ImageFault(code=fault.code, detail=fault.detail))
 
 
-def _cam(cam: explanation.Cam) -> Cam:
+def _cam(cam: ComputedCam) -> Cam:
     return Cam(grid=cam.grid.round(DECIMALS).tolist(), bias=cam.bias, logit=cam.logit, box=list(cam.box))
 
 

@@ -25,9 +25,9 @@ import anyio
 import numpy as np
 
 from models.errors import ImageError
-from models.explanation import Head
+from models.explanation.head import Head
+from models.scores.topk import doubt, entropy, scores_of
 from models.store import MANIFEST, Bundle, sha256
-from models.topk import doubt, entropy, scores_of
 from service.classify.admission import MARGIN, Admission
 from service.classify.batching import Batcher
 from service.classify.decoding import Decoded, DecodePool, DecodingStopped

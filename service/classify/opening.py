@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from models.errors import BundleError
-from models.explanation import Head
+from models.explanation.head import Head
 from models.golden import GoldenReport
 from models.store import Bundle, find_versions
 from service.classify.tuning import Tuning, tune

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.confidence import confidence_of, prediction_set, quantile_for
 from models.errors import ImageError
-from models.explanation import Cam, Head, pooled
+from models.explanation.head import Cam, Head, pooled
 from models.manifest import Manifest
 from models.preprocess import Box
+from models.scores.confidence import confidence_of, prediction_set, quantile_for
+from models.scores.topk import Prediction, scores_of, top_k
 from models.store import Bundle
-from models.topk import Prediction, scores_of, top_k
 from service.classify.deduplication import Source
 from service.errors import ServiceError
 
@@ -144,7 +144,7 @@ def judged_by_features(manifest: Manifest) -> bool:
 
 def is_certain(result: Computed, certainty: float, manifest: Manifest) -> bool | None:
     """Does the network's certainty of its best label reach the threshold? None if there is none, or without the
-    features that it needs. `certainty`: of the scores, as in models.confidence, which has been computed for the
+    features that it needs. `certainty`: of the scores, as in models.scores.confidence, which has been computed for the
     metrics."""
     fitted, embedding = manifest.confidence, None
     if fitted is None:

@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any, Protocol, TextIO
 
-from service.cli import bench, classify, convert, doctor, embed, evaluate, inspect, pull, push, remove, serve, shelf
+from service.cli import bench, classify, doctor, embed, evaluate, serve
+from service.cli.bundles import convert, inspect, pull, push, remove, shelf
 from service.runtime.console import Console, OutputLost
 from service.runtime.exits import report
 
 
 class Verb(Protocol):
-    """A module of this package; the first line of its docstring is its help text."""
+    """A module of this room or of `bundles`; the first line of its docstring is its help text."""
 
     __doc__: str | None
 

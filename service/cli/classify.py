@@ -130,7 +130,7 @@ def _without_cams(fate: Outcome) -> Outcome:
 
 def _draw(path: Path, paths: Sequence[Path], fate: Classified, folder: Path, settings: Settings) -> None:
     """The photo with its best label's grid, at its place below `folder`: sub/cat.jpg becomes sub/cat.jpg.png."""
-    from models import overlay
+    from models.explanation import overlay
     from models.preprocess import read_file
 
     assert fate.cams is not None

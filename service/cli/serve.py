@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from service.cli import pull
+from service.cli.bundles import pull
 from service.observe import logs
 from service.runtime.console import Console
 from service.runtime.listener import listen

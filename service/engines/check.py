@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError, ContractError
-from models.explanation import Head, read_head, tolerance
+from models.explanation.head import Head, read_head, tolerance
 from models.store import Bundle
 from service.engines.artifacts import choose_artifact
 from service.engines.base import Engine, explaining

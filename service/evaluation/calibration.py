@@ -1,7 +1,7 @@
 """Calibration: are predictions with a score of 0.8 right in 80 % of the cases?
 
 1. the error of a perfectly calibrated model is 0; if it is always certain and wrong half the time, the error is 0.5;
-2. the temperature beside it is fitted on the same images: see models.temperature.
+2. the temperature beside it is fitted on the same images: see models.scores.temperature.
 
 Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks": the expected calibration error
 (equation 3, of 15 equal bins), reliability diagrams (figure 1).
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.temperature import chunks, fit_temperature
-from models.topk import softmax
+from models.scores.temperature import chunks, fit_temperature
+from models.scores.topk import softmax
 
 BINS = 15
 

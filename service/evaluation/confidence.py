@@ -1,4 +1,4 @@
-"""Fits when a bundle's answers are confident, and its sets of labels; models.confidence has the maths.
+"""Fits when a bundle's answers are confident, and its sets of labels; models.scores.confidence has the maths.
 
 1. the threshold keeps a share of the right answers, or lets answers through that are right as often as stated;
 2. with foreign images, evidence is weighed so that these are refused, if that refuses more of them than the certainty;
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models import confidence
-from models.confidence import Floats
 from models.manifest import Confidence, Precision
-from models.topk import softmax
+from models.scores import confidence
+from models.scores.confidence import Floats
+from models.scores.topk import softmax
 from service.errors import UsageError
 from service.evaluation.calibration import Scores
 

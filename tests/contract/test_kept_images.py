@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.feedback.folder import Kept, KeptFolder
 from training.data.datasets import scan
-from training.own.photos import collect
+from training.own.photos.collection import collect
 
 
 def test_training_reads_what_the_service_keeps(tmp_path: Path, draw_image: Callable[..., bytes]) -> None:

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 
 from models.manifest import Labels
 from models.preprocess import preprocess
+from models.scores.topk import sigmoid
 from models.store import Bundle, open_bundle
-from models.topk import sigmoid
 from models.versions import write_version
 from service.app import create_app
 from service.settings import Settings

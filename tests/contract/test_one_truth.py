@@ -14,14 +14,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.preprocess import preprocess
+from models.scores.topk import softmax
 from models.store import open_bundle
-from models.topk import softmax
 from service.app import create_app
 from service.engines.loading import load_engine
 from service.engines.runtimes.fake import FakeEngine
 from service.settings import Settings
 from tests.models.formats.pictures import encode, exif, gif, icc_segments, tiff, with_segment
-from tests.models.test_color import LINEAR, P3
+from tests.models.pixels.test_color import LINEAR, P3
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_samples.tar"
 COUNT = 24
@@ -58,7 +58,7 @@ def mindspore():
     """MindSpore set up for CPU; some versions emit deprecation warnings about themselves when imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from training.run import device
+        from training.run.distributed import device
 
         device.prepare("CPU", 0)
         import mindspore

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.explanation import read_head
+from models.explanation.head import read_head
 from models.preprocess import preprocess
 from models.store import Bundle, open_bundle
 from service.cli import main

@@ -68,7 +68,7 @@ NOT_RUN = {
     "ascend310": "it needs an Ascend 310 and CANN",
     "converter_lite": "it needs the vendor's MindSpore Lite",
     "--worker_num=8": "it needs eight devices",
-    "--worker_num=2": "tests/training/run/test_ranks.py trains with it",
+    "--worker_num=2": "tests/training/run/distributed/test_ranks.py trains with it",
     "training/scripts/": "tests/training/test_scripts.py runs all five on CPU",
     "training.export --config RECIPE": "tests/training/test_scripts.py exports with it",
     "training.convert": "it needs published weights; tests/training/test_convert.py converts random ones",
@@ -76,7 +76,7 @@ NOT_RUN = {
     "training.quantize": "tests/training/test_quantize.py measures with it",
     "setup.py lite": "it installs; tests/test_setup.py",
     "repvgg-tiny-lite": "it needs a Python 3.7; tests/training/test_lite.py and tests/e2e/test_engine_process.py",
-    "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/test_verify.py",
+    "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/bundles/test_verify.py",
     "evaluate --merge": "its parts come from a cluster; tests/service/evaluation/test_shards.py",
 }
 # Flags that make such a command finish sooner.

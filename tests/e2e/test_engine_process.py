@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from models.preprocess import preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 from service.engines.runtimes.onnxruntime import OnnxRuntimeEngine
 
 if TYPE_CHECKING:

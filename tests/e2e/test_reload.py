@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from models import golden
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 
 if TYPE_CHECKING:
     from conftest import Server

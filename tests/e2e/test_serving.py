@@ -15,8 +15,8 @@ import pytest
 
 from models import golden
 from models.preprocess import preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 
 if TYPE_CHECKING:
     from conftest import Server

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from models import golden
-from models.features import explained, without_features
+from models.explanation.features import explained, without_features
 from models.manifest import Accuracy
 from models.store import Bundle, open_bundle
 from models.versions import write_version

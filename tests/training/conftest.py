@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.torch_files import TorchFile
-from training.run import device
+from training.run.distributed import device
 
 
 @pytest.fixture(scope="session")

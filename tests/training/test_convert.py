@@ -127,7 +127,7 @@ def test_a_converted_checkpoint_gives_the_same_bundle_as_converting_directly(
     from training import eval as evaluation
     from training import export
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     weights = official_weights(write_file, tmp_path, 2)
     (tmp_path / "labels.txt").write_text("across\ndown\n")  # those of the images

@@ -27,7 +27,7 @@ def train_form(cpu, tmp_path_factory):
     import mindspore as ms
 
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     path = tmp_path_factory.mktemp("weights") / "train.ckpt"
     network = repvgg.build("RepVGG-Tiny", 6)
@@ -44,7 +44,7 @@ def test_files_are_named_after_the_architecture_and_give_the_logits_of_the_train
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    from training.run.checkpoint import load_network
+    from training.run.checkpoints.checkpoint import load_network
 
     old = tmp_path / "RepVGG-Tiny.onnx"
     old.write_text("an older file")
@@ -65,7 +65,7 @@ def test_files_are_named_after_the_architecture_and_give_the_logits_of_the_train
 
 def test_the_default_is_mindir_in_the_current_folder_and_a_deploy_form_is_accepted(train_form, tmp_path, monkeypatch):
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     deploy = checkpoint.load_network(train_form, "RepVGG-Tiny", 6, deploy=True)
     checkpoint.save(tmp_path / "deploy.ckpt", repvgg.weights(deploy), {})

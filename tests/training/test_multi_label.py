@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from models.topk import sigmoid
+from models.scores.topk import sigmoid
 from training.multi_label import NO_THRESHOLD, LabelScores, average_precision
 
 RNG = np.random.default_rng(0)

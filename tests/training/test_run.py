@@ -40,7 +40,7 @@ def run(verb, data, runs, *more):
 
 
 def weights_of(path):
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     return checkpoint.read(path)
 
@@ -124,7 +124,7 @@ def test_export_writes_a_bundle_whose_artifacts_give_the_logits_of_the_train_for
 
     from models.golden import load
     from models.store import open_bundle
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     best = finished[1] / "best.ckpt"
     flags = ["--pretrained", best, "--bundle", tmp_path / "stripes" / "3", "--licence", "research only"]

@@ -2,7 +2,7 @@
 
 1. an invalid policy string is an error that shows the valid forms;
 2. with `inc1`, a magnitude of 0 changes nothing and a greater one changes more;
-3. the same random generator draws the same operations; they are data, which training.data.augment applies.
+3. the same random generator draws the same operations; they are data, which training.data.augmentation.augment applies.
 
 AutoAugment: Cubuk et al., CVPR 2019, arXiv:1805.09501 (ranges of table 6, ImageNet policy of table 9). RandAugment:
 Cubuk et al., 2020, arXiv:1909.13719. AugMix: Hendrycks et al., ICLR 2020, arXiv:1912.02781. The strings, and what a

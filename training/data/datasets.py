@@ -1,7 +1,6 @@
 """The images of a split, read in the layout in which they are published.
 
-1. `set` names the layout: image folders `<split>/<class>/<image>`, a table (training.data.tables), or the files of
-   training.data.published;
+1. `set` names the layout: image folders `<split>/<class>/<image>`, or a table or published files of data.layouts;
 2. classes are checked against num_classes where that is given, and those of val against those of train;
 3. with `holdout`, images split off from train take the place of val during the run;
 4. a missing folder, an empty class and a broken image are DataErrors that name the path.
@@ -19,9 +18,9 @@ from models.preprocess import SUFFIXES, images_in
 from training.config import TrainConfig
 from training.data import modelarts
 from training.data.images import ImageFolder, Images
+from training.data.layouts.published import Split, cifar10, cifar100, fashion_mnist, tiny_imagenet
+from training.data.layouts.tables import open_table
 from training.data.names import check_same_classes, class_folders, listed
-from training.data.published import Split, cifar10, cifar100, fashion_mnist, tiny_imagenet
-from training.data.tables import open_table
 from training.errors import DataError
 
 __all__ = ["ImageFolder", "Images", "held_out", "open_split", "open_splits", "scan"]

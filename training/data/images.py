@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.color import to_srgb
 from models.errors import ImageError
 from models.manifest import Icc, Preprocess
+from models.pixels.color import to_srgb
 from models.preprocess import open_image, read_file, read_pixels, resize_and_crop, to_tensor
 from training.data.names import printable
 from training.errors import DataError

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from models.manifest import Preprocess
 from training.config import TrainConfig, policies
 from training.config.policies import AugMix, Policy
-from training.data.crops import square
+from training.data.augmentation.crops import square
+from training.data.augmentation.mixing import BatchChanges
 from training.data.datasets import ImageFolder, open_split, open_splits, scan
 from training.data.images import Images, tensor_of
-from training.data.mixing import BatchChanges
 from training.data.verification import verify
 from training.errors import DataError
 
@@ -140,7 +140,7 @@ def _augmented(source: _Source, config: TrainConfig, policy: Policy | None, seed
     """-> dataset of the columns image and label, and a column for each chain of AugMix."""
     import mindspore.dataset as ds
 
-    from training.data import augment
+    from training.data.augmentation import augment
 
     workers = worker_threads(config)
     dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=1)

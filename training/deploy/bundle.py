@@ -41,10 +41,10 @@ from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.network.repvgg import RepVGG
-from training.run.about import framework
 from training.run.bundled.networks import deploy_network
+from training.run.checkpoints.about import framework
+from training.run.checkpoints.trained import Trained
 from training.run.evaluation import evaluate_images, evaluate_labels
-from training.run.trained import Trained
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 

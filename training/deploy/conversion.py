@@ -21,8 +21,8 @@ from training.data.names import listed
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
-from training.run import about, checkpoint
-from training.run.about import About
+from training.run.checkpoints import about, checkpoint
+from training.run.checkpoints.about import About
 from weights import readers, sources
 from weights.errors import CheckpointError as UnreadableWeights
 from weights.labels import IMAGENET_LABELS, read_labels

@@ -17,8 +17,8 @@ from mindspore import nn
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from models.explanation import tolerance
-from models.features import Explained, explained
+from models.explanation.features import Explained, explained
+from models.explanation.head import tolerance
 from training.errors import TrainingError
 
 INPUT, OUTPUT = "image", "logits"

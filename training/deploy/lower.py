@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import ImageError
-from models.features import explained
+from models.explanation.features import explained
 from models.manifest import Artifact, Pixels, Precision, Preprocess
 from models.preprocess import preprocess, read_file
 from models.store import Bundle

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from models.errors import BundleError
-from models.features import without_features
+from models.explanation.features import without_features
 from models.manifest import Accuracy, FastPixels, Precision, Preprocess
 from models.preprocess import images_in
 from models.store import Bundle, open_bundle

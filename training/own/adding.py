@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.explanation import Head
+from models.explanation.head import Head
+from models.scores.topk import softmax
 from models.store import Bundle
-from models.topk import softmax
 from training.data.names import listed, normal_form
 from training.errors import DataError
-from training.own import folds
 from training.own.backbone import Backbone, Floats
-from training.own.figures import Answers
-from training.own.head import PENALTIES, Ids, surprises
+from training.own.classifier import folds
+from training.own.classifier.figures import Answers
+from training.own.classifier.head import PENALTIES, Ids, surprises
 from training.own.seen import Seen, check_enough
 
 

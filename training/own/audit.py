@@ -18,13 +18,13 @@ from typing import Literal
 
 import numpy as np
 
+from training.data.layouts.tables import read_table
 from training.data.names import normal_form, printable
-from training.data.tables import read_table
 from training.errors import DataError
-from training.own import folds
-from training.own.figures import Answers
-from training.own.head import cross_validate, is_uneven
-from training.own.photos import Collection, Photo, check
+from training.own.classifier import folds
+from training.own.classifier.figures import Answers
+from training.own.classifier.head import cross_validate, is_uneven
+from training.own.photos.collection import Collection, Photo, check
 from training.own.seen import Seen, check_enough
 
 FOLDS = 10

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from models.errors import BundleError
-from models.explanation import Head
-from models.features import classifier, without_features
+from models.explanation.features import classifier, without_features
+from models.explanation.head import Head
 from models.manifest import Precision
 from models.store import Bundle
 from training.errors import DataError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explanation import Head
+from models.explanation.head import Head
 from models.store import Bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
@@ -22,9 +22,9 @@ from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
 from training.own.base import open_base
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.fitting import Outcome, fit_head
-from training.own.photos import collect
+from training.own.photos.collection import collect
 from training.own.publishing.bundle import draft, engines, facts_of_tuned, publish
 from training.own.publishing.int8 import int8
 from training.own.publishing.mindir import mindir

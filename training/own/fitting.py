@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explanation import Head
-from models.temperature import fit_temperature
-from training.own import folds
-from training.own.figures import Answers
-from training.own.head import Fitted, Ids, cross_validate, is_uneven
+from models.explanation.head import Head
+from models.scores.temperature import fit_temperature
+from training.own.classifier import folds
+from training.own.classifier.figures import Answers
+from training.own.classifier.head import Fitted, Ids, cross_validate, is_uneven
 from training.own.seen import Seen, check_enough
 
 

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Preprocess
+from training.data.layouts.tables import Split
 from training.data.names import listed
-from training.data.tables import Split
 from training.errors import DataError
-from training.own import folds, head, sizes
+from training.own import sizes
 from training.own.backbone import Backbone, Floats
-from training.own.duplicates import Pair, groups, pairs
-from training.own.looking import Look, look
-from training.own.photos import Collection, Photo
+from training.own.classifier import folds, head
+from training.own.photos.collection import Collection, Photo
+from training.own.photos.duplicates import Pair, groups, pairs
+from training.own.photos.looking import Look, look
 
 LEAST = 2  # photos of a class, or groups of them: one to fit on while the other is held out
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess
 from training.own.backbone import Backbone
-from training.own.looking import cpus
+from training.own.photos.looking import cpus
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
 SMALL = 64  # pixels: networks of more are not compared at three times their size

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from models.scores.temperature import fit_temperature
 from models.store import Bundle, open_bundle
-from models.temperature import fit_temperature
 from training.errors import TrainingError
 from training.own.backbone import Backbone
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
+from training.own.classifier.head import surprises
 from training.own.fitting import Outcome
-from training.own.head import surprises
-from training.own.looking import look
+from training.own.photos.looking import look
 from training.own.processes import last_words, run_verb
 from training.own.publishing.bundle import draft
 from training.own.seen import Seen

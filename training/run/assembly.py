@@ -13,8 +13,8 @@ from training.network import repvgg
 from training.network.ema import PREFIX, Ema
 from training.optim.learning_rate import learning_rates
 from training.optim.optimizers import build_optimizer, optimizer_state
-from training.run.about import About
-from training.run.device import SINGLE_PROCESS, Process
+from training.run.checkpoints.about import About
+from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.step import TrainStep, train_step
 
 

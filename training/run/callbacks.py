@@ -21,12 +21,12 @@ from training.config import TrainConfig
 from training.config.choices import CALLBACKS
 from training.errors import ConfigError
 from training.files import write_whole
-from training.run import ranks
 from training.run.assembly import Run
+from training.run.distributed import ranks
 from training.run.resume import Progress
 
 if TYPE_CHECKING:
-    from training.run.journal import Line
+    from training.run.record.journal import Line
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.data.pipeline import Images, evaluation_batches, evaluation_spec, train_batches
 from training.network import repvgg
 from training.run.assembly import Run
-from training.run.device import SINGLE_PROCESS, Process
+from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.evaluation import evaluate
 from training.run.start import start
 

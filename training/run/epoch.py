@@ -15,10 +15,11 @@ from training.config import TrainConfig
 from training.data.pipeline import Images, train_batches
 from training.errors import TrainingError
 from training.network import repvgg
-from training.run import checkpoint, ranks
 from training.run.assembly import Run
+from training.run.checkpoints import checkpoint
+from training.run.distributed import ranks
 from training.run.evaluation import evaluate_images, evaluate_labels
-from training.run.journal import Line
+from training.run.record.journal import Line
 from training.run.resume import Progress, save_run
 from training.run.step import TrainStep
 from training.run.stopping import StopRequest

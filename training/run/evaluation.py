@@ -17,8 +17,8 @@ from training.config import TrainConfig
 from training.data.pipeline import Batch, Images, evaluation_batches, evaluation_spec
 from training.finite import check_finite
 from training.multi_label import LabelScores
-from training.run.device import SINGLE_PROCESS, Process
-from training.run.ranks import total
+from training.run.distributed.device import SINGLE_PROCESS, Process
+from training.run.distributed.ranks import total
 
 
 def evaluate_images(

@@ -22,12 +22,12 @@ from training.config import TrainConfig
 from training.data import modelarts
 from training.data.images import Images
 from training.files import write_whole
-from training.run import ranks
 from training.run.assembly import Run
 from training.run.callbacks import Callback, Report, build_callbacks, why_end
-from training.run.device import SINGLE_PROCESS, Process
+from training.run.distributed import ranks
+from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.epoch import finish_epoch, train_epoch
-from training.run.journal import Journal, Line
+from training.run.record.journal import Journal, Line
 from training.run.resume import Progress, save_run
 from training.run.start import prepare_first_epoch, start
 from training.run.stopping import StopRequest

@@ -21,9 +21,10 @@ import mindspore as ms
 from training.config import TrainConfig
 from training.data import modelarts
 from training.errors import CheckpointError, ConfigError, TrainingError
-from training.run import about, checkpoint, ranks
-from training.run.about import About
 from training.run.assembly import Run
+from training.run.checkpoints import about, checkpoint
+from training.run.checkpoints.about import About
+from training.run.distributed import ranks
 
 ENTRY = "run"  # JSON, which keeps numbers exact: MindSpore would store a float as float32
 # The keys that determine which parameters a run restores.

@@ -16,10 +16,12 @@ from training.errors import ConfigError, DataError
 from training.network import repvgg
 from training.network.whitening import patch_covariance, whitening_kernels
 from training.optim.losses import balanced_weights
-from training.run import about, checkpoint, ranks, resume
+from training.run import resume
 from training.run.assembly import Run, assemble
 from training.run.bundled import fine_tuning, teacher
-from training.run.device import SINGLE_PROCESS, Process
+from training.run.checkpoints import about, checkpoint
+from training.run.distributed import ranks
+from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.resume import Progress
 from weights.variants import VARIANTS
 

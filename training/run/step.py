@@ -27,7 +27,7 @@ from training.optim.losses import (
     WithoutImages,
     are_right,
 )
-from training.run.device import SINGLE_PROCESS, Process
+from training.run.distributed.device import SINGLE_PROCESS, Process
 
 Gradients = tuple[Tensor, ...]
 

@@ -14,8 +14,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.preprocess import preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 
 HOST = "127.0.0.1"
 PORT = int(os.environ["PORT"])

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from models.topk import Prediction
+from models.scores.topk import Prediction
 from service.api.answers import cache_status, classify_images, size_of
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle

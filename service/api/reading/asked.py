@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from models.confidence import quantile_for
 from models.manifest import Manifest
+from models.scores.confidence import quantile_for
 from service.api.reading.parameters import MOST_SHOWN, as_texts, invalid
 from service.classify.classifier import Classifier
 from service.classify.outcomes import LABELS_ONLY, Asked

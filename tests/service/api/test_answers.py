@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.errors import ImageError
-from models.topk import Prediction
+from models.scores.topk import Prediction
 from service.api.answers import answer, cache_status, note_timings
 from service.api.payloads import Upload
 from service.api.requests import Exchange

@@ -13,12 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from models.confidence import prediction_set
 from models.errors import BundleError
-from models.explanation import read_head
+from models.explanation.head import read_head
 from models.manifest import Confidence
+from models.scores.confidence import prediction_set
+from models.scores.topk import entropy
 from models.store import STORE, open_bundle
-from models.topk import entropy
 from models.versions import write_version
 from service.app import create_app
 from service.engines.runtimes.fake import FakeEngine

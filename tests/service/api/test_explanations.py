@@ -14,7 +14,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from models.explanation import Head, read_head
+from models.explanation.head import Head, read_head
 from models.preprocess import preprocess
 from models.store import STORE, Bundle, open_bundle
 from service.app import create_app

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from models.errors import ImageError
 from models.preprocess import preprocess
+from models.scores.topk import softmax, top_k
 from models.store import open_bundle
-from models.topk import softmax, top_k
 from models.versions import write_version
 from service.classify.classifier import Classifier
 from service.classify.outcomes import Classified

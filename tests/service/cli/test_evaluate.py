@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ImageError
-from models.topk import Prediction
+from models.scores.topk import Prediction
 from service.classify.outcomes import Classified, Timings
 from service.errors import EngineFailed
 from service.evaluation.evaluate import answers_of

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.explanation import read_head
+from models.explanation.head import read_head
 from models.store import STORE, find_bundle, open_bundle
 from models.versions import write_version
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.scores.topk import softmax
 from models.store import open_bundle
-from models.topk import softmax
 from service.evaluation.calibration import BINS, Bin, Scores, expected_error
 from service.evaluation.reliability import draw, draw_bins
 

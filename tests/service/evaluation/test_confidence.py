@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.confidence import confidence_of
 from models.manifest import Confidence
+from models.scores.confidence import confidence_of
+from models.scores.topk import softmax
 from models.store import open_bundle
-from models.topk import softmax
 from service.errors import UsageError
 from service.evaluation.calibration import Scores
 from service.evaluation.confidence import fit

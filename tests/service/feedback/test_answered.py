@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from models.errors import ImageError
 from models.manifest import Confidence
+from models.scores.topk import Prediction
 from models.store import Bundle, open_bundle
-from models.topk import Prediction
 from models.versions import write_version
 from service.classify.outcomes import Classified, LabelSet, Timings
 from service.errors import FeedbackGiven, FeedbackRejected, UnknownRequest

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.errors import ImageError
+from models.scores.topk import Prediction
 from models.store import Bundle, open_bundle
-from models.topk import Prediction
 from service.classify.classifier import Classifier
 from service.classify.outcomes import Classified, Timings
 from service.conditions import Condition

@@ -23,7 +23,7 @@ def photo():
 
 
 def done(name, level, image, sign=1):
-    from training.data.augment import build as operator
+    from training.data.augmentation.augment import build as operator
 
     built = operator(operation(name, level, sign), FILL)
     return image if built is None else built(image)
@@ -207,7 +207,7 @@ def test_equalize_is_opencvs(photo):
 def test_a_chain_keeps_size_and_type_and_changes_pictures(photo, text):
     import mindspore.dataset as ds
 
-    from training.data.augment import chain
+    from training.data.augmentation.augment import chain
 
     ds.config.set_seed(1)
     dataset = ds.NumpySlicesDataset(np.stack([photo] * 40), ["image"], shuffle=False)
@@ -219,7 +219,7 @@ def test_a_chain_keeps_size_and_type_and_changes_pictures(photo, text):
 
 @pytest.mark.usefixtures("cpu")
 def test_probability_0_changes_nothing(photo):
-    from training.data.augment import chain
+    from training.data.augmentation.augment import chain
 
     operator = chain(parse("rand-m9-p0-inc1"), FILL, np.random.default_rng(0))
     for _ in range(5):
@@ -228,7 +228,7 @@ def test_probability_0_changes_nothing(photo):
 
 @pytest.mark.usefixtures("cpu")
 def test_the_chains_of_augmix_differ_although_minddata_draws_the_same_place_in_each():
-    from training.data.augment import CHOICES, chain
+    from training.data.augmentation.augment import CHOICES, chain
 
     rng = np.random.default_rng(0)
     first, second = (

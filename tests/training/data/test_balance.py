@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from training.config import build
-from training.data.crops import square
-from training.data.mixing import cut_out
+from training.data.augmentation.crops import square
+from training.data.augmentation.mixing import cut_out
+from training.data.layouts.published import ImageArrays
 from training.data.pipeline import epoch_order, evaluation_spec
-from training.data.published import ImageArrays
 from training.errors import ConfigError
 
 

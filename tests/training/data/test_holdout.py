@@ -3,7 +3,7 @@ import pytest
 
 from training.config import build
 from training.data.datasets import held_out, open_split, open_splits
-from training.data.published import ImageArrays
+from training.data.layouts.published import ImageArrays
 from training.errors import DataError
 
 

@@ -165,8 +165,8 @@ def test_normalisation_is_the_services_for_every_value_and_any_statistics(tmp_pa
 
 def test_published_arrays_pass_the_same_resize_and_crop(tmp_path):
     from models.preprocess import to_tensor
+    from training.data.layouts.published import ImageArrays
     from training.data.pipeline import evaluation_spec
-    from training.data.published import ImageArrays
 
     arrays = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
     images = ImageArrays(tmp_path, ("a", "b"), arrays, np.array([0, 1, 0, 1], np.int32))

@@ -265,8 +265,8 @@ def test_an_epoch_entered_at_a_later_step_continues_with_the_same_batches(image_
 
 def test_random_operators_start_anew_after_every_part_of_an_epoch(tmp_path):
     """Steps of one random crop each; the third part is entered in the middle."""
+    from training.data.layouts.published import ImageArrays
     from training.data.pipeline import PART, epoch_order, train_batches
-    from training.data.published import ImageArrays
 
     count = 2 * PART + 100
     pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4), np.uint8)
@@ -310,8 +310,8 @@ def test_more_workers_than_cores_are_no_error(image_folder):
 
 def test_images_come_with_their_labels_in_the_epochs_order(tmp_path):
     """The grey level of each image is its number, to recognise it by; more images than are read ahead."""
+    from training.data.layouts.published import ImageArrays
     from training.data.pipeline import CHUNK, epoch_order, train_batches
-    from training.data.published import ImageArrays
 
     count = 7 * CHUNK + 5
     pixels = np.broadcast_to((np.arange(count) % 256).astype(np.uint8)[:, None, None], (count, 4, 4))

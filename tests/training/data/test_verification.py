@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.manifest import Preprocess
 from training.data.datasets import scan
-from training.data.published import ImageArrays
+from training.data.layouts.published import ImageArrays
 from training.data.verification import problems, verify
 from training.errors import DataError, TrainingError
 

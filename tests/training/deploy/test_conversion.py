@@ -156,7 +156,7 @@ def test_a_foreign_file_given_as_ours_is_one_line(write_file):
 def test_a_backbone_becomes_a_checkpoint_to_train_a_new_classifier_on(write_file, tmp_path):
     from training.deploy import conversion
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     arrays = spell(random_reference(VARIANTS["RepVGG-Smoke"], CLASSES), "pytorch", "train")
     headless = {name: array for name, array in arrays.items() if not name.startswith("linear.")}
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_ours_brings_its_classes_and_its_preprocessing(tmp_path,
     from models.manifest import Preprocess
     from training.deploy import conversion
     from training.network import repvgg
-    from training.run import about, checkpoint
+    from training.run.checkpoints import about, checkpoint
 
     own, path = sources.SOURCES["own"], tmp_path / "net.ckpt"
     spec = Preprocess(input_size=40, interpolation="nearest", crop_pct=0.9, mean=(0.4,) * 3, std=(0.2,) * 3)

@@ -37,7 +37,7 @@ def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
     import mindspore as ms
 
     from training.network import repvgg
-    from training.run.checkpoint import restore
+    from training.run.checkpoints.checkpoint import restore
     from weights import fuse
 
     variant = variants()[kind]

@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from models.explanation import Head
+from models.explanation.head import Head
 from models.store import open_bundle
 from tests.conftest import TINY_LABELS, tiny_network, write_tiny_bundle
 from training.errors import DataError

@@ -21,7 +21,7 @@ needs_mindspore = pytest.mark.skipif(
 def write_checkpoint(cpu, tmp_path):
     """(what it says of itself) -> runs/mine/best.ckpt, of fresh weights."""
     from training.network import repvgg
-    from training.run import about, checkpoint
+    from training.run.checkpoints import about, checkpoint
 
     def write(*, says=True):
         entry = about.of_weights(("ant", "bee"), "RepVGG-Smoke", SPEC).entry if says else {}

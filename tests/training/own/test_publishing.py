@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from models import golden
-from models.explanation import Head, read_head
+from models.explanation.head import Head, read_head
 from models.store import open_bundle
 from training import start
 from training.deploy.offline.onnx_engine import open_engine
 from training.own import tuning
 from training.own.backbone import Backbone
 from training.own.backbone import session as open_session
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.fitting import fit_head
-from training.own.photos import collect
+from training.own.photos.collection import collect
 from training.own.publishing import int8 as publishing
 from training.own.publishing.bundle import draft, facts_of_tuned, publish
 from training.own.seen import see

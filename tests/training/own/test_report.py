@@ -12,7 +12,7 @@ from models.versions import write_version
 from training import start
 from training.own.backbone import Backbone
 from training.own.fitting import fit_head
-from training.own.photos import collect
+from training.own.photos.collection import collect
 from training.own.publishing.bundle import draft
 from training.own.report.heat import _answered_by, heat_maps
 from training.own.seen import see

@@ -11,9 +11,9 @@ import pytest
 from models.store import open_bundle
 from training.own import processes, tuning
 from training.own.backbone import Backbone
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.fitting import fit_head
-from training.own.photos import collect
+from training.own.photos.collection import collect
 from training.own.seen import see
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from training.config import build
 from training.errors import ConfigError
-from training.run.device import SINGLE_PROCESS
+from training.run.distributed.device import SINGLE_PROCESS
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

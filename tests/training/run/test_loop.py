@@ -47,8 +47,8 @@ def feed(run, batches):
 
 
 def test_a_run_restored_between_two_updates_continues_as_if_it_had_not_stopped(tmp_path):
-    from training.run import checkpoint
     from training.run.assembly import assemble
+    from training.run.checkpoints import checkpoint
 
     rng = np.random.default_rng(0)
     batches = [
@@ -74,7 +74,7 @@ def test_a_run_restored_between_two_updates_continues_as_if_it_had_not_stopped(t
 
 def test_a_run_with_every_option_saves_the_averages_as_its_best(image_folder, tmp_path):
     from training.data.pipeline import open_split
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.evaluation import evaluate_images
     from training.run.loop import train
 
@@ -107,7 +107,7 @@ def test_a_run_continues_from_mixed_to_plain_epochs(image_folder, tmp_path):
 def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path):
     from training.data.pipeline import evaluation_batches, evaluation_spec, open_split
     from training.network.whitening import patch_covariance, whitening_kernels
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.loop import train
 
     still = {"stem_init": "whitened", "with_ema": False, "base_lr": 0.0, "min_lr": 0.0, "warmup_lr": 0.0, "epochs": 1}
@@ -122,7 +122,7 @@ def test_a_whitened_stem_starts_from_the_training_images(image_folder, tmp_path)
 
 def test_a_run_for_other_classes_loads_everything_but_the_classifier(image_folder, tmp_path, capsys):
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.start import start
 
     before = repvgg.weights(repvgg.build("RepVGG-Smoke", 10))
@@ -217,7 +217,7 @@ class StopsAt(StopRequest):
 
 def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
     """Eight steps per epoch and an update every three steps; 18 images are evaluated in three batches."""
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.loop import train
 
     def run(folder, stop=None):
@@ -245,7 +245,7 @@ def test_a_run_stopped_in_an_epoch_and_in_an_evaluation_ends_as_if_it_had_not_be
 
 def test_a_run_stopped_at_its_second_image_size_ends_as_if_it_had_not_been_interrupted(image_folder, tmp_path):
     """The first epoch has eight steps and three batches to evaluate."""
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.loop import train
 
     def run(folder, stop=None):
@@ -323,7 +323,7 @@ def test_a_qarepvgg_is_trained_and_exported_like_a_repvgg(image_folder, tmp_path
     from models.golden import load
     from training.deploy import bundle
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
     from training.run.loop import train
 
     keys = {"arch": "QARepVGG-Smoke", "num_classes": 2, "image_size": 16, "crop": "padded", "crop_pct": 1.0}
@@ -349,7 +349,7 @@ def test_a_qarepvgg_is_trained_and_exported_like_a_repvgg(image_folder, tmp_path
 def test_a_repvgg_checkpoint_is_rejected_for_qarepvgg(tmp_path):
     from training.errors import CheckpointError
     from training.network import repvgg
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     path = tmp_path / "repvgg.ckpt"
     checkpoint.save(path, repvgg.weights(repvgg.build("RepVGG-Smoke", 2)), {})

@@ -75,7 +75,8 @@ def test_another_number_of_steps_per_epoch_is_rejected_because_the_position_in_t
 
 
 def test_weights_alone_cannot_be_resumed(tmp_path):
-    from training.run import checkpoint, resume
+    from training.run import resume
+    from training.run.checkpoints import checkpoint
 
     path = tmp_path / "best.ckpt"
     checkpoint.save(path, parameters(1.0), {"epoch": 1})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.deploy.offline.engine import Engine, batch_and_side
 from training.errors import DataError
-from training.run import device
+from training.run.distributed import device
 
 
 def open_engine(model: Path, target: str, device_id: int) -> Engine:

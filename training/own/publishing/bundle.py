@@ -21,8 +21,8 @@ import sklearn
 
 from models import golden
 from models.errors import BundleError
-from models.explanation import Head, tolerance
-from models.features import explained
+from models.explanation.features import explained
+from models.explanation.head import Head, tolerance
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
@@ -30,7 +30,7 @@ from models.versions import write_version
 from training.commit import git_commit
 from training.errors import TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, session
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.publishing.addition import Addition
 from training.own.seen import Seen
 from training.own.sizes import at_size

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from models import golden
 from models.errors import BundleError
-from models.explanation import Head
-from models.features import without_features
+from models.explanation.features import without_features
+from models.explanation.head import Head
 from models.manifest import Accuracy, Precision
 from models.store import Bundle
 from models.versions import write_version
@@ -26,8 +26,8 @@ from training.deploy import precisions
 from training.deploy.lower import artifacts_of, equal_batches, tolerances_of
 from training.errors import TrainingError
 from training.own.backbone import Backbone, Floats
-from training.own.figures import Answers
-from training.own.looking import look
+from training.own.classifier.figures import Answers
+from training.own.photos.looking import look
 from training.own.publishing.addition import Addition
 from training.own.seen import Seen
 from training.own.sizes import seconds_each

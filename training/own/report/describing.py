@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from models.store import Bundle
 from training.data.names import listed
 from training.own.audit import ACTIONS, Suggestion
-from training.own.figures import SMALL_CLASS, Answers
-from training.own.photos import Collection
+from training.own.classifier.figures import SMALL_CLASS, Answers
+from training.own.photos.collection import Collection
 from training.own.seen import Seen
 
 CONFUSIONS = 5

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explanation import Cam, Head, read_head
-from models.overlay import over
+from models.explanation.head import Cam, Head, read_head
+from models.explanation.overlay import over
 from models.preprocess import decode, preprocess, read_file, seen_box
 from models.store import Bundle
 from training.own.backbone import session
-from training.own.figures import Answers
+from training.own.classifier.figures import Answers
 from training.own.seen import Seen
 
 LONGEST = 200  # pixels

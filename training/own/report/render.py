@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from training.own.audit import Suggestion, to_csv
-from training.own.figures import SMALL_CLASS, Answers
+from training.own.classifier.figures import SMALL_CLASS, Answers
 from training.own.seen import Seen
 
 PAGE = Path(__file__).parent / "page"

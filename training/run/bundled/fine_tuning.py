@@ -24,9 +24,9 @@ from training.data.names import listed
 from training.data.pipeline import Images, train_batches
 from training.errors import CheckpointError
 from training.network import moments, repvgg
-from training.run import checkpoint
 from training.run.assembly import Run
 from training.run.bundled.networks import class_ids, read_weights
+from training.run.checkpoints import checkpoint
 from weights.forward import logits
 from weights.layout import BATCH_NORM_EPS
 from weights.split import restate, split_weights

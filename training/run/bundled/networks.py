@@ -17,7 +17,7 @@ from models.store import Bundle
 from training.data.names import normal_form
 from training.errors import CheckpointError
 from training.network import repvgg
-from training.run import checkpoint
+from training.run.checkpoints import checkpoint
 from weights.layout import mismatches
 from weights.variants import VARIANTS
 

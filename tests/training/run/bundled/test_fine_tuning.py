@@ -58,7 +58,7 @@ def start(image_folder, tmp_path):
 
 
 def best(tmp_path):
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     return checkpoint.network_weights(checkpoint.read(tmp_path / "run" / "best.ckpt"))
 
@@ -90,7 +90,7 @@ def test_other_classes_get_a_new_classifier_and_are_named(write_bundle, start, t
 
 
 def test_frozen_stages_keep_their_weights_and_statistics(write_bundle, start, tmp_path, capsys):
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     assert start(write_bundle(["across", "down"]), "--freeze", "2", "--base_lr", "0.01", "--epochs", "2") == 0
     last = checkpoint.read(tmp_path / "run/last.ckpt")

@@ -1,0 +1,185 @@
+"""What a person has, as photos with labels: folders, or a table that names the files.
+
+1. folders of classes, with or without splits, and a CSV or Parquet file of `path,label[,split,group]` are taken alike;
+2. photos of a group, which a column or a pattern in their names tells, are never separated;
+3. files that are passed over are counted, and where a tool can convert them it is named;
+4. a table that names files that do not exist is an error that lists them;
+5. classes whose names differ only in case or Unicode form are an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.preprocess import SUFFIXES, images_in
+from training.data.layouts.tables import SPLITS, Split, read_table
+from training.data.names import check_labels, class_folders, listed, normal_form
+from training.errors import ConfigError, DataError
+
+MOST_CLASSES = 1000
+_HEIC = (
+    "heif-convert IN OUT.jpg (Debian: libheif-examples), or on an iPhone Settings > Camera > Formats > Most Compatible"
+)
+_RAW = "darktable-cli IN OUT.jpg (Debian: darktable)"
+_VIDEO = "ffmpeg -i IN -vf fps=1 OUT%04d.jpg"
+# Suffix -> what makes JPEGs of such files.
+CONVERTERS = {
+    **dict.fromkeys((".heic", ".heif"), _HEIC),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"), _RAW),
+    **dict.fromkeys((".avif", ".jxl", ".psd", ".jp2", ".ico", ".svg"), "magick IN OUT.png (Debian: imagemagick)"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), _VIDEO),
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """`split` where the layout gives one; photos with the same `group` belong together."""
+
+    path: Path
+    label: str
+    split: Split | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """`notes`: what a person should know about how the source was read."""
+
+    source: Path
+    photos: tuple[Photo, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({photo.label for photo in self.photos}))
+
+
+def collect(source: Path, group_pattern: str | None = None) -> Collection:
+    """Read the folder or table `source`. `group_pattern`: a regular expression for file names, whose first group (or
+    the whole match) names the group. Raises DataError, ConfigError.
+    """
+    if source.is_dir():
+        found = _folders(source)
+    elif source.is_file():
+        found = Collection(source, tuple(_table(source)))
+    else:
+        raise DataError(f"{source} does not exist: give a folder with one folder for each class, or a CSV")
+    if group_pattern is not None:
+        found = replace(found, photos=tuple(_grouped(found.photos, group_pattern)))
+    check(found)
+    return found
+
+
+def check(collection: Collection) -> None:
+    """Raises DataError unless there are classes to tell apart, with names that can be."""
+    classes, source = collection.classes, collection.source
+    check_labels(classes, source)
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    if twice := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+        raise DataError(f"{source}: classes that differ only in case or spaces: {listed(twice)}; give them one name")
+    if len(classes) < 2:
+        only = f"only one class, {classes[0]}" if classes else "no photos"
+        more = "".join(f"; {note}" for note in collection.notes)
+        raise DataError(f"{source} has {only}: a classifier needs at least two, each with a folder of its own{more}")
+    if len(classes) > MOST_CLASSES:
+        raise DataError(
+            f"{source} has {len(classes)} classes, this command takes up to {MOST_CLASSES}: train a network for them "
+            "with training.train; if these are not classes, give the folder above or below"
+        )
+
+
+def _folders(source: Path) -> Collection:
+    root, notes = _descend(source)
+    folders = class_folders(root)
+    splits = {name: SPLITS.get(name.lower()) for name in folders}
+    if "train" in splits.values() and all(splits.values()):
+        photos = [
+            replace(photo, split=splits[name])
+            for name, folder in folders.items()
+            for photo in _classes(class_folders(folder))
+        ]
+        _check_splits(root, photos)
+    elif not folders and any(images_in(root)):
+        raise DataError(
+            f"{root} holds photos but no folders: put those of each class into {root}/<class>/, or give a CSV"
+        )
+    else:
+        photos = _classes(folders)
+        filled = {photo.label for photo in photos}
+        if empty := sorted(set(folders) - filled):
+            notes.append(f"without photos, and left out: {listed(empty)}")
+    return Collection(source, tuple(photos), (*notes, *_passed_over(root)))
+
+
+def _descend(source: Path) -> tuple[Path, list[str]]:
+    """Past folders that hold nothing but one folder, as archives often do."""
+    root = source
+    while True:
+        entries = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        if len(entries) != 1 or not entries[0].is_dir() or not any(path.is_dir() for path in entries[0].iterdir()):
+            return root, [f"the classes are in {root}"] if root != source else []
+        root = entries[0]
+
+
+def _classes(folders: Mapping[str, Path]) -> list[Photo]:
+    return [Photo(path, name) for name, folder in folders.items() for path in sorted(images_in(folder))]
+
+
+def _check_splits(source: Path, photos: Iterable[Photo]) -> None:
+    known = {photo.label for photo in photos if photo.split == "train"}
+    if unknown := sorted({photo.label for photo in photos} - known):
+        raise DataError(f"{source}: classes without photos in train: {listed(unknown)}")
+
+
+def _passed_over(root: Path) -> list[str]:
+    """A line for each kind of file that is no image here, and one for photos that lie deeper than their class."""
+    suffixes = Counter(
+        Path(name).suffix.lower()
+        for _, folders, files in os.walk(root)
+        for name in files
+        if not name.startswith(".") and Path(name).suffix.lower() not in SUFFIXES
+    )
+    return [
+        f"passed over {count} {suffix or 'files without suffix'}"
+        + (f": convert them with {CONVERTERS[suffix]}" if suffix in CONVERTERS else "")
+        for suffix, count in suffixes.most_common()
+    ]
+
+
+def _grouped(photos: Iterable[Photo], pattern: str) -> Iterable[Photo]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--group_pattern {pattern!r} is not a regular expression: {error}") from error
+    for photo in photos:
+        match = compiled.search(photo.path.name)
+        yield replace(photo, group=match[min(1, compiled.groups)]) if match else photo
+
+
+def _table(file: Path) -> list[Photo]:
+    rows = read_table(file)
+    if not rows or not {"path", "label"} <= set(rows[0]):
+        raise DataError(f"{file} needs columns path and label, and may have split and group")
+    photos = [_row(row, file, number) for number, row in enumerate(rows, 2)]
+    if missing := [str(photo.path) for photo in photos if not photo.path.is_file()]:
+        names = listed(missing, "\n  ")
+        raise DataError(f"{file}: {len(missing)} of {len(photos)} files do not exist:\n  {names}")
+    if any(photo.split == "train" for photo in photos):
+        _check_splits(file, photos)
+    return photos
+
+
+def _row(row: Mapping[str, str], file: Path, line: int) -> Photo:
+    label, split = normal_form(row["label"]).strip(), row.get("split", "").strip().lower()
+    if not label or not row["path"]:
+        raise DataError(f"{file}, line {line}: path and label must not be empty")
+    if split and split not in SPLITS:
+        raise DataError(f"{file}, line {line}: split {split!r} is not one of {', '.join(SPLITS)}")
+    return Photo(file.parent / row["path"], label, SPLITS.get(split), row.get("group", "").strip() or None)
