@@ -94,8 +94,12 @@ def main() -> None:
 def charts() -> dict[str, str]:
     """File name -> SVG."""
     page = PAGE.read_text(encoding="utf-8")
+    return {name: svg_of(chart, list(table(page, chart.section))) for name, chart in CHART_FILES.items()}
+
+
+def svg_of(chart: Chart, rows: Sequence[Row]) -> str:
     with matplotlib.rc_context(STYLE):
-        return {name: drawn(chart, list(table(page, chart.section))) for name, chart in CHART_FILES.items()}
+        return drawn(chart, rows)
 
 
 def table(page: str, section: str) -> Iterator[Row]:
@@ -108,7 +112,7 @@ def table(page: str, section: str) -> Iterator[Row]:
 
 def drawn(chart: Chart, rows: Sequence[Row]) -> str:
     figure = Figure(figsize=(WIDTH_IN, MARGIN_IN + ROW_IN * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(chart.panels), sharey=True)
+    (axes,) = figure.subplots(1, len(chart.panels), sharey=True, squeeze=False)
     names = [next(iter(row.values())) for row in rows]
     colours = [OURS if name.startswith(chart.ours) else OTHER for name in names]
     for panel, axis in zip(chart.panels, axes, strict=True):

@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
-from benchmarks.peers.report import Turn, tables
+from benchmarks.peers.report import HEADLINES, Turn, as_markdown, summary, tables
 from models.preprocess import preprocess
 from models.scores.topk import softmax
 from models.store import Bundle, open_bundle
+from scripts.docs_charts import Chart, Panel, svg_of
 from service.engines.loading import load_engine
 from service.load.figures import Figures, summarise
 from service.load.generator import Plan, ask_once, run_load
@@ -99,6 +100,7 @@ def measure(
     def load(rate: float | None, clients: int) -> Figures:
         warm_up_s = WARM_UP_SHARE * effort.seconds
         plan = Plan(warm_up_s + effort.seconds, effort.deadline_ms / 1000 + GRACE_S, rate, clients)
+        cpu_s = running.cpu_s
         figures = summarise(
             run_load(address, requests, plan),
             plan,
@@ -107,6 +109,7 @@ def measure(
             deadline_ms=effort.deadline_ms,
             images=len(photos),
             warm_up_s=warm_up_s,
+            server_cpu_s=running.cpu_s - cpu_s,
         )
         if figures.stopped:
             raise KeyboardInterrupt
@@ -153,6 +156,17 @@ def as_json(turn: Turn) -> str:
     return json.dumps(vars(turn) | loads)
 
 
+def write_summary(turns: Sequence[Turn], out: Path) -> None:
+    """The table and the chart of docs/performance.md."""
+    rows = summary(turns)
+    (out / "servers.md").write_text("\n".join(as_markdown(rows)) + "\n")
+    panels = [
+        Panel(f"{column}, {better}", column) for column, better in HEADLINES if all(column in row for row in rows)
+    ]
+    (out / "servers.svg").write_text(svg_of(Chart("", panels), rows))
+    print(f"\nin {out}: servers.md and servers.svg, as in docs/performance.md, and turns.jsonl")
+
+
 def installed(names: Sequence[str]) -> list[Server]:
     peers = []
     for name in names:
@@ -194,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{flags.rounds} rounds of {flags.seconds:g} s, deadline {flags.deadline_ms} ms, {CPUS} CPUs, ", end="")
     print(f"Python {platform.python_version()}; {', '.join(requirements(name)[0] for name in flags.peers)}")
     print(*tables(turns, servers[0].name), sep="\n")
+    if turns:
+        write_summary(turns, flags.out)
     return 0
 
 

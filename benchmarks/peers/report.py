@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from service.load.cost import core_hours_per_million
 from service.load.figures import Figures
+
+MISSING = "-"
 
 
 @dataclass
@@ -25,6 +28,49 @@ class Turn:
         """Images/s, the best of the closed loops."""
         return max(figures.images_per_second for figures in self.closed.values())
 
+    @property
+    def is_ours(self) -> bool:
+        return self.server.startswith("ours ")
+
+
+# Of the table in docs/performance.md, with what is better.
+CAPACITY, LATENCY = "best: images/s", "1 client: p50 ms"
+HEADLINES = ((CAPACITY, "more is better"), (LATENCY, "less is better"))
+
+
+def summary(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """A row for each server, with medians over the rounds; ratios are those within a round."""
+    best_peer = {
+        number: max((turn.capacity for turn in turns if turn.round == number and not turn.is_ours), default=None)
+        for number in {turn.round for turn in turns}
+    }
+
+    def ratio(turn: Turn) -> float | None:
+        best = best_peer[turn.round]
+        return turn.capacity / best if best else None
+
+    columns: dict[str, Callable[[Turn], float | None]] = {
+        LATENCY: lambda turn: _latency(turn.closed.get(1), "p50"),
+        CAPACITY: lambda turn: turn.capacity,
+        "CPU ms an image": _cpu_ms,
+        "core hours a million": lambda turn: core_hours_per_million((_cpu_ms(turn) or 0.0) / 1000) or None,
+        "/ in-process": lambda turn: turn.capacity / turn.limit,
+        "/ best peer": ratio,
+    }
+    return [
+        {"server": server}
+        | {name: text for name, value in columns.items() if (text := _median(turns, server, value)) != MISSING}
+        for server in dict.fromkeys(turn.server for turn in turns)
+    ]
+
+
+def as_markdown(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(row.get(name, MISSING) for name in columns)} |"
+
 
 def tables(turns: Sequence[Turn], baseline: str) -> Iterator[str]:
     """Lines of Markdown. A ratio is the median of those within each round; `baseline` is the server to compare with."""
@@ -35,6 +81,7 @@ def tables(turns: Sequence[Turn], baseline: str) -> Iterator[str]:
     for number in clients:
         closed[f"{number}: images/s"] = lambda turn, n=number: _of(turn.closed.get(n), "images_per_second")
         closed[f"{number}: p50 ms"] = lambda turn, n=number: _latency(turn.closed.get(n), "p50")
+        closed[f"{number}: CPU ms"] = lambda turn, n=number: _of(turn.closed.get(n), "cpu_ms_per_image")
         closed[f"{number}: p99 ms"] = lambda turn, n=number: _latency(turn.closed.get(n), "p99")
     closed["best / in-process"] = lambda turn: turn.capacity / turn.limit
     closed[f"best / {baseline}"] = lambda turn: turn.capacity / base[turn.round] if turn.round in base else None
@@ -53,14 +100,22 @@ def tables(turns: Sequence[Turn], baseline: str) -> Iterator[str]:
 
 def _table(title: str, turns: Sequence[Turn], columns: dict[str, Callable[[Turn], float | None]]) -> Iterator[str]:
     yield f"\n{title}\n"
-    yield f"| server | {' | '.join(columns)} |"
-    yield f"|---|{'---|' * len(columns)}"
-    for server in dict.fromkeys(turn.server for turn in turns):
-        cells = []
-        for value in columns.values():
-            found = [each for turn in turns if turn.server == server and (each := value(turn)) is not None]
-            cells.append(f"{median(found):.4g}" if found else "-")
-        yield f"| {server} | {' | '.join(cells)} |"
+    yield from as_markdown(
+        [
+            {"server": server} | {name: _median(turns, server, value) for name, value in columns.items()}
+            for server in dict.fromkeys(turn.server for turn in turns)
+        ]
+    )
+
+
+def _median(turns: Sequence[Turn], server: str, value: Callable[[Turn], float | None]) -> str:
+    found = [each for turn in turns if turn.server == server and (each := value(turn)) is not None]
+    return f"{median(found):.4g}" if found else MISSING
+
+
+def _cpu_ms(turn: Turn) -> float | None:
+    """In the closed loop with the most images/s."""
+    return max(turn.closed.values(), key=lambda figures: figures.images_per_second).cpu_ms_per_image
 
 
 def _of(figures: Figures | None, name: str) -> float | None:

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from service.cli.numbers import not_negative, positive, positive_count
+from service.cli.numbers import add_price, not_negative, positive, positive_count
 from service.cli.outputs import check_chart, check_folder
 from service.observe import logs
 from service.runtime.console import Console
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--histogram", type=Path, metavar="FILE.png|FILE.html", help="draw a histogram of the latencies"
     )
+    add_price(parser)
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument("--save", type=Path, metavar="FILE", help="save the results for --compare")
     add_flags(parser, FLAGS)
@@ -98,7 +99,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for warning in figures.warnings():
         print(f"warning: {warning}", file=console.err)
     print(
-        *([json.dumps(figures.model_dump(mode="json"))] if arguments.json else describe(figures)),
+        *(
+            [json.dumps(figures.model_dump(mode="json"))]
+            if arguments.json
+            else describe(figures, arguments.core_hour_price)
+        ),
         sep="\n",
         file=console.out,
     )

@@ -8,7 +8,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from service.cli.numbers import positive
+from service.cli.numbers import add_price, positive
 from service.errors import UsageError
 from service.observe import logs
 from service.observe.logs import visible
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="with --plan: images like those you expect (default: the bundle's golden images)",
     )
+    add_price(parser)
     add_flags(parser, FLAGS)
 
 

@@ -27,6 +27,15 @@ def positive_count(text: str) -> int:
     return int(number)
 
 
+def add_price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--core-hour-price",
+        type=positive,
+        metavar="P",
+        help="what a CPU core costs for an hour, in any currency: the cost of a million images is then printed, too",
+    )
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace, settings: Settings, console: Console) -> 
         print(json.dumps(facts), file=console.out)
         return 0
     print(f"model     {name}", file=console.out)
-    for topic, text in describe(measured, found, tuning, rate=rate, deadline_s=deadline_s):
+    for topic, text in describe(
+        measured, found, tuning, rate=rate, deadline_s=deadline_s, price=arguments.core_hour_price
+    ):
         print(f"{topic:<9} {text}", file=console.out)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.classify.tuning import Tuning
+from service.load.cost import core_hours_per_million, describe_cost
 
 # An image that arrives just after a batch has started waits for that batch and is computed in the next one: two
 # batches plus its own decoding. The rest of the deadline is for uploads, bursts and noise.
@@ -45,13 +46,19 @@ class Measured:
         return 1 / (self.image_s + decode_s if self.shares_cpus else max(self.image_s, decode_s))
 
     @property
+    def core_hours_per_million(self) -> float:
+        """Of images, at that throughput."""
+        return core_hours_per_million(self.cpus / self.images_per_second)
+
+    @property
     def shortest_deadline_s(self) -> float:
         return (self.decode_s + 2 * self.alone_s) / PLANNED_SHARE
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`memory_bytes` is per pod; the last three fields are the autoscaler's targets, as averages over the pods."""
+    """`memory_bytes` is per pod; `busy_share`, `predicted_wait_s` and `queue_depth` are the autoscaler's targets, as
+    averages over the pods; `core_hours_per_million`: of images, at the planned rate."""
 
     replicas: int
     min_replicas: int
@@ -60,6 +67,7 @@ class Plan:
     busy_share: float
     predicted_wait_s: float
     queue_depth: int
+    core_hours_per_million: float
 
 
 class Impossible(Exception):
@@ -89,13 +97,14 @@ def plan(measured: Measured, held_bytes: int, *, rate: float, deadline_s: float)
         busy_share=MAX_BUSY_SHARE * speed * measured.image_s,
         predicted_wait_s=waiting_s,
         queue_depth=max(1, math.floor(waiting_s * speed)),
+        core_hours_per_million=core_hours_per_million(replicas * measured.cpus / rate),
     )
 
 
 def describe(
-    measured: Measured, found: Plan, tuning: Tuning, *, rate: float, deadline_s: float
+    measured: Measured, found: Plan, tuning: Tuning, *, rate: float, deadline_s: float, price: float | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(topic, text) pairs."""
+    """(topic, text) pairs. `price`: of a core for an hour."""
     times = ", ".join(f"t({images}) {seconds * 1000:.2f}" for images, seconds in tuning.batch_s.items())
     yield "measured", f"decode {measured.decode_s * 1000:.2f} ms; {times} ms; {measured.resident_bytes >> 20} MiB"
     yield (
@@ -104,6 +113,11 @@ def describe(
         f"in batches of up to {tuning.max_batch_size}",
     )
     yield "replicas", f"{found.replicas} for {rate:g} images/s; one of them may be down"
+    yield (
+        "cost",
+        f"{describe_cost(found.core_hours_per_million, price)}; {measured.core_hours_per_million:.3g} core hours if "
+        "every core were always busy",
+    )
     yield (
         "autoscale",
         f"minReplicas {found.min_replicas}, maxReplicas {found.max_replicas}; averages: "

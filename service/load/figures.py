@@ -92,7 +92,8 @@ class Figures(_Record):
 
     `groups`: polite clients and the others, if there are both. `stages_ms` are the server's own measurements
     (Server-Timing); the stage `outside` is the rest of the latency: network, connecting, and waiting for the server's
-    event loop. `histogram`: (upper bound in ms, answers).
+    event loop. `cpu_ms_per_image`: of the server's processes, warm-up included; None if it does not tell. `histogram`:
+    (upper bound in ms, answers).
     """
 
     url: str
@@ -111,6 +112,7 @@ class Figures(_Record):
     stages_ms: dict[str, Spread]
     images_per_batch: float | None
     generator: Generator
+    cpu_ms_per_image: float | None = None
     groups: dict[str, Group] = {}
     histogram: list[tuple[float, int]]
 
@@ -143,8 +145,17 @@ class Figures(_Record):
 
 
 def summarise(
-    run: Run, plan: Plan, *, url: str, model: str | None, deadline_ms: int, images: int, warm_up_s: float
+    run: Run,
+    plan: Plan,
+    *,
+    url: str,
+    model: str | None,
+    deadline_ms: int,
+    images: int,
+    warm_up_s: float,
+    server_cpu_s: float | None = None,
 ) -> Figures:
+    """`server_cpu_s`: the CPU seconds of the server during the whole run."""
     counted_s = min(plan.seconds, run.elapsed_s)
     seconds = max(counted_s - warm_up_s, 1e-9)
     counted = [sample for sample in run.samples if sample.due_s >= warm_up_s]
@@ -153,6 +164,7 @@ def summarise(
     # Answers that arrived in the window, whenever they were due: what is missing at one edge is extra at the other.
     came = sum(warm_up_s <= sample.ended_s < counted_s for sample in run.samples if sample.status == 200)
     stages, batches = _stages(answers)
+    answered = sum(sample.status == 200 for sample in run.samples)
     closed = plan.rate is None
     return Figures(
         url=url,
@@ -178,6 +190,7 @@ def summarise(
         stages_ms=stages,
         images_per_batch=round(len(batches) / sum(1 / size for size in batches), 2) if batches else None,
         generator=_generator(run, counted, closed=closed),
+        cpu_ms_per_image=round(server_cpu_s * 1000 / answered, 4) if server_cpu_s is not None and answered else None,
         groups=_groups(counted, plan, deadline_ms, seconds) if plan.polite else {},
         histogram=_histogram(answers),
     )

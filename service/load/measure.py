@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from service.errors import UsageError
+from service.load.cost import read_cpu
 from service.load.figures import Figures, summarise
 from service.load.generator import Plan, Run, run_load
 from service.load.target import check_server, prepare, read_images, read_url
@@ -57,6 +58,7 @@ def measure(
     images = read_images(paths, settings.max_image_pixels)
     requests = prepare(address, target, list(images.values()), settings)
     model = check_server(url, address, requests[0], plan.give_up_after_s)
+    before = read_cpu(address)
     found = run_load(address, requests, plan, tick)
     return summarise(
         found,
@@ -66,6 +68,7 @@ def measure(
         deadline_ms=settings.timeout_ms,
         images=len(images),
         warm_up_s=warm_up_s,
+        server_cpu_s=before.until(read_cpu(address)) if before else None,
     )
 
 

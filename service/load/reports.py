@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from service.load.cost import core_hours_per_million, describe_cost
 from service.load.figures import PERCENTILES, Figures, Spread
 
 COLUMNS = tuple(Spread.model_fields)
@@ -20,7 +21,7 @@ def headline(figures: Figures) -> str:
     return f"{figures.url}{model}: {load}, {figures.seconds:.1f} s, deadline {conditions.deadline_ms} ms"
 
 
-def describe(figures: Figures) -> Iterator[str]:
+def describe(figures: Figures, price_per_core_hour: float | None = None) -> Iterator[str]:
     """The results as lines of text."""
     yield headline(figures) + (", stopped early" if figures.stopped else "")
     yield (
@@ -41,6 +42,10 @@ def describe(figures: Figures) -> Iterator[str]:
             yield f"{name:<14}" + "".join(f"{getattr(spread, column):>9.2f}" for column in COLUMNS)
     if figures.images_per_batch:
         yield f"{figures.images_per_batch:.2f} images in a batch"
+    if figures.cpu_ms_per_image is not None:
+        core_hours = core_hours_per_million(figures.cpu_ms_per_image / 1000)
+        cost = describe_cost(core_hours, price_per_core_hour)
+        yield f"{figures.cpu_ms_per_image:.2f} ms of the server's CPU per image: {cost}"
     for code, refusal in figures.refusals.items():
         latency = refusal.latency_ms
         yield f"refused {refusal.count}: {code}, p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms"
@@ -60,6 +65,7 @@ def _comparable(figures: Figures) -> dict[str, float | None]:
         "images/s": figures.images_per_second,
         "in time/s": figures.in_time_per_second,
         **{f"{name} ms": latency.get(name) for name in PERCENTILES},
+        "CPU ms": figures.cpu_ms_per_image,
         "refused": sum(refusal.count for refusal in figures.refusals.values()),
         "failed": sum(figures.failures.values()),
     }

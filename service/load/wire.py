@@ -48,11 +48,13 @@ class Address:
 class PreparedRequest:
     """`POST target` with a body, ready to send."""
 
-    def __init__(self, address: Address, target: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    def __init__(
+        self, address: Address, target: str, headers: list[tuple[str, str]], body: bytes, *, method: str = "POST"
+    ) -> None:
         host = f"[{address.host}]" if ":" in address.host else address.host
         lines = [("Host", f"{host}:{address.port}"), *headers, ("Content-Length", str(len(body)))]
         head = "".join(f"{name}: {value}\r\n" for name, value in lines)
-        self.content = f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
+        self.content = f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
 
 
 @dataclass

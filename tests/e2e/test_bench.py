@@ -38,15 +38,17 @@ def bench(*arguments, environ=None, err=None):
 
 
 def test_a_closed_loop_reports_latency_and_the_servers_stages(server, photos):
-    code, out, _ = bench("--url", server.url, *QUICK, "--concurrency", 2, photos)
+    code, out, _ = bench("--url", server.url, *QUICK, "--concurrency", 2, "--core-hour-price", 0.05, photos)
     assert code == 0
     lines = out.splitlines()
     assert lines[0] == f"{server.url} (tiny/1, onnxruntime fp32): closed loop, 2 clients, 0.6 s, deadline 10000 ms"
     assert re.fullmatch(r"[\d.]+ images/s; (\d+) requests, \1 answered, \1 \(100.0%\) within the deadline", lines[1])
-    assert [line.split()[0] for line in lines[2:-1]] == [
+    assert [line.split()[0] for line in lines[2:-2]] == [
         *("milliseconds", "latency", "read", "decode", "queue", "infer", "total", "outside")
     ]
-    assert lines[-1].endswith("images in a batch")
+    assert lines[-2].endswith("images in a batch")
+    cost = r"[\d.]+ core hours per million images, [\d.e-]+ at 0.05 per core hour"
+    assert re.fullmatch(rf"[\d.]+ ms of the server's CPU per image: {cost}", lines[-1])
 
 
 def test_on_a_terminal_it_shows_progress(server, photos):
@@ -67,6 +69,7 @@ def test_an_open_loop_writes_json_and_files(server, photos):
     }
     assert figures["answers"] == figures["requests"] > 10
     assert figures["generator"]["late_ms"]["p50"] >= 0
+    assert 0 < figures["cpu_ms_per_image"] < 1000
     assert figures == json.loads(saved.read_text())
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG"
@@ -80,7 +83,7 @@ def test_two_runs_are_compared_by_ratio(server, photos):
     code, out, err = bench("--compare", photos / "a", photos / "b")
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()[3:]] == [
-        *("images/s", "in time/s", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "max ms", "refused", "failed")
+        *("images/s", "in time/s", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "max ms", "CPU ms", "refused", "failed")
     ]
     assert "warning: the two runs differ in clients: 1 and 2\n" in err
     rows = json.loads(bench("--compare", photos / "a", photos / "b", "--json")[1])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.peers.__main__ import Effort, expected, main, measure
 from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, requirements
-from benchmarks.peers.report import Turn, tables
+from benchmarks.peers.report import Turn, as_markdown, summary, tables
 from models.store import open_bundle
 from service.load.figures import summarise
 from service.load.generator import Plan, Run, Sample, ask_once
@@ -27,12 +27,15 @@ def test_it_compares_in_closed_and_open_loop(tiny_bundle, tmp_path, draw_image, 
     arguments = [str(tmp_path), "--model", str(tiny_bundle), "--out", str(tmp_path), "--ours", "onnxruntime/fp32", *few]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "| server | same answers | 2: images/s | 2: p50 ms | 2: p99 ms | best / in-process |" in out
+    assert "| server | same answers | 2: images/s | 2: p50 ms | 2: CPU ms | 2: p99 ms | best / in-process |" in out
     assert "| 1.5x: in time / capacity |" in out
     assert out.count("| ours onnxruntime/fp32 | ") == 2
+    assert "| ours onnxruntime/fp32 | " in (tmp_path / "servers.md").read_text()
+    assert ">best: images/s, more is better</text>" in (tmp_path / "servers.svg").read_text()
     (turn,) = map(json.loads, (tmp_path / "turns.jsonl").read_text().splitlines())
     assert turn["same_answers"] == 1
     assert turn["closed"]["2"]["answers"] > 0
+    assert 0 < turn["closed"]["2"]["cpu_ms_per_image"] < 10_000
 
 
 def test_a_peers_answers_must_equal_ours(tiny_bundle, tmp_path, draw_image):
@@ -75,6 +78,31 @@ def test_ratios_are_computed_per_round_and_then_their_median():
     rows = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines[3:6]}
     assert rows["| a"][-2:] == ["0.5", "1"]
     assert rows["| b"][-2:] == ["0.25", "0.5"]
+
+
+def test_the_summary_compares_each_round_with_its_best_peer():
+    def turn(server, number, answers):
+        samples = [Sample(0.0, 0.0, 0.5, 200, None, "")] * answers
+        facts = {"url": "", "model": None, "deadline_ms": 1000, "images": 1, "warm_up_s": 0.0, "server_cpu_s": 0.36}
+        return Turn(server, number, 200, 1.0, {1: summarise(Run(samples, elapsed_s=1.0), Plan(1.0, 1.0), **facts)})
+
+    turns = [
+        turn("ours a/fp32", 0, 100),
+        turn("b", 0, 50),
+        turn("c", 0, 80),
+        turn("ours a/fp32", 1, 100),
+        turn("b", 1, 100),
+    ]
+    ours, b, c = summary(turns)
+    assert ours == {
+        **{"server": "ours a/fp32", "1 client: p50 ms": "500", "best: images/s": "100", "CPU ms an image": "3.6"},
+        **{"core hours a million": "1", "/ in-process": "0.5", "/ best peer": "1.125"},
+    }
+    assert (b["/ best peer"], c["/ best peer"]) == ("0.8125", "1")
+    assert summary(turns[:1])[0].get("/ best peer") is None
+    assert list(as_markdown(summary([turns[0], turns[1]])))[2].startswith(
+        "| ours a/fp32 | 500 | 100 | 3.6 | 1 | 0.5 | 2 |"
+    )
 
 
 def test_the_servers_inherit_no_limits_of_the_training_framework():

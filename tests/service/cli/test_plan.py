@@ -30,6 +30,8 @@ def test_the_plan_follows_from_a_measured_pod(planned: Callable[..., Any], photo
     assert (measured["cpus"], measured["shares_cpus"]) == (usable_cpus(), True)
     speed = 1 / (measured["image_s"] + measured["decode_s"] / usable_cpus())
     assert plan["busy_share"] == pytest.approx(0.7 * speed * measured["image_s"])
+    per_million = plan["replicas"] * usable_cpus() / 10 * 1e6 / 3600
+    assert plan["core_hours_per_million"] == pytest.approx(per_million)
     held = Settings().max_queue_bytes + usable_cpus() * Settings().max_image_pixels * 4
     assert plan["memory_bytes"] > measured["resident_bytes"] + held
 
@@ -37,7 +39,8 @@ def test_the_plan_follows_from_a_measured_pod(planned: Callable[..., Any], photo
 def test_the_plan_in_words_can_be_copied_into_the_manifests(planned: Callable[..., Any]) -> None:
     ended = planned("--rate", 10, "--deadline-ms", 60_000, "--engine-threads", 1)
     lines = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
-    assert list(lines) == ["model", "measured", "pod", "replicas", "autoscale", "settings"]
+    assert list(lines) == ["model", "measured", "pod", "replicas", "cost", "autoscale", "settings"]
+    assert "core hours per million images; " in lines["cost"]
     assert lines["model"] == "tiny 1 with onnxruntime fp32 on CPUExecutionProvider"
     assert lines["pod"].startswith("cpu 1, memory ")
     assert " for 10 images/s; one of them may be down" in lines["replicas"]
