@@ -84,6 +84,7 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,  # FastAPI's pages load scripts from a public host; ours is in service/page
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in observe.tracing, and asked for
         exception_handlers={HTTPException: answer_framework_error, RequestValidationError: answer_framework_error},
     )
     app.state.lifecycle = lifecycle

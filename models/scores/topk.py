@@ -78,7 +78,7 @@ def entropy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     equal."""
     surprise = -(scores * np.log(np.maximum(scores, np.finfo(np.float64).tiny))).sum(axis=-1)
     most = max(math.log(scores.shape[-1]), np.finfo(np.float64).tiny)
-    fraction: NDArray[np.float64] = np.clip(surprise / most, 0.0, 1.0)
+    fraction: NDArray[np.float64] = np.minimum(np.maximum(surprise / most, 0.0), 1.0)  # np.clip takes twice as long
     return fraction
 
 
