@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.classify.tuning import Tuning
+from service.classify.speed.tuning import Tuning
 
 # An image that arrives just after a batch has started waits for that batch and is computed in the next one: two
 # batches plus its own decoding. The rest of the deadline is for uploads, bursts and noise.
