@@ -4,8 +4,8 @@ set -euo pipefail
 packages=(
   podman runc debootstrap netavark aardvark-dns catatonit iptables uidmap # tests/images
   prometheus # promtool: tests/images, tests/k8s
-  chromium # tests/e2e/test_page.py, tests/docs
-  gcc libc6-dev # tests/e2e/test_clock.py
+  chromium # tests/e2e/page/test_page.py, tests/docs
+  gcc libc6-dev # tests/e2e/processes/test_clock.py
   docker-registry # tests/hub
   nginx-light # tests/e2e/test_nginx.py
   shellcheck # tests/training/test_scripts.py

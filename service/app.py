@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from service.api import page
+from service.api.access.gate import GateMiddleware
 from service.api.access.keys import KeyMiddleware
 from service.api.access.proxies import ProxyMiddleware
-from service.api.gate import GateMiddleware
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle, LifecycleMiddleware
 from service.api.openapi import describe

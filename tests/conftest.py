@@ -34,8 +34,9 @@ DrawImage = Callable[..., bytes]
 TESTS = Path(__file__).parent
 # What takes longest, so that no worker still runs one of these when the others have finished.
 SLOWEST_FIRST = (
-    *("training/run/test_loop.py", "training/run/test_ranks.py", "training/test_convert.py", "training/test_run.py"),
-    *("service/engines/test_every_engine.py", "docs/test_pages.py", "training/test_scripts.py", "k8s", "e2e"),
+    *("training/run/test_loop.py", "training/run/distributed/test_ranks.py", "training/test_convert.py"),
+    *("training/test_run.py", "service/engines/test_every_engine.py", "docs/test_pages.py"),
+    *("training/test_scripts.py", "k8s", "e2e"),
 )
 # Slow tests that share nothing but quick fixtures: each may run on another worker.
 SPREAD = {"training/run/test_loop.py", "training/test_convert.py", "service/engines/test_every_engine.py"}

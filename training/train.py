@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from training.config import parse
-from training.data import bundles, modelarts
+from training.data import bundles
 from training.errors import reporting_errors
 from training.run.distributed import device
+from training.storage import modelarts
 
 FLAGS = {"dry-run": {"action": "store_true", "help": "run two steps, write nothing, and estimate the cost of the run"}}
 

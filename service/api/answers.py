@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from models.explanation.head import Cam as ComputedCam
 from models.formats.sizes import stated_size
-from service.api.payloads import Upload
 from service.api.problems import Fault, fault_of
+from service.api.reading.payloads import Upload
 from service.api.requests import Exchange, while_connected
 from service.api.schemas import (
     Answer,

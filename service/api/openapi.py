@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import PlainTextResponse
 
-from service.api.payloads import READERS
 from service.api.problems import CODES, MEDIA_TYPE
+from service.api.reading.payloads import READERS
 from service.api.schemas import (
     BINARY,
     PIXEL_B64,

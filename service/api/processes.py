@@ -1,4 +1,4 @@
-"""The processes that serve on this port: one here; `runtime.worker_group` has several, under a supervisor.
+"""The processes that serve on this port: one here; `runtime.messages` has several, under a supervisor.
 
 Metrics, reloads and feedback cover all processes, whichever one a request reaches.
 """

@@ -21,12 +21,12 @@ from service.api.access.callers import check_feedback, check_reload
 from service.api.answers import answer, choice_of, classify_images, served_model
 from service.api.lifecycle import Lifecycle
 from service.api.openapi import CLASSIFY, FEEDBACK, METRICS, MODELS, RELOAD
-from service.api.payloads import Upload, read_feedback, read_uploads
 from service.api.problems import RequestError
 from service.api.processes import Processes
 from service.api.reading.asked import PARAMETERS as ASKED
 from service.api.reading.asked import as_list, read_asked
 from service.api.reading.parameters import read_query, read_timeout_s, read_top_k, read_version
+from service.api.reading.payloads import Upload, read_feedback, read_uploads
 from service.api.requests import Exchange
 from service.api.schemas import FeedbackAnswer, Limits, ModelDescription, Speed
 from service.classify.classifier import Classifier

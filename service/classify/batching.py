@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.classify.speed import ENGINE_SHARE, BatchSpeed
+from service.classify.speed.batches import ENGINE_SHARE, BatchSpeed
 from service.engines.base import Engine, ExplainingEngine, RestartableEngine
 from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady
 from service.machine.priority import lower_priority

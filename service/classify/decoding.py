@@ -26,8 +26,8 @@ from models.errors import ImageError
 from models.formats.sizes import UNKNOWN, Stated, stated_size
 from models.manifest import Preprocess
 from models.preprocess import Box, open_image, read_tensor, seen_box, upright_size
-from service.classify.decode_speed import DecodeSpeed
 from service.classify.memory import LINES, Memory
+from service.classify.speed.decoding import DecodeSpeed
 from service.errors import DeadlineExceeded
 from service.machine.limits import usable_cpus
 from service.machine.priority import lower_priority

@@ -13,7 +13,7 @@ from models.errors import BundleError
 from models.explanation.head import Head
 from models.golden import GoldenReport
 from models.store import Bundle, find_versions
-from service.classify.tuning import Tuning, tune
+from service.classify.speed.tuning import Tuning, tune
 from service.engines.base import Engine
 from service.engines.check import check_engine, read_engine_head
 from service.engines.selection import Choice, check_pixels, engine_slots, open_engine

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             log.warning("%s", warning)
     with listen(settings.host, settings.port) as listener:
         if settings.workers > 1:
-            from service.runtime.supervisor import supervise
+            from service.runtime.workers.supervisor import supervise
 
             return supervise(settings, listener)
         from service.runtime.server import serve  # imports the web framework

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.classify.tuning import Tuning
+from service.classify.speed.tuning import Tuning
 from service.load.cost import core_hours_per_million, describe_cost
 
 # An image that arrives just after a batch has started waits for that batch and is computed in the next one: two

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.manifest import Preprocess
 from models.preprocess import images_in, preprocess, read_file
 from models.store import Bundle
-from service.classify.tuning import Tuning, tune
+from service.classify.speed.tuning import Tuning, tune
 from service.engines.selection import engine_slots, engine_threads, open_engine
 from service.errors import UsageError
 from service.load.capacity import Measured

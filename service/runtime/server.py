@@ -39,14 +39,14 @@ from service.machine.own_thread import is_at_work
 from service.machine.priority import freeze_live_objects, shorten_switch_interval
 from service.observe import logs
 from service.runtime.banner import Banner
-from service.runtime.channel import Channel, ChannelClosed
 from service.runtime.early_end import obey_signals
 from service.runtime.http.accepting import ACCEPTS_AT_ONCE, WORKER_ACCEPTS_AT_ONCE, Acceptor
 from service.runtime.http.connections import Connection, Connections
-from service.runtime.lifeline import Lifeline
 from service.runtime.listener import url_of
+from service.runtime.messages.channel import Channel, ChannelClosed
+from service.runtime.messages.lifeline import Lifeline
+from service.runtime.messages.worker_group import WorkerGroup
 from service.runtime.signals import SIGNALS
-from service.runtime.worker_group import WorkerGroup
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ NOT_RUN = {
     "repvgg-a0": "it is the bundle of the published weights",
     "training.quantize": "tests/training/test_quantize.py measures with it",
     "setup.py lite": "it installs; tests/test_setup.py",
-    "repvgg-tiny-lite": "it needs a Python 3.7; tests/training/test_lite.py and tests/e2e/test_engine_process.py",
+    "repvgg-tiny-lite": "it needs Python 3.7; tests/training/test_lite.py, tests/e2e/processes/test_engine_process.py",
     "inspect --verify BUNDLE": "it takes a minute; tests/service/cli/bundles/test_verify.py",
     "evaluate --merge": "its parts come from a cluster; tests/service/evaluation/test_shards.py",
 }

@@ -143,7 +143,7 @@ def test_an_unknown_format_is_a_usage_error(capsys):
 
 
 def test_the_commit_comes_from_the_environment_then_from_git_and_is_unknown_without_git(cpu, monkeypatch):
-    from training.commit import git_commit
+    from training.run.checkpoints.commit import git_commit
 
     monkeypatch.setenv("SOURCE_COMMIT", "0123abc")
     assert git_commit() == "0123abc"

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from models.preprocess import SUFFIXES, images_in
 from training.config import TrainConfig
-from training.data import modelarts
 from training.data.images import ImageFolder, Images
 from training.data.layouts.published import Split, cifar10, cifar100, fashion_mnist, tiny_imagenet
 from training.data.layouts.tables import open_table
 from training.data.names import check_same_classes, class_folders, listed
 from training.errors import DataError
+from training.storage import modelarts
 
 __all__ = ["ImageFolder", "Images", "held_out", "open_split", "open_splits", "scan"]
 

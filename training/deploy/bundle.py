@@ -24,7 +24,6 @@ from models.golden import pack
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, write_bundle
-from training.commit import git_commit
 from training.config import TrainConfig
 from training.data import bundles
 from training.data.pipeline import evaluation_spec, open_split
@@ -39,12 +38,13 @@ from training.deploy.exporters import (
 )
 from training.deploy.versions import check_new
 from training.errors import DataError, TrainingError
-from training.files import write_whole
 from training.network.repvgg import RepVGG
 from training.run.bundled.networks import deploy_network
 from training.run.checkpoints.about import framework
+from training.run.checkpoints.commit import git_commit
 from training.run.checkpoints.trained import Trained
 from training.run.evaluation import evaluate_images, evaluate_labels
+from training.storage.files import write_whole
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from models.manifest import Preprocess, Training
 from models.store import Bundle, sha256
-from training.commit import git_commit
 from training.data.names import listed
 from training.deploy import bundle
 from training.errors import CheckpointError, ConfigError
 from training.network import ema, repvgg
 from training.run.checkpoints import about, checkpoint
 from training.run.checkpoints.about import About
+from training.run.checkpoints.commit import git_commit
 from weights import readers, sources
 from weights.errors import CheckpointError as UnreadableWeights
 from weights.labels import IMAGENET_LABELS, read_labels

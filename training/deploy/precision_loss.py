@@ -16,13 +16,13 @@ from tqdm import tqdm
 from models import golden
 from models.manifest import FastPixels, Precision, Preprocess
 from models.store import Bundle
+from training.accuracy.finite import check_finite
 from training.data.datasets import ImageFolder, Images
 from training.data.pipeline import evaluation_batches
 from training.deploy.lower import BATCH_SIZE, read_tensor
 from training.deploy.offline.engine import Engine
 from training.deploy.offline.onnx_engine import open_engine
 from training.errors import DataError
-from training.finite import check_finite
 
 
 def measure_precisions(

@@ -17,7 +17,6 @@ from models.explanation.head import Head
 from models.store import Bundle
 from training.deploy.versions import check_new
 from training.errors import DataError
-from training.files import write_whole
 from training.own import adding, tuning
 from training.own.audit import Suggestion, apply, suggest, suspects, to_csv
 from training.own.backbone import Backbone
@@ -41,6 +40,7 @@ from training.own.report.heat import heat_maps
 from training.own.report.render import SHOWN, render
 from training.own.seen import Seen, see
 from training.own.tuning import Tuned
+from training.storage.files import write_whole
 
 SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
 CHECKS_S = 20.0  # what every engine takes for its checks, and the report

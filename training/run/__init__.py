@@ -1,1 +1,1 @@
-"""A training run: processes, steps, epochs, checkpoints and log. Only `deploy` and the verbs may import it."""
+"""A training run: processes, steps, epochs, checkpoints and log. Only the rooms above it and the verbs may enter."""

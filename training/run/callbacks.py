@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from training.config import TrainConfig
 from training.config.choices import CALLBACKS
 from training.errors import ConfigError
-from training.files import write_whole
 from training.run.assembly import Run
 from training.run.distributed import ranks
 from training.run.resume import Progress
+from training.storage.files import write_whole
 
 if TYPE_CHECKING:
     from training.run.record.journal import Line

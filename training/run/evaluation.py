@@ -13,10 +13,10 @@ import numpy as np
 from mindspore import Tensor, nn
 from tqdm import tqdm
 
+from training.accuracy.finite import check_finite
+from training.accuracy.multi_label import LabelScores
 from training.config import TrainConfig
 from training.data.pipeline import Batch, Images, evaluation_batches, evaluation_spec
-from training.finite import check_finite
-from training.multi_label import LabelScores
 from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.distributed.ranks import total
 

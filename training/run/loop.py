@@ -19,9 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.config import TrainConfig
-from training.data import modelarts
 from training.data.images import Images
-from training.files import write_whole
 from training.run.assembly import Run
 from training.run.callbacks import Callback, Report, build_callbacks, why_end
 from training.run.distributed import ranks
@@ -31,6 +29,8 @@ from training.run.record.journal import Journal, Line
 from training.run.resume import Progress, save_run
 from training.run.start import prepare_first_epoch, start
 from training.run.stopping import StopRequest
+from training.storage import modelarts
+from training.storage.files import write_whole
 
 
 def train(config: TrainConfig, stop: StopRequest | None = None, process: Process = SINGLE_PROCESS) -> Path:

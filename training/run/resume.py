@@ -19,12 +19,12 @@ from typing import Any
 import mindspore as ms
 
 from training.config import TrainConfig
-from training.data import modelarts
 from training.errors import CheckpointError, ConfigError, TrainingError
 from training.run.assembly import Run
 from training.run.checkpoints import about, checkpoint
 from training.run.checkpoints.about import About
 from training.run.distributed import ranks
+from training.storage import modelarts
 
 ENTRY = "run"  # JSON, which keeps numbers exact: MindSpore would store a float as float32
 # The keys that determine which parameters a run restores.

@@ -1,1 +1,3 @@
-"""Who asks, and whether they may: clients behind proxies, API keys, reloads. For `app` and `api.routes`."""
+"""Who asks, and whether they may: clients behind proxies, API keys, reloads, and the gate for clients that ignore
+Retry-After. For `app` and `api.routes`.
+"""

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.payloads import too_many_images
 from service.api.problems import RequestError
+from service.api.reading.payloads import too_many_images
 from service.api.reading.transfer import decode_base64
 from service.api.schemas import InputTensor, OutputTensor
 from service.classify.outcomes import Image

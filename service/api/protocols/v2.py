@@ -35,7 +35,6 @@ from service.api.openapi import (
     operation_id,
     path_parameters,
 )
-from service.api.payloads import explain, read_body, refuse_escapes
 from service.api.problems import RequestError, fault_of
 from service.api.protocols.compression import unpack
 from service.api.protocols.tensors import (
@@ -55,6 +54,7 @@ from service.api.protocols.tensors import (
 )
 from service.api.reading.asked import read_asked_in_json
 from service.api.reading.parameters import MOST_SHOWN, as_texts, check_names, read_top_k, refuse_query
+from service.api.reading.payloads import explain, read_body, refuse_escapes
 from service.api.reading.transfer import json_as_utf8
 from service.api.requests import Exchange
 from service.api.schemas import (

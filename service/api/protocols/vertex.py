@@ -17,10 +17,10 @@ from starlette.responses import Response
 from service.api.answers import answer_as, classify_images
 from service.api.health import Probes
 from service.api.lifecycle import Lifecycle
-from service.api.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.problems import RequestError
 from service.api.reading.asked import as_list, read_asked_in_json
 from service.api.reading.parameters import as_texts, check_names, read_timeout_s, read_top_k, refuse_query
+from service.api.reading.payloads import Upload, decode_images, explain, read_body, refuse_countless
 from service.api.reading.transfer import json_as_utf8, without_line_breaks
 from service.api.requests import Exchange
 from service.api.routes import CLASSIFY_PARAMETERS

@@ -11,7 +11,7 @@ import pytest
 from models.errors import ImageError
 from models.scores.topk import Prediction
 from service.api.answers import answer, cache_status, note_timings
-from service.api.payloads import Upload
+from service.api.reading.payloads import Upload
 from service.api.requests import Exchange
 from service.classify.deduplication import Source
 from service.classify.outcomes import Classified, Outcome, Timings

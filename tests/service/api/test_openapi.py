@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.api.payloads import READERS
 from service.api.problems import CODES
+from service.api.reading.payloads import READERS
 from service.api.routes import CLASSIFY_PARAMETERS
 from service.api.schemas import Answer, ClassifyRequest, Problem
 

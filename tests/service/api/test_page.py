@@ -1,4 +1,4 @@
-"""The promises of service.api.page; what the page does in a browser is in tests/e2e/test_page.py."""
+"""The promises of service.api.page; what the page does in a browser is in tests/e2e/page/test_page.py."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from models.errors import ImageError
 from models.formats.sizes import UNKNOWN, stated_size
 from models.preprocess import preprocess
 from models.store import open_bundle
-from service.classify.decode_speed import DecodeSpeed
 from service.classify.decoding import DecodePool
 from service.classify.outcomes import Classified
+from service.classify.speed.decoding import DecodeSpeed
 from service.errors import (
     DeadlineExceeded,
 )

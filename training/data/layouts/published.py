@@ -22,10 +22,11 @@ from models.preprocess import images_in
 from training.data.images import ImageFolder, square_of
 from training.data.names import check_labels, listed, printable
 from training.errors import DataError
-from training.files import IMAGENET_WNIDS, read_whole
+from training.storage.files import read_whole
 from weights.labels import IMAGENET_LABELS
 
 Split = Literal["train", "val"]
+IMAGENET_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"  # in the order of weights/imagenet_labels.txt
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",

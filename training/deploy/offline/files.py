@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from models.atomic import drafted
 from training.errors import DataError, TrainingError
-from training.files import read_whole
+from training.storage.files import read_whole
 
 IMAGES, LABELS = Path("img_data"), Path("label") / "label.json"
 SUFFIX, RESULT_SUFFIX = ".bin", "_0.bin"

@@ -27,13 +27,13 @@ from models.manifest import Artifact, Golden, Labels, Manifest, Network, Trainin
 from models.preprocess import SUFFIXES, preprocess
 from models.store import Bundle, name_and_version, write_bundle
 from models.versions import write_version
-from training.commit import git_commit
 from training.errors import TrainingError
 from training.own.backbone import ENGINE, Backbone, Floats, session
 from training.own.classifier.figures import Answers
 from training.own.publishing.addition import Addition
 from training.own.seen import Seen
 from training.own.sizes import at_size
+from training.run.checkpoints.commit import git_commit
 
 SAMPLES = Path(__file__).parents[3] / "models" / "samples"
 # Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.

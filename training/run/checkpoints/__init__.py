@@ -1,1 +1,1 @@
-"""Checkpoints: written, loaded, and what they say of themselves. Only `run`, `deploy` and the verbs may import it."""
+"""Checkpoints: written, loaded, and what they say of themselves. Only `run` and the rooms above it may enter."""

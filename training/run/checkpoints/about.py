@@ -17,12 +17,12 @@ from typing import Any
 import mindspore as ms
 
 from models.manifest import Preprocess
-from training.commit import code_version
 from training.config import TrainConfig
 from training.data.images import Images
 from training.data.names import listed
 from training.data.pipeline import evaluation_spec
 from training.errors import CheckpointError
+from training.run.checkpoints.commit import code_version
 
 ENTRY = "about"  # JSON
 # The keys of a recipe that say where and with what a run works, not what it computes. `pretrained` and its like act

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import charts
-from training.files import write_whole
+from training.storage.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from models import charts
 from training.errors import TrainingError
-from training.files import write_whole
 from training.run.record import curves
+from training.storage.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What a client that is not Triton's may send; that one is in tests/e2e/test_triton_client.py."""
+"""What a client that is not Triton's may send; that one is in tests/e2e/clients/test_triton_client.py."""
 
 from __future__ import annotations
 

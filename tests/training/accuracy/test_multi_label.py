@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from models.scores.topk import sigmoid
-from training.multi_label import NO_THRESHOLD, LabelScores, average_precision
+from training.accuracy.multi_label import NO_THRESHOLD, LabelScores, average_precision
 
 RNG = np.random.default_rng(0)
 

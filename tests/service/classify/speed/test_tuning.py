@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.classify.speed import BatchSpeed, smallest_useful_batch
-from service.classify.tuning import MOST_WARM_UP_SIZES, tune
+from service.classify.speed.batches import BatchSpeed, smallest_useful_batch
+from service.classify.speed.tuning import MOST_WARM_UP_SIZES, tune
 from service.engines.runtimes.fake import FakeEngine
 
 Images = NDArray[np.float32]

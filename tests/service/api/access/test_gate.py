@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from service.api import conduct as conducts
+from service.api.access.gate import EARLY_MARGIN, GateMiddleware
 from service.api.conduct import Conduct
-from service.api.gate import EARLY_MARGIN, GateMiddleware
 from service.classify.admission import MARGIN
 from service.classify.classifier import Classifier
 from service.errors import Overloaded

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 
 from service.observe.aggregation import Snapshot
-from service.runtime.channel import Channel, ChannelClosed
-from service.runtime.lifeline import Monitor, lifeline
+from service.runtime.messages.channel import Channel, ChannelClosed
+from service.runtime.messages.lifeline import Monitor, lifeline
 from service.runtime.signals import signals_blocked
-from service.runtime.worker import work
+from service.runtime.workers.worker import work
 from service.settings import Settings
 
 # If a worker does not answer in this time, its last answer is used.

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.payloads import MAX_PLAIN_FIELDS, READERS, Upload, read_uploads, refuse_countless
 from service.api.problems import RequestError
+from service.api.reading.payloads import MAX_PLAIN_FIELDS, READERS, Upload, read_uploads, refuse_countless
 from service.settings import Settings
 
 SETTINGS = Settings(max_body_bytes=10_000, max_images_per_request=3)

@@ -32,10 +32,10 @@ from service.errors import NotReady, ReloadRunning, ServiceError, UnknownRequest
 from service.machine.limits import usable_cpus
 from service.observe.aggregation import Snapshot, merge, snapshot, without_gauges
 from service.observe.metrics import LifeMetrics
-from service.runtime.channel import ChannelClosed
 from service.runtime.exits import EXIT_CODES, FAILURE
+from service.runtime.messages.channel import ChannelClosed
 from service.runtime.signals import SIGNALS
-from service.runtime.worker_handle import WorkerHandle
+from service.runtime.workers.handle import WorkerHandle
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0

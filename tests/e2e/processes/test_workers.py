@@ -146,7 +146,7 @@ def test_workers_exit_when_the_supervisor_is_killed(crew: Server, wait_until: Ca
 IMPATIENT = """
 import sys
 from service.cli import main
-from service.runtime import lifeline
+from service.runtime.messages import lifeline
 lifeline.LOOK_EVERY_S, lifeline.STUCK_AFTER_LOOKS = 0.2, 20
 sys.exit(main(["serve", "--engine", "onnxruntime", "--workers", "2", "--port", "0", *sys.argv[1:]]))
 """

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.classify.speed import NEWEST_WEIGHT, BatchSpeed
+from service.classify.speed.batches import NEWEST_WEIGHT, BatchSpeed
 
 
 def test_before_any_measurement_every_time_is_zero() -> None:

@@ -16,7 +16,7 @@ from statistics import median_high
 
 import numpy as np
 
-from service.classify.speed import ENGINE_SHARE, WORTH_IT, BatchSpeed, smallest_useful_batch
+from service.classify.speed.batches import ENGINE_SHARE, WORTH_IT, BatchSpeed, smallest_useful_batch
 from service.engine_table import ENGINES
 from service.engines.base import Engine
 

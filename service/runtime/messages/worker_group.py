@@ -18,7 +18,7 @@ from service.errors import UnknownRequest
 from service.feedback.answered import Answered, Judgement
 from service.observe.aggregation import MergedMetrics, Snapshot, snapshot
 from service.observe.metrics import Metrics
-from service.runtime.channel import Channel
+from service.runtime.messages.channel import Channel
 
 
 class WorkerGroup:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from models.formats.sizes import UNKNOWN, Stated
-from service.classify.decode_speed import IMAGE_S, PIXEL_S, DecodeSpeed
+from service.classify.speed.decoding import IMAGE_S, PIXEL_S, DecodeSpeed
 
 SMALL, LARGE = Stated("jpeg", 100_000), Stated("jpeg", 12_000_000)
 BOMB = Stated("lossless webp", 50_000_000)

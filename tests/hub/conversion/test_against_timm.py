@@ -17,11 +17,11 @@ import onnxruntime
 import pytest
 
 from models.preprocess import preprocess
-from tests.hub import timm_truth_cases
 from tests.hub.conftest import Pull
+from tests.hub.conversion import timm_truth_cases
 from tests.hub.hub_server import Repo, Server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHON = Path(os.environ.get("TIMM_PYTHON") or ROOT / ".venv-timm" / "bin" / "python")
 PHOTOS = sorted((ROOT / "models" / "samples").glob("*.jpg"))[:3]
 CASES = timm_truth_cases.CASES

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from training.errors import DataError, TrainingError
 
-IMAGENET_WNIDS = Path(__file__).parent / "imagenet_wnids.txt"  # in the order of weights/imagenet_labels.txt
-
 
 def write_whole(path: Path, content: bytes) -> None:
     """Create or replace a file, and create its folder; a reader sees either the old content or the new.

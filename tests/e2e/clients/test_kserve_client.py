@@ -20,7 +20,7 @@ CLIENT = Path(__file__).with_name("kserve_client.py")
 @pytest.fixture(scope="session")
 def kserve_python() -> Path:
     """An interpreter that has the client; `make test` sets it up."""
-    folder = Path(__file__).parents[2] / ".venv-kserve"
+    folder = Path(__file__).parents[3] / ".venv-kserve"
     if not (folder / ".set-up").exists():
         pytest.skip("the KServe client is not here: python3 scripts/setup.py kserve installs it")
     return folder / "bin" / "python"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.runtime import lifeline as module
-from service.runtime.lifeline import Lifeline, Monitor, lifeline
+from service.runtime.messages import lifeline as module
+from service.runtime.messages.lifeline import Lifeline, Monitor, lifeline
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 LOOKS = 5

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from training.errors import TrainingError
-from training.files import write_whole
+from training.storage.files import write_whole
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # No file of this process may exceed 1000 bytes, even for root (Python ignores the signal and raises OSError).
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from training.files import write_whole
+from training.storage.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 write_whole(Path(sys.argv[1]), bytes(5000))
 """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.data import modelarts
 from training.errors import DeviceError, TrainingError
+from training.storage import modelarts
 
 ROOT = Path(__file__).parents[3]
 FAKE = Path(__file__).parents[1] / "fake_modelarts"
@@ -49,7 +49,7 @@ def test_another_address_is_another_folder(obs, tmp_path):
 
 
 def test_each_machine_copies_a_folder_once(obs, tmp_path):
-    program = f"from training.data.modelarts import local_folder as f; from pathlib import Path; import os;\
+    program = f"from training.storage.modelarts import local_folder as f; from pathlib import Path; import os;\
         print(os.listdir(f('obs://bucket/set', Path({str(tmp_path / 'cache')!r}))))"
     environment = {"OBS": str(obs), "PYTHONPATH": f"{FAKE}:{ROOT}"}
     processes = [

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from service.classify.decode_speed import newest_weight, trusted_s
+from service.classify.speed.decoding import newest_weight, trusted_s
 
 # The share of an image's time that its batch may take in the engine: the rest is for decoding and waiting.
 ENGINE_SHARE = 0.4

@@ -11,10 +11,10 @@ import socket
 import sys
 
 from service.observe import logs
-from service.runtime.channel import Channel
 from service.runtime.console import Console
 from service.runtime.exits import report
-from service.runtime.lifeline import Lifeline, end_with_supervisor
+from service.runtime.messages.channel import Channel
+from service.runtime.messages.lifeline import Lifeline, end_with_supervisor
 from service.runtime.signals import SIGNALS
 from service.settings import Settings
 

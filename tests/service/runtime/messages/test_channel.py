@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import Draining, EngineFailed, ModelRejected, ServiceError
-from service.runtime.channel import Channel, ChannelClosed
+from service.runtime.messages.channel import Channel, ChannelClosed
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

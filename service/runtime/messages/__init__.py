@@ -1,0 +1,1 @@
+"""What a supervisor and its workers say to one another. Only `runtime` may import it."""

@@ -1,0 +1,1 @@
+"""What an accuracy is made of, in numpy. `run` and `deploy` may import it."""
