@@ -262,6 +262,11 @@ class TrainConfig(BaseModel):
     patience: OptionalCount = Field(
         None, description="epochs without a better validation top-1 after which the run ends; None: it never ends early"
     )
+    minutes: OptionalPositive = Field(
+        None,
+        description="time that a run may take: it makes fewer epochs if they are too slow, by a schedule of that "
+        "length; None: no limit",
+    )
     callbacks: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = Field(
         (),
         description=f"what else a run does: {', '.join(CALLBACKS)}, or package.module:function, which takes the "
