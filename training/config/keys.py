@@ -233,6 +233,9 @@ class TrainConfig(BaseModel):
     # Averaged weights
     with_ema: bool = Field(False, description="evaluate and export an exponential moving average of the weights")
     ema_decay: Decay = Field(0.9999, description="share of the average that each update keeps")
+    ema_forgets_start: bool = Field(
+        True, description="keep less at first, so that random first weights are forgotten; False: for fine-tuning"
+    )
     # Device and output
     device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
     device_id: Annotated[int, Field(ge=0)] = Field(

@@ -86,7 +86,7 @@ def assemble(
     prepare(network)
     optimizer = build_optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
-    ema = Ema(network, average, config.ema_decay) if average else None
+    ema = Ema(network, average, config.ema_decay, forgets_start=config.ema_forgets_start) if average else None
     step = train_step(network, optimizer, config, ema, process, class_weights, teacher)
     return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)
 
