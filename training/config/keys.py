@@ -233,6 +233,9 @@ class TrainConfig(BaseModel):
     # Averaged weights
     with_ema: bool = Field(False, description="evaluate and export an exponential moving average of the weights")
     ema_decay: Decay = Field(0.9999, description="share of the average that each update keeps")
+    ema_forgets_start: bool = Field(
+        True, description="keep less at first, so that random first weights are forgotten; False: for fine-tuning"
+    )
     # Device and output
     device_target: Literal["Ascend", "GPU", "CPU"] = "Ascend"
     device_id: Annotated[int, Field(ge=0)] = Field(
@@ -261,6 +264,11 @@ class TrainConfig(BaseModel):
     eval_interval: Count = Field(1, description="epochs between two evaluations; the last epoch is always evaluated")
     patience: OptionalCount = Field(
         None, description="epochs without a better validation top-1 after which the run ends; None: it never ends early"
+    )
+    minutes: OptionalPositive = Field(
+        None,
+        description="time that a run may take: it makes fewer epochs if they are too slow, by a schedule of that "
+        "length; None: no limit",
     )
     callbacks: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = Field(
         (),

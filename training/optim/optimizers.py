@@ -15,7 +15,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 import mindspore as ms
-from mindspore import nn
+import numpy as np
+from mindspore import nn, ops
 
 from training.config import TrainConfig
 from training.config.choices import OPTIMIZERS
@@ -113,3 +114,17 @@ def optimizer_state(optimizer: nn.Optimizer) -> dict[str, ms.Parameter]:
     moments = [parameter for group in tuples for parameter in group if id(parameter) not in weights]
     named = {f"optimizer.{parameter.name}": parameter for parameter in moments}
     return named | {"optimizer.global_step": optimizer.global_step}
+
+
+def change_rates(optimizer: nn.Optimizer, old: Sequence[float], new: Sequence[float]) -> None:
+    """Make the first rates of the schedule `new` instead of `old`, for each group of parameters by its own factor."""
+    tables = [one for _, one in optimizer.parameters_and_names() if _is_table(one, len(old))]
+    for table in tables:
+        factor = table.asnumpy().sum() / sum(old)
+        rates = table.asnumpy()
+        rates[: len(new)] = factor * np.asarray(new)
+        ops.assign(table, ms.Tensor(rates))  # a graph that has run once ignores `set_data` (MindSpore 2.10, CPU)
+
+
+def _is_table(parameter: ms.Parameter, steps: int) -> bool:
+    return str(parameter.name).startswith("learning_rate") and bool(parameter.shape == (steps,))

@@ -24,6 +24,7 @@ from training.own.base import open_base
 from training.own.classifier.figures import Answers
 from training.own.fitting import Outcome, fit_head
 from training.own.photos.collection import collect
+from training.own.publishing.addition import Addition
 from training.own.publishing.bundle import draft, engines, facts_of_tuned, publish
 from training.own.publishing.int8 import int8
 from training.own.publishing.mindir import mindir
@@ -64,9 +65,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Learnt:
-    """`draft`: the network as a bundle in fp32; `heads`: as in publishing.int8; `facts`: of its manifest."""
+    """`draft`: the network as a bundle in fp32; `judged`: the one whose answers they are, which may have learnt from
+    fewer photos; `heads`: as in publishing.int8; `facts`: of its manifest."""
 
     draft: Bundle
+    judged: Bundle
     answers: Answers
     heads: dict[int, tuple[NDArray[np.bool_], Head]]
     facts: dict[str, Any]
@@ -82,11 +85,13 @@ def run(options: Options, say: Say, *, started: float) -> None:
     title = options.photos.stem
     with _drafts(options) as folder:
         if tuned and _is_kept(tuned, outcome, say):
+            left = _left(options, started) - CHECKS_S
+            tuned = tuning.again(tuned, seen, outcome, (bundle, backbone), options.record / "tuning", left, say)
             facts = facts_of_tuned(bundle, tuned.bundle, tuned.answers, title)
-            learnt = Learnt(tuned.bundle, tuned.answers, {}, facts)
+            learnt = Learnt(tuned.bundle, tuned.judged, tuned.answers, {}, facts)
         else:
             written = draft(bundle, backbone, outcome.fitted.head, seen, outcome.judged, folder / FP32, title)
-            learnt = Learnt(written, outcome.judged, outcome.judging, {})
+            learnt = Learnt(written, written, outcome.judged, outcome.judging, {})
         written = _publish(learnt, options, seen, folder, say, started)
     rows = [
         ("network", f"{bundle.manifest.network.variant} of {bundle.manifest.name}/{bundle.manifest.version}"),
@@ -103,7 +108,9 @@ def run(options: Options, say: Say, *, started: float) -> None:
         commands=commands(written),
         curves=tuned.curves if tuned else (),
         augmented=tuned.augmented if tuned else (),
-        heat=heat_maps(written, seen, learnt.answers, learnt.heads, SHOWN),
+        heat=heat_maps(
+            written if learnt.judged is learnt.draft else learnt.judged, seen, learnt.answers, learnt.heads, SHOWN
+        ),
     )
     _record(options, page, suggestions, say)
 
@@ -115,7 +122,7 @@ def _tune(
     say(planned.reason)
     if not planned.epochs:
         return None
-    tuned = tuning.tune(seen, outcome, bundle, planned, options.record / "tuning", options.seed, say)
+    tuned = tuning.tune(seen, outcome, bundle, backbone, planned, options.record / "tuning", options.seed, say)
     if tuned:
         describe_answers("fine-tuned", tuned.answers, seen, say)
     return tuned
@@ -129,12 +136,19 @@ def _is_kept(tuned: Tuned, outcome: Outcome, say: Say) -> bool:
 
 def _publish(learnt: Learnt, options: Options, seen: Seen, folder: Path, say: Say, started: float) -> Bundle:
     more = [
-        int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, _left(options, started) - CHECKS_S, say),
+        _int8(learnt, seen, folder, _left(options, started) - CHECKS_S, say),
         mindir(learnt.draft, folder, _left(options, started) - CHECKS_S, say),
     ]
     written = publish(learnt.draft, options.out, more, learnt.facts)
     describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
     return written
+
+
+def _int8(learnt: Learnt, seen: Seen, folder: Path, seconds: float, say: Say) -> Addition | None:
+    if learnt.judged is not learnt.draft:
+        say("no int8: the network learnt from all photos, and only a test split could tell what rounding costs")
+        return None
+    return int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, seconds, say)
 
 
 def _left(options: Options, started: float) -> float:

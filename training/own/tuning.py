@@ -5,17 +5,21 @@
 3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort
    what the network knows (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
 4. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
-5. if it fails or is interrupted, the classifier alone is what remains, and that is said.
+5. if time allows, what is published has learnt from the photos held out as well, by a second run like the first, which
+   was judged;
+6. if it fails or is interrupted, the best so far is what remains, and that is said.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,10 +27,12 @@ import numpy as np
 from models.scores.temperature import fit_temperature
 from models.store import Bundle, open_bundle
 from training.errors import TrainingError
-from training.own.backbone import Backbone
+from training.own.backbone import Backbone, Floats
 from training.own.classifier.figures import Answers
+from training.own.classifier.folds import FOLDS
 from training.own.classifier.head import surprises
 from training.own.fitting import Outcome
+from training.own.mirroring import measure
 from training.own.photos.looking import look
 from training.own.processes import last_words, run_verb
 from training.own.publishing.bundle import draft
@@ -35,12 +41,15 @@ from training.own.sizes import seconds_each
 from weights.variants import VARIANTS
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune.yaml"
-LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 30
-# A training step against inference of the same image by ONNX Runtime, measured on two cores (RepVGG-Tiny at 32 pixels).
+LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 20
+# A training step against inference of the same image by ONNX Runtime; benchmarks/LOG.md. It only decides whether to
+# begin: the run itself measures its epochs, and makes fewer of them if they are too slow.
 STEP_COST = 12.0
 START_S, EXPORT_S = 45.0, 60.0  # until the first step; from the last step to a bundle
+IMPORT_S = 15.0  # until a run begins to count its time
 BATCH = 32
 AUGMENTED = 8  # photos that the report shows
+LEAST_OF_AGAIN = 0.6  # of the epochs of the first run, without which a second one is not begun
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,28 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What a run took: its epochs, and the seconds of each, of everything before and of its export."""
+
+    epochs: int
+    epoch_s: float
+    start_s: float
+    export_s: float
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """`answers` on the photos that its run was evaluated on, or on the test split if there is one; `augmented`: JPEGs,
-    each a photo and what augmentation makes of it."""
+    """`answers` on the photos that its run was evaluated on, or on the test split if there is one, by `judged`, which
+    is the bundle itself unless that learnt from those photos afterwards; `augmented`: JPEGs, each a photo and what
+    augmentation makes of it; `flags`: of its run, but for photos, start and epochs."""
 
     bundle: Bundle
+    judged: Bundle
     answers: Answers
     curves: list[dict[str, Any]]
-    augmented: tuple[bytes, ...] = ()
+    augmented: tuple[bytes, ...]
+    flags: tuple[str | Path, ...]
+    pace: Pace
 
 
 def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head_only: bool) -> Plan:
@@ -69,7 +92,6 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
     variant = bundle.manifest.network.variant
     epoch = photos * STEP_COST * seconds_each(backbone, seen.size)
     left = seconds - START_S - EXPORT_S
-    epochs = min(MOST_EPOCHS, int(left / epoch))
     against = None
     if head_only:
         against = "as asked (--head-only)"
@@ -79,61 +101,140 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
         against = f"since {variant} is not of the RepVGG family, which training can build"
     elif photos < LEAST_PHOTOS or least < 2 * BATCH // 16:
         against = f"since {photos} photos, {least} of the smallest class, are too few to tune a whole network"
-    elif epochs < LEAST_EPOCHS:
+    elif left < LEAST_EPOCHS * epoch:
         against = f"since fine-tuning takes about {epoch:.0f} s an epoch, and {max(0.0, seconds):.0f} s are left"
     if against:
         return Plan(0, 0.0, f"only the classifier is fitted, {against}")
     reason = (
-        f"fine-tuning as well, {epochs} epochs of about {epoch:.0f} s: {photos} photos and {seconds:.0f} s allow it"
+        f"fine-tuning as well, up to {MOST_EPOCHS} epochs of about {epoch:.0f} s: {photos} photos and {seconds:.0f} s "
+        "allow it"
     )
-    return Plan(epochs, seconds - EXPORT_S, reason)
+    return Plan(MOST_EPOCHS, _share_of_first(seconds, epoch, twice=not _has_val(seen)) - EXPORT_S, reason)
+
+
+def _share_of_first(seconds: float, epoch: float, *, twice: bool) -> float:
+    """How much of the time the first run gets; another one, on all photos, takes the rest if both can be made."""
+    fixed = START_S + EXPORT_S
+    half = fixed + (seconds - 2 * fixed) * (FOLDS - 1) / (2 * FOLDS - 1)
+    return half if twice and half - fixed >= LEAST_EPOCHS * epoch else seconds
 
 
 def tune(
-    seen: Seen, outcome: Outcome, base: Bundle, planned: Plan, folder: Path, seed: int, say: Callable[[str], None]
+    seen: Seen,
+    outcome: Outcome,
+    base: Bundle,
+    backbone: Backbone,
+    planned: Plan,
+    folder: Path,
+    seed: int,
+    say: Callable[[str], None],
 ) -> Tuned | None:
     """Work in `folder`, which is emptied first -> the tuned network; None, and a line, if there is none."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         held_out = _lay_out(seen, outcome, folder / "photos")
-        start = _start(seen, outcome, base, folder / "start" / "1")
+        start = _start(seen, outcome, (base, backbone), folder / "start" / "1")
     except OSError as error:
         say(f"no fine-tuning: {folder} cannot be written: {error.strerror}")
         return None
     except TrainingError as error:
         say(f"no fine-tuning: {error}")
         return None
-    images: list[str | Path] = ["--config", RECIPE, "--data_url", folder / "photos", "--pretrained", start.folder]
-    images += ["--image_size", str(seen.size), "--seed", str(seed)]
-    flags = [*images, "--epochs", str(planned.epochs)]
-    flags += [
-        "--eval_interval",
-        str(max(1, planned.epochs // 8)),
-        "--batch_size",
-        str(min(BATCH, int(seen.fitted.sum()) // 4)),
-    ]
-    flags += ["--class_weights", "balanced" if outcome.balanced else "equal", "--patience", str(planned.epochs // 2)]
-    run = folder / "run"
-    failed = run_verb(
-        "train", [*flags, "--save_dir", folder, "--name", run.name], planned.seconds, folder / "train.log"
-    )
-    if not (run / "best.ckpt").is_file():
-        why = failed or "no epoch was evaluated"
-        say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
+    mirroring = measure(seen, outcome, backbone, base.manifest.preprocess, seed)
+    if mirroring.harms:
+        say(str(mirroring))
+    flags = _flags(seen, outcome, seed, mirrors=not mirroring.harms)
+    images = (*flags, "--data_url", folder / "photos", "--pretrained", start.folder)
+    more = _lengths(planned.epochs, max(1, planned.epochs // 8), _learnt_from(seen, outcome))
+    try:
+        bundle, pace = _run((*images, *more), planned.seconds, folder, "run", say)
+    except TrainingError as error:
+        say(f"{error}: the classifier alone remains")
         return None
+    augmented = _augmented(images, folder, say)
+    answers = _answers(seen, bundle, held_out)
+    return Tuned(bundle, bundle, answers, _curves(folder / "run" / "log.jsonl"), augmented, flags, pace)
+
+
+def _flags(seen: Seen, outcome: Outcome, seed: int, *, mirrors: bool) -> tuple[str | Path, ...]:
+    """What all runs have in common."""
+    flags: dict[str, object] = {"config": RECIPE, "image_size": seen.size, "seed": seed}
+    flags["batch_size"] = min(BATCH, int(seen.fitted.sum()) // 4)
+    flags["class_weights"] = "balanced" if outcome.balanced else "equal"
+    flags |= {} if mirrors else {"hflip": 0.0}
+    return tuple(word for key, value in flags.items() for word in (f"--{key}", str(value)))
+
+
+def _lengths(epochs: int, eval_interval: int, photos: int) -> tuple[str, ...]:
+    """The weights are averaged over about half of the updates."""
+    decay = 1 - 2 / max(4, epochs * photos // BATCH)
+    return ("--epochs", str(epochs), "--eval_interval", str(eval_interval), "--ema_decay", f"{decay:.4f}")
+
+
+def _run(
+    flags: Sequence[str | Path], seconds: float, folder: Path, name: str, say: Callable[[str], None]
+) -> tuple[Bundle, Pace]:
+    """Train and export. Raises TrainingError if that gave nothing."""
+    began, run, log = time.monotonic(), folder / name, folder / f"{name}.log"
+    minutes = ("--minutes", str(max(1.0, seconds - IMPORT_S) / 60))
+    failed = run_verb("train", [*flags, *minutes, "--save_dir", folder, "--name", name], seconds, log)
+    if not (run / "best.ckpt").is_file():
+        raise TrainingError(f"fine-tuning gave nothing ({failed or 'no epoch was evaluated'}; {log})")
     if failed:
         say(f"fine-tuning {failed}; its best weights so far are used")
-    written = folder / "store" / "tuned" / "1"
-    flags = ["--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU"]
-    failed = run_verb("export", flags, None, folder / "export.log")
-    if failed:
-        say(
-            f"the tuned network could not be exported ({failed}; {folder / 'export.log'}); the classifier alone remains"
-        )
-        return None
-    bundle = open_bundle(written)
-    augmented = _augmented(images, folder, say)
-    return Tuned(bundle, _answers(seen, bundle, held_out), _curves(run / "log.jsonl"), augmented)
+    trained, written, log = time.monotonic(), folder / "store" / name / "1", folder / f"{name}-export.log"
+    last = ("--pretrained", run / "best.ckpt", "--bundle", written, "--device_target", "CPU")
+    if failed := run_verb("export", last, None, log):
+        raise TrainingError(f"the tuned network could not be exported ({failed}; {log})")
+    return open_bundle(written), _pace(run / "log.jsonl", trained - began, time.monotonic() - trained)
+
+
+def _pace(log: Path, training_s: float, export_s: float) -> Pace:
+    seconds = [float(json.loads(line)["seconds"]) for line in log.read_text().splitlines()]
+    epoch_s = median(seconds[1:] or seconds)
+    return Pace(len(seconds), epoch_s, max(0.0, training_s - len(seconds) * epoch_s), export_s)
+
+
+def again(
+    tuned: Tuned,
+    seen: Seen,
+    outcome: Outcome,
+    base: tuple[Bundle, Backbone],
+    folder: Path,
+    seconds: float,
+    say: Callable[[str], None],
+) -> Tuned:
+    """The same run on all photos that may be fitted on, those held out from the first one among them; `tuned` itself
+    where `seconds` are too few or it fails, which is said. Nothing was held out where there is a val."""
+    if _has_val(seen):
+        return tuned
+    pace, photos, first = tuned.pace, int(seen.fitted.sum()), _learnt_from(seen, outcome)
+    needed, left = pace.epochs * pace.epoch_s * photos / first, seconds - pace.start_s - pace.export_s
+    if left < LEAST_OF_AGAIN * needed:
+        say(f"no second run on all {photos} photos, which takes {needed:.0f} s more: {max(0.0, left):.0f} s are left")
+        return tuned
+    say(f"the same run again, on all {photos} photos")
+    try:
+        for side, chosen in (("train", seen.fitted), ("val", outcome.folds == 0)):
+            _link(seen, np.flatnonzero(chosen).tolist(), folder / "all" / side)
+        start = draft(*base, outcome.fitted.head, seen, outcome.judged, folder / "start" / "2", "photos")
+        lengths = _lengths(pace.epochs, pace.epochs, photos)
+        flags = (*tuned.flags, "--data_url", folder / "all", "--pretrained", start.folder, *lengths)
+        bundle, _ = _run(flags, seconds - pace.export_s, folder, "again", say)
+    except (OSError, TrainingError) as error:
+        say(f"{error}: the network of the first run remains")
+        return tuned
+    return _learnt_from_all(tuned, seen, bundle, photos)
+
+
+def _learnt_from_all(tuned: Tuned, seen: Seen, bundle: Bundle, photos: int) -> Tuned:
+    """`bundle` answers the test split, if there is one; else what the first run's network answered stands for it."""
+    old = tuned.answers
+    if seen.judged_by == "test":
+        logits = _logits(seen, bundle, old.photos.tolist())
+        return replace(tuned, bundle=bundle, judged=bundle, answers=replace(old, logits=logits))
+    how = f"held out from a first run, {len(old.labels)} photos; the network then learnt from all {photos} alike"
+    return replace(tuned, bundle=bundle, answers=replace(old, how=how))
 
 
 def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], None]) -> tuple[bytes, ...]:
@@ -146,10 +247,15 @@ def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], N
     return tuple(path.read_bytes() for path in sorted(strips.iterdir()))
 
 
-def _start(seen: Seen, outcome: Outcome, base: Bundle, out: Path) -> Bundle:
+def _start(seen: Seen, outcome: Outcome, base: tuple[Bundle, Backbone], out: Path) -> Bundle:
     """The network with a classifier that no photo of val was fitted on. Raises TrainingError."""
     head = outcome.fitted.head if _has_val(seen) else outcome.fitted.heads[0]
-    return draft(base, Backbone(base), head, seen, outcome.judged, out, "photos")
+    return draft(*base, head, seen, outcome.judged, out, "photos")
+
+
+def _learnt_from(seen: Seen, outcome: Outcome) -> int:
+    """Photos of the first run."""
+    return int(seen.fitted.sum() if _has_val(seen) else (outcome.folds > 0).sum())
 
 
 def _has_val(seen: Seen) -> bool:
@@ -177,33 +283,39 @@ def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
         sides["train"] = np.flatnonzero(seen.fitted).tolist()
         sides["val"] = [index for index, photo in enumerate(seen.photos) if photo.split == "val"]
     for side, indices in sides.items():
-        for index in indices:
-            photo = seen.photos[index]
-            link = root / side / photo.label / f"{index:06}{photo.path.suffix}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(photo.path.resolve())
+        _link(seen, indices, root / side)
     held_out: list[int] = sides["val"]
     return held_out
 
 
+def _link(seen: Seen, indices: Sequence[int], folder: Path) -> None:
+    """The photos below `folder`, one folder for each class."""
+    for index in indices:
+        photo = seen.photos[index]
+        link = folder / photo.label / f"{index:06}{photo.path.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(photo.path.resolve())
+
+
 def _answers(seen: Seen, bundle: Bundle, held_out: Sequence[int]) -> Answers:
     """The temperature is fitted on the photos held out; a test split, if there is one, is what is answered."""
-    backbone, spec = Backbone(bundle), bundle.manifest.preprocess
-    head, order = backbone.classifier(), [bundle.labels.index(name) for name in seen.classes]
-
-    def answer(indices: Sequence[int]) -> Any:
-        looks = look([seen.photos[index].path for index in indices], [spec], backbone.compute, "evaluate")
-        return head(np.stack([one.features[spec.input_size] for one in looks]))[:, order]
-
-    logits, labels = answer(held_out), seen.labels[held_out]
+    logits, labels = _logits(seen, bundle, held_out), seen.labels[held_out]
     temperature = fit_temperature(logits, labels.tolist()) or 1.0
     how, indices = f"held out from the run, which chose its best epoch by them, {len(labels)} photos", list(held_out)
     if seen.judged_by == "test":
         indices = np.flatnonzero(seen.judged).tolist()
-        logits, labels = answer(indices), seen.labels[indices]
+        logits, labels = _logits(seen, bundle, indices), seen.labels[indices]
     if seen.judged_by:
         how = f"{seen.judged_by} split, {len(labels)} photos"
     return Answers(np.asarray(indices, np.int64), labels, logits, temperature, how)
+
+
+def _logits(seen: Seen, bundle: Bundle, indices: Sequence[int]) -> Floats:
+    """(N, K), classes as in `seen`."""
+    backbone, spec = Backbone(bundle), bundle.manifest.preprocess
+    looks = look([seen.photos[index].path for index in indices], [spec], backbone.compute, "evaluate")
+    order = [bundle.labels.index(name) for name in seen.classes]
+    return backbone.classifier()(np.stack([one.features[spec.input_size] for one in looks]))[:, order]
 
 
 def _curves(log: Path) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 from mindspore import nn
@@ -12,7 +12,7 @@ from training.config import TrainConfig
 from training.network import repvgg
 from training.network.ema import PREFIX, Ema
 from training.optim.learning_rate import learning_rates
-from training.optim.optimizers import build_optimizer, optimizer_state
+from training.optim.optimizers import build_optimizer, change_rates, optimizer_state
 from training.run.checkpoints.about import About
 from training.run.distributed.device import SINGLE_PROCESS, Process
 from training.run.step import TrainStep, train_step
@@ -77,13 +77,33 @@ def assemble(
     about: About | None = None,
     class_weights: Sequence[float] | None = None,
     teacher: nn.Cell | None = None,
+    prepare: Callable[[repvgg.RepVGG], None] = lambda _network: None,
 ) -> Run:
-    """Build a run of `steps` batches per epoch with fresh weights. Raises TrainingError if it is too short."""
+    """Build a run of `steps` batches per epoch with fresh weights. `prepare` may choose which of the network's
+    parameters learn. Raises TrainingError if the run is too short."""
     ms.set_seed(config.seed)
     network = repvgg.build(config.arch, config.classes)
-    repvgg.freeze(network, config.freeze)
+    prepare(network)
     optimizer = build_optimizer(network, config, steps)
     average = repvgg.build(config.arch, config.classes).set_train(False) if config.with_ema else None
-    ema = Ema(network, average, config.ema_decay) if average else None
+    ema = Ema(network, average, config.ema_decay, forgets_start=config.ema_forgets_start) if average else None
     step = train_step(network, optimizer, config, ema, process, class_weights, teacher)
     return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)
+
+
+def shortened(run: Run, epochs: int) -> Run:
+    """The same run with fewer epochs, if `epochs` is not 0, and the schedule of a run of that length from the next step
+    on."""
+    config = run.config
+    if not 0 < epochs < config.epochs:
+        return run
+    warmup = min(config.warmup_length, epochs)
+    lengths = {
+        "epochs": epochs,
+        "warmup_length": warmup,
+        "cooldown_length": min(config.cooldown_length, epochs - warmup),
+    }
+    config = config.model_copy(update=lengths)
+    rates = learning_rates(config, run.steps)
+    change_rates(run.optimizer, run.rates, rates)
+    return replace(run, config=config, rates=rates + run.rates[len(rates) :])

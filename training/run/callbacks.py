@@ -1,4 +1,5 @@
-"""What happens beside the training of a run: early stopping, further logs, and whatever a user adds.
+"""What happens beside the training of a run: freezing, early stopping, a time limit, further logs, and whatever a user
+adds.
 
 1. callbacks are called in the order of the recipe, on every rank, with the same figures on all ranks;
 2. a reason returned from `on_epoch_end` makes this epoch the run's last one, and the same command does not resume it;
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 from training.config import TrainConfig
 from training.config.choices import CALLBACKS
 from training.errors import ConfigError
+from training.network import repvgg
 from training.run.assembly import Run
 from training.run.distributed import ranks
 from training.run.resume import Progress
@@ -41,6 +44,9 @@ class Report:
 class Callback:
     """Override what you need."""
 
+    def on_build(self, network: repvgg.RepVGG) -> None:
+        """The network is built, and the optimizer is not: parameters that should not learn can still say so."""
+
     def on_start(self, run: Run, progress: Progress) -> None:
         """The weights are loaded and no step is done; `progress` is not empty where the run is resumed."""
 
@@ -55,6 +61,16 @@ class Callback:
         """Whatever ends the training in this process: its last epoch, a request to stop, or an error."""
 
 
+class Freezing(Callback):
+    """Keeps the first `stages` stages as they are."""
+
+    def __init__(self, stages: int) -> None:
+        self.stages = stages
+
+    def on_build(self, network: repvgg.RepVGG) -> None:
+        repvgg.freeze(network, self.stages)
+
+
 class EarlyStopping(Callback):
     """Ends a run whose validation top-1 has not improved for `patience` epochs."""
 
@@ -67,6 +83,26 @@ class EarlyStopping(Callback):
             return None
         best = f"{progress.best_top1:.2%} of epoch {progress.best_epoch}"
         return f"no better than {best} for {self.patience} epochs (patience)"
+
+
+class TimeLimit(Callback):
+    """Makes the run shorter if its epochs would take more than `seconds` from now on, by the time of the last one; the
+    schedule of the learning rate is that of a run of this length."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._end, self._began = clock, clock() + seconds, clock()
+
+    def on_start(self, run: Run, progress: Progress) -> None:
+        self._began = self._clock()
+
+    def on_epoch_end(self, report: Report) -> None:
+        now, progress = self._clock(), report.progress
+        fit = int(max(0.0, self._end - now) / (now - self._began))
+        self._began = now
+        if progress.epoch == 1 and fit > 1:
+            return  # the first epoch also compiled the step
+        if progress.epoch + fit < report.run.config.epochs:
+            progress.epochs = progress.epoch + fit
 
 
 class CsvLog(Callback):
@@ -91,6 +127,11 @@ def csv_log(config: TrainConfig) -> Callback:
     return CsvLog()
 
 
+def on_build(callbacks: Sequence[Callback], network: repvgg.RepVGG) -> None:
+    for callback in callbacks:
+        callback.on_build(network)
+
+
 def why_end(callbacks: Sequence[Callback], report: Report) -> str:
     """Tell all of them the end of an epoch -> why the run ends here, or nothing; rank 0 decides for all."""
     reasons = [reason for callback in callbacks if (reason := callback.on_epoch_end(report))]
@@ -101,7 +142,9 @@ def why_end(callbacks: Sequence[Callback], report: Report) -> str:
 
 def build_callbacks(config: TrainConfig) -> list[Callback]:
     """Those of the recipe. Raises ConfigError that names the one which cannot be built."""
-    callbacks: list[Callback] = [EarlyStopping(config.patience)] if config.patience else []
+    callbacks: list[Callback] = [Freezing(config.freeze)] if config.freeze else []
+    callbacks += [EarlyStopping(config.patience)] if config.patience else []
+    callbacks += [TimeLimit(60 * config.minutes)] if config.minutes else []
     for name in config.callbacks:
         try:
             callback = resolve_name(CALLBACKS.get(name, name))(config)

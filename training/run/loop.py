@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from training.config import TrainConfig
 from training.data.images import Images
-from training.run.assembly import Run
+from training.run.assembly import Run, shortened
 from training.run.callbacks import Callback, Report, build_callbacks, why_end
 from training.run.distributed import ranks
 from training.run.distributed.device import SINGLE_PROCESS, Process
@@ -41,7 +41,7 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
     callbacks = build_callbacks(config)
     if config.train_url:
         modelarts.fetch_run(config.train_url, config.run_dir)
-    run, progress, train_images, val_images = start(config, process)
+    run, progress, train_images, val_images = start(config, process, callbacks)
     journal = Journal(config.run_dir, progress.epoch) if process.is_main else None
     if run.skipped and process.is_main:
         listing = config.run_dir / "skipped.txt"
@@ -71,18 +71,20 @@ def _epochs(
     stop: StopRequest,
 ) -> Progress:
     """Train from `progress` to the end, which is returned. Raises TrainingError, Stopped."""
-    config = run.config
+    run = shortened(run, progress.epochs)
     with stop:
-        while progress.epoch < config.epochs and not progress.ended:
+        while progress.epoch < run.config.epochs and not progress.ended:
             for callback in callbacks:
                 callback.on_epoch_start(run, progress.epoch)
             if progress.step < run.steps:
                 train_epoch(run, splits[0], progress, stop)
             line = finish_epoch(run, splits[1], progress, stop)
             if journal:
-                _log(line, journal, config)
+                _log(line, journal, run.config)
             progress = progress.next_epoch(run.updates_done, run.overflows)
             progress.ended = why_end(callbacks, Report(run, line, progress))
+            progress.epochs = int(ranks.from_rank_0([progress.epochs], run.process)[0])
+            run = shortened(run, progress.epochs)
             # Last of all: an epoch interrupted before this is finished once more after the resume.
             save_run(run, progress)
     return progress

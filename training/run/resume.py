@@ -35,7 +35,8 @@ KEYS = ("arch", "num_classes", "optimizer", "accumulate_steps", "with_ema")
 class Progress:
     """`epoch` is the number of finished epochs, `best_top1` the best result so far, after `best_epoch` epochs.
 
-    `ended` says why the run ended before its last epoch; it is empty otherwise.
+    `ended` says why the run ended before its last epoch; it is empty otherwise. `epochs` is how many epochs the run
+    makes where they became fewer than the recipe's, and else 0.
 
     Everything else describes the current epoch: `step` batches are done, in `seconds`, with `loss_sum` and `right`
     answers. When it began, the run had made `updates` of the weights and skipped `overflows`.
@@ -51,6 +52,7 @@ class Progress:
     overflows: int = 0
     best_epoch: int = 0
     ended: str = ""
+    epochs: int = 0
 
     def add(self, loss: float, right: int, seconds: float) -> None:
         """Count one step."""
@@ -62,7 +64,12 @@ class Progress:
     def next_epoch(self, updates: int, overflows: int) -> Progress:
         """At the start of the next epoch, with the run's counts so far."""
         return Progress(
-            self.epoch + 1, self.best_top1, updates=updates, overflows=overflows, best_epoch=self.best_epoch
+            self.epoch + 1,
+            self.best_top1,
+            updates=updates,
+            overflows=overflows,
+            best_epoch=self.best_epoch,
+            epochs=self.epochs,
         )
 
     def __str__(self) -> str:

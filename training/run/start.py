@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from training.optim.losses import balanced_weights
 from training.run import resume
 from training.run.assembly import Run, assemble
 from training.run.bundled import fine_tuning, teacher
+from training.run.callbacks import Callback, build_callbacks, on_build
 from training.run.checkpoints import about, checkpoint
 from training.run.distributed import ranks
 from training.run.distributed.device import SINGLE_PROCESS, Process
@@ -28,9 +30,12 @@ from weights.variants import VARIANTS
 WHITENING_IMAGES = 1000  # at 32x32 pixels, a million patches for the 378 distinct numbers of the covariance
 
 
-def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, Progress, Images, Images]:
+def start(
+    config: TrainConfig, process: Process = SINGLE_PROCESS, callbacks: Sequence[Callback] | None = None
+) -> tuple[Run, Progress, Images, Images]:
     """The run, new or resumed, how far it is, and its training and validation images, all of which are verified: they
-    may have changed since the run was stopped. Raises TrainingError."""
+    may have changed since the run was stopped. `callbacks`: those of the recipe if they are not given. Raises
+    TrainingError."""
     if config.labels == "multi" and process.size > 1:
         raise ConfigError("labels: multi runs in one process: average precision needs all images in one place")
     train_images, val_images = splits = open_splits(config)
@@ -45,7 +50,8 @@ def start(config: TrainConfig, process: Process = SINGLE_PROCESS) -> tuple[Run, 
     said = about.of_run(config, train_images, val_images, len(skipped))
     steps = steps_per_epoch(train_images, config, num_shards=process.size)
     teaches = teacher.find(config, train_images.classes)
-    run = assemble(config, steps, process, said, weights, teaches)
+    callbacks = build_callbacks(config) if callbacks is None else callbacks
+    run = assemble(config, steps, process, said, weights, teaches, lambda network: on_build(callbacks, network))
     progress = _agree_on_progress(_load_weights(run), process)
     if config.on_bad_image == "stop":
         verify(splits, spec, config.verify_images, readers, **shard)

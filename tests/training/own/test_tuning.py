@@ -74,7 +74,7 @@ def test_what_is_held_out_from_the_run_was_held_out_from_a_head(seen, tmp_path):
 
 def test_the_run_starts_with_a_classifier_that_saw_none_of_what_is_held_out(seen, tiny_bundle, tmp_path):
     outcome, base = fit_head(seen, 0), open_bundle(tiny_bundle)
-    started = Backbone(tuning._start(seen, outcome, base, tmp_path / "start" / "1"))
+    started = Backbone(tuning._start(seen, outcome, (base, Backbone(base)), tmp_path / "start" / "1"))
     np.testing.assert_array_equal(started.classifier().weight, outcome.fitted.heads[0].weight)
     assert not np.array_equal(started.classifier().weight, outcome.fitted.head.weight)
 
@@ -99,9 +99,10 @@ def test_a_run_that_fails_leaves_the_classifier_alone(photos, tmp_path, monkeypa
     bundle = open_bundle("repvgg-tiny-cifar10")
     seen = see(collect(photos), Backbone(bundle), bundle.manifest.preprocess, seed=0, seconds=0)
     outcome = fit_head(seen, 0)
-    assert tuning.tune(seen, outcome, bundle, tuning.Plan(5, 100, ""), tmp_path / "tuning", 0, said.append) is None
+    plan, folder = tuning.Plan(5, 100, ""), tmp_path / "tuning"
+    assert tuning.tune(seen, outcome, bundle, Backbone(bundle), plan, folder, 0, said.append) is None
     assert "the classifier alone remains" in said[-1]
-    assert "missing.yaml cannot be read" in (tmp_path / "tuning" / "train.log").read_text()
+    assert "missing.yaml cannot be read" in (folder / "run.log").read_text()
 
 
 def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_path):

@@ -192,3 +192,47 @@ def test_a_callback_that_cannot_be_built_is_an_error_before_the_first_step(image
     with pytest.raises(ConfigError, match=words):
         train(image_folder, tmp_path, callbacks=[name], epochs=1)
     assert not (tmp_path / "runs").exists()
+
+
+def test_frozen_stages_keep_their_weights(image_folder, tmp_path):
+    from training.run.checkpoints import checkpoint
+
+    best = train(image_folder, tmp_path, freeze=2, epochs=1, eval_interval=1)
+    start = checkpoint.read(train(image_folder, tmp_path / "still", base_lr=0.0, min_lr=0.0, warmup_lr=0.0, epochs=1))
+    changed = {
+        name.split(".")[1]
+        for name, array in checkpoint.network_weights(checkpoint.read(best)).items()
+        if name.endswith("conv.weight") and (array != start[name]).any()
+    }
+    assert changed == {"2", "3", "4"} & changed
+    assert changed
+
+
+class Clock:
+    """Each reading is `step` seconds later."""
+
+    def __init__(self, step):
+        self.now, self.step = 0.0, step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "made"), [(1000, 9), (32, 4), (14, 1)])
+def test_a_run_of_limited_time_makes_fewer_epochs_by_a_schedule_of_that_length(
+    image_folder, tmp_path, monkeypatch, seconds, made
+):
+    from training.run import callbacks
+
+    limit = callbacks.TimeLimit(seconds, Clock(5))  # three readings until the end of the first epoch, then one an epoch
+    monkeypatch.setattr(callbacks, "TimeLimit", lambda _seconds: limit)
+    keys = {"base_lr": 0.1, "min_lr": 0.0, "epochs": 9, "eval_interval": 9, "minutes": 1, "backbone_lr": 0.5}
+    best = train(image_folder, tmp_path, **keys)
+    lines = log_of(best)
+    assert len(lines) == made
+    if made > 1:
+        assert "val_top1" in lines[-1], "the last epoch is evaluated"
+    if made == 4:
+        assert lines[0]["lr"] > 0.09, "the first epoch was of a longer run"
+        assert lines[-1]["lr"] < 0.01

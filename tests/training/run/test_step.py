@@ -28,7 +28,8 @@ def made(**keys):
     layer = nn.Dense(5, CLASSES, has_bias=False, weight_init=ms.Tensor(WEIGHT))
     average = nn.Dense(5, CLASSES, has_bias=False)
     updates = build_optimizer(layer, config, 1)
-    ema = Ema(layer, average, config.ema_decay) if config.with_ema else None
+    forgets = config.ema_forgets_start
+    ema = Ema(layer, average, config.ema_decay, forgets_start=forgets) if config.with_ema else None
     return layer, updates, average, train_step(layer.set_train(), updates, config, ema)
 
 
@@ -102,12 +103,13 @@ def test_accumulated_batches_are_one_update_with_their_mean_gradient():
     assert not any(array.any() for array in state.values()), "the sums start anew"
 
 
-def test_the_average_follows_the_weights():
-    layer, _, average, step = made(with_ema=True, ema_decay=0.2)
+@pytest.mark.parametrize("forgets", [True, False])
+def test_the_average_follows_the_weights(forgets):
+    layer, _, average, step = made(with_ema=True, ema_decay=0.2, ema_forgets_start=forgets)
     expected = WEIGHT.astype(np.float64)
     for before, batch in enumerate(BATCHES[:4]):
         run(step, batch)
-        decay = min(0.2, (1 + before) / (10 + before))
+        decay = min(0.2, (1 + before) / (10 + before)) if forgets else 0.2
         expected = decay * expected + (1 - decay) * weights_of(layer)
     np.testing.assert_allclose(weights_of(average), expected, atol=1e-5)
 

@@ -39,7 +39,7 @@ _SETTING = {
         "resume",
         "resume_changed",
     ),
-    *("checkpoint_minutes", "eval_interval", "patience", "callbacks"),
+    *("checkpoint_minutes", "eval_interval", "patience", "minutes", "callbacks"),
 }
 _PREPROCESSING = ("image_size", "interpolation", "crop_pct", "mean", "std")
 MEASURED = {*_PREPROCESSING, "classes", "images of val"}  # of these, an accuracy depends beside the weights
