@@ -119,7 +119,7 @@ def translated() -> Iterator[None]:
         yield
     except ImportError as error:
         extra = EXTRAS.get(error.name or "", "pull")
-        raise ConfigError(f"{error.name} is not installed, which this needs: pip install 'repvgg[{extra}]'") from error
+        raise ConfigError(f"this needs {error.name}, which is not installed: pip install 'repvgg[{extra}]'") from error
     except errors.WrongRequest as error:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
