@@ -84,8 +84,8 @@ class Keeper:
         self._bundle = bundle
         if self._condition.needs_threshold and bundle.manifest.confidence is None:
             log.warning(
-                "keep_if=%s: %s %s has no threshold, so no answer of it is confident or not; `repvgg evaluate "
-                "--fit-confidence` writes a version that has",
+                "keep_if=%s: %s %s has no threshold, so its answers are neither confident nor not; "
+                "`repvgg evaluate --fit-confidence` writes a version that has one",
                 self._condition.text,
                 bundle.manifest.name,
                 bundle.manifest.version,

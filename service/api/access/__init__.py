@@ -1,1 +1,2 @@
-"""Who asks, and whether they may: clients behind proxies, API keys, reloads. For `app` and `api.routes`."""
+"""Who sends a request, and what they are allowed to do: clients behind proxies, API keys, reloads. For `app` and
+`api.routes`."""
