@@ -1,1 +1,1 @@
-"""Gets bundles and weights from elsewhere, makes bundles of them, and sends them on; `service.cli` calls it."""
+"""Fetches bundles and weights, turns them into bundles, and publishes them; `service.cli` calls it."""

@@ -10,7 +10,7 @@ from hub.catalogue import NETWORKS
 from hub.errors import WrongRequest
 
 SCHEMES = ("hf", "https", "http", "oci", "s3", "gs", "az")
-# timm's own way to name a repository.
+# timm's own notation for a repository.
 _TIMM_PREFIX = re.compile(r"hf[-_]hub:")
 
 
@@ -28,7 +28,7 @@ class Address:
 
 @dataclass(frozen=True)
 class How:
-    """What a file does not say of itself. `format`: of hub.local.FORMATS; `labels`: a file, or `imagenet`."""
+    """What a file does not say about itself. `format`: one of hub.local.FORMATS; `labels`: a file, or `imagenet`."""
 
     format: str | None = None
     arch: str | None = None

@@ -1,4 +1,4 @@
-"""Bundles of ours that come from elsewhere: into the store as they are, or not at all."""
+"""Our own bundles from elsewhere: they enter the store unchanged, or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_UNPACKED_BYTES = 16 << 30
 
 
 def named_files(manifest: Manifest) -> list[str]:
-    """What a manifest names, without the golden images, which golden.json names."""
+    """The files that a manifest names, without the golden images, which golden.json names."""
     return [file for file, _ in manifest.checksums]
 
 
@@ -50,14 +50,14 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
     """A copy of a fetched bundle as the new bundle `folder`; only its name and version may differ, and then it is no
     longer signed.
 
-    Raises BundleError for one that is not whole, WrongRequest if another one is there.
+    Raises BundleError for an incomplete one, WrongRequest if another one is there.
     """
     original = read(fetched / MANIFEST)
     manifest = Manifest.from_json(original)
     wanted = _renamed(original, manifest, folder)
     if (folder / MANIFEST).exists():
         if read(folder / MANIFEST) != wanted:
-            raise WrongRequest(f"{folder} is there already, and is another bundle: give --version or --name")
+            raise WrongRequest(f"{folder} already exists and is another bundle: give --version or --name")
         if wanted == original:
             _copy_signature(fetched, folder)
         if wanted == original and signing.read(fetched) and not signing.read(folder):
@@ -81,7 +81,7 @@ def adopt(fetched: Path, folder: Path) -> Bundle:
 
 
 def _copy_signature(fetched: Path, folder: Path) -> None:
-    """Where one came and none is."""
+    """Makes room for a file that replaces a folder, and the other way round."""
     if signing.read(fetched) and not signing.read(folder):
         draft = folder / f".{signing.FILE}"
         draft.write_bytes(read(fetched / signing.FILE))
@@ -89,7 +89,7 @@ def _copy_signature(fetched: Path, folder: Path) -> None:
 
 
 def _renamed(original: bytes, manifest: Manifest, folder: Path) -> bytes:
-    """The manifest, byte for byte where name and version stay."""
+    """The manifest, byte for byte if name and version stay the same."""
     if (manifest.name, manifest.version) == (folder.parent.name, folder.name):
         return original
     changed = json.loads(original) | {"name": folder.parent.name, "version": folder.name}
@@ -110,7 +110,7 @@ def found_in(folder: Path, source: str) -> Path:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Only plain files and folders, inside `folder`, and no more than a bundle can have. Raises Unusable."""
+    """Accepts only plain files and folders inside `folder`, and no more than a bundle can have. Raises Unusable."""
     try:
         with tarfile.open(archive) as tar:
             total = 0
@@ -144,6 +144,6 @@ def _check(archive: str, member: tarfile.TarInfo, number: int, total: int) -> No
     if member.name != ".":
         _check_name(archive, member.name)
     if not (member.isfile() or member.isdir()):
-        raise Unusable(f"{archive} holds {member.name!r}, which is neither a file nor a folder")
+        raise Unusable(f"{archive} contains {member.name!r}, which is neither a file nor a folder")
     if number >= MAX_MEMBERS or total > MAX_UNPACKED_BYTES:
         raise Unusable(f"{archive} unpacks to more than {MAX_MEMBERS} files or {megabytes(MAX_UNPACKED_BYTES)}")

@@ -1,8 +1,8 @@
 """Networks under short names: `repvgg pull repvgg-a0`.
 
-Parameters and multiply-adds are computed, of the fused network. Top-1 is not ours: it is from timm's
-results/results-imagenet.csv (github.com/huggingface/pytorch-image-models, commit 0173a139), of its validation on
-ImageNet-1k with the preprocessing of the same repository.
+Parameters and multiply-adds are computed for the fused network. Top-1 is not ours: it is from timm's
+results/results-imagenet.csv (github.com/huggingface/pytorch-image-models, commit 0173a139), measured on ImageNet-1k's
+validation images with the preprocessing of the same repository.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Network:
 
     @property
     def multiply_adds(self) -> int:
-        """Of the convolutions and the classifier, for one image."""
+        """In the convolutions and the classifier, for one image."""
         side, total = self.size, CLASSES * VARIANTS[self.variant].widths[-1]
         for block in VARIANTS[self.variant].blocks():
             side = -(-side // block.stride)
@@ -82,4 +82,4 @@ def table() -> str:
             f"{network.name:<14}{network.parameters / 1e6:>9.2f} M{network.multiply_adds / 1e9:>13.2f} G"
             f"{network.size:>7}{network.top1:>9.2%}  hf://{network.repository}"
         )
-    return "\n".join([*lines, f"top-1: {STATED_BY}; parameters and multiply-adds: of the fused network, computed"])
+    return "\n".join([*lines, f"top-1: {STATED_BY}; parameters and multiply-adds: computed for the fused network"])

@@ -1,12 +1,12 @@
 """What can go wrong between an address and a bundle. Texts are safe to show: they hold no token.
 
 HubError
-├── WrongRequest   the address or an option cannot mean anything; nothing was tried
+├── WrongRequest   the address or an option is invalid; nothing was tried
 ├── Unreachable    a host does not answer, or refuses: the text says what was tried
-├── Unusable       what is there cannot become a bundle
-│   └── Unverified   what arrived is not what its source says it is
-├── NoSpace        the disk is too small; the text says by how much
-└── NotInstalled   a scheme needs a package that is not here
+├── Unusable       the source cannot become a bundle
+│   └── Unverified   what arrived differs from what its source announced
+├── NoSpace        the disk has too little space; the text says how much is missing
+└── NotInstalled   a scheme needs a package that is not installed
 """
 
 
@@ -15,7 +15,7 @@ class HubError(Exception):
 
 
 class WrongRequest(HubError):
-    """The address or an option cannot mean anything."""
+    """The address or an option is invalid."""
 
 
 class Unreachable(HubError):
@@ -23,19 +23,19 @@ class Unreachable(HubError):
 
 
 class Unusable(HubError):
-    """What is there cannot become a bundle."""
+    """The source cannot become a bundle."""
 
 
 class Unverified(Unusable):
-    """What arrived is not what its source says it is."""
+    """What arrived differs from what its source announced."""
 
 
 class NoSpace(HubError):
-    """The disk is too small."""
+    """The disk has too little space."""
 
 
 class NotInstalled(HubError):
-    """A scheme needs a package that is not here."""
+    """A scheme needs a package that is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed, which this needs: pip install 'repvgg[{extra}]'")
+        super().__init__(f"this needs {package}, which is not installed: pip install 'repvgg[{extra}]'")

@@ -1,4 +1,4 @@
-"""Files that are here -> a bundle, without a training framework: `repvgg convert`, and what `pull https://` ends in."""
+"""Local files -> a bundle, without a training framework: `repvgg convert`, and the last step of `pull https://`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def classifier(path: Path, how: How, say: Callable[[str], None]) -> Classifier:
     recipe = f"{path.name}, sha256 {sha256(path)}"
     if kind == "onnx":
         if not (how.preprocess and how.labels):
-            raise WrongRequest("an ONNX file does not say its preprocessing and its labels: --preprocess and --labels")
+            raise WrongRequest("an ONNX file states no preprocessing and no labels: give --preprocess and --labels")
         labels, dataset = _labels(how.labels)
         spec = onnx_classifier.preprocessing(how.preprocess)
         return onnx_classifier.classifier(

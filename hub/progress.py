@@ -1,4 +1,4 @@
-"""What is told to whoever waits for a download."""
+"""Progress messages for people who wait for a download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def megabytes(count: float) -> str:
 
 
 class Progress:
-    """A bar on a terminal, a line for every finished file elsewhere; and whatever is worth a line of its own."""
+    """A bar on a terminal, otherwise a line for every finished file; and other messages."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

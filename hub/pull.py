@@ -1,9 +1,9 @@
 """`repvgg pull`: from an address to a bundle in the store.
 
 1. only what was named is fetched, and nothing is fetched for an address that cannot work;
-2. a bundle that is there already is found equal, or the pull is refused; it is never changed;
-3. a pull that fails leaves no half bundle, and what it fetched is not fetched again;
-4. a bundle of ours from a registry or an archive needs no package of the extra `pull`.
+2. an existing bundle is found equal, or the pull is refused; it is never changed;
+3. a pull that fails leaves no partial bundle, and what it fetched is not fetched again;
+4. our own bundles from a registry or an archive need no package of the extra `pull`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _from_bucket(
 
 
 def convert(path: Path, request: Request, progress: Progress) -> Bundle:
-    """A file that is here -> a bundle; `request` says where, and how. Raises HubError."""
+    """A local file -> a bundle; `request` says where, and how. Raises HubError."""
     from hub import local  # imports onnx
     from hub.conversion import classifier as conversion
 
@@ -143,7 +143,7 @@ def convert(path: Path, request: Request, progress: Progress) -> Bundle:
 
 
 def explain(model: str, request: Request, progress: Progress) -> Bundle:
-    """A bundle that is here -> a new version of it that explains its answers. Raises HubError."""
+    """A local bundle -> a new version of it that explains its answers. Raises HubError."""
     from hub.conversion.explained import add_features  # imports onnx
 
     try:
@@ -157,7 +157,7 @@ def explain(model: str, request: Request, progress: Progress) -> Bundle:
 
 
 def in_one_line(text: str, most: int = 5) -> str:
-    """What takes many lines elsewhere: all weights that are missing, for instance."""
+    """Shortens what would take many lines: all missing weights, for instance."""
     first, *more = (line.strip() for line in text.splitlines())
     left_out = f" and {len(more) - most} more" if len(more) > most else ""
     return f"{first} {', '.join(more[:most])}{left_out}".strip()
@@ -185,24 +185,24 @@ def _verify_signature(key: Path, fetched: Path, manifest: bytes, source: str) ->
 
 
 def _need_bundle(request: Request) -> None:
-    """Raises Unverified where only a signed bundle would do: others have no signature."""
+    """Raises Unverified if a signed bundle is required: other sources have no signature."""
     if request.verify_key:
         raise Unverified(
-            f"{without_secrets(request.source)} is no bundle, so it cannot be signed with {request.verify_key}"
+            f"{without_secrets(request.source)} is not a bundle, so it cannot be signed with {request.verify_key}"
         )
 
 
 def place(request: Request, name: str, version: str) -> Path:
-    """The folder of the new bundle. Raises WrongRequest for a name that no store can have."""
+    """The folder of the new bundle. Raises WrongRequest for a name that is invalid in a store."""
     parts = request.name or name, request.version or version
     for flag, part in zip(("--name", "--version"), parts, strict=True):
         if not part or part.startswith(".") or not all(letter.isalnum() or letter in "._-" for letter in part):
-            raise WrongRequest(f"{flag} {part!r} is no name: letters, digits, dot, dash and underscore")
+            raise WrongRequest(f"{flag} {part!r} is not a name: use letters, digits, dot, dash and underscore")
     return request.store.joinpath(*parts)
 
 
 def already_there(folder: Path, address: str, revision: str) -> Bundle | None:
-    """The bundle in `folder` if it is what is asked for. Raises WrongRequest if another one is there."""
+    """The bundle in `folder` if it is the requested one. Raises WrongRequest if it is another one."""
     if not (folder / MANIFEST).exists():
         return None
     bundle = open_bundle(folder)
@@ -215,4 +215,4 @@ def already_there(folder: Path, address: str, revision: str) -> Bundle | None:
     ):
         return bundle
     origin = f"{source.address} at {source.revision}" if source else "elsewhere"
-    raise WrongRequest(f"{folder} is there already, from {origin}: give --version or --name")
+    raise WrongRequest(f"{folder} already exists, from {origin}: give --version or --name")

@@ -1,8 +1,8 @@
-"""`repvgg push`: a bundle that is here -> a registry, a bucket or a repository of the Hub.
+"""`repvgg push`: a local bundle -> a registry, a bucket or a repository of the Hub.
 
 1. it appears there complete or not at all;
-2. what is there is never changed: the same version again is found equal, or refused;
-3. what is printed names the content for good, by its digest or commit.
+2. an existing version is never changed: pushing it again finds it equal, or is refused;
+3. the printed address names the content permanently, by its digest or commit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def push(
     pauses_s: Sequence[float] = PAUSES_S,
     sign_key: Path | None = None,
 ) -> str:
-    """A bundle -> where it is now, named by its digest or commit. `sign_key`: adds a signature to what is sent.
+    """A bundle -> its new address, with its digest or commit. `sign_key`: adds a signature to what is sent.
 
     Raises HubError and ImportError.
     """

@@ -1,4 +1,4 @@
-"""What is in a store: list it, remove from it, and keep equal files once.
+"""The content of a store: list it, remove from it, and keep equal files once.
 
 1. a draft that a killed process left is removed a day later, with the next bundle, never one that is being written;
 2. equal files of two bundles are one file with two names (hard links), so that each bundle is still whole by itself.
@@ -38,10 +38,10 @@ def size(folder: Path) -> int:
 
 
 def remove(name: str, store: Path) -> Path:
-    """Delete NAME/VERSION in the store: at once for readers, since it is renamed first. Raises WrongRequest."""
+    """Delete NAME/VERSION in the store: atomically for readers, since it is renamed first. Raises WrongRequest."""
     folder = store / name
     if Path(name).is_absolute() or ".." in Path(name).parts or len(Path(name).parts) != 2:
-        raise WrongRequest(f"{name!r} is no NAME/VERSION")
+        raise WrongRequest(f"{name!r} is not NAME/VERSION")
     if not (folder / MANIFEST).is_file():
         there = ", ".join(str(path.relative_to(store)) for path, _ in bundles(store)) or "nothing"
         raise WrongRequest(f"there is no bundle {name} in {store}; it has: {there}")
@@ -54,7 +54,7 @@ def remove(name: str, store: Path) -> Path:
 
 
 def tidy(folder: Path, store: Path) -> int:
-    """After the new bundle `folder` is written: share its files, drop what killed processes left -> bytes shared."""
+    """After the new bundle `folder` is written: share its files, remove what killed processes left -> bytes shared."""
     for draft in store.glob("*/.*-*"):
         if draft.is_dir() and time.time() - draft.stat().st_mtime > OLD_S:
             shutil.rmtree(draft, ignore_errors=True)
@@ -81,13 +81,13 @@ def temporary(place: Path) -> Iterator[Path]:
 
 
 def _share(path: Path, other: Path) -> int:
-    """`path` becomes another name of `other` if both hold the same."""
+    """`path` becomes another name of `other` if their content is the same."""
     link = path.with_name(f".{path.name}.link")
     try:
         if path.samefile(other) or not filecmp.cmp(path, other, shallow=False):
             return 0
         os.link(other, link)
         link.replace(path)
-    except OSError:  # the file system has no hard links, or the other bundle was removed: two copies are right as well
+    except OSError:  # the file system has no hard links, or the other bundle was removed: two copies are fine too
         return 0
     return path.stat().st_size

@@ -1,4 +1,4 @@
-"""Is there room on the disk? Asked before anything is fetched, where the sizes are known."""
+"""Is there room on the disk? Checked before anything is fetched, if the sizes are known."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files of others -> model bundles, without a training framework; `hub` may import it."""
+"""Other projects' files -> model bundles, without a training framework; `hub` may import it."""

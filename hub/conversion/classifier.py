@@ -1,7 +1,7 @@
-"""What every source comes down to, and the bundle that is made of it.
+"""The common form of every source, and the bundle made from it.
 
 1. a bundle is written only if its ONNX gives the logits of the truth that it is compared with;
-2. accuracy is never claimed: what a source states is in `source`, and nothing was measured here.
+2. accuracy is never claimed: what the source states is in `source`, and nothing was measured here.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from models.store import Bundle, write_bundle
 
 SAMPLES = Path(models.__file__).parent / "samples"
 GOLDEN_IMAGES = 4  # both PNG and JPEG; each takes seconds in numpy for the largest networks
-# Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
+# Largest difference of a logit between two correct engines, per unit of the logits' deviation if that is over 1.
 TOLERANCE = 1e-3
 INT8_TOLERANCE = 0.1  # steps of quantisation that engines round to either side
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """`truth` computes the logits that are right; `batch` as in Artifact; `precision`: that of most of its weights."""
+    """`truth` computes the correct logits; `batch` as in Artifact; `precision`: that of most of its weights."""
 
     variant: str
     parameters: int

@@ -1,6 +1,6 @@
-"""A bundle of before -> a new version whose ONNX artifacts explain their answers.
+"""An older bundle -> a new version whose ONNX artifacts explain their answers.
 
-1. the network computes what it did, and every other file stays as it is;
+1. the network computes the same as before, and every other file stays as it is;
 2. an artifact is changed only if its feature map gives its logits, on the bundle's own golden images.
 """
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from weights.variants import Variant
 
 INPUT, OUTPUT = "image", "logits"
-OPSET, IR_VERSION = 17, 8  # what every engine of the table reads, and older releases of them too
+OPSET, IR_VERSION = 17, 8  # all engines of the table read it, and so do their older releases
 
 
 def repvgg(weights: Mapping[str, NDArray[Any]], variant: Variant, size: int) -> ModelProto:

@@ -1,9 +1,9 @@
 """Any image classifier in ONNX -> a graph for every engine: float32 `(N, 3, S, S)` -> float32 logits `(N, K)`.
 
 1. NHWC gets a transpose, float16 casts, and a fixed batch becomes a symbolic one, or a loop over images;
-2. scores are not softmaxed twice: a final Softmax is taken off, and probabilities become their logarithms;
-3. what is no single-label image classifier is refused with what was found;
-4. the prepared graph is only accepted if it answers as the given one does.
+2. scores are not softmaxed twice: a final Softmax is removed, and probabilities become their logarithms;
+3. anything but a single-label image classifier is refused with what was found;
+4. the prepared graph is only accepted if it gives the same answers as the original.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hub.errors import Unusable
 from models.manifest import Precision
 
 LARGEST_BYTES = 2_000_000_000  # of a message of protobuf, which is 2 GiB
-# Nodes behind a Softmax that change nothing but the type of its scores.
+# Nodes after a Softmax that change only the type of its scores.
 _TRANSPARENT = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
 _FLOATS: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 _QUANTIZED = ("QuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
@@ -42,7 +42,7 @@ _SMALLEST = 1e-30  # probability, so that its logarithm is finite
 
 @dataclass(frozen=True)
 class Prepared:
-    """`truth` runs the graph as it was given, one image at a time; `notes`: what was changed, for people."""
+    """`truth` runs the original graph, one image at a time; `notes`: what was changed, for people."""
 
     content: bytes
     truth: Run
@@ -52,7 +52,7 @@ class Prepared:
 
 
 def external_files(path: Path) -> list[str]:
-    """Names of the files in which the graph's weights lie. Raises Unusable for one outside its folder."""
+    """Names of the files with the graph's weights. Raises Unusable for one outside its folder."""
     model = _parse(path)
     names = {
         entry.value
@@ -71,7 +71,7 @@ def read(path: Path) -> ModelProto:
     """The graph with its weights. Raises Unusable."""
     files = [path, *(path.parent / name for name in external_files(path))]
     if missing := [file.name for file in files if not file.is_file()]:
-        raise Unusable(f"{path.name} keeps weights in {', '.join(missing)}, which is not beside it")
+        raise Unusable(f"{path.name} keeps weights in {', '.join(missing)}, which is missing next to it")
     if sum(file.stat().st_size for file in files) > LARGEST_BYTES:
         raise Unusable(f"{path.name} is over 2 GB with its weights, which is more than an ONNX file can hold")
     model = _parse(path)
@@ -86,7 +86,8 @@ def read(path: Path) -> ModelProto:
 
 
 def _bring_in(tensor: TensorProto, folder: Path) -> None:
-    """The weights from beside the graph. The package's own reader refuses links, of which the Hub's cache consists."""
+    """The weights from the files next to the graph. The package's own reader refuses links, and the Hub's cache
+    consists of them."""
     place = {entry.key: entry.value for entry in tensor.external_data}
     with (folder / place["location"]).open("rb") as file:
         file.seek(int(place.get("offset", 0)))
@@ -121,7 +122,7 @@ def prepare(model: ModelProto, size: int, classes: int, output: str | None = Non
 
 @dataclass(frozen=True)
 class _Given:
-    """The graph as it came: `batch` is 0 where it is symbolic; `channels_last`: NHWC."""
+    """The original graph: `batch` is 0 if it is symbolic; `channels_last`: NHWC."""
 
     model: ModelProto
     input: ValueInfoProto
@@ -174,7 +175,7 @@ def _output(model: ModelProto, name: str | None) -> ValueInfoProto:
 
 
 def _one_by_one(given: _Given, size: int) -> Run:
-    """The graph as it is: float32 (N, 3, S, S) -> its scores, logits or probabilities (N, K)."""
+    """The unchanged graph: float32 (N, 3, S, S) -> its scores, logits or probabilities (N, K)."""
     run = open_onnx(given.model.SerializeToString(), given.input.name, given.output.name)
     kind = _FLOATS[given.input.type.tensor_type.elem_type]
 
@@ -187,14 +188,14 @@ def _one_by_one(given: _Given, size: int) -> Run:
 
 
 def _are_probabilities(scores: Tensors) -> bool:
-    """Also where they are quantised, in steps of 1/256."""
+    """Even if they are quantised, in steps of 1/256."""
     sums = scores.sum(1)
     slack = min(0.5, 1e-3 + scores.shape[1] / 512)
     return bool((scores >= 0).all() and (scores <= 1).all() and np.allclose(sums, 1, atol=slack))
 
 
 def _final(graph: GraphProto, name: str, kind: str) -> NodeProto | None:
-    """The node of this kind that makes `name`, behind nodes that are transparent."""
+    """The node of this kind that produces `name`, seen through transparent nodes."""
     makers = {made: node for node in graph.node for made in node.output}
     while (node := makers.get(name)) is not None and node.op_type in _TRANSPARENT:
         name = node.input[0]
@@ -202,12 +203,12 @@ def _final(graph: GraphProto, name: str, kind: str) -> NodeProto | None:
 
 
 def _changed(given: _Given, size: int, classes: int, truth: Run) -> tuple[ModelProto, list[str]]:
-    """A copy with our input and output, whose batch is still what it was."""
+    """A copy with our input and output, and the batch of the original."""
     sample = np.random.default_rng(0).standard_normal((2, 3, size, size), np.float32)
     if (found := truth(sample)).shape[1] != classes:
         raise Unusable(f"{given.output.name} has {found.shape[1]} scores for an image, there are {classes} labels")
     if _final(given.model.graph, given.output.name, "Sigmoid") is not None:
-        raise Unusable(f"{given.output.name} ends in a Sigmoid: a multi-label network, whose scores are no softmax")
+        raise Unusable(f"{given.output.name} ends in a Sigmoid: a multi-label network, whose scores are not a softmax")
     model, notes = ModelProto(), []
     model.CopyFrom(given.model)
     if {INPUT, OUTPUT} & _names(model.graph):
@@ -240,11 +241,11 @@ def _names(graph: GraphProto) -> set[str]:
 
 
 def _to_logits(graph: GraphProto, target: str, classes: int, given: _Given) -> tuple[list[NodeProto], list[str]]:
-    """Nodes that make our output of the graph's."""
+    """Nodes that turn the graph's output into ours."""
     told: list[str] = []
     softmax = _final(graph, target, "Softmax")
     if softmax is not None:
-        target, told = softmax.input[0], ["its final Softmax was taken off"]
+        target, told = softmax.input[0], ["its final Softmax was removed"]
     graph.initializer.append(numpy_helper.from_array(np.asarray([-1, classes], np.int64), "repvgg.shape"))
     nodes = [
         helper.make_node("Cast", [target], ["repvgg.float"], to=TensorProto.FLOAT),
@@ -254,7 +255,7 @@ def _to_logits(graph: GraphProto, target: str, classes: int, given: _Given) -> t
 
 
 def _with_logarithm(model: ModelProto) -> ModelProto:
-    """The same, of probabilities that no Softmax node makes."""
+    """The same, for probabilities that do not come from a Softmax node."""
     found = ModelProto()
     found.CopyFrom(model)
     graph = found.graph
@@ -272,7 +273,7 @@ def _declare(graph: GraphProto, batch: int | str, size: int, classes: int) -> No
 
 
 def _as_symbolic(model: ModelProto, given: _Given, size: int, classes: int) -> tuple[ModelProto, str]:
-    """With any batch: reshapes that name a batch of one keep the batch that they are given instead."""
+    """For any batch: reshapes to a batch of one keep their input's batch instead."""
     found = ModelProto()
     found.CopyFrom(model)
     _declare(found.graph, "N", size, classes)
@@ -316,7 +317,7 @@ def _as_loop(model: ModelProto, given: _Given, size: int, classes: int) -> tuple
 
 
 def _agrees(model: ModelProto, truth: Run, size: int) -> bool:
-    """Whether it answers for three images together as the truth does for each alone."""
+    """Whether it gives the same answers for three images together as the truth for each alone."""
     sample = np.random.default_rng(1).standard_normal((3, 3, size, size), np.float32)
     expected = truth(sample)
     try:
@@ -339,7 +340,7 @@ def _softmax(logits: Tensors) -> Tensors:
 
 
 def _clean(model: ModelProto) -> None:
-    """Without nodes whose results nobody uses: those behind a Softmax that was taken off, other outputs."""
+    """Without nodes whose results are unused: those after a removed Softmax, other outputs."""
     graph, needed = model.graph, {OUTPUT}
     kept: list[NodeProto] = []
     for node in reversed(graph.node):
@@ -351,7 +352,7 @@ def _clean(model: ModelProto) -> None:
 
 
 def _replace(field: Any, messages: Iterable[Any]) -> None:
-    """New content of a repeated field: copies, since messages of it end with it."""
+    """New content of a repeated field: copies, since its messages die with it."""
     kept = [copy.deepcopy(message) for message in messages]
     del field[:]
     field.extend(kept)
@@ -370,5 +371,5 @@ def _parameters(model: ModelProto) -> int:
 
 
 def _precision(model: ModelProto) -> Precision:
-    """A graph in float16 is served as it is, as fp32: there is nothing more exact."""
+    """A float16 graph is served as fp32: there is nothing more exact."""
     return "fp32" if {node.op_type for node in model.graph.node}.isdisjoint(_QUANTIZED) else "int8"

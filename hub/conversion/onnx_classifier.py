@@ -93,8 +93,8 @@ def preprocessing(what: str) -> Preprocess:
 
 
 def _from_words(text: str) -> Preprocess:
-    """`size=224,crop_pct=0.875,interpolation=bicubic,mean=0.5:0.5:0.5` or `mean=0.5,0.5,0.5`; what is missing is timm's
-    default."""
+    """`size=224,crop_pct=0.875,interpolation=bicubic,mean=0.5:0.5:0.5` or `mean=0.5,0.5,0.5`; missing values are timm's
+    defaults."""
     words: dict[str, str] = {}
     last = ""
     for part in text.split(","):

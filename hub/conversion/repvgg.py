@@ -32,7 +32,7 @@ def classifier(
     say: Callable[[str], None],
     averaged: bool = False,
 ) -> Classifier:
-    """`source`: a key of SOURCES; `averaged` takes the averaged weights of a file that holds both.
+    """`source`: a key of SOURCES; `averaged` takes the averaged weights from a file that has both.
 
     Raises Unusable and WeightsError.
     """
@@ -42,7 +42,7 @@ def classifier(
     check_names(contents.arrays, SOURCES[source])
     weights, _ = translate(contents.arrays, SOURCES[source])
     if (found := len(weights.get("classifier.bias", labels))) != len(labels):
-        raise Unusable(f"{path.name} has {found} classes, its labels or num_classes say {len(labels)}")
+        raise Unusable(f"{path.name} has {found} classes, but its labels or num_classes say {len(labels)}")
     fused = layout.fused(weights, VARIANTS[variant], len(labels))
     return Classifier(
         variant=variant,

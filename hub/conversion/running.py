@@ -1,4 +1,4 @@
-"""Runs ONNX files while they become bundles."""
+"""Runs ONNX files during conversion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def open_onnx(content: bytes, source: str, target: str) -> Run:
-    """A function (N, 3, S, S) -> (N, K): ONNX Runtime where it is installed, else ONNX's own slow reference.
+    """A function (N, 3, S, S) -> (N, K): ONNX Runtime if it is installed, otherwise ONNX's own slow reference.
 
     It raises Unusable for a graph that cannot be run.
     """

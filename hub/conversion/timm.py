@@ -1,8 +1,9 @@
 """timm's config.json: the network, its preprocessing and its labels.
 
-1. what the network or the preprocessing needs and a bundle cannot say is refused by its key;
-2. sizes are those that timm tests with: `test_input_size` and `test_crop_pct` where they are given;
-3. labels are the config's; the list of ImageNet-1k only where the config names that data set; else `class 0` and so on.
+1. whatever a bundle cannot express about the network or the preprocessing is refused by its key;
+2. sizes are those that timm tests with: `test_input_size` and `test_crop_pct` if they are given;
+3. labels are the config's; the list of ImageNet-1k only if the config names that data set; otherwise `class 0` and so
+   on.
 
 Keys and defaults: timm's data/config.py and models/_hub.py; the transform: data/transforms_factory.py.
 """
@@ -28,7 +29,7 @@ ARCHITECTURES = {
     f"repvgg_{name.lower()}": f"RepVGG-{name}"
     for name in ("A0", "A1", "A2", "B0", "B1", "B1g4", "B2", "B2g4", "B3", "B3g4", "D2se")
 }
-# timm 1.0 writes these arguments whether they change anything or not.
+# timm 1.0 writes these arguments even if they change nothing.
 AS_ALWAYS = {"in_chans": 3, "global_pool": "avg"}
 assert set(ARCHITECTURES.values()) <= VARIANTS.keys()
 
@@ -42,7 +43,7 @@ def architecture(config: Config) -> str:
     name = config["architecture"]
     if name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.0)[0]
-        raise Unusable(f"architecture {name!r} is no RepVGG of timm's; the nearest is {nearest!r}")
+        raise Unusable(f"architecture {name!r} is not one of timm's RepVGGs; the nearest is {nearest!r}")
     changed = config.get("model_args") or {}
     if unknown := [key for key, value in changed.items() if key != "num_classes" and value != AS_ALWAYS.get(key)]:
         raise Unusable(f"model_args changes the network by {', '.join(unknown)}, which is not supported")
@@ -88,7 +89,7 @@ def build(spec: Mapping[str, Any]) -> Preprocess:
 
 
 def labels(config: Config, classes: int) -> tuple[list[str], str]:
-    """-> a label for each class, and where they are from. Raises Unusable if the config's do not fit."""
+    """-> a label for each class, and where they are from. Raises Unusable if the config's labels do not fit."""
     given = config.get("label_names", config.get("labels"))
     if given:
         return _named(given, config.get("label_descriptions") or {}, classes), "the config's own"
@@ -102,12 +103,12 @@ def _named(given: Any, descriptions: Mapping[str, str], classes: int) -> list[st
         pairs = ((int(key), name) for key, name in given.items()) if isinstance(given, Mapping) else enumerate(given)
         names = dict(pairs)
     except ValueError as error:
-        raise Unusable(f"label_names is keyed by what is no class number: {error}") from None
+        raise Unusable(f"label_names has a key that is not a class number: {error}") from None
     if sorted(names) != list(range(classes)):
         raise Unusable(
             f"label_names has {len(names)} labels, up to number {max(names)}; the network has {classes} classes"
         )
-    # A description says what a WordNet number means.
+    # The description says what a WordNet number means.
     return [one_line(str(descriptions.get(names[number], names[number]))) for number in range(classes)]
 
 

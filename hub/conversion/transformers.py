@@ -1,7 +1,7 @@
 """preprocessor_config.json and config.json of a transformers image classifier.
 
-1. a missing key has the default of its image processor, which differ from one to the next;
-2. what a bundle cannot say is refused by its key.
+1. a missing key has the default of its image processor, since these differ;
+2. what a bundle cannot express is refused by its key.
 
 Defaults and arithmetic: transformers' models/*/image_processing_*.py; its `center_crop` floors the offset.
 """
@@ -83,7 +83,7 @@ def preprocessing(config: Config) -> Preprocess:
 def _geometry(kind: str, family: Family, config: Config) -> dict[str, Any]:
     resample = config.get("resample", family.resample)
     if not isinstance(resample, int) or not 0 <= resample < len(_FILTERS):
-        raise Unusable(f"resample {resample!r} is none of Pillow's filters, 0 to 5")
+        raise Unusable(f"resample {resample!r} is not one of Pillow's filters, 0 to 5")
     square, size = _size(config.get("size"), family)
     crop = _crop(config, family, size)
     if kind == "ConvNext":  # from 384 pixels on it resizes both sides and crops nothing
@@ -130,11 +130,11 @@ def _values(kind: str, family: Family, config: Config) -> dict[str, Any]:
     if kind == "EfficientNet":
         if config.get("rescale_offset", False):  # to -1..1
             mean = _three([value + 1 for value in mean], "image_mean")
-        if config.get("include_top", True):  # it divides by the deviation once more
+        if config.get("include_top", True):  # it divides by the deviation a second time
             again = _three(config.get("image_std") or family.std, "image_std")
             std = _three([one * other for one, other in zip(std, again, strict=True)], "image_std")
     if not isinstance(factor, int | float) or factor <= 0:
-        raise Unusable(f"rescale_factor {factor!r} is no positive number")
+        raise Unusable(f"rescale_factor {factor!r} is not a positive number")
     unit = 255 * factor
     return {"mean": tuple(value / unit for value in mean), "std": tuple(value / unit for value in std)}
 
@@ -153,7 +153,9 @@ def check_is_classifier(config: Config) -> None:
     if named and not any(
         name.endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in named
     ):
-        raise Unusable(f"architectures {', '.join(named)}: no image classifier (one ends in ForImageClassification)")
+        raise Unusable(
+            f"architectures {', '.join(named)}: not an image classifier (one ends in ForImageClassification)"
+        )
     if config.get("problem_type") not in (None, "single_label_classification"):
         raise Unusable(f"problem_type {config['problem_type']!r} is not supported, only single_label_classification")
 
@@ -168,7 +170,7 @@ def labels(config: Config) -> tuple[list[str], str]:
     try:
         names = {int(key): str(label) for key, label in given.items()}
     except ValueError as error:
-        raise Unusable(f"id2label is keyed by what is no class number: {error}") from None
+        raise Unusable(f"id2label has a key that is not a class number: {error}") from None
     if sorted(names) != list(range(len(names))):
         raise Unusable(f"id2label names {len(names)} classes, but up to number {max(names)}")
     if all(re.fullmatch(r"LABEL_\d+", label) for label in names.values()):

@@ -1,1 +1,1 @@
-"""Where bundles come from and go to, one file a kind of place; `hub.pull` and `hub.push` enter, nobody else."""
+"""Where bundles come from and go to, one file per kind of place; only `hub.pull` and `hub.push` import it."""

@@ -1,8 +1,8 @@
 """A bundle's folder in a bucket: the same files under the same names.
 
-1. the manifest is written last: without it there is no bundle, so nobody reads half of one;
-2. no object is ever replaced: a version that is there is found equal, or the push is refused;
-3. an object that an interrupted push left is compared, and not sent again;
+1. the manifest is written last: without it there is no bundle, so nobody reads a partial one;
+2. no object is ever replaced: an existing version is found equal, or the push is refused;
+3. an object left by an interrupted push is compared, and not sent again;
 4. every file is verified by its checksum in the manifest, and the manifest by the digest in the address, if it has one.
 """
 
@@ -30,7 +30,7 @@ def push(files: Mapping[str, Path], objects: Objects) -> str:
     content = read(files[MANIFEST])
     address = f"{objects.place}@sha256:{hashlib.sha256(content).hexdigest()}"
     if _has_manifest(objects, content):
-        objects.progress.say(f"  {objects.place} is there already, and equal")
+        objects.progress.say(f"  {objects.place} already exists and is equal")
         return address
     for name, path in files.items():
         _send(objects, path, name)
@@ -44,9 +44,7 @@ def _has_manifest(objects: Objects, content: bytes) -> bool:
     except Missing:
         return False
     if found != content:
-        raise WrongRequest(
-            f"{objects.place} is there already, and a pushed bundle is never changed: give another folder"
-        )
+        raise WrongRequest(f"{objects.place} already exists, and a pushed bundle is never changed: give another folder")
     return True
 
 
@@ -56,7 +54,7 @@ def _send(objects: Objects, path: Path, name: str) -> None:
         objects.progress.say(f"  {name}  {megabytes(size)}")
     elif objects.size(name) != size or objects.digest(name, size) != sha256(path):
         raise WrongRequest(
-            f"{objects.place}/{name} is there already, and is another file: remove what is left there of another push, "
+            f"{objects.place}/{name} already exists and is another file: remove what another push has left there, "
             "or give another folder"
         )
 
@@ -66,7 +64,7 @@ def fetch(objects: Objects, cache: Path, store: Path, unpacked: Path) -> Path:
     content = objects.read(MANIFEST, bundles.MAX_MANIFEST_BYTES)
     digest, wanted = hashlib.sha256(content).hexdigest(), objects.place.digest
     if wanted not in (None, digest):
-        raise Unverified(f"{MANIFEST} of {objects.place} has the sha256 {digest}, the address says {wanted}")
+        raise Unverified(f"{MANIFEST} of {objects.place} has the sha256 {digest}, but the address says {wanted}")
     objects.progress.say(f"{objects.place} at sha256:{digest}")
     (unpacked / MANIFEST).write_bytes(content)
     with suppress(Missing):
@@ -85,7 +83,7 @@ def _fetch(objects: Objects, files: dict[str, str], cache: Path, store: Path, un
     sizes = {name: objects.size(name) for name in files}
     total = sum(sizes.values())
     if len(files) > bundles.MAX_MEMBERS or total > bundles.MAX_UNPACKED_BYTES:
-        raise Unusable(f"{objects.place} has {len(files)} files and {megabytes(total)}: no bundle is so large")
+        raise Unusable(f"{objects.place} has {len(files)} files and {megabytes(total)}: too large for a bundle")
     paths = {name: cache / digest for name, digest in files.items()}
     missing = sum(sizes[name] for name, path in paths.items() if not path.exists())
     space.check({cache: missing, store: total})

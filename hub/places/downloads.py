@@ -25,7 +25,7 @@ def is_tar(name: str) -> bool:
 
 
 def fetch(address: str, digest: str | None, environ: Mapping[str, str], web: Web) -> tuple[Path, str]:
-    """-> the file, and its SHA-256. It stays in the cache under what was asked for, so that a pull can go on later.
+    """-> the file, and its SHA-256. It stays in the cache under its request, so that a pull can resume later.
 
     Raises HubError.
     """
@@ -38,11 +38,11 @@ def fetch(address: str, digest: str | None, environ: Mapping[str, str], web: Web
     path = folder / name
     expected = Digest("sha256", digest) if digest else None
     if digest is None or not path.exists() or sha256(path) != digest:
-        path.unlink(missing_ok=True)  # without a digest nobody knows whether it is still the same
+        path.unlink(missing_ok=True)  # without a digest, it may have changed
         web.fetch(Remote(address, name, size(address, web), expected), path)
     found = sha256(path)
     if digest is None:
-        web.progress.say(f"  {name} has --sha256 {found}; give it to be sure of the same file")
+        web.progress.say(f"  {name} has --sha256 {found}; pass it to be sure of the same file")
     return path, found
 
 

@@ -1,4 +1,4 @@
-"""A bundle as an OCI image: one layer a file, below `models/`, where KServe looks; it can be mounted as a volume.
+"""A bundle as an OCI image: one layer per file, under `models/`, where KServe looks; it can be mounted as a volume.
 
 1. the same bundle is the same image, bit by bit: layers hold no time and no owner; only a digest names it for good;
 2. other clients of registries can read it: each layer is titled as the `.tar` that it is;
@@ -46,11 +46,11 @@ def open_registry(
 def push(files: Mapping[str, Path], manifest: Manifest, registry: Registry, progress: Progress) -> str:
     """`files`: those of a bundle -> the image's digest.
 
-    Raises WrongRequest for a tag that is there, and as the registry.
+    Raises WrongRequest for a tag that exists, and the registry's errors.
     """
     if registry.exists():
         raise WrongRequest(
-            f"{registry.reference} is there already, and a pushed bundle is never changed: give another tag"
+            f"{registry.reference} already exists, and a pushed bundle is never changed: give another tag"
         )
     layers, diff_ids = [], []
     for name, path in files.items():
@@ -74,12 +74,12 @@ def push(files: Mapping[str, Path], manifest: Manifest, registry: Registry, prog
 
 
 def fetch(registry: Registry, cache: Path, unpacked: Path) -> tuple[Path, str]:
-    """-> the folder of the bundle below `unpacked`, and the image's digest. Raises HubError."""
+    """-> the folder of the bundle under `unpacked`, and the image's digest. Raises HubError."""
     manifest, digest = registry.manifest()
     sizes = [int(described["size"]) for described in manifest["layers"]]
     if len(sizes) > bundles.MAX_MEMBERS or sum(sizes) > bundles.MAX_UNPACKED_BYTES:
         raise Unusable(
-            f"{registry.reference} has {len(sizes)} layers and {megabytes(sum(sizes))}: no bundle is so large"
+            f"{registry.reference} has {len(sizes)} layers and {megabytes(sum(sizes))}: too large for a bundle"
         )
     space.check({cache: 2 * sum(sizes)})
     for described in manifest["layers"]:

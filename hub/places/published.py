@@ -1,6 +1,6 @@
-"""A bundle as a version of a repository of the Hub: one commit, with a tag that is named as the version.
+"""A bundle as a version of a repository of the Hub: one commit, with the version as its tag.
 
-1. the commit holds the bundle's files and nothing of the bundle before; other files (README.md) stay;
+1. the commit has the bundle's files and none of the previous bundle's; other files (README.md) stay;
 2. a version that has a tag is found equal, or the push is refused;
 3. a push that died before the tag is finished by the next one.
 """
@@ -25,14 +25,14 @@ from models.store import MANIFEST, read
 def push(files: Mapping[str, Path], manifest: Manifest, hub: HuggingFace, found: Repository, web: Web) -> str:
     """`files`: those of a bundle -> the address with the commit.
 
-    Raises WrongRequest for a version that is there, and HubError.
+    Raises WrongRequest for a version that exists, and HubError.
     """
     version, content = manifest.version, read(files[MANIFEST])
     commits = Commits(hub, found, web)
     if tagged := commits.tags().get(version):
         if _manifest(hub, hub.repository(found.name, tagged)) != content:
             raise _taken(found, version)
-        web.progress.say(f"  {version} is there already, and equal")
+        web.progress.say(f"  {version} already exists and is equal")
         return f"hf://{found.name}@{tagged}"
     old = _manifest(hub, found)
     if old == content:
@@ -51,7 +51,7 @@ def push(files: Mapping[str, Path], manifest: Manifest, hub: HuggingFace, found:
 
 def _taken(found: Repository, version: str) -> WrongRequest:
     return WrongRequest(
-        f"hf://{found.name} has version {version} already, and a pushed bundle is never changed: push another version"
+        f"hf://{found.name} already has version {version}, and a pushed bundle is never changed: push another version"
     )
 
 
@@ -62,7 +62,7 @@ def _manifest(hub: HuggingFace, found: Repository) -> bytes | None:
 
 
 def _parsed(manifest: bytes | None) -> Manifest | None:
-    """None also for one of another program."""
+    """None, too, if another program wrote it."""
     try:
         return Manifest.from_json(manifest) if manifest else None
     except BundleError:
@@ -70,7 +70,7 @@ def _parsed(manifest: bytes | None) -> Manifest | None:
 
 
 def _files_of(old: Manifest | None, found: Repository) -> set[str]:
-    """The files of the bundle that is there now, its golden images included."""
+    """The files of the current bundle, golden images included."""
     if old is None:
         return set()
     folder = PurePosixPath(old.golden.file).parent

@@ -23,13 +23,13 @@ GRAPHS = ("onnx/model.onnx", "model.onnx")
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 NEEDED = (
-    f"a network of timm has config.json and {WEIGHTS}; a transformers one config.json, preprocessor_config.json and "
+    f"a timm network has config.json and {WEIGHTS}; a transformers network config.json, preprocessor_config.json and "
     "onnx/model.onnx; a bundle manifest.json"
 )
 
 
 class Opened:
-    """A repository whose files can be asked for."""
+    """A repository whose files can be fetched."""
 
     def __init__(self, hub: HuggingFace, repository: Repository, progress: Progress) -> None:
         self.hub, self.repository, self.progress = hub, repository, progress
@@ -57,12 +57,12 @@ class Opened:
     def need_room(self, paths: list[str], store: Path) -> None:
         sizes = [self.repository.files[path].size for path in paths]
         missing = self.hub.missing_bytes(self.repository, paths)
-        # What is made of them is a little larger: golden images, and the classifier's matrix once more.
+        # The bundle is a little larger: golden images, and a second copy of the classifier's matrix.
         space.check({self.hub.cache: missing, store: sum(sizes) * 5 // 4})
 
 
 def recognise(opened: Opened) -> Callable[[Opened, Path], tuple[Classifier, str | None]]:
-    """What makes a classifier of it -> the classifier and the licence in its config. Raises Unusable."""
+    """The converter for it -> the classifier and the licence in its config. Raises Unusable."""
     config = opened.json("config.json") if opened.has("config.json") else {}
     graph_file = next(filter(opened.has, GRAPHS), None)
     if (
@@ -74,7 +74,7 @@ def recognise(opened: Opened) -> Callable[[Opened, Path], tuple[Classifier, str 
     if graph_file and config and (timm.is_timm(config) or opened.has(PREPROCESSOR)):
         return partial(from_onnx, graph_file)
     there = ", ".join(sorted(opened.repository.files)[:20]) or "no file"
-    raise Unusable(f"{opened.repository.name} has nothing to make a bundle of. It has: {there}. Needed: {NEEDED}")
+    raise Unusable(f"{opened.repository.name} cannot become a bundle. It has: {there}. Needed: {NEEDED}")
 
 
 def from_timm(opened: Opened, store: Path) -> tuple[Classifier, str | None]:
@@ -136,7 +136,7 @@ def is_bundle(opened: Opened) -> bool:
 
 
 def fetch_bundle(opened: Opened, store: Path) -> Path:
-    """-> the folder in the cache that holds a bundle of ours, whole. Raises HubError and BundleError."""
+    """-> the folder in the cache with one of our bundles, complete. Raises HubError and BundleError."""
     content = opened.hub.file(opened.repository, MANIFEST, bundles.MAX_MANIFEST_BYTES).read_bytes()
     manifest = Manifest.from_json(content)
     files = bundles.named_files(manifest)
@@ -154,4 +154,4 @@ def fetch_bundle(opened: Opened, store: Path) -> Path:
 
 def _need(opened: Opened, files: Iterable[str]) -> None:
     if missing := [name for name in files if not opened.has(name)]:
-        raise Unusable(f"{MANIFEST} of {opened.repository.name} names {', '.join(missing)}, which is not there")
+        raise Unusable(f"{MANIFEST} of {opened.repository.name} names {', '.join(missing)}, which does not exist")

@@ -1,6 +1,6 @@
-"""Files that arrive piece by piece.
+"""Files that arrive in pieces.
 
-1. an attempt that may work later is repeated, three times with growing pauses; what the server asks to wait is waited;
+1. an attempt that may work later is repeated, three times with growing pauses; the server's Retry-After is respected;
 2. what has arrived is not fetched again, not even by another process after `kill -9`;
 3. a file is in its place only if it has the digest that its source gives; if not, it is deleted.
 """
@@ -29,12 +29,13 @@ Attempt = Callable[[BinaryIO, Callable[[int], None]], None]
 CHUNK = 1 << 20
 PAUSES_S = (1.0, 4.0, 16.0)
 LONGEST_PAUSE_S = 300.0
-# Of a file whose size nobody says: larger than any published classifier.
+# For a file of unknown size: larger than any published classifier.
 MAX_BYTES = 16 << 30
 
 
 class Again(Exception):
-    """What failed may work later. `after_s`: what the server asks to wait; `progressed`: something did arrive."""
+    """The failure may be temporary. `after_s`: the wait that the server asks for; `progressed`: something did
+    arrive."""
 
     def __init__(self, why: str, after_s: float = 0.0, *, progressed: bool = False) -> None:
         super().__init__(why)
@@ -62,7 +63,7 @@ class Digest:
 
 @dataclass(frozen=True)
 class Remote:
-    """A file elsewhere. `size` and `digest` are None where the source does not say."""
+    """A remote file. `size` and `digest` are None if the source does not state them."""
 
     address: str
     name: str
@@ -73,8 +74,8 @@ class Remote:
 
 
 def retrying(attempt: Callable[[], T], what: str, pauses_s: Sequence[float] = PAUSES_S) -> T:
-    """`attempt` until it does not raise Again. Raises Unreachable that says what was tried. An attempt that got further
-    counts as the first of a new row."""
+    """Repeats `attempt` until it does not raise Again. Raises Unreachable that says what was tried. An attempt that
+    made progress counts as the first of a new series."""
     failures = 0
     while True:
         try:
@@ -93,7 +94,7 @@ def arrive(
 ) -> Path:
     """The file in its place, complete and verified. Raises Unreachable, Unusable and OSError.
 
-    What has arrived so far lies in `path` + `.part`; another process that wants it too waits.
+    What has arrived so far is in `path` + `.part`; another process that wants it waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -110,7 +111,7 @@ def arrive(
             if not resumed:
                 part.unlink()
                 raise
-            empty(file)  # what was there before may be of another file
+            empty(file)  # what was there before may belong to another file
             complete(file)
             _verify_or_delete(remote, part)
         part.replace(path)
@@ -143,7 +144,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 same = part.stat().st_ino == os.fstat(file.fileno()).st_ino
-            except FileNotFoundError:  # whoever had it has finished
+            except FileNotFoundError:  # the process that had it has finished
                 same = False
             if same:
                 file.seek(0, 2)
@@ -154,11 +155,11 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 def _verify(remote: Remote, path: Path) -> None:
     size = path.stat().st_size
     if remote.size is not None and size != remote.size:
-        raise Unverified(f"{remote.name} has {size} bytes, its source says {remote.size}")
+        raise Unverified(f"{remote.name} has {size} bytes, but its source says {remote.size}")
     if remote.digest and (found := remote.digest.of(path)) != remote.digest.value:
         raise Unverified(
-            f"{remote.name} has the {remote.digest.kind} digest {found}, its source says {remote.digest.value}: "
-            "it was deleted; pull again, and if that repeats the file was changed on its way"
+            f"{remote.name} has the {remote.digest.kind} digest {found}, but its source says {remote.digest.value}: "
+            "it was deleted; pull again. If that repeats, the file was changed in transit"
         )
 
 

@@ -1,9 +1,9 @@
 """Versions in a repository of the Hugging Face Hub: one commit each, and a tag on it.
 
-1. a commit replaces all files at once, and only if the branch is still where it was looked at;
+1. a commit replaces all files at once, and only if the branch has not moved since it was read;
 2. a tag that exists is never moved.
 
-The bytes go where the Hub says, under the rules for redirects; not through `hf-xet`, which goes around them.
+The bytes go where the Hub says, under the rules for redirects; not through `hf-xet`, which bypasses them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class Commits:
-    """Writes to one repository, as it was found. `hub` has the endpoint and the token; without one: Unreachable."""
+    """Writes to one repository, as it was found. `hub` has the endpoint and the token; without a token: Unreachable."""
 
     def __init__(self, hub: HuggingFace, found: Repository, web: Web) -> None:
         if not hub.token:
-            raise Unreachable(f"hf://{found.name} is only written with a token: set HF_TOKEN to one that may do it")
+            raise Unreachable(f"hf://{found.name} needs a token to be written: set HF_TOKEN to one with write access")
         self._found, self._web = found, web
         self._api = HfApi(endpoint=hub.endpoint, token=hub.token)
         constants.HF_HUB_DISABLE_XET = True
@@ -43,7 +43,7 @@ class Commits:
         return {tag.name: tag.target_commit for tag in refs.tags}
 
     def commit(self, files: Mapping[str, Path], gone: Iterable[str], message: str) -> str:
-        """-> the new commit, which has `files` and no longer those of `gone`. Raises Unreachable."""
+        """-> the new commit, which has `files` and no longer has `gone`. Raises Unreachable."""
 
         def attempt() -> Any:
             added = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
@@ -71,7 +71,7 @@ class Commits:
 
 
 def _unwrapped(call: Callable[[], T]) -> T:
-    """Raises what went wrong with an upload, which the library wraps."""
+    """Raises the cause of a failed upload, which the library wraps."""
     try:
         return call()
     except RuntimeError as error:

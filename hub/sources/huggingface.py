@@ -1,13 +1,13 @@
 """Repositories of the Hugging Face Hub, through `huggingface_hub` and its cache.
 
-1. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN mean what they mean there, and files that other
-   programs fetched are used;
+1. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN mean the same as there, and files that other programs
+   fetched are used;
 2. a revision is resolved to a commit first, and everything is read at that commit;
 3. every file is verified against the digest that the Hub gives: the SHA-256 of a large file, git's id of another;
-4. a refusal says which it was: nobody knows the repository, it is gated, or the token is wrong.
+4. a refusal says which it was: the repository is unknown, it is gated, or the token is wrong.
 
 The library lists, names and finds; the bytes are fetched by `hub.sources.web`, since the library follows any redirect,
-checks sizes only and cannot resume what another process began.
+checks only sizes and cannot resume what another process began.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Repository:
-    """At one commit. `files`: path -> what the Hub says of it; offline only those that were fetched before."""
+    """At one commit. `files`: path -> what the Hub says about it; offline, only files that were fetched before."""
 
     name: str
     revision: str
@@ -88,9 +88,9 @@ class HuggingFace:
         return self._given_token or huggingface_hub.get_token()
 
     def repository(self, name: str, revision: str | None = None) -> Repository:
-        """Raises WrongRequest, Unreachable, and Unusable for a repository that is not usable here."""
+        """Raises WrongRequest, Unreachable, and Unusable for a repository that cannot be used here."""
         if not _NAME.fullmatch(name) or ".." in name:
-            raise WrongRequest(f"hf://{name} is no repository: write hf://ORG/MODEL[@REVISION]")
+            raise WrongRequest(f"hf://{name} is not a repository: write hf://ORG/MODEL[@REVISION]")
         wanted = revision or "main"
         if self._offline:
             return self._from_cache(name, wanted)
@@ -120,20 +120,20 @@ class HuggingFace:
         return link
 
     def missing_bytes(self, repository: Repository, paths: Iterable[str]) -> int:
-        """How much is still to be fetched."""
+        """How many bytes are still to be fetched."""
         entries = {repository.files[path] for path in paths}
         blobs = self._folder(repository.name) / "blobs"
         return sum(entry.size for entry in entries if not (blobs / entry.digest.value).exists())
 
     def card(self, repository: Repository) -> tuple[str | None, Published | None]:
-        """-> the licence and the accuracy that the repository's README states, None where it does not."""
+        """-> the licence and the accuracy that the repository's README states, None if it does not."""
         if README not in repository.files:
             return None, None
         text = self.file(repository, README, MAX_README_BYTES).read_text(encoding="utf-8", errors="replace")
         try:
             stated: Any = ModelCard(text, ignore_metadata_errors=True).data
         except (ValueError, TypeError, KeyError, AttributeError, YAMLError) as error:
-            self._web.progress.say(f"  {README} of {repository.name} has no readable head: {type(error).__name__}")
+            self._web.progress.say(f"  {README} of {repository.name} has no readable metadata: {type(error).__name__}")
             return None, None
         licence = stated.license if isinstance(stated.license, str) else None
         return licence, _published(stated.eval_results or [], f"{self.endpoint}/{repository.name}")
@@ -172,7 +172,7 @@ class HuggingFace:
 
 
 def _published(results: Sequence[EvalResult], where: str) -> Published | None:
-    """The first top-1 of an image classifier; a value over 1 is in percent."""
+    """The first top-1 accuracy of an image classifier; a value over 1 is in percent."""
     for result in results:
         metric = re.sub(r"[^a-z0-9]", "", str(result.metric_type).lower())
         if result.task_type == "image-classification" and metric in ("accuracy", "top1", "top1accuracy"):
@@ -188,7 +188,7 @@ def _cached_entry(path: Path) -> Entry:
 
 
 def _entry(file: Any) -> Entry | None:
-    """What is without a digest is not offered: it could not be verified."""
+    """Files without a digest are left out: they could not be verified."""
     if file.lfs is not None:
         return Entry(file.lfs.size, Digest("sha256", file.lfs.sha256))
     return Entry(file.size, Digest("git", file.blob_id)) if file.blob_id and file.size is not None else None
@@ -208,7 +208,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def guard_redirects(trust: Trust) -> None:
-    """The library's own requests follow redirects by the same rules as ours."""
+    """The library's own requests follow redirects under the same rules as ours."""
 
     def check(response: Any) -> None:
         if response.has_redirect_location:
@@ -222,7 +222,7 @@ def guard_redirects(trust: Trust) -> None:
 
 
 def translating(ask: Callable[[], T], address: str, revision: str) -> T:
-    """Raises Again where another attempt may help, else a HubError."""
+    """Raises Again if another attempt may help, otherwise a HubError."""
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])  # httpx or httpx2
     try:
         return ask()
@@ -248,12 +248,12 @@ def _refused(error: errors.HfHubHTTPError, address: str, revision: str) -> NoRet
         raise Unreachable(f"{address} has no revision {revision!r}")
     if isinstance(error, errors.RepositoryNotFoundError):
         raise Unreachable(
-            f"there is no {address}, or it is private: set HF_TOKEN to a token that may read it, or check the name"
+            f"there is no {address}, or it is private: set HF_TOKEN to a token with read access, or check the name"
         )
     if status == 401:
         raise Unreachable(f"{address} does not accept the token in HF_TOKEN (401)")
     if status == 403:
-        raise Unreachable(f"{address} does not allow that (403): HF_TOKEN must be a token that may do it")
+        raise Unreachable(f"{address} does not allow that (403): HF_TOKEN must be a token with write access")
     if status == 412:
-        raise Unreachable(f"{address} has changed meanwhile (412): push again")
+        raise Unreachable(f"{address} has changed in the meantime (412): push again")
     raise Unreachable(f"{address} answered {status} {error.response.reason_phrase}")

@@ -2,7 +2,7 @@
 
 1. endpoint and credentials are what each implementation finds in its own environment (AWS_..., GOOGLE_..., AZURE_...);
    a public bucket of S3 is read without any;
-2. what is there is never written again;
+2. an existing object is never written again;
 3. an error says which object, and shows no key.
 """
 
@@ -23,7 +23,7 @@ from hub.sources.arrivals import PAUSES_S, Again, Digest, Remote, arrive, retryi
 
 T = TypeVar("T")
 
-# The scheme's package, and where its credentials are looked for.
+# The scheme's package, and where it looks for credentials.
 PACKAGES = {
     "s3": ("s3fs", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or an AWS profile"),
     "gs": ("gcsfs", "GOOGLE_APPLICATION_CREDENTIALS"),
@@ -34,12 +34,12 @@ _PLACE = re.compile(r"(?P<folder>[^/@?#]+(/[^/?#]+?)+?)/*(@sha256:(?P<digest>[0-
 
 
 class Missing(Unreachable):
-    """There is no such object, or whoever asks may not know of it."""
+    """There is no such object, or the caller may not know of it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """`digest`: the sha256 of the manifest in this folder, where the address gives it."""
+    """`digest`: the sha256 of the manifest in this folder, if the address gives it."""
 
     scheme: str
     folder: str
@@ -50,7 +50,7 @@ class Place:
         """`BUCKET/FOLDER[@sha256:...]`. Raises WrongRequest."""
         match = _PLACE.fullmatch(rest)
         if not match or ".." in rest.split("/"):
-            raise WrongRequest(f"{scheme}://{rest} is no folder: write {scheme}://BUCKET/FOLDER[@sha256:...]")
+            raise WrongRequest(f"{scheme}://{rest} is not a folder: write {scheme}://BUCKET/FOLDER[@sha256:...]")
         return cls(scheme, match["folder"], match["digest"])
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Objects:
         return arrive(remote, path, partial(self._pieces, name, size), self.progress, self._pauses_s)
 
     def digest(self, name: str, size: int) -> str:
-        """The sha256 of an object, which is read for it. Raises Missing and Unreachable."""
+        """The sha256 of an object, which is read to compute it. Raises Missing and Unreachable."""
         hasher = hashlib.sha256()
         for begin in range(0, size, PIECE):
             end = min(begin + PIECE, size)
@@ -132,7 +132,7 @@ class Objects:
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
-        """Raises FileExistsError, Missing and Unreachable, and Again for what another attempt may change."""
+        """Raises FileExistsError, Missing and Unreachable, and Again if another attempt may help."""
         shown, (_, credentials) = f"{self.place}/{name}", PACKAGES[self.place.scheme]
         try:
             yield
@@ -156,7 +156,7 @@ def _cat(files: Any, path: str, begin: int, end: int) -> bytes:
 
 
 def _code(error: Exception) -> str:
-    """The store's own name of an error, which s3fs keeps in its cause."""
+    """The store's own name for an error, which s3fs keeps in its cause."""
     response = getattr(error.__cause__, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 

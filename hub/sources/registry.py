@@ -1,6 +1,6 @@
 """Images of an OCI registry: https://github.com/opencontainers/distribution-spec.
 
-1. a manifest and every layer have the digest by which they were asked for;
+1. a manifest and every layer have the digest by which they were requested;
 2. a tag that exists is never pushed again;
 3. credentials are those of `docker login`; they go to the registry, and to the token server that it names.
 
@@ -49,7 +49,7 @@ class Reference:
         match = _REFERENCE.fullmatch(text)
         if not match or not (match["tag"] or match["digest"]):
             raise WrongRequest(
-                f"oci://{text} is no image: write oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@sha256:..."
+                f"oci://{text} is not an image: write oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@sha256:..."
             )
         return cls(match["host"], match["name"], match["tag"], match["digest"])
 
@@ -58,7 +58,7 @@ class Reference:
 
 
 class Registry:
-    """One repository of a registry. A loopback host, and one of `insecure_hosts`, is asked without TLS."""
+    """One repository of a registry. A loopback host, and one of `insecure_hosts`, is contacted without TLS."""
 
     def __init__(
         self, reference: Reference, environ: Mapping[str, str], web_of: Callable[[Trust], Web], insecure: Iterable[str]
@@ -81,7 +81,7 @@ class Registry:
             raise Unverified(f"{self.reference} answers {digest} instead of {self.reference.digest}")
         manifest = json.loads(content)
         if not isinstance(manifest, dict) or not manifest.get("layers"):
-            raise Unusable(f"{self.reference} is no image with layers (an index of several platforms is not supported)")
+            raise Unusable(f"{self.reference} is not an image with layers (multi-platform indexes are not supported)")
         return manifest, digest
 
     def layer(self, layer: Mapping[str, Any], folder: Path) -> Path:
@@ -106,7 +106,7 @@ class Registry:
         return True
 
     def push_blob(self, content: bytes) -> dict[str, Any]:
-        """-> its descriptor, without a media type. What is there is not sent again."""
+        """-> its descriptor, without a media type. An existing layer is not sent again."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if not self._has(digest):
             _, headers = self._ask(f"{self._base}/blobs/uploads/", "POST", b"")
@@ -136,7 +136,7 @@ class Registry:
     def _ask(
         self, address: str, method: str = "GET", content: bytes | None = None, kind: str = ""
     ) -> tuple[bytes, Mapping[str, str]]:
-        """-> body and headers of the answer, with a token where the registry asks for one."""
+        """-> body and headers of the response; sends a token if the registry asks for one."""
         try:
             return self._once(address, method, content, kind)
         except Denied as denied:
@@ -186,7 +186,7 @@ class Registry:
 
 
 def _credentials(environ: Mapping[str, str], host: str) -> str | None:
-    """Of `docker login` or `podman login`, as a Basic header."""
+    """The login from `docker login` or `podman login`, as a Basic header."""
     folder = environ.get("DOCKER_CONFIG")
     path = Path(environ.get("REGISTRY_AUTH_FILE") or (f"{folder}/config.json" if folder else "~/.docker/config.json"))
     try:

@@ -1,8 +1,8 @@
-"""Which hosts may be asked for a file.
+"""Which hosts may be contacted for a file.
 
 1. only https, except for a host that the user named;
-2. no private, loopback or link-local address, except of a host that the user named, wherever its name leads;
-3. a redirect is held to the same rules, and takes no token to another origin.
+2. no private, loopback or link-local address, except that of a host that the user named, whatever its name resolves to;
+3. a redirect follows the same rules, and takes no token to another origin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def origin(address: str) -> tuple[str, str, int]:
 
 
 def without_secrets(address: str) -> str:
-    """An address as it may be shown: no user, no password, no query (signed addresses carry their key there)."""
+    """An address that is safe to show: no user, no password, no query (signed addresses carry their key there)."""
     url = urlsplit(address)
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
@@ -51,11 +51,11 @@ class Trust:
         return host in self.named or f"{host}:{port}" in self.named
 
     def check(self, address: str) -> None:
-        """Raises Unreachable for an address that must not be asked."""
+        """Raises Unreachable for an address that must not be contacted."""
         url = urlsplit(address)
         host, shown = url.hostname or "", without_secrets(address)
         if url.scheme not in _PORTS or not host:
-            raise Unreachable(f"{shown} is neither https nor http: nothing was asked there")
+            raise Unreachable(f"{shown} is neither https nor http: it was not contacted")
         if self.names(host, port_of(url)):
             return
         if url.scheme != "https":
@@ -66,12 +66,12 @@ class Trust:
     def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
         """The addresses of a host. Raises Unreachable if one of them is private, OSError if there are none.
 
-        Whoever connects must connect to what is returned here: a second look-up might answer otherwise.
+        Callers must connect to the addresses returned here: a second look-up might give others.
         """
         found = [info[4][:2] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         addresses = [(str(address), int(number)) for address, number in found]
         if not self.names(host, port) and (private := [name for name, _ in addresses if is_private(name)]):
-            raise Unreachable(f"{host} leads to the private address {private[0]}; --insecure-hosts {host} allows it")
+            raise Unreachable(f"{host} resolves to the private address {private[0]}; --insecure-hosts {host} allows it")
         return addresses
 
     def connect(self, address: tuple[str, int], timeout: float, source: object = None) -> socket.socket:
@@ -88,12 +88,12 @@ class Trust:
 def _is_private_literal(host: str) -> bool:
     try:
         return is_private(host)
-    except ValueError:  # a name; where it leads is checked when it is connected to
+    except ValueError:  # a name; its addresses are checked when it is connected to
         return False
 
 
 def is_private(text: str) -> bool:
-    """Whether an IP address is anything but a public one. Raises ValueError for what is none."""
+    """Whether an IP address is not public. Raises ValueError if it is not an IP address."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:

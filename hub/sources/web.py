@@ -1,10 +1,10 @@
 """Downloads over HTTP.
 
-1. a connection error, 429 and 5xx are tried again, three times with growing pauses; Retry-After is respected;
+1. a connection error, 429 and 5xx are retried, three times with growing pauses; Retry-After is respected;
 2. no file is larger than announced, or than the limit;
 3. a token goes to the origin it is for and to no other.
 
-On the standard library: it gives both the check of the address that is really connected to, and proxies.
+It uses the standard library, which allows both checking the address that is really connected to, and proxies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_REDIRECTS = 5
 
 
 class Denied(Unreachable):
-    """A server answered, with a status that no other attempt changes."""
+    """A server answered with a status that no other attempt changes."""
 
     def __init__(self, address: str, status: int, reason: str, headers: Mapping[str, str]) -> None:
         super().__init__(f"{without_secrets(address)} answered {status} {reason}")
@@ -73,7 +73,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if req.get_method() not in ("GET", "HEAD"):  # whatever is sent goes where it was sent to, or nowhere
+        if req.get_method() not in ("GET", "HEAD"):  # a body goes where it was sent to, or nowhere
             return None
         self._trust.check(newurl)
         kept = dict(req.header_items())
@@ -84,12 +84,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class Web:
-    """Fetches files, with `trust` and a bar for people. `pauses_s`: before each further attempt."""
+    """Fetches files, with `trust` and a progress bar. `pauses_s`: before each further attempt."""
 
     def __init__(self, trust: Trust, progress: Progress, pauses_s: Sequence[float] = PAUSES_S) -> None:
         self.trust, self.progress, self.pauses_s = trust, progress, pauses_s
         proxies = urllib.request.getproxies()
-        # A proxy is the user's own, wherever it is.
+        # The user chose the proxy, wherever it is.
         allowed = Trust(trust.named | Trust.of((), (url for url in proxies.values() if "://" in url)).named)
         self._opener = urllib.request.OpenerDirector()  # without the handlers of file: and ftp:
         for handler in (
@@ -132,7 +132,7 @@ class Web:
     def open(
         self, address: str, headers: Mapping[str, str], method: str = "GET", content: bytes | BinaryIO | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        """One attempt at one request. Raises Again where another may help, Unreachable where not, and OSError."""
+        """One attempt at one request. Raises Again if another may help, otherwise Unreachable, and OSError."""
         self.trust.check(address)
         request = urllib.request.Request(address, content, dict(headers), method=method)  # noqa: S310  checked
         try:
@@ -166,13 +166,13 @@ def _refusal(error: urllib.error.HTTPError, address: str) -> Exception:
 
 
 def retry_after_s(header: str | None) -> float:
-    """Whole seconds; the other form, a date, counts as 0: our own pauses are as good."""
+    """Whole seconds; the other form, a date, counts as 0: our own pauses are good enough."""
     return float(header) if header and header.isdigit() else 0.0
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, remote: Remote, advance: Callable[[int], None]) -> None:
     limit = remote.max_bytes if remote.size is None else min(remote.size, remote.max_bytes)
-    too_large = Unusable(f"{remote.name} is larger than {megabytes(limit)}, which is what is allowed or announced")
+    too_large = Unusable(f"{remote.name} is larger than {megabytes(limit)}, the allowed or announced size")
     if file.tell() + (response.length or 0) > limit:
         raise too_large
     while chunk := response.read(CHUNK):

@@ -1,3 +1,3 @@
-"""The HTTP edge: payloads in, answers and problem documents out; no layer below knows HTTP. `app` and
-`runtime` may enter.
+"""The HTTP edge: payloads in, answers and problem documents out; no layer below knows HTTP. `app` and `runtime` may
+import it.
 """

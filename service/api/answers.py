@@ -44,7 +44,7 @@ from service.observe.objective import PIXELS_PER_PROMISE
 # In an answer.
 BYTES_PER_PREDICTION = 64
 BYTES_PER_NUMBER = 12
-# Of a grid's numbers: a map of a thousand cells keeps its sum to 1e-4.
+# Decimals of a grid's numbers: a map of a thousand cells keeps its sum to 1e-4.
 DECIMALS = 7
 
 
@@ -69,7 +69,7 @@ async def classify_images(
     finally:
         failed = [outcome for outcome in outcomes if not isinstance(outcome, Classified)]
         exchange.failed_images.update(fault_of(outcome).code for outcome in failed)
-        if failed or exchange.worked_s() > exchange.objective_s / 2:  # else their sizes do not matter
+        if failed or exchange.worked_s() > exchange.objective_s / 2:  # otherwise their sizes do not matter
             exchange.promises = promises_of(images)
     exchange.answered = exchange.clock()
     note_timings(exchange, outcomes)
@@ -79,13 +79,13 @@ async def classify_images(
 
 
 def promises_of(images: Sequence[Image]) -> float:
-    """What they amount to, in images of PIXELS_PER_PROMISE."""
+    """Their total size, in images of PIXELS_PER_PROMISE."""
     pixels = (stated_size(image).pixels if isinstance(image, bytes) else 0 for image in images)
     return sum(max(1.0, count / PIXELS_PER_PROMISE) for count in pixels)
 
 
 def note_timings(exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
-    """Of several images, the maximum of each stage: what the slowest image took."""
+    """For several images, the maximum of each stage: the time of the slowest image."""
     timings = [outcome.timings for outcome in outcomes if isinstance(outcome, Classified)]
     if timings:
         exchange.stages["decode"] = max(timing.decode_s for timing in timings)
@@ -115,8 +115,8 @@ async def answer_as(
     *,
     as_list: bool = False,
 ) -> Response:
-    """`frame`: the answer with no results in its first list, which is where they belong; `as_list`: how embeddings are
-    written. A problem document if no image has an answer."""
+    """`frame`: the answer without results, which go into its first list; `as_list`: how embeddings are written. A
+    problem document if no image has an answer."""
     faults = [fault_of(outcome) for outcome in outcomes if not isinstance(outcome, Classified)]
     if len(faults) == len(outcomes):
         return nothing_classified(exchange, uploads, faults)
@@ -127,7 +127,7 @@ async def answer_as(
 
 
 def size_of(outcome: Classified) -> int:
-    """About how many bytes its answer has."""
+    """The approximate size of its answer in bytes."""
     numbers = sum(cam.grid.size for cam in outcome.cams or ()) + (
         0 if outcome.embedding is None else outcome.embedding.size
     )

@@ -1,16 +1,16 @@
 """Clients that ignore Retry-After: how long the next refusal of each is held back.
 
-1. the first refusal is sent at once, and so is every one that a client receives after it has waited as it was told to;
-2. one that asks too early and cannot be served gets its refusal later each time (`hold_s`), but not before there is
+1. the first refusal is sent immediately, and so is every refusal of a client that has waited as told;
+2. a client that asks too early and cannot be served gets each refusal later than the last (`hold_s`), or when there is
    room again; if it can be served, it is;
-3. all refusals held back together are sent at a bounded rate, so that any number of such clients costs little;
+3. held refusals are sent at a bounded rate in total, so that any number of such clients costs little;
 4. waiting as told shrinks the delay again;
 5. new connections do not help: once an address has spent its allowance of first refusals (`Address`), a connection from
    there begins as if it had asked too early once;
-6. a proxy is not taken for its clients: over its connections (`start_anew`) only the address of each client counts.
+6. a proxy is not blamed for its clients: on its connections (`start_anew`) only the address of each client counts.
 
 A client in a closed loop sends nothing while it waits for an answer. Measured with 64 of them and a deadline of ten
-times the work of an image: refused at once they took all of the CPU, and nobody was answered.
+times the work of an image: refused immediately, they took all of the CPU, and nobody was answered.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 FIRST_HOLD_S = 0.25
 GROWTH = 4
 MOST_HOLD_S = 2.0
-# Between two refusals of those held back. Each takes about 0.3 ms of CPU time.
+# Pause between two held refusals. Each takes about 0.3 ms of CPU time.
 PERIOD_S = 0.005
 # Clocks differ, and a client may round.
 TOLERANCE_S = 0.1
-# First refusals that the connections of one address get at once, and how many a second make up for them.
+# First refusals that the connections of one address get immediately, and how many more per second.
 ALLOWANCE = 100
 REFILL_PER_S = 20
 MOST_ADDRESSES = 10_000
@@ -55,7 +55,7 @@ class Address:
 
 
 class Addresses:
-    """Those of the clients. The ones that have been known for longest are forgotten first."""
+    """The addresses of clients. The oldest are forgotten first."""
 
     def __init__(self) -> None:
         self._known: dict[str | bytes, Address] = {}
@@ -68,15 +68,15 @@ class Addresses:
 
 
 def _network(address: str) -> str | bytes:
-    """A host of IPv6 has 64 bits of addresses to choose from."""
+    """An IPv6 host has 64 bits of addresses to choose from."""
     address = address.removeprefix("::ffff:").partition("%")[0]
     return socket.inet_pton(socket.AF_INET6, address)[:8] if ":" in address else address
 
 
 @dataclass(eq=False)
 class Conduct:
-    """Of one connection. `early`: how often its client has asked again too early, halved whenever it waits. `waited`:
-    did it wait before its present request?"""
+    """The state of one connection. `early`: how often its client has asked again too early, halved whenever it waits.
+    `waited`: did it wait before its current request?"""
 
     address: Address = field(default_factory=Address)
     early: int = 0
@@ -99,12 +99,12 @@ class Conduct:
         self._retry_at = None
 
     def start_anew(self, address: Address) -> None:
-        """A proxy's connection carries requests of many clients: what the others did does not count for this one."""
+        """A proxy's connection carries requests of many clients: what the others did does not affect this one."""
         self._judge(True)
         self.address, self.early, self._is_new, self._retry_at = address, 0, True, None
 
     def refuse(self, retry_after_s: float | None) -> None:
-        """It is about to be told to retry after so many seconds, of which the header has whole ones."""
+        """It is about to be told to retry after this many seconds; the header has whole ones."""
         if not self.early:
             self.address.spend()
         self._retry_at = time.monotonic() + max(1, math.ceil(retry_after_s or 0.0))
@@ -133,7 +133,7 @@ class Conduct:
         return self._held is not None and not self._held.done()
 
     def release(self) -> None:
-        """It is time, or the server ends."""
+        """It is time, or the server is shutting down."""
         if self._held is not None and not self._held.done():
             self._held.set_result(None)
 

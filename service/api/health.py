@@ -1,11 +1,11 @@
-"""Probes: /livez (alias /healthz), /readyz, /startupz, and the names that platforms have for them.
+"""Probes: /livez (alias /healthz), /readyz, /startupz, and the names that platforms use for them.
 
 None of them needs a key or touches the model.
 
 1. /livez fails only when a restart would help: when the event loop does not answer, or the engine is stuck or has
    been unavailable for long;
 2. /readyz succeeds once checksums, golden check and warm-up are done, and fails while draining, while the engine
-   restarts, and while it is stuck: long before /livez gives it up;
+   restarts, and while it is stuck: long before /livez fails;
 3. /startupz succeeds once start-up is over;
 4. under /v2 the bodies are those of the Open Inference Protocol: `{"live": true}`, `{"ready": true}`.
 """

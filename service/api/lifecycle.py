@@ -3,8 +3,8 @@
 1. the socket listens while the model is being opened, and requests are answered 503 `not_ready` meanwhile;
 2. draining is announced while requests are still answered, so that no request is lost; each answer then closes its
    connection, so that no client sends its next request to a server that is ending;
-3. a start passes over versions that cannot serve, and says so; the error of a failed start is kept, and the process
-   ends with it;
+3. a start skips versions that cannot serve, and says so; the error of a failed start is kept, and the process ends with
+   it;
 4. a new model replaces the serving one only when it is open, checked and warm; until then, and if it fails, the old
    one serves;
 5. a request ends on the model that served when it began, and only then is that model closed; an upload that takes
@@ -103,7 +103,7 @@ class Lifecycle:
         """
         old = self.serving()
         if self._reloading:
-            raise ReloadRunning("another reload is running; ask again when it is over")
+            raise ReloadRunning("another reload is running; retry when it has finished")
         self._reloading = True
         try:
             if self._retiring is not None:
@@ -112,7 +112,7 @@ class Lifecycle:
         finally:
             self._reloading = False
         self._retiring = asyncio.create_task(self._retire(old))
-        log.info("%s serves, in the place of %s", _name_of(new), _name_of(old))
+        log.info("%s serves, in place of %s", _name_of(new), _name_of(old))
 
     async def _open_beside(self, old: Classifier, changes: Mapping[str, str]) -> Classifier:
         if self.draining:
@@ -127,12 +127,12 @@ class Lifecycle:
             raise Draining("the server is shutting down", RETRY_WHILE_DRAINING_S) from None
         except (ContractError, ServiceError) as error:
             self._metrics.reloads_refused.labels("rejected").inc()
-            log.error("%s is no good, %s serves on: %s", settings.model, _name_of(old), error)
+            log.error("%s cannot serve, %s keeps serving: %s", settings.model, _name_of(old), error)
             store = f"{_folder_of(old).parent.parent}/"  # clients should not learn the path
             raise ModelRejected(str(error).replace(store, "")) from error
         except Exception as error:
             self._metrics.reloads_refused.labels("rejected").inc()
-            log.exception("%s cannot be opened, %s serves on", settings.model, _name_of(old))
+            log.exception("%s cannot be opened, %s keeps serving", settings.model, _name_of(old))
             raise ServiceError("internal error") from error
 
     async def _retire(self, old: Classifier) -> None:
@@ -158,7 +158,7 @@ class Lifecycle:
 
     @property
     def why_older(self) -> str:
-        """Why an older version serves than the newest, which the start should have opened; "" if it does not."""
+        """Why an older version serves instead of the newest; "" if the newest serves."""
         if self.classifier is None or not self.classifier.passed_over:
             return ""
         newer, serving = ", ".join(self.classifier.passed_over), self.classifier.bundle.manifest.version
@@ -175,7 +175,7 @@ class Lifecycle:
 
     @property
     def engine_is_at_work(self) -> bool:
-        """After the end: is a batch still running in an engine, whose thread cannot be stopped?"""
+        """After shutdown: is a batch still running in an engine, whose thread cannot be stopped?"""
         return any(not classifier.batcher.idle for classifier in self._left_at_work)
 
     def drain(self) -> None:
@@ -188,7 +188,7 @@ class Lifecycle:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Around a request, which is a task of its own: the serving model is not closed before the request ends."""
+        """Wraps a request, which is a task of its own: the serving model is not closed before the request ends."""
         requests, task = self._requests.setdefault(self.classifier, set()), asyncio.current_task()
         assert task is not None
         requests.add(task)

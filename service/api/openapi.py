@@ -69,7 +69,7 @@ _EXAMPLES = {
         "not_found", "model cats version 1 is not served here, but repvgg-small-tinyimagenet version 1 is"
     ),
     408: _problem_example("request_timeout", "the head of the request did not arrive within 10 s"),
-    409: _problem_example("reload_running", "another reload is running; ask again when it is over"),
+    409: _problem_example("reload_running", "another reload is running; retry when it has finished"),
     413: _problem_example("too_many_pixels", "the image has 10000 x 6000 = 60000000 pixels, the limit is 50000000"),
     415: _problem_example(
         "unsupported_media_type", "the request has no Content-Type; accepted: image/*, application/octet-stream, ..."
@@ -77,7 +77,7 @@ _EXAMPLES = {
     422: _problem_example("invalid_parameter", "top_k=0 is not a whole number in 1..10"),
     431: _problem_example("headers_too_large", "the request's line and headers are too long"),
     500: _problem_example("internal_error", "the server failed on this request; its log has the reason"),
-    503: _problem_example("overloaded", "256 images are waiting already") | {"retry_after_ms": 1800},
+    503: _problem_example("overloaded", "256 images are already waiting") | {"retry_after_ms": 1800},
     504: _problem_example("deadline_exceeded", "no answer before the deadline"),
 }
 
@@ -123,14 +123,14 @@ CLASSIFY: dict[str, Any] = {
     },
     "openapi_extra": {
         "parameters": [
-            _parameter("top_k", "how many labels an image; 1..number of classes, 5 when not given"),
+            _parameter("top_k", "labels per image; 1..number of classes, 5 by default"),
             _parameter(
                 "timeout_ms",
                 "deadline of the whole request, upload included; milliseconds",
             ),
             _parameter(
                 "explain",
-                "`cam`: for each prediction a grid of what the parts of the image add to its logit",
+                "`cam`: for each prediction, a grid with the contribution of each part of the image to its logit",
                 type="string",
                 enum=["cam"],
             ),
@@ -142,12 +142,14 @@ CLASSIFY: dict[str, Any] = {
             ),
             _parameter("normalize", "embeddings of length 1", type="boolean"),
             _parameter(
-                "labels", "the labels that may be answered, with commas between them; scores add up to 1", type="string"
+                "labels",
+                "restrict the answer to these labels, separated by commas; their scores add up to 1",
+                type="string",
             ),
             _parameter("min_score", "leave out labels with a lower score", type="number", minimum=0, maximum=1),
             _parameter(
                 "coverage",
-                "adds the smallest set of labels that holds the true one with this probability; the bundle must have "
+                "adds the smallest set of labels that contains the true one with this probability; the bundle needs "
                 "quantiles for it (`repvgg evaluate --fit-confidence`)",
                 type="number",
                 minimum=0,
@@ -171,7 +173,7 @@ RELOAD: dict[str, Any] = {
     "tags": ["classify"],
     "operation_id": "reload",
     "response_model": ModelDescription,
-    "response_description": "This bundle serves now; requests that began earlier end on the previous one",
+    "response_description": "This bundle serves now; requests that began earlier finish on the previous one",
     "responses": problem_responses(401, 403, 409, 422, 500, 503),
     "openapi_extra": {
         "parameters": [
@@ -187,7 +189,7 @@ FEEDBACK: dict[str, Any] = {
     "tags": ["classify"],
     "operation_id": "feedback",
     "response_model": FeedbackAnswer,
-    "response_description": "The answer is judged, and counted in the metrics unless it was before",
+    "response_description": "The answer is judged, and counted in the metrics unless it was counted before",
     "responses": problem_responses(400, 401, 403, 404, 408, 409, 413, 422, 500, 503),
     "openapi_extra": {
         "requestBody": {
@@ -249,7 +251,7 @@ def operation_id(path: str) -> str:
 
 
 def path_parameters(path: str) -> list[dict[str, Any]]:
-    """Of a route whose handler reads them itself."""
+    """For a route whose handler reads them itself."""
     return [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)}", path)

@@ -3,7 +3,7 @@
 1. the browser loads and runs only these files: a Content-Security-Policy without exceptions;
 2. a browser that already has a file gets 304, by ETag;
 3. the files need no API key, since they are only code and drawings; the requests that they make do;
-4. samples are read when they are asked for, not at the start.
+4. samples are read when they are requested, not at the start.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ HEADERS = {
     "require-trusted-types-for 'script'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Cached, but revalidated each time: after an upgrade the new page shows at once.
+    # Cached, but revalidated each time: after an upgrade the new page shows immediately.
     "Cache-Control": "no-cache",
 }
-# Nothing depends on a sample being today's.
+# An outdated sample does no harm.
 FOR_A_DAY = {"Cache-Control": "public, max-age=86400"}
 
 
@@ -87,7 +87,7 @@ def _sample(path: str) -> File:
 
 
 def is_open(path: str) -> bool:
-    """Does it need no key?"""
+    """Is it open without a key?"""
     return path in FILES or path in SAMPLES
 
 

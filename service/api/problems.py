@@ -3,7 +3,7 @@
 1. every error is `application/problem+json` with a stable `code` and the request's id;
 2. a bug is answered 500 and reveals no internals;
 3. errors worth retrying carry `Retry-After` in whole seconds, rounded up;
-4. under /v2 the body also has `error`, as the Open Inference Protocol wants it.
+4. under /v2 the body also has `error`, as the Open Inference Protocol requires.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "Method Not Allowed"),
     "request_timeout": (408, "The request did not arrive in time"),
     "upload_timeout": (408, "The body did not arrive in time"),
-    "reload_running": (409, "A reload is running already"),
-    "feedback_given": (409, "This image has another label already"),
+    "reload_running": (409, "A reload is already running"),
+    "feedback_given": (409, "This image already has another label"),
     "body_too_large": (413, "The body is too large"),
     "too_many_pixels": (413, "The image has too many pixels"),
     "too_many_images": (413, "The request has too many images"),
@@ -128,7 +128,7 @@ def _fault_of_framework(error: HTTPException) -> Fault:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return Fault(
             "not_found",
-            "there is nothing at this path: images go to /classify, and /docs lists the rest",
+            "there is nothing at this path: send images to /classify; /docs lists the other paths",
             headers=headers,
         )
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -174,5 +174,5 @@ def problem_response(
 
 
 def _retry_after(fault: Fault) -> dict[str, str]:
-    """The header has no fractions, and 0 would make clients retry at once."""
+    """The header has no fractions, and 0 would make clients retry immediately."""
     return {} if fault.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(fault.retry_after_s)))}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from service.observe.tracing import RequestTrace, Tracing
 
 T = TypeVar("T")
-# Told of the answers of a request: its id, the classifier, the images, and the outcome of each.
+# Told about the answers of a request: its id, the classifier, the images, and the outcome of each.
 Follower = Callable[[str, Classifier, Sequence[Image], Sequence[Outcome]], None]
 
 # Probes and scrapes come every few seconds; they are logged only when they fail, or at level debug.
@@ -64,10 +64,10 @@ REJECTIONS = {
 RELOAD_ROUTE = "/models/reload"
 REFUSED_RELOADS = {"reload_running": "running", "forbidden": "forbidden"}
 
-# A service that has answered nobody for so long is not just busy.
+# A service that has answered nobody for this long is not just busy.
 ANSWERS_S = 10.0
 
-# Codes of which there may be a flood.
+# Codes that may come in floods.
 REFUSALS = frozenset({"overloaded", "deadline_exceeded"})
 
 # An exemplar, which carries the id, may have 128 characters with its name.
@@ -78,7 +78,7 @@ access_log = logging.getLogger("service.access")
 
 
 class Unlogged:
-    """Of the refusals of one second, only the first is logged, with the number of those before it that were not."""
+    """Only the first refusal of each second is logged, with the number of unlogged ones before it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -86,7 +86,7 @@ class Unlogged:
         self._count = 0
 
     def is_first(self) -> bool:
-        """In this second? Counts those that are not."""
+        """The first in this second? Counts the others."""
         second = int(self._clock())
         if second == self._second:
             self._count += 1
@@ -188,7 +188,7 @@ def is_quiet(path: str, vertex_health_route: str = "") -> bool:
 
 
 async def answer_framework_error(request: Request, error: Exception) -> Response:
-    """For the errors that the framework would otherwise answer in its own format: 404, 405, its validation."""
+    """For errors that the framework would otherwise answer in its own format: 404, 405, its validation."""
     return Exchange.of(request).problem(fault_of(error))
 
 
@@ -365,7 +365,7 @@ class RequestMiddleware:
         self._metrics.result("failed" if waited or not self._answers() else "excluded").inc()
 
     def _answers(self) -> bool:
-        """Anybody at all? Else even those who ask again too early are right to complain."""
+        """Anybody at all? If not, even clients that ask again too early are right to complain."""
         return self._clock() - self._answered_at < ANSWERS_S
 
 

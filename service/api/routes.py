@@ -46,7 +46,7 @@ class PlainRoute(APIRoute):
 
 class DirectMiddleware:
     """Calls plain routes of a fixed path without the framework's search and its layers, which take a tenth of the event
-    loop's time for a request. It is to be the innermost layer, made once all routes are there."""
+    loop's time for a request. It must be the innermost layer, created once all routes exist."""
 
     def __init__(self, app: ASGIApp, router: APIRouter) -> None:
         self._app = app
@@ -114,14 +114,14 @@ class Endpoints:
         return self._describe(self._lifecycle.serving())
 
     async def reload(self, request: Request) -> Response:
-        """Open the newest version of the bundle, or the one given, check it, and let it replace the serving one."""
+        """Open the newest version of the bundle, or the given one, check it, and let it replace the serving one."""
         check_reload(request, has_keys=bool(self._settings.api_keys))
         version = read_version(read_query(request, ("version",)))
         await self._processes.reload({} if version is None else {"model": self._lifecycle.version_beside(version)})
         return self._describe(self._lifecycle.serving())
 
     async def feedback(self, request: Request) -> Response:
-        """What was right: the true label of an image that this service has answered, for the metrics."""
+        """Report the true label of an image that this service has classified, for the metrics."""
         if not self._settings.feedback:
             raise RequestError("not_found", "feedback is off; `repvgg serve --feedback N` turns it on, for N images")
         check_feedback(request, has_keys=bool(self._settings.api_keys))

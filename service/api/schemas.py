@@ -28,8 +28,7 @@ class EncodedImage(BaseModel):
 
 
 class ClassifyRequest(BaseModel):
-    """`priors`: label -> its share of the images that are asked about, where that is known; the rest is shared equally
-    by the other labels."""
+    """`priors`: label -> its share of your images, if known; the rest is shared equally by the other labels."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,8 +44,9 @@ class ServedModel(BaseModel):
 
 
 class Cam(BaseModel):
-    """`grid`, rows from the top: what each cell of the last feature map adds to the `logit`, which is the sum of the
-    grid plus `bias`. `box`: left, top, right and bottom of what the network saw, in pixels of the upright photo."""
+    """`grid`, rows from the top: the contribution of each cell of the last feature map to the `logit`, which is the sum
+    of the grid plus `bias`. `box`: left, top, right and bottom of what the network saw, in pixels of the upright
+    photo."""
 
     grid: list[list[float]]
     bias: float
@@ -78,8 +78,8 @@ class Embedding(BaseModel):
 
 
 class LabelSet(BaseModel):
-    """`labels`, best first, of which one is the true one with a probability of at least `coverage`, for images like
-    those that the bundle was fitted on."""
+    """`labels`, best first, that contain the true one with a probability of at least `coverage`, for images like those
+    that the bundle was fitted on."""
 
     coverage: float
     labels: list[str]
@@ -92,7 +92,7 @@ class ImageFault(BaseModel):
 
 class Result(BaseModel):
     """The outcome of one image: either `predictions` by falling score, or its own `error`; `set` and `embedding` if
-    asked for. `confident`, of the best label: only where the bundle has a threshold."""
+    requested. `confident`, for the best label: only if the bundle has a threshold."""
 
     index: int
     filename: str | None = None
@@ -122,7 +122,7 @@ class Feedback(BaseModel):
 
 
 class FeedbackAnswer(BaseModel):
-    """`predicted`: the label that was answered, `confident` and `in_set` as in the answer; `counted`: false if the same
+    """`predicted`: the label in the answer, `confident` and `in_set` as in the answer; `counted`: false if the same
     feedback came before."""
 
     result: Literal["right", "wrong", "foreign"]
@@ -157,7 +157,7 @@ class Problem(BaseModel):
 
 
 class Speed(BaseModel):
-    """Of the engine alone, in full batches: a moving average since the start. Null until there is a measurement."""
+    """For the engine alone, in full batches: a moving average since the start. Null until there is a measurement."""
 
     seconds_per_image: float | None
     images_per_second: float | None
@@ -186,8 +186,8 @@ class Choice(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request to /classify may be; over it, the answer is 413, or 422 for other `formats`. `max_image_pixels`:
-    width x height. `timeout_ms`: the longest that `timeout_ms` may be."""
+    """The limits of a request to /classify; beyond them, the response is 413, or 422 for other `formats`.
+    `max_image_pixels`: width x height. `timeout_ms`: the longest that `timeout_ms` may be."""
 
     formats: list[str]
     max_images_per_request: int
@@ -283,7 +283,7 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata]
 
 
-# A longer one cannot be one of ours, and need not be repeated in an error.
+# A longer one is not one of ours, and is not repeated in an error.
 Name = Annotated[str, Field(max_length=100)]
 
 

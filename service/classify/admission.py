@@ -6,7 +6,7 @@
 3. all images of a request count, each with the pixels that its header states; before the body is read, one image of
    the usual kind counts, which alone rejects no one;
 4. accepted images take at most `max_queue_bytes` of memory, but a single request always fits;
-5. an estimate that causes rejections is measured again after a while: one request is let through in spite of it.
+5. an estimate that causes rejections is measured again after a while: one request is let through despite it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from service.classify.memory import Memory
 from service.errors import DeadlineExceeded, Overloaded
 from service.observe.lag import LoopLag
 
-# The share of a request's remaining time that its predicted wait may fill. Predictions are wrong, and a late answer is
-# worth nothing. Simulated at 1.5 times the capacity: with this 98 % of it is answered in time, with 1.0 only 29 %.
+# The share of a request's remaining time that its predicted wait may fill. Predictions err, and a late answer is
+# worthless. Simulated at 1.5 times the capacity: with this, 98 % of it is answered in time, with 1.0 only 29 %.
 MARGIN = 0.8
 # How often an image waits for the event loop: its request, its decoding, its batch, its answer.
 TURNS = 2
-# Of the remaining time, what an image that nobody has seen may take in the prediction: a smaller one may come.
+# The share of the remaining time that an unseen image may take in the prediction: it may turn out smaller.
 MOST_UNSEEN_SHARE = 1 / 3
 
 
@@ -58,7 +58,7 @@ class Admission:
         unseen_s: float = 0.0,
     ) -> bool:
         """`deadline` is a time of `time.monotonic`; `stated`: what is known of the images; `unseen_s`: the time of one
-        of which nothing is. -> Is it let through in spite of an estimate, to measure that again?
+        of which nothing is. -> Is it let through despite an estimate, to measure that again?
 
         Raises Overloaded, or DeadlineExceeded for what even an idle server could not do in time.
         """
@@ -73,7 +73,7 @@ class Admission:
         wait_s = self.predicted_wait_s(stated or (UNKNOWN,))
         late_s = wait_s + unseen_s + (0.0 if measures_again else idle_s) - margin * remaining_s
         if wait_s and late_s > 0:
-            raise Overloaded(f"{wait_s:.3g} s of work are waiting already", late_s)
+            raise Overloaded(f"{wait_s:.3g} s of work are already waiting", late_s)
         self._memory.check(self._bytes(images, encoded_bytes), retry_after_s=wait_s)
         return measures_again
 
@@ -84,7 +84,7 @@ class Admission:
 
     @contextmanager
     def holding(self, images: int, encoded_bytes: int) -> Iterator[None]:
-        """Within it, this memory counts as taken."""
+        """Inside it, this memory counts as taken."""
         with self._memory.holding(self._bytes(images, encoded_bytes)):
             yield
 
@@ -94,7 +94,7 @@ class Admission:
         return speed.batch_s(1) + (images - 1) * speed.image_s
 
     def _may_reject(self, stated: Sequence[Stated], decode_s: float, engine_s: float, remaining_s: float) -> bool:
-        """Have the estimates that make it too late been confirmed lately: one of them, or if need be both?"""
+        """Have the estimates that make it too late been confirmed recently: one of them, or both if needed?"""
         engine, decoders = self._batcher.speed, self._decoders.speed
         if decode_s <= remaining_s and not engine.may_reject:
             return False

@@ -102,7 +102,7 @@ class _BatchResult:
 
 
 class Batcher:
-    """Runs `slots` batches at once, each of at most `max_batch_size` images. `speed`: what the engine has shown so far.
+    """Runs `slots` batches at once, each of at most `max_batch_size` images. `speed`: as measured so far.
 
     `clock` gives seconds; deadlines are times of that clock. Create and use it within one event loop.
     """
@@ -150,7 +150,7 @@ class Batcher:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until everything that is here now has left the engine, at the measured speed."""
+        """Seconds until all current images have left the engine, at the measured speed."""
         now = self._clock()
         running = sum(self._remaining_s(batch, now) for batch in list(self._running.values()))
         return running / self.slots + self.queue_depth * self.speed.image_s
@@ -299,7 +299,7 @@ class Batcher:
         """In the executor: the whole batch; if that fails, each image alone, once. `wanted`: whose features. Raises
         nothing."""
         started = self._clock()
-        measures_speed = not self.engine_unavailable_s  # else the time includes the wait for it
+        measures_speed = not self.engine_unavailable_s  # otherwise the time includes the wait for it
         rows = self._try_infer(images, wanted)
         if rows is None:
             measures_speed, rows = False, [None]
@@ -360,7 +360,7 @@ class Batcher:
 
 
 def _started_executor(threads: int) -> ThreadPoolExecutor:
-    """With all its threads running, so that a system that cannot give any fails at start-up, not in the middle of a
+    """With all its threads running, so that a system without spare threads fails at start-up, not in the middle of a
     batch."""
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine", initializer=lower_priority)
     all_started = threading.Barrier(threads)

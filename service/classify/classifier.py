@@ -1,6 +1,6 @@
 """The use case, without HTTP: encoded images -> preprocess (threads) -> batching -> top-k.
 
-1. each image has its own outcome: what is wrong with one fails no other;
+1. each image has its own outcome: a bad image fails no other;
 2. a request that would probably miss its deadline is rejected before its images are decoded;
 3. an image whose caller left, or whose deadline passed, is not decoded;
 4. every caller is answered by its deadline, whatever the engine does;
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 MOST_COMPARED_BYTES = 1 << 20
 # Predictions of an image. A thousand take 0.5 ms, and up to a thousand images come from the engine together.
 MOST_SORTED_AT_ONCE = 50
-# For an engine to be closed: longer than a process of its own gets for it; and one that is not there now.
+# Time for an engine to close: longer than its own process gets; and for one that is still opening.
 CLOSE_S = 10.0
 UNAVAILABLE_CLOSE_S = 0.25
 # Memory of a kept answer, besides its logits.
@@ -154,10 +154,10 @@ class Classifier:
     ) -> Classifier:
         """Verify the bundle, load the engine (unless one is handed in), check it on the golden images, warm it up.
 
-        `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does
-        not vouch for, because they are about to be measured. `starting`: pass over versions that cannot serve.
-        Raises BundleError, ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then.
-        Cancelling it takes effect at once; its thread closes the engine later.
+        `memory`: the account of a process that receives requests. `measuring`: accept pixels that the manifest does not
+        approve, because they are about to be measured. `starting`: skip versions that cannot serve. Raises BundleError,
+        ConfigError, EngineUnavailable or GoldenCheckFailed; the engine is closed then. Cancelling it takes effect
+        immediately; its thread closes the engine later.
         """
         if starting:
             work = partial(OpenModel.open_newest_good, settings, engine)
@@ -178,7 +178,7 @@ class Classifier:
 
     @property
     def predicted_wait_s(self) -> float:
-        """Seconds until decoders and engine have finished what is here."""
+        """Seconds until decoders and engine have finished the current images."""
         return self._admission.predicted_wait_s()
 
     def admit(self, deadline: float, margin: float = MARGIN) -> None:
@@ -202,8 +202,8 @@ class Classifier:
     ) -> list[Outcome]:
         """Images -> the outcome of each, in order, by `deadline`, a time of `time.monotonic`.
 
-        There are fewer than `top_k` predictions where fewer classes have a weight. Cancelling it takes its images out
-        of the queues. Raises ValueError for a top_k out of 1..number of classes, and for features without a head.
+        There are fewer than `top_k` predictions if fewer classes have a weight. Cancelling it takes its images out of
+        the queues. Raises ValueError for a top_k out of 1..number of classes, and for features without a head.
         """
         if asked.features and self.head is None:
             raise ValueError("this engine or this bundle has no features")
@@ -263,7 +263,7 @@ class Classifier:
         )
         answer = await aside(describe) if request.top_k > MOST_SORTED_AT_ONCE else describe()
         self._metrics.format(result.image_format).inc()
-        # The network's own opinion: what a caller makes of it does not show whether the inputs drift.
+        # The network's own opinion: a caller's labels and priors say nothing about drift.
         best = int(scores.argmax())
         self._metrics.count_prediction(
             self.bundle.labels[best],
@@ -279,7 +279,7 @@ class Classifier:
         """Of computing this image, or an equal encoded one."""
         if not self._deduplicates or isinstance(image, np.ndarray) or len(image) > MOST_COMPARED_BYTES:
             return await self._compute(image, request), "miss"
-        # A kept answer must not keep its image in memory too.
+        # A cached answer must not keep its image in memory too.
         content = hashlib.sha256(image).digest() if self.keeps_answers else Content(image)
         key = content, self._gives_features(request)
         result, source = await self._deduplicator.get(key, partial(self._compute, image, request))
@@ -347,7 +347,7 @@ class Classifier:
             log.error("the engine %s is still at work after the grace time of %g s", self.engine.name, grace_s)
 
     async def _close_engine(self) -> None:
-        """One that is being opened again cannot be closed before it is open: nobody waits for that."""
+        """An engine that is being reopened cannot be closed before it is open, and nothing waits for that."""
         limit_s = UNAVAILABLE_CLOSE_S if self.batcher.engine_unavailable_s else CLOSE_S
         try:
             await asyncio.wait_for(in_own_thread(self.engine.close), limit_s)

@@ -1,7 +1,7 @@
 """The threads that decode images, and what their work costs.
 
-1. images wait in a line with others of about their size (LINES); those of a line are decoded first come, first served;
-2. smaller images go before larger ones: they have threads of their own, of a higher priority;
+1. images wait in a line with others of about their size (LINES), each decoded first come, first served;
+2. smaller images are not held up by larger ones: they have their own threads, with a higher priority;
 3. an image whose caller leaves while it waits there is never decoded; once a thread has begun with it, it counts as
    work and as memory until that thread is done;
 4. an image that cannot be decoded by its deadline is not begun;
@@ -45,7 +45,7 @@ class _TooLate(Exception):
 
 
 class _Larger(Exception):
-    """The file has more pixels than it seemed to."""
+    """The file has more pixels than its header stated."""
 
     def __init__(self, found: Stated) -> None:
         super().__init__()
@@ -86,7 +86,8 @@ class _Job:
 
 
 class _Line:
-    """Images of at most `most_pixels` before `threads` threads. All but `work` is for the event loop's thread."""
+    """Images of at most `most_pixels` before `threads` threads. Everything except `work` runs in the event loop's
+    thread."""
 
     def __init__(self, number: int, most_pixels: int, threads: int) -> None:
         self.most_pixels = most_pixels
@@ -100,8 +101,8 @@ class _Line:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until all images that are here now are decoded. One that is late by some time is assumed to need that
-        much time again."""
+        """Seconds until all current images are decoded. One that is late by some time is assumed to need that much time
+        again."""
         now = time.monotonic()
         done_s = sum(job.expected_s - abs(job.started_at + job.expected_s - now) for job in list(self._begun))
         return max(0.0, self._expected_s - done_s) / self.threads
@@ -139,7 +140,7 @@ class DecodePool:
         ]
 
     def stated(self, encoded: bytes) -> Stated:
-        """What its header says. One that has too many pixels is rejected for them, which takes no time."""
+        """What its header says. An image with too many pixels is rejected for that, which takes no time."""
         image = stated_size(encoded)
         return image if image.pixels <= self._settings.max_image_pixels else UNKNOWN
 
@@ -203,7 +204,7 @@ class DecodePool:
             self._leave(job, line)
 
         def ask_to_end(_: Future[Decoded]) -> None:
-            with suppress(RuntimeError):  # the loop is closed, and nobody asks any more
+            with suppress(RuntimeError):  # the loop is closed, and nobody needs the result
                 loop.call_soon_threadsafe(end)
 
         work.add_done_callback(ask_to_end)
@@ -236,7 +237,7 @@ class DecodePool:
         return Decoded(read_tensor(image, self._spec, self._settings.pixels), decoded_as, pixels, seen)
 
     def close(self) -> None:
-        """Cancel what no thread has begun; does not wait for the rest."""
+        """Cancel what no thread has begun, without waiting for the rest."""
         self._closed = True
         for line in self._lines:
             line.executor.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
 """Equal images are computed once: for callers that come together and, if memory is given, for later ones.
 
-1. callers that ask for an equal key at the same time share one computation, which the first of them runs;
+1. callers with an equal key at the same time share one computation, which the first of them runs;
 2. if that caller leaves, another one computes: a caller that leaves never costs others their answer;
 3. results worth keeping are kept within `max_bytes`; the least recently used is dropped first;
 4. two contents are equal only if all their bytes are.

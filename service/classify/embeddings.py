@@ -1,4 +1,4 @@
-"""Embeddings of many images as one file: what search and clustering start from.
+"""Embeddings of many images in one file, for search and clustering.
 
 1. a row for each image that has an embedding, in the order of the paths;
 2. a file is replaced completely or not at all.
@@ -25,7 +25,7 @@ PARQUET_NOT_INSTALLED = (
 
 @dataclass
 class Embeddings:
-    """`rows`: float32 (C,) each, one for each of `paths`; `model`: `name version precision` of what they are from."""
+    """`rows`: float32 (C,) each, one for each of `paths`; `model`: `name version precision` of their source."""
 
     model: str
     paths: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Embeddings:
         self.rows.append(row)
 
     def write(self, path: Path) -> None:
-        """As its suffix says. Raises UsageError if it cannot be written."""
+        """In the format of its suffix. Raises UsageError if it cannot be written."""
         draft = path.with_name(f".{path.name}.part")
         try:
             WRITERS[path.suffix](self, draft)

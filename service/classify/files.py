@@ -45,7 +45,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             hint = ": an address must be downloaded first" if path.parts[0] in ("http:", "https:") else ""
             raise UsageError(f"there is no file or folder {path}{hint}")
     if not found:
-        raise UsageError(f"no images found; in a folder these count: {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(f"no images found; in a folder, only these count: {', '.join(sorted(SUFFIXES))}")
     return sorted(set(found))
 
 
@@ -99,7 +99,7 @@ def progress_bar(images: int, stream: TextIO) -> tqdm[NoReturn]:
 
 
 async def _classify_file(classifier: Classifier, path: Path, top_k: int, asked: Asked) -> Outcome:
-    # What is named by hand may be a pipe, as shells make one of `<(...)`: it has no suffix.
+    # A path given by hand may be a pipe, such as a shell's `<(...)`, which has no suffix.
     read = read_file if path.suffix.lower() in SUFFIXES else Path.read_bytes
     try:
         encoded = await asyncio.to_thread(read, path)

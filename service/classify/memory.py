@@ -1,5 +1,4 @@
-"""The memory of what clients have sent and nobody has answered yet: bodies that arrive, queued images, abandoned
-decodes.
+"""The memory of unanswered requests: bodies that are arriving, queued images, abandoned decodes.
 
 1. all of it together takes at most `max_bytes`, but a single request always fits;
 2. bytes count when they have arrived, not when they are announced: an announcement costs its sender nothing.
@@ -15,7 +14,7 @@ from math import ceil
 from service.errors import Overloaded
 
 RETRY_S = 1.0
-# Most pixels of an image in a line, and what share of the decode threads it has: for web photos, for phone photos, and
+# Most pixels of an image in a line, and the line's share of the decode threads: for web photos, for phone photos, and
 # for the rest, of which a file of 2 kB can take 0.7 s.
 LINES = ((4_000_000, 1.0), (20_000_000, 1.0), (sys.maxsize, 0.5))
 
@@ -41,7 +40,7 @@ class Memory:
         """Is there room for `more_bytes`? `own_bytes`: what the same request holds already. Raises Overloaded."""
         others_bytes = self.held_bytes - own_bytes
         if others_bytes > 0 and self.held_bytes + more_bytes > self._max_bytes:
-            raise Overloaded(f"{others_bytes} bytes of other requests are waiting already", retry_after_s)
+            raise Overloaded(f"{others_bytes} bytes of other requests are already waiting", retry_after_s)
 
     def take(self, taken_bytes: int) -> None:
         self.held_bytes += taken_bytes

@@ -1,6 +1,6 @@
 """Opens a bundle and an engine, as far as needed before the first answer: verified, checked and warm.
 
-A start passes over versions that are corrupt or fail the golden check, and opens the newest good one. Only a start: a
+A start skips versions that are corrupt or fail the golden check, and opens the newest good one. Only a start does: a
 reload has a model to keep, and for a command an older version would be the wrong one.
 """
 

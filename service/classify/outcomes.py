@@ -1,4 +1,4 @@
-"""What an image comes to, and what a caller may ask for beside the best labels."""
+"""The outcome of an image, and what a caller may request besides the best labels."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Image = bytes | NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Asked:
-    """`cam`: why, for each prediction; `embedding`: the pooled features, of length 1 if `normalize` is set. `weights`
-    float64 (K,), not all 0: what the probability of each class is multiplied by before they are made to add up to 1;
-    classes of weight 0 are left out. `min_score`: of a prediction. `coverage`: a set of labels that holds the truth
-    with this probability; the bundle has a quantile for it. `logits`: those of the network."""
+    """`cam`: an explanation of each prediction; `embedding`: the pooled features, of length 1 if `normalize` is set.
+    `weights` float64 (K,), not all 0: what the probability of each class is multiplied by before they are made to add
+    up to 1; classes of weight 0 are left out. `min_score`: of a prediction. `coverage`: a set of labels that contains
+    the true one with this probability; the bundle has a quantile for it. `logits`: those of the network."""
 
     cam: bool = False
     embedding: bool = False
@@ -60,7 +60,7 @@ class Timings:
 @dataclass(frozen=True)
 class Computed:
     """What callers of equal images share. `signals`: the drift signals of the input; `logits` float32 (K,); `features`
-    (C, h, w) for those who asked for them; `seen`: the part of the image that the network saw."""
+    (C, h, w) for callers that requested them; `seen`: the part of the image that the network saw."""
 
     image_format: str
     signals: dict[str, float]
@@ -71,7 +71,7 @@ class Computed:
 
 
 class LabelSet(NamedTuple):
-    """`labels`, best first, hold the truth with a probability of at least `coverage`."""
+    """`labels`, best first, contain the true one with a probability of at least `coverage`."""
 
     coverage: float
     labels: list[str]
@@ -97,7 +97,7 @@ class Classified:
     logits: NDArray[np.float32] | None = None
 
 
-# What an image comes to. Errors are values here: one that is raised to many callers grows its traceback with each.
+# The outcome of an image. Errors are values here: an error raised to many callers would grow its traceback with each.
 Outcome = Classified | ImageError | ServiceError
 
 
@@ -111,8 +111,8 @@ def classified(
     asked: Asked,
     head: Head | None,
 ) -> Classified:
-    """What one caller gets of a computation; `scores` (K,) are those of all classes, as the network gives them, and
-    `certain` is whether it is certain of its best."""
+    """What one caller gets from a computation; `scores` (K,) are those of all classes, as the network gives them, and
+    `certain` says whether it is certain of its best label."""
     if asked.weights is not None:
         scores = scores_of(result.logits, bundle.manifest, asked.weights)
     best = top_k(scores, bundle.labels, k, asked.weights, bundle.manifest.labels)
@@ -121,7 +121,7 @@ def classified(
         result.timings,
         source,
         best[0],
-        # The threshold is for the network's own best label, not for one that weights made the best.
+        # The threshold is for the network's own best label, not for one that became the best through weights.
         confident=None if certain is None else certain and best[0].class_id == int(result.logits.argmax()),
         label_set=_label_set(scores, bundle, asked.coverage),
         logits=result.logits if asked.logits else None,

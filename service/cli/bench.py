@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare two files of --save: B as ratios to A"
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="images, or folders of them, sent in turn")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", type=Path, help="images, or folders of images, sent in turn"
+    )
     _add_load_flags(parser)
     parser.add_argument(
         "--histogram", type=Path, metavar="FILE.png|FILE.html", help="draw a histogram of the latencies"
@@ -59,14 +61,14 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rude",
         action="store_true",
-        help="closed loop: clients that are refused send their next request at once",
+        help="closed loop: refused clients send their next request immediately",
     )
     parser.add_argument(
         "--polite",
         type=positive_count,
         default=0,
         metavar="N",
-        help="closed loop: N of the clients wait after a refusal for as long as Retry-After says",
+        help="closed loop: after a refusal, N of the clients wait as long as Retry-After says",
     )
     parser.add_argument(
         "--duration",

@@ -39,22 +39,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--top-k", type=int, metavar="K", help=f"labels per image (default {DEFAULT_TOP_K})")
     parser.add_argument("--json", action="store_true", help="print one line of JSON per image instead of a table")
-    parser.add_argument("--labels", metavar="LABEL,...", help="the labels that may be answered; scores add up to 1")
     parser.add_argument(
-        "--coverage", metavar="SHARE", help="add the smallest set of labels that holds the true one so often, like 0.95"
+        "--labels", metavar="LABEL,...", help="restrict the answer to these labels; their scores add up to 1"
+    )
+    parser.add_argument(
+        "--coverage",
+        metavar="SHARE",
+        help="add the smallest set of labels that contains the true one with this probability, such as 0.95",
     )
     parser.add_argument("--min-score", default="0", metavar="SCORE", help="leave out labels with a lower score")
     parser.add_argument(
-        "--explain", action="store_true", help="add to --json what the parts of the image add to each label's logit"
+        "--explain",
+        action="store_true",
+        help="add to --json the contribution of each part of the image to each label's logit",
     )
     parser.add_argument(
-        "--explain-dir", type=Path, metavar="DIR", help="write each photo there as PNG, with what spoke for its label"
+        "--explain-dir",
+        type=Path,
+        metavar="DIR",
+        help="write each photo there as PNG, with a heat map of the evidence for its label",
     )
     add_flags(parser, FLAGS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """-> 1 if any image failed; the other images are classified all the same."""
+    """-> 1 if any image failed; the other images are classified anyway."""
     from service.classify.files import find_images
 
     settings, _ = load_settings(vars(arguments), console.environ)
@@ -69,11 +78,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
-    """Raises UsageError for what cannot work."""
+    """Raises UsageError for flags that cannot work together."""
     if arguments.explain and not arguments.json:
-        raise UsageError("--explain adds to the lines of --json: give that too, or --explain-dir DIR for pictures")
+        raise UsageError("--explain adds to the lines of --json: give --json too, or --explain-dir DIR for pictures")
     if arguments.explain_dir and (pipe := next((path for path in paths if not path.is_file()), None)):
-        raise UsageError(f"--explain-dir: {pipe} is no file, and a photo is read twice")
+        raise UsageError(f"--explain-dir: {pipe} is not a regular file, and photos are read twice")
 
 
 async def _classify(
@@ -122,14 +131,14 @@ def _asked(arguments: argparse.Namespace, classifier: Classifier) -> Asked:
 
 
 def _without_cams(fate: Outcome) -> Outcome:
-    """They were asked for to be drawn only."""
+    """They were requested only to be drawn."""
     from service.classify.outcomes import Classified
 
     return replace(fate, cams=None) if isinstance(fate, Classified) else fate
 
 
 def _draw(path: Path, paths: Sequence[Path], fate: Classified, folder: Path, settings: Settings) -> None:
-    """The photo with its best label's grid, at its place below `folder`: sub/cat.jpg becomes sub/cat.jpg.png."""
+    """The photo with its best label's grid, at its place under `folder`: sub/cat.jpg becomes sub/cat.jpg.png."""
     from models.explanation import overlay
     from models.preprocess import read_file
 

@@ -70,9 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fitting.add_argument("--foreign", type=Path, metavar="FOLDER", help="images of none of the bundle's classes")
     aim = fitting.add_mutually_exclusive_group()
-    aim.add_argument("--accuracy", type=float, metavar="SHARE", help="of the confident answers that shall be right")
     aim.add_argument(
-        "--kept", type=float, metavar="SHARE", help="of the right answers that shall be confident (default 0.95)"
+        "--accuracy", type=float, metavar="SHARE", help="share of the confident answers that must be right"
+    )
+    aim.add_argument(
+        "--kept", type=float, metavar="SHARE", help="share of the right answers that must be confident (default 0.95)"
     )
     add_flags(parser, FLAGS)
 
@@ -120,7 +122,7 @@ def _calibrates(arguments: argparse.Namespace) -> bool:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Reject what cannot work before the evaluation begins. Raises UsageError."""
+    """Reject impossible combinations before the evaluation begins. Raises UsageError."""
     for flag in ("--confusion-matrix", "--reliability-diagram"):
         check_chart(flag, getattr(arguments, flag.strip("-").replace("-", "_")), charts.SUFFIXES)
     if arguments.merge and arguments.shard:
@@ -128,13 +130,13 @@ def _check(arguments: argparse.Namespace) -> None:
     if _calibrates(arguments) and (arguments.merge or arguments.shard):
         raise UsageError("calibration needs the scores of all images at once: leave out --shard and --merge")
     if arguments.write_temperature and arguments.fit_confidence:
-        raise UsageError("--fit-confidence writes the temperature too: leave out --write-temperature")
+        raise UsageError("--fit-confidence also writes the temperature: leave out --write-temperature")
     for flag in ("--write-temperature", "--fit-confidence"):
         if folder := getattr(arguments, flag.strip("-").replace("-", "_")):
             _check_new_bundle(flag, folder)
     given = [name for name in ("foreign", "accuracy", "kept") if getattr(arguments, name) is not None]
     if given and not arguments.fit_confidence:
-        raise UsageError(f"--{given[0]} is for --fit-confidence NAME/VERSION: give that too")
+        raise UsageError(f"--{given[0]} needs --fit-confidence NAME/VERSION")
     for name in ("accuracy", "kept"):
         if (share := getattr(arguments, name)) is not None and not 0 < share < 1:
             raise UsageError(f"--{name} {share:g} is not between 0 and 1")
@@ -162,7 +164,7 @@ def _write(model: str, folder: Path, calibration: Calibration, fitted: Confidenc
     bundle = open_bundle(model)
     write_version(bundle, folder, temperature=calibration.fitted_temperature, confidence=fitted)
     if signing.read(bundle.folder):
-        print(f"{folder} is not signed, since its manifest is a new one: {bundle.folder} was", file=console.err)
+        print(f"{folder} is not signed, because its manifest is new; {bundle.folder} was signed", file=console.err)
 
 
 def _fit(scores: Scores, calibration: Calibration, result: Part, arguments: argparse.Namespace) -> Confidence:

@@ -32,7 +32,7 @@ def add_price(parser: argparse.ArgumentParser) -> None:
         "--core-hour-price",
         type=positive,
         metavar="P",
-        help="what a CPU core costs for an hour, in any currency: the cost of a million images is then printed, too",
+        help="price of one CPU core for one hour, in any currency: also prints the cost of a million images",
     )
 
 

@@ -46,6 +46,6 @@ def storage_notice(settings: Settings) -> str:
     if not settings.keep:
         return ""
     return (
-        f"IMAGES ARE STORED: those whose answers are {settings.keep_if!r}, whoever sends them, with these answers in "
+        f"IMAGES ARE STORED: all images whose answers are {settings.keep_if!r}, with these answers, in "
         f"{settings.keep}, up to {settings.keep_bytes} bytes (--keep)"
     )

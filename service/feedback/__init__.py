@@ -1,1 +1,2 @@
-"""What becomes of an answer once it is given: remembered for feedback, kept for labelling. Entered by api and above."""
+"""What happens to an answer after it is sent: remembered for feedback, kept for labelling. `api` and above may import
+it."""

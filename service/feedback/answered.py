@@ -1,8 +1,8 @@
-"""The recent answers of this process, until somebody says what was right.
+"""The recent answers of this process, until their true labels are reported.
 
 1. at most `most` images are remembered, in at most MOST_BYTES; the oldest answers are forgotten first;
 2. feedback on an image counts once: the same label again changes nothing, another one is refused;
-3. it counts for the bundle that answered, also after a reload;
+3. it counts for the bundle that answered, even after a reload;
 4. the answer is judged as it was given: with the labels and priors that its caller asked for.
 """
 
@@ -26,7 +26,7 @@ ANSWER_BYTES, IMAGE_BYTES, LABEL_BYTES = 450, 350, 8
 
 @dataclass(slots=True)
 class AnsweredImage:
-    """`best`: the label that was answered; `truth`: the label of the feedback, None for none of the classes."""
+    """`best`: the label in the answer; `truth`: the label of the feedback, None for none of the classes."""
 
     best: str
     confident: bool | None
@@ -41,7 +41,7 @@ class AnsweredImage:
 
 @dataclass(slots=True)
 class Answer:
-    """`images`: None for each that has no answer."""
+    """`images`: None for each one without an answer."""
 
     bundle: Bundle
     images: list[AnsweredImage | None]
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`in_set`: None where no coverage was asked for; `counted`: false if the same feedback came before."""
+    """`in_set`: None if no coverage was requested; `counted`: false if the same feedback came before."""
 
     result: Result
     predicted: str
@@ -97,8 +97,8 @@ class Answered:
             self.bytes -= answer.bytes
 
     def judge(self, request_id: str, index: int, label: str | None) -> Judgement:
-        """`label`: the true one, None for none of the classes. Raises UnknownRequest, FeedbackRejected for an image or
-        a label that is not there, and FeedbackGiven for a second opinion."""
+        """`label`: the true one, None for none of the classes. Raises UnknownRequest, FeedbackRejected for an unknown
+        image or label, and FeedbackGiven for a second, different label."""
         answer = self._answers.get(request_id)
         if answer is None:
             raise UnknownRequest(
@@ -109,7 +109,7 @@ class Answered:
         _check_label(label, answer.bundle)
         counted = not image.is_judged
         if image.is_judged and image.truth != label:
-            raise FeedbackGiven(f"image {index} has its label already: {_shown(image.truth)}")
+            raise FeedbackGiven(f"image {index} already has a label: {_shown(image.truth)}")
         judgement = _judge(image, label, counted=counted)
         if counted:
             image.is_judged, image.truth = True, label
@@ -134,7 +134,7 @@ def _image_of(answer: Answer, index: int) -> AnsweredImage:
         raise FeedbackRejected(f"index={index}: the request had {len(answer.images)} images, counted from 0")
     image = answer.images[index]
     if image is None:
-        raise FeedbackRejected(f"index={index}: this image got an error, and no answer that could be right")
+        raise FeedbackRejected(f"index={index}: this image got an error, not an answer")
     return image
 
 

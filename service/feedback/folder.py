@@ -1,14 +1,14 @@
 """A folder of images for labelling, `LABEL/NAME.jpg`, and `tasks.jsonl`, a Label Studio task for each image.
 
-1. every line of `tasks.jsonl` is valid JSON and names an image that is there, at any moment, even after `kill -9`;
+1. every line of `tasks.jsonl` is valid JSON and names an image that exists, at any moment, even after `kill -9`;
 2. images and list together stay within `most_bytes`, as counted in blocks; the oldest images are deleted first;
-3. only what this list names is ever deleted: a photo that somebody moved into another folder, or put there, is theirs;
+3. only what this list names is ever deleted: photos that people moved to another folder, or added, are theirs;
 4. any number of processes may write to the folder: each holds its lock while it does;
 5. files can be read by their owner only, and appear complete; their names are safe, whatever a client or a label says.
 
 An image is written before its line, and a line is removed before its image. The lock's file has the account, and the
-images that are being written or deleted: if their process is killed meanwhile, the next one removes those that are not
-in the list.
+images that are being written or deleted: if their process is killed, the next one removes those that are not in the
+list.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TASKS = "tasks.jsonl"
 LOCK = ".lock"
 # What a file or a folder takes on common file systems: whole blocks.
 BLOCK_BYTES = 4096
-# Of the folder itself and of the lock, and what the list takes beyond its bytes, twice.
+# For the folder itself and the lock, and for what the list takes beyond its bytes, twice.
 OWN_BLOCKS = 4
-# Making room rewrites the list; so more is freed than the next image needs.
+# Making room rewrites the list, so it frees more than the next image needs.
 SPARE_SHARE = 0.05
 # Characters of a label in the name of its folder; a file name has 255 bytes, and a character up to four.
 MOST_LETTERS = 60
@@ -47,7 +47,7 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True)
 class Kept:
-    """An image, as it was sent, and what was answered. `answer`: more about it, for the task's data."""
+    """An image, as it was sent, and its answer. `answer`: more about it, for the task's data."""
 
     image: bytes
     request_id: str
@@ -60,7 +60,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A line of the list whose image is there."""
+    """A line of the list whose image exists."""
 
     line: bytes
     file: str
@@ -74,7 +74,7 @@ class KeptFolder:
         self._most_bytes = most_bytes
 
     def open(self) -> int:
-        """Make the folder, and bring list and account into order -> bytes. Raises OSError."""
+        """Make the folder, and repair the list and the account -> bytes. Raises OSError."""
         with self._locked() as account:
             total, _ = self._make_room(account, self._most_bytes)
             account.write(total)
@@ -184,7 +184,7 @@ class KeptFolder:
 
 
 class _Account:
-    """In the lock's file, a line each: the bytes of the folder, and the files that are being written or deleted."""
+    """In the lock's file, one line each: the bytes of the folder, and the files that are being written or deleted."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -214,7 +214,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _draft_of(path: Path) -> Path:
-    """Hidden while it is written: whoever reads the folder passes over it."""
+    """Hidden while it is written, so that readers of the folder skip it."""
     return path.with_name(f".{path.name}")
 
 
@@ -246,7 +246,7 @@ def _line(folder: str, file: str, kept: Kept) -> bytes:
 
 
 def _removed_if_empty(folder: Path) -> bool:
-    """Training refuses a class without images."""
+    """Training rejects a class without images."""
     try:
         folder.rmdir()
     except OSError:
@@ -259,7 +259,7 @@ def _is_ours(file: str) -> bool:
 
 
 def _cost(image_bytes: int, line: bytes) -> int:
-    """The list is there twice while it is rewritten."""
+    """The list exists twice while it is rewritten."""
     return -(-image_bytes // BLOCK_BYTES) * BLOCK_BYTES + 2 * len(line)
 
 
@@ -280,6 +280,6 @@ def file_name(kept: Kept) -> str:
 
 
 def folder_name(label: str) -> str:
-    """The label itself where that can be the name of a folder, so that training takes it for the class."""
+    """The label itself if that can be the name of a folder, so that training uses it as the class."""
     safe = re.sub(r"[\x00-\x1f\x7f/\\\ud800-\udfff]|^\.", "_", label)[:MOST_LETTERS].strip()
     return safe if safe == label and safe != TASKS else f"{safe}-{crc32(label.encode(errors='replace')):08x}"

@@ -1,9 +1,10 @@
-"""Keeps images for labelling, with their answers, in a thread that nobody waits for.
+"""Keeps images for labelling, with their answers, in a thread that no request waits for.
 
-1. whoever sent an image never notices: no disk is touched in the event loop, and no failure is an error of the request;
+1. clients never notice: no disk is touched in the event loop, and no failure is an error of the request;
 2. a bounded number of images and bytes wait for the disk; what does not fit is dropped and counted;
-3. a full disk or a folder that cannot be written is counted and logged, at most once in LOG_EVERY_S, until it is over;
-4. what waits at the end is written within CLOSE_S.
+3. a full disk or a folder that cannot be written is counted and logged, at most once in LOG_EVERY_S, until it works
+   again;
+4. images that wait at shutdown are written within CLOSE_S.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Images of which `condition` holds go to `folder`. Works between `start` and `close`."""
+    """Images that meet `condition` go to `folder`. Works between `start` and `close`."""
 
     def __init__(self, folder: Path, condition: Condition, most_bytes: int, metrics: KeptMetrics) -> None:
         self._name = folder
@@ -62,7 +63,7 @@ class Keeper:
         try:
             self._queue.put(None, timeout=CLOSE_S / 2)
         except queue.Full:
-            log.warning("%s is too slow: the images that wait for it are lost", self._name)
+            log.warning("%s is too slow: the images waiting for it are lost", self._name)
         self._thread.join(CLOSE_S / 2)
 
     def follow(
@@ -83,8 +84,8 @@ class Keeper:
         self._bundle = bundle
         if self._condition.needs_threshold and bundle.manifest.confidence is None:
             log.warning(
-                "keep_if=%s: %s %s has no threshold, so no answer of it is confident or not; `repvgg evaluate "
-                "--fit-confidence` writes a version that has",
+                "keep_if=%s: %s %s has no threshold, so its answers are neither confident nor not; "
+                "`repvgg evaluate --fit-confidence` writes a version that has one",
                 self._condition.text,
                 bundle.manifest.name,
                 bundle.manifest.version,
@@ -120,7 +121,7 @@ class Keeper:
             self._report(error)
         except Exception:
             self._metrics.dropped.labels("failed").inc()
-            log.exception("a bug: an image of request %s is not kept", kept.request_id)
+            log.exception("a bug: an image of request %s was not kept", kept.request_id)
         else:
             self._metrics.images.inc()
             self._metrics.deleted.inc(deleted)
@@ -131,11 +132,11 @@ class Keeper:
         now = time.monotonic()
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
-            log.error("images cannot be kept in %s: %s; %d are lost so far", self._name, error, self._failures)
+            log.error("images cannot be kept in %s: %s; %d lost so far", self._name, error, self._failures)
 
     def _note_success(self) -> None:
         if self._failures:
-            log.info("images can be kept in %s again; %d are lost", self._name, self._failures)
+            log.info("images can be kept in %s again; %d were lost", self._name, self._failures)
             self._failures, self._logged_at = 0, -LOG_EVERY_S
 
 

@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def core_hours_per_million(self) -> float:
-        """Of images, at that throughput."""
+        """For a million images, at that throughput."""
         return core_hours_per_million(self.cpus / self.images_per_second)
 
     @property
@@ -58,7 +58,7 @@ class Measured:
 @dataclass(frozen=True)
 class Plan:
     """`memory_bytes` is per pod; `busy_share`, `predicted_wait_s` and `queue_depth` are the autoscaler's targets, as
-    averages over the pods; `core_hours_per_million`: of images, at the planned rate."""
+    averages over the pods; `core_hours_per_million`: for a million images, at the planned rate."""
 
     replicas: int
     min_replicas: int

@@ -1,7 +1,7 @@
-"""What an answer costs: CPU time of the server, as it counts it itself, and money where a price is given.
+"""The cost of an answer: CPU time as the server itself counts it, and money if a price is given.
 
 1. whatever the server did during a load counts, refusals and health checks included;
-2. where the two readings are not of the same processes there is no figure, rather than a wrong one.
+2. if the two readings are from different processes, there is no figure, rather than a wrong one.
 """
 
 from __future__ import annotations

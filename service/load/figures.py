@@ -92,8 +92,8 @@ class Figures(_Record):
 
     `groups`: polite clients and the others, if there are both. `stages_ms` are the server's own measurements
     (Server-Timing); the stage `outside` is the rest of the latency: network, connecting, and waiting for the server's
-    event loop. `cpu_ms_per_image`: of the server's processes, warm-up included; None if it does not tell. `histogram`:
-    (upper bound in ms, answers).
+    event loop. `cpu_ms_per_image`: of the server's processes, warm-up included; None if the server does not report it.
+    `histogram`: (upper bound in ms, answers).
     """
 
     url: str

@@ -41,7 +41,7 @@ class Plan:
     """Either `rate` (arrivals a second, open loop) or `clients` (closed loop), for `seconds`.
 
     A request is abandoned `give_up_after_s` after it was due. `seconds` includes the warm-up. In a closed loop clients
-    pause for a moment after a failure; `rude` ones do not, and `polite` of them do what Retry-After says.
+    pause for a moment after a failure; `rude` ones do not, and `polite` of them respect Retry-After.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class Sample:
     """One request. Times are seconds from the start of the load; it was sent `late_s` after `due_s`.
 
     `status` is 0 without a complete answer, and `code` says why; otherwise `code` is that of the problem document, if
-    there is one. `timing` is the Server-Timing header. `polite`: of a client that does what Retry-After says.
+    there is one. `timing` is the Server-Timing header. `polite`: from a client that respects Retry-After.
     """
 
     due_s: float

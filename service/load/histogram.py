@@ -64,7 +64,7 @@ def _draw_bars(axes: Axes, histogram: list[tuple[float, int]]) -> None:
 
 
 def _set_ticks(axis: XAxis, first_ms: float, last_ms: float) -> None:
-    """1, 2, 5, 10, ... where a few of them lie on the axis, else round numbers between its ends."""
+    """1, 2, 5, 10, ... if a few of them lie on the axis, otherwise round numbers between its ends."""
     from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     ticks_ms = [tick for tick in TICKS_MS if first_ms <= tick <= last_ms]

@@ -16,7 +16,7 @@ from service.settings import Settings
 
 # A request without an answer this long after its deadline counts as failed; a refusal may still be on its way.
 GRACE_S = 1.0
-# A flood does not hang up, and what comes late is counted as late.
+# A flood does not hang up, and late answers count as late.
 PATIENCE_OF_RUDE_S = 10.0
 RECENT_S = 1.0
 
@@ -73,7 +73,7 @@ def measure(
 
 
 def describe_progress(run: Run, elapsed_s: float) -> str:
-    """What has come back during the last second."""
+    """The responses of the last second."""
     recent = list(itertools.takewhile(lambda sample: sample.ended_s > elapsed_s - RECENT_S, reversed(run.samples)))
     latencies_s = [sample.latency_s for sample in recent if sample.status == 200]
     p50 = f"p50 {median(latencies_s) * 1000:.1f} ms, " if latencies_s else ""

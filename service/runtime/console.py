@@ -20,7 +20,7 @@ from service.errors import ServiceError
 
 
 class OutputLost(ServiceError):
-    """The results cannot be written. `is_pipe`: their reader has gone, which is no error to talk about."""
+    """The results cannot be written. `is_pipe`: their reader has gone, which is not reported as an error."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"the output cannot be written: {error.strerror}")
@@ -37,7 +37,7 @@ class Console:
 
     @classmethod
     def standard(cls, environ: Mapping[str, str], out: TextIO | None = None, err: TextIO | None = None) -> Console:
-        """With the process's own streams, made robust, where none are given."""
+        """With the process's own streams, made robust, if none are given."""
         _reserve_closed_descriptors()
         return cls(environ, out or cast(TextIO, Results(sys.stdout)), err or cast(TextIO, Messages(sys.stderr)))
 
@@ -48,7 +48,7 @@ class Console:
 
 
 def _reserve_closed_descriptors() -> None:
-    """Of a process that was started with `>&-`: else the next file or socket that it opens would be its stdout."""
+    """For a process started with `>&-`: otherwise the next file or socket that it opens would become its stdout."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -105,7 +105,7 @@ class Results(_Stream):
 
 
 class Messages(_Stream):
-    """Nobody could be told that a message was lost."""
+    """There is nobody to tell that a message was lost."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C before and after the event loop, which handles signals while it runs.
 
-1. they end the process at once, whatever its main thread is doing: importing, resolving a name, waiting for a thread;
+1. they end the process immediately, whatever its main thread is doing: importing, resolving a name, waiting for a
+   thread;
 2. so does SIGTERM in the first process of a container, where the system has no default for it;
 3. SIGHUP, which asks for a reload, ends nothing.
 

@@ -12,7 +12,7 @@ import socket
 from service.errors import AddressUnavailable
 
 BACKLOG = 2048
-# Connections inherit these, and so find out that a client has vanished without a word: after VANISHED_S without an
+# Connections inherit these, and so detect that a client has vanished silently: after VANISHED_S without an
 # acknowledgement of what was sent, or of a probe, which is sent after a minute of silence.
 VANISHED_S = 30
 FOR_CONNECTIONS = (

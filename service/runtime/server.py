@@ -1,7 +1,7 @@
 """The web server around the application: signals and shutdown.
 
-1. on SIGTERM /readyz reports not ready at once, requests are served for another `drain_seconds`, and those in flight
-   are finished;
+1. on SIGTERM /readyz reports not ready immediately, requests are served for another `drain_seconds`, and those in
+   flight are finished;
 2. Ctrl-C skips the drain period, but still finishes requests in flight;
 3. a second SIGTERM or Ctrl-C, or a request that outlives its deadline, forces the end, and the log says how many
    requests were lost;
@@ -105,7 +105,7 @@ def _server_config(app: FastAPI) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # it would believe any caller on this machine; ours is in `api.access`
+        proxy_headers=False,  # it would trust any caller on this machine; ours is in `api.access`
     )
 
 

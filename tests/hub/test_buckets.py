@@ -165,7 +165,7 @@ def test_a_version_is_found_equal_or_refused_and_never_changed(
     first = push(tiny_bundle)
     assert push(tiny_bundle) == first
     before = {one.key: one.e_tag for one in bucket.objects.all()}
-    with pytest.raises(WrongRequest, match="is there already, and a pushed bundle is never changed"):
+    with pytest.raises(WrongRequest, match="already exists, and a pushed bundle is never changed"):
         push(write_version(2))
     assert {one.key: one.e_tag for one in bucket.objects.all()} == before
 
@@ -201,7 +201,7 @@ def test_of_two_that_write_at_once_one_is_told(bucket: object, tiny_bundle: Path
 
 def test_what_another_push_left_is_not_replaced(bucket: object, tiny_bundle: Path, push: Callable[..., str]) -> None:
     bucket.put_object(Key="tiny/1/labels.txt", Body=b"one\ntwo\n")
-    with pytest.raises(WrongRequest, match=r"labels.txt is there already, and is another file"):
+    with pytest.raises(WrongRequest, match=r"labels.txt already exists and is another file"):
         push(tiny_bundle)
     assert "tiny/1/manifest.json" not in keys(bucket)
 
@@ -278,11 +278,11 @@ def test_the_command_pushes_pulls_and_names_what_is_not_installed(
     assert out.getvalue().startswith(f"pushed {FOLDER}@sha256:")
     assert main(["pull", FOLDER, "--store", str(tmp_path / "store")], environ, out, err) == 0
     assert main(["pull", "s3://models", "--store", str(tmp_path / "store")], environ, out, err) == 2
-    assert "s3://models is no folder: write s3://BUCKET/FOLDER" in err.getvalue()
+    assert "s3://models is not a folder: write s3://BUCKET/FOLDER" in err.getvalue()
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
     assert main(["pull", FOLDER, "--store", str(tmp_path / "store")], environ, out, err) == 78
-    assert "s3fs is not installed, which this needs: pip install 'repvgg[s3]'" in err.getvalue()
+    assert "this needs s3fs, which is not installed: pip install 'repvgg[s3]'" in err.getvalue()
 
 
 @pytest.mark.parametrize(("address", "package"), [("gs://models/tiny/1", "gcsfs"), ("az://models/tiny/1", "adlfs")])

@@ -154,7 +154,7 @@ def test_equal_files_are_stored_once(pull: Pull, server: Server, tiny_bundle: Pa
 def test_a_bundle_that_is_not_whole_or_changed_is_refused(pull: Pull, server: Server, tiny_bundle: Path) -> None:
     files = files_of(tiny_bundle)
     server.repos["org/cut"] = Repo({name: content for name, content in files.items() if name != "labels.txt"})
-    with pytest.raises(Unusable, match=r"names labels.txt, which is not there"):
+    with pytest.raises(Unusable, match=r"names labels.txt, which does not exist"):
         pull("hf://org/cut")
     server.repos["org/changed"] = Repo(files | {"labels.txt": files["labels.txt"].replace(b"cat", b"dog")})
     with pytest.raises(Unusable, match=r"labels.txt"):

@@ -88,7 +88,7 @@ def test_what_is_there_is_found_and_nothing_is_fetched_again(pull: Pull, server:
 def test_another_bundle_in_its_place_is_never_changed(pull: Pull, server: Server) -> None:
     pull(SOURCE, name="mine", version="1")
     server.repos["timm/repvgg_a1.rvgg_in1k"] = server.repos[A0]
-    with pytest.raises(WrongRequest, match=r"is there already, from hf://timm/repvgg_a0.rvgg_in1k at .* --version"):
+    with pytest.raises(WrongRequest, match=r"already exists, from hf://timm/repvgg_a0.rvgg_in1k at .* --version"):
         pull("hf://timm/repvgg_a1.rvgg_in1k", name="mine", version="1")
 
 
@@ -223,9 +223,9 @@ def test_a_revision_is_resolved_to_a_commit(pull: Pull, server: Server) -> None:
 # Bad input
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
-    ({"architecture": "repvgg_a7"}, "'repvgg_a7' is no RepVGG of timm's; the nearest is 'repvgg_a"),
+    ({"architecture": "repvgg_a7"}, "'repvgg_a7' is not one of timm's RepVGGs; the nearest is 'repvgg_a"),
     ({"num_classes": 0}, "num_classes is 0: the network has no classifier"),
-    ({"num_classes": 10}, "model.safetensors has 1000 classes, its labels or num_classes say 10"),
+    ({"num_classes": 10}, "model.safetensors has 1000 classes, but its labels or num_classes say 10"),
     ({"label_names": ["a", "b"]}, "label_names has 2 labels"),
     ({"global_pool": "max"}, "global_pool 'max' is not supported"),
     ({"model_args": {"act_layer": "gelu"}}, "model_args changes the network by act_layer"),
@@ -288,8 +288,8 @@ def test_a_config_that_is_no_object_is_refused(pull: Pull, server: Server, confi
         ("repvgg-a7", "did you mean 'repvgg-a"),
         ("timm/repvgg_a0.rvgg_in1k", "write hf://timm/repvgg_a0.rvgg_in1k"),
         ("ftp://host/x", "known: hf://"),
-        ("hf://nameless", "is no repository"),
-        ("hf://../..", "is no repository"),
+        ("hf://nameless", "is not a repository"),
+        ("hf://../..", "is not a repository"),
     ],
 )
 def test_an_address_that_means_nothing_says_what_does(pull: Pull, source: str, why: str) -> None:

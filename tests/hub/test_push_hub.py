@@ -77,7 +77,7 @@ def test_another_bundle_of_the_same_version_is_refused(
     push(tiny_bundle)
     other_bundle = write_version(1)
     before = dict(repo.branches)
-    with pytest.raises(WrongRequest, match="has version 1 already, and a pushed bundle is never changed"):
+    with pytest.raises(WrongRequest, match="already has version 1, and a pushed bundle is never changed"):
         push(other_bundle)
     repo.tags.clear()
     with pytest.raises(WrongRequest, match="has version 1 already"):
@@ -107,17 +107,17 @@ def test_refusals_say_what_to_do_and_a_hiccup_does_not_matter(
     repo: Repo, tiny_bundle: Path, push: Push, server: Server, environ: dict[str, str], said: io.StringIO
 ) -> None:
     server.faults["/commit/main"] = ["412"]
-    with pytest.raises(Unreachable, match=r"has changed meanwhile \(412\): push again"):
+    with pytest.raises(Unreachable, match=r"has changed in the meantime \(412\): push again"):
         push(tiny_bundle)
     server.faults["/commit/main"] = ["503"]
     push(tiny_bundle)
     server.repos["site/readonly"] = Repo({"README.md": b""})
-    with pytest.raises(Unreachable, match=r"does not allow that \(403\): HF_TOKEN must be a token that may do it"):
+    with pytest.raises(Unreachable, match=r"does not allow that \(403\): HF_TOKEN must be a token with write access"):
         push(tiny_bundle, "hf://site/readonly")
     with pytest.raises(Unreachable, match=r"there is no .*site/none, or it is private"):
         push(tiny_bundle, "hf://site/none")
     del environ["HF_TOKEN"]
-    with pytest.raises(Unreachable, match="only written with a token: set HF_TOKEN"):
+    with pytest.raises(Unreachable, match="needs a token to be written: set HF_TOKEN"):
         push(tiny_bundle, "hf://site/readonly")
     assert SECRET not in said.getvalue()
 

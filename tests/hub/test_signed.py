@@ -118,7 +118,7 @@ def test_a_signed_bundle_goes_to_the_hub_and_back(
 def test_weights_that_nobody_can_have_signed_are_not_fetched(
     server: Server, keys: tuple[Path, Path], pull: Pull
 ) -> None:
-    with pytest.raises(Unverified, match=f"hf://{A0} is no bundle"):
+    with pytest.raises(Unverified, match=f"hf://{A0} is not a bundle"):
         pull(f"hf://{A0}", verify_key=keys[1])
     assert server.requests("model.safetensors") == []
     server.seen.clear()

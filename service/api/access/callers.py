@@ -1,8 +1,8 @@
 """Who may change something: reload the model, or give feedback.
 
-1. with API keys configured, whoever has one (`keys` checks it);
-2. without, only a caller on this machine: connected from a loopback address, through no proxy, and with an address or
-   `localhost` as the Host, which a page that rebinds its own name cannot have;
+1. with API keys configured, anyone who has one (`keys` checks it);
+2. without, only a caller on this machine: connected from a loopback address, not through a proxy, and with an address
+   or `localhost` as the Host, which a DNS-rebinding page cannot have;
 3. never a page of another origin.
 """
 
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from service.api.access.proxies import read_address
 from service.api.problems import RequestError
 
-# Of proxies on this machine that the settings do not name.
+# Headers of proxies on this machine that the settings do not name.
 _OF_PROXIES = frozenset({"forwarded", "via", "x-real-ip"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -43,7 +43,7 @@ def _check(request: Request, has_keys: bool, what: str, other_way: str = "") -> 
 
 
 def _is_of_another_origin(headers: Headers) -> bool:
-    """Browsers say where a request comes from, and no script can change it."""
+    """Browsers state the origin of a request, and no script can change it."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     return any(not _is_at(origin, headers.get("host", "")) for origin in headers.getlist("origin"))

@@ -1,7 +1,7 @@
 """Refuses before routing: clients that ignore Retry-After, while the server is busy.
 
-1. a client that waits as it was told to, or was never refused, is not affected;
-2. one that does not may fill only a part (`EARLY_MARGIN`) of what the others may, so they find room;
+1. a client that waits as told, or was never refused, is not affected;
+2. one that does not wait may fill only a part (`EARLY_MARGIN`) of what the others may, so they find room;
 3. its refusals cost neither routing nor reading.
 """
 
@@ -28,7 +28,7 @@ EARLY_MARGIN, MOST_EARLY_MARGIN = 0.5, 0.75
 GROWTH, SHRINKING = 0.0004, 0.01
 # After a client that waits has been refused again, the margin of the others does not grow for so long.
 ROOM_FOR_S = 3.0
-# An answer that takes a larger share of the time is late: it has a way to go yet.
+# An answer that takes a larger share of the time is late: it still has to reach the client.
 IN_TIME_SHARE = 0.9
 # The share of the margin below which a client is told to ask again: its request takes a moment to arrive.
 ROOM_SHARE = 0.8

@@ -1,9 +1,9 @@
-"""Whose request it is that came through a proxy.
+"""The real client of a request that came through a proxy.
 
-1. X-Forwarded-For is believed only from the proxies in the settings; whoever else sends it stays who they are;
-2. it is read from its end, as far as it names such proxies: a client cannot put another one before itself;
-3. what is no address ends it: then the last proxy that is known counts as the client;
-4. a refusal of one client is not held against the others that come through the same connection of a proxy.
+1. X-Forwarded-For is trusted only from the proxies in the settings; from anyone else it changes nothing;
+2. it is read from its end, as far as it names such proxies: a client cannot put another address before its own;
+3. anything that is not an address ends it: the last known proxy then counts as the client;
+4. a refusal of one client does not affect others on the same connection of a proxy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.conduct import Addresses, Conduct
 
 FORWARDED_FOR = b"x-forwarded-for"
-# A longer chain is nobody's network.
+# No real network has a longer chain.
 MOST_HOPS = 32
 
 Address = IPv4Address | IPv6Address
@@ -59,7 +59,7 @@ class ProxyMiddleware:
 
 
 def read_address(text: str) -> Address | None:
-    """`10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]:80`, and an IPv4 address that is written as IPv6; None for all else."""
+    """`10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]:80`, and an IPv4 address written as IPv6; None for anything else."""
     text = text.strip(" \t")
     if text.startswith("["):
         text = text[1:].partition("]")[0]

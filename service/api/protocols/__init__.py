@@ -1,1 +1,1 @@
-"""Protocols defined by others: Open Inference Protocol v2 and Vertex AI. Only `api` and `app` may enter."""
+"""Protocols defined by others: Open Inference Protocol v2 and Vertex AI. Only `api` and `app` may import it."""

@@ -1,6 +1,6 @@
 """Compressed request bodies (`Content-Encoding: gzip` or `deflate`), for tensors.
 
-1. a body that unpacks to more than the limit is rejected when it reaches the limit, however small it was sent.
+1. a body that unpacks to more than the limit is rejected when it reaches the limit, however small it was when sent.
 """
 
 from __future__ import annotations

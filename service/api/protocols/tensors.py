@@ -56,8 +56,8 @@ OUTPUTS = {
     "class_id": TensorType("INT64", (-1, -1)),
     "score": TensorType("FP32", (-1, -1)),
 }
-# Of a model that explains its answers: `logit` is the sum of `cam` over its cells, plus `bias`; `box` is what of the
-# image the cells cover.
+# Of a model that explains its answers: `logit` is the sum of `cam` over its cells, plus `bias`; `box` is the part of
+# the image that the cells cover.
 CAM_OUTPUTS = {
     "cam": TensorType("FP32", (-1, -1, -1, -1)),
     "bias": TensorType("FP32", (-1, -1)),
@@ -67,7 +67,8 @@ CAM_OUTPUTS = {
 EMBEDDING = "embedding"
 EXPLANATIONS = {**CAM_OUTPUTS, EMBEDDING: TensorType("FP32", (-1, -1))}
 
-# Of a bundle with a threshold and quantiles: is the best label sure; the labels of a set, filled up with empty texts.
+# Of a bundle with a threshold and quantiles: is the best label confident; the labels of a set, padded with empty
+# strings.
 CONFIDENT, SET = "confident", "set"
 DOUBTS = {CONFIDENT: TensorType("BOOL", (-1,)), SET: TensorType("BYTES", (-1, -1))}
 
@@ -108,7 +109,7 @@ def read_images(inputs: Sequence[InputTensor], binary: bytes, *, input_size: int
 
 def refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:
     if "shared_memory_region" in parameters:
-        raise malformed(f"{name}: shared memory is not supported; send and take the data itself")
+        raise malformed(f"{name}: shared memory is not supported; send and receive the data itself")
 
 
 def _read_json(tensor: InputTensor, binary: bytes) -> list[Image]:
@@ -131,7 +132,7 @@ def _read_json(tensor: InputTensor, binary: bytes) -> list[Image]:
 def _read_base64(tensor: InputTensor) -> list[Image]:
     texts: list[Any] = [text[0] if isinstance(text, list) and len(text) == 1 else text for text in tensor.data]
     if len(texts) != tensor.shape[0] or not all(isinstance(text, str) for text in texts):
-        raise malformed(f"input {tensor.name}: data must be as many texts of base64 as the shape {tensor.shape} says")
+        raise malformed(f"input {tensor.name}: data must have as many base64 strings as the shape {tensor.shape} says")
     return [decode_base64(text, f"input {tensor.name}[{index}]", index) for index, text in enumerate(texts)]
 
 

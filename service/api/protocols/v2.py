@@ -72,7 +72,7 @@ from service.observe.metrics import program_version
 from service.settings import MEBIBYTE, Settings
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-# An image of 224 x 224 fits as JSON, and so do 64 of 32 x 32. Parsing so much holds the interpreter for about 10 ms.
+# An image of 224 x 224 fits as JSON, and so do 64 of 32 x 32. Parsing that much holds the interpreter for about 10 ms.
 MAX_JSON_BYTES = 4 * MEBIBYTE
 MAX_JSON_VALUES = 200_000
 MAX_JSON_STRUCTURES = 10_000
@@ -127,7 +127,7 @@ class InferenceV2:
         self._probes = probes
 
     def add_to(self, router: APIRouter) -> None:
-        for path in ("/v2", "/v2/"):  # the protocol's text has the one, its OpenAPI document the other
+        for path in ("/v2", "/v2/"):  # the protocol's text has one, its OpenAPI document the other
             router.add_api_route(path, self.server, methods=["GET"], include_in_schema=path == "/v2", **SERVER_METADATA)
         for model in (MODEL, MODEL + "/versions/{version}"):
             self._add(router, "GET", model, self.model, MODEL_METADATA)
@@ -229,7 +229,7 @@ class InferenceV2:
         return classifier
 
     async def _read(self, request: Request, classifier: Classifier) -> tuple[Classifier, InferRequest, list[Image]]:
-        """-> the classifier that serves once the body is read, and what the body asks of it."""
+        """-> the classifier that serves once the body is read, and what the body asks for."""
         limit = self._settings.max_body_bytes
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = await read_body(request, limit)
@@ -240,7 +240,7 @@ class InferenceV2:
     def _parse(
         self, body: bytes, encoding: str, json_length: str | None, classifier: Classifier
     ) -> tuple[InferRequest, list[Image]]:
-        """In one go: what is unpacked does not wait in memory."""
+        """In one step: unpacked bytes do not wait in memory."""
         asked, binary = parse(unpack(body, encoding, self._settings.max_body_bytes), json_length)
         images = read_images(
             asked.inputs,
@@ -285,7 +285,7 @@ def read_timeout_s(parameters: Mapping[str, Any]) -> float | None:
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         shown = as_texts({"timeout": timeout})["timeout"]
-        raise RequestError("invalid_parameter", f"timeout={shown} is not a whole number of microseconds from 0 on")
+        raise RequestError("invalid_parameter", f"timeout={shown} is not a whole number of microseconds, 0 or above")
     return timeout / MICROSECONDS if timeout else None
 
 

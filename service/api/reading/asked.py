@@ -1,9 +1,9 @@
-"""What a request asks for beside the best labels: why, the features, and what the caller knows of the classes.
+"""What a request asks for besides the best labels: explanations, features, and what the caller knows about the classes.
 
 1. labels that are not the network's are named;
-2. a label may have commas in it, and may be that of several classes;
-3. priors are shares of all images: what they leave is shared equally by the labels that they do not name;
-4. what this engine or bundle cannot give is an error that says so.
+2. a label may contain commas, and may belong to several classes;
+3. priors are shares of all images: the rest is shared equally by the labels that they do not name;
+4. anything that this engine or bundle cannot provide is an error that says so.
 
 Everything here raises RequestError `invalid_parameter`.
 """
@@ -27,7 +27,7 @@ from service.classify.outcomes import LABELS_ONLY, Asked
 
 PARAMETERS = ("explain", "embedding", "normalize", "labels", "min_score", "coverage")
 _TRUE, _FALSE = ("", "1", "true", "yes", "on"), ("0", "false", "no", "off")
-# How far from 1 priors of all labels may add up: what people round to.
+# How far from 1 the sum of priors of all labels may be, for rounding.
 SUM_TOLERANCE = 0.001
 MOST_NAMED = 10
 
@@ -40,7 +40,7 @@ def read_asked(
     if not given and priors is None:
         return LABELS_ONLY
     if priors is not None and classifier.bundle.manifest.labels.multi:
-        raise invalid("priors are shares of images of which one label applies: this bundle's scores are per label")
+        raise invalid("priors are for bundles with one label per image: this bundle's scores are per label")
     asked = Asked(
         cam=_explains(parameters.get("explain")),
         embedding=_wants_embedding(parameters.get("embedding", "false").lower()),
@@ -51,7 +51,7 @@ def read_asked(
     )
     if asked.coverage is not None and asked.weights is not None:
         raise invalid(
-            "coverage holds for the scores of the network, which labels and priors change: give one or the other"
+            "coverage holds for the network's own scores, which labels and priors change: give one or the other"
         )
     if asked.features and classifier.head is None:
         manifest = classifier.bundle.manifest
@@ -62,7 +62,7 @@ def read_asked(
             "--bundle` adds them"
         )
     if asked.normalize and not asked.embedding:
-        raise invalid("normalize is for embeddings: give embedding=true too")
+        raise invalid("normalize needs embedding=true")
     return asked
 
 
@@ -119,13 +119,13 @@ def _parsed(priors: Any) -> Any:
 
 
 def as_list(parameters: Mapping[str, str]) -> bool:
-    """Is the embedding to be a list of numbers, and not base64?"""
+    """Is the embedding a list of numbers rather than base64?"""
     return parameters.get("embedding", "").lower() == "list"
 
 
 def _explains(text: str | None) -> bool:
     if text not in (None, "cam"):
-        raise invalid(f"explain={text[:MOST_SHOWN]}: the explanation that there is is cam")
+        raise invalid(f"explain={text[:MOST_SHOWN]}: the only explanation is cam")
     return text == "cam"
 
 
@@ -153,7 +153,7 @@ def read_weights(
             mask[classes[label]] = 1.0
         weights *= mask
     if not weights.any():
-        raise invalid("priors are 0 for every label that may be answered")
+        raise invalid("priors are 0 for every label that could be returned")
     return weights
 
 
@@ -180,15 +180,15 @@ def _split(text: str, classes: Mapping[str, object]) -> list[str]:
 def _prior_weights(
     priors: Mapping[str, float], classes: Mapping[str, Sequence[int]], count: int
 ) -> NDArray[np.float64]:
-    """Bayes' rule with other class frequencies than in training, which are taken to be equal (Saerens, Latinne and
+    """Bayes' rule with other class frequencies than in training, which are assumed to be equal (Saerens, Latinne and
     Decaestecker 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities")."""
     _refuse("priors", [label for label in priors if label not in classes], classes)
     if bad := next((label for label, share in priors.items() if not 0 <= share <= 1), None):
-        raise invalid(f"priors: {bad} has {priors[bad]}, which is no share of all images, 0 to 1")
+        raise invalid(f"priors: {bad} has {priors[bad]}, which is not a share of all images, 0 to 1")
     rest = 1.0 - sum(priors.values())
     others = [label for label in classes if label not in priors]
     if rest < -SUM_TOLERANCE or (not others and rest > SUM_TOLERANCE):
-        raise invalid(f"priors add up to {1 - rest:.4g}; they are shares of all images, which make 1 together")
+        raise invalid(f"priors add up to {1 - rest:.4g}; they are shares of all images, which add up to 1")
     unnamed = sum(len(classes[label]) for label in others)
     weights = np.full(count, max(0.0, rest) / max(1, unnamed))
     for label, share in priors.items():

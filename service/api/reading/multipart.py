@@ -1,8 +1,8 @@
 """multipart/form-data (RFC 7578), parsed while it arrives.
 
-1. a form is read alike in whatever pieces it arrives, and each byte is searched once;
+1. a form is read the same way in whatever pieces it arrives, and each byte is searched once;
 2. lines end in CRLF or in LF; a byte order mark, a preamble, an epilogue and spaces after a boundary are skipped;
-3. a part's head is bounded; the content of a part that nobody wants is dropped as it arrives.
+3. a part's head is bounded; the content of an unwanted part is dropped as it arrives.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class FormParser:
         self._end_part = end_part
         self._delimiter = b"\n--" + boundary
         self._buffer = bytearray(b"\n")  # a form may begin with its boundary, which then follows a line's end as well
-        self._at = 0  # everything before it is done with
+        self._at = 0  # everything before it is finished
         self._searched = 0  # no delimiter begins before it
         self._line_end = b""
         self._wanted = False
         self._piece_bytes = piece_bytes
-        self._pieces: list[bytes] = []  # of the present part
+        self._pieces: list[bytes] = []  # of the current part
         # A function of the class: a bound method would keep the parser, and all that it has read, in a cycle.
         self._step: Callable[[FormParser], bool] = FormParser._skip_mark
 
@@ -110,7 +110,7 @@ class FormParser:
     def _pass_delimiter(self, match: re.Match[bytes]) -> bool:
         self.has_ended = match[1] is not None
         self._step = FormParser._skip_epilogue if self.has_ended else FormParser._read_head
-        # The head has the line's end before it, for an empty head to end like any other.
+        # The head includes the line break before it, so that an empty head ends like any other.
         self._at = self._searched = match.end() if self.has_ended else match.end() - 1
         return True
 
@@ -122,7 +122,9 @@ class FormParser:
             return False
         self._wanted = self._begin_part(_read_headers(bytes(self._buffer[self._at + 1 : match.start()])))
         self._at = match.end()
-        self._searched = self._at - 1  # the blank line's end may be that before the boundary: the part is empty
+        self._searched = (
+            self._at - 1
+        )  # the blank line's line break may be the one before the boundary: the part is empty
         self._step = FormParser._read_content
         return True
 
@@ -131,7 +133,7 @@ class FormParser:
         if not self._wanted:
             self._at = max(self._at, self._searched)
         elif found is None and self._searched - self._at > self._piece_bytes:
-            self._take(self._searched - 1)  # a line's end may belong to the boundary after it
+            self._take(self._searched - 1)  # a line break may belong to the boundary after it
         if found is None:
             return False
         begin, match = found
@@ -142,7 +144,7 @@ class FormParser:
         return self._pass_delimiter(match)
 
     def _take(self, end: int) -> None:
-        """The content up to there."""
+        """The content up to this point."""
         if end > self._at:
             with memoryview(self._buffer) as view:
                 self._pieces.append(bytes(view[self._at : end]))
@@ -180,8 +182,8 @@ def read_options(value: str) -> tuple[str, dict[str, str]]:
 def read_filename(disposition: str) -> str | None:
     """The file's name in a Content-Disposition; None if it has none, empty for a file field that was left empty.
 
-    `filename*` (RFC 8187) and `filename*0`, `filename*1` (RFC 2231) go before `filename`, as in RFC 6266; RFC 7578 has
-    none of them, but clients send them alone.
+    `filename*` (RFC 8187) and `filename*0`, `filename*1` (RFC 2231) take precedence over `filename`, as in RFC 6266;
+    RFC 7578 has none of them, but some clients send only them.
     """
     _, options = read_options(disposition)
     if extended := options.get("filename*"):

@@ -1,8 +1,7 @@
 """Parameters of a request: those of its query, and those in the JSON of v2 and Vertex AI.
 
 1. a value that is not valid is named, with what is allowed;
-2. a name that nearly is a known one (`topk`, `time_out`, `k`) is rejected: ignored, it would change nothing without a
-   word;
+2. a name that nearly matches a known one (`topk`, `time_out`, `k`) is rejected rather than silently ignored;
 3. names that resemble none are ignored: proxies and browsers add their own (`utm_source`, `_`);
 4. a parameter that is given twice with different values is rejected, and so is one in the query of a route that takes
    it in its body.
@@ -24,9 +23,9 @@ from models.fields import Slug
 from service.api.problems import RequestError
 
 DEFAULT_TOP_K = 5
-# What clients of other services call it, and forms that one slip of the keyboard does not explain.
+# Names in clients of other services, and forms that are more than one typing slip away.
 _OTHERWISE = {"top_k": r"k|top|topk\w*", "timeout_ms": r"timeout\w*", "timeout": r"timeout\w+", "verbose": r"verbos\w*"}
-# One slip in a shorter name makes another word of it.
+# One slip turns a shorter name into another word.
 _LEAST_LETTERS = 4
 # A query can hold thousands of names; nobody mistypes so many.
 MOST_NAMES_COMPARED = 50
@@ -51,24 +50,24 @@ def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_query(request: Request, known: Sequence[str]) -> None:
-    """For a route whose body has the parameters `known`: in the query they would change nothing without a word."""
+    """For a route whose body has the parameters `known`: in the query they would be silently ignored."""
     if not request.scope.get("query_string"):
         return
     names = [name for name, _ in request.query_params.multi_items()]
     check_names(names, known)
     if given := next((name for name in names if name in known), None):
-        raise invalid(f"{given} is not a parameter of the query here: give it in the parameters of the body")
+        raise invalid(f"{given} is not a query parameter here: give it in the parameters of the body")
 
 
 def check_names(given: Iterable[str], known: Sequence[str]) -> None:
-    """Reject a name that is not known, but nearly."""
+    """Reject an unknown name that is close to a known one."""
     for name in islice(dict.fromkeys(name for name in given if name not in known), MOST_NAMES_COMPARED):
         if likely := next((wanted for wanted in known if _nearly(name[:100].lower(), wanted)), None):
             raise invalid(f"there is no parameter {name}; did you mean {likely}?")
 
 
 def _nearly(name: str, known: str) -> bool:
-    """One letter is missing, too many, another or in its neighbour's place, whatever stands between the letters."""
+    """One letter is missing, extra, wrong or swapped with its neighbour, regardless of characters between letters."""
     name = name.removeprefix("amp;")  # left of an `&` that was escaped for HTML
     letters, wanted = (re.sub(r"[\W_]", "", text) for text in (name, known))
     if _one_slip(name, known) or (len(letters) >= _LEAST_LETTERS and _one_slip(letters, wanted)):
@@ -87,7 +86,8 @@ def _one_slip(one: str, other: str) -> bool:
 
 
 def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters in JSON as in a query. A list or an object may be huge and can be no valid value: its type will do."""
+    """Parameters in JSON as in a query. A list or an object may be huge and is never a valid value: its type is
+    enough."""
     return {
         name: str(value)[:MOST_SHOWN] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
         for name, value in parameters.items()
@@ -110,7 +110,7 @@ def read_timeout_s(parameters: Mapping[str, str], most_ms: int) -> float | None:
         return None
     if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
         raise invalid(
-            f"timeout_ms={text} is not a whole number of milliseconds from 1 on (over {most_ms} counts as {most_ms})"
+            f"timeout_ms={text} is not a whole number of milliseconds, 1 or above (over {most_ms} counts as {most_ms})"
         )
     return int(text) / 1000
 

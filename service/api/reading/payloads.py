@@ -26,7 +26,7 @@ from service.api.schemas import BINARY, PIXEL_B64, ClassifyRequest, EncodedImage
 from service.machine.aside import JOINING, aside_if_large, join, join_here
 from service.settings import Settings
 
-# A form may have a few ordinary fields beside its files. They are skipped, but only so many of them.
+# A form may have a few ordinary fields besides its files. They are skipped, but only so many of them.
 MAX_PLAIN_FIELDS = 100
 # JSON may have a few commas that do not belong to an image: those of the priors.
 OTHER_COMMAS = 1200
@@ -46,8 +46,8 @@ class Upload:
 
 @dataclass
 class Body:
-    """A body that is arriving. `parameters` are those of the content type; `chunks` raises RequestError over the
-    limit. `priors`: what a reader finds beside the images."""
+    """A body that is arriving. `parameters` are those of the content type; `chunks` raises RequestError over the limit.
+    `priors`: those that a reader finds besides the images."""
 
     chunks: AsyncIterator[bytes]
     parameters: Mapping[str, str]
@@ -88,7 +88,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_feedback(request: Request) -> Feedback:
-    """Whatever its Content-Type: `access.callers` has checked who sends it. Raises as `read_body`."""
+    """With any Content-Type: `access.callers` has checked who sends it. Raises as `read_body`."""
     content = json_as_utf8(await read_body(request, MOST_FEEDBACK_BYTES))
     try:
         return Feedback.model_validate_json(content)
@@ -155,7 +155,7 @@ def refuse_countless(json: bytes, max_images: int) -> None:
     """Before it is parsed: a megabyte of `0,0,...` would take 600 MB of memory and block the event loop for three
     seconds.
 
-    JSON has a comma between any two values, and an image needs two at most, with that of a `data:` URI. Raises
+    JSON has a comma between any two values, and an image needs at most two, including that of a `data:` URI. Raises
     RequestError `too_many_images`.
     """
     if count(json, b",") > 2 * max_images + OTHER_COMMAS:
@@ -219,8 +219,8 @@ async def read_multipart(body: Body) -> list[Upload]:
 
 class _Form:
     """Collects the parts that are images while the body streams through the parser: those with a file name, and those
-    whose Content-Type is an image's. It does not know the parser, which knows it: a cycle would keep their images in
-    memory."""
+    whose Content-Type is an image's. The parser refers to it, but not the other way round: a cycle would keep the
+    images in memory."""
 
     def __init__(self, max_images: int) -> None:
         self.work_bytes = 0  # of `uploads`
@@ -295,7 +295,7 @@ READERS = {
     "image/*": Reader(read_raw, BINARY),
     "application/octet-stream": Reader(read_raw, BINARY),
     "application/x-image": Reader(read_raw, BINARY),
-    "binary/octet-stream": Reader(read_raw, BINARY),  # object stores name files of unknown type so
+    "binary/octet-stream": Reader(read_raw, BINARY),  # object stores use this for files of unknown type
     "multipart/form-data": Reader(
         read_multipart, {"type": "object", "properties": {"images": {"type": "array", "items": BINARY}}}
     ),

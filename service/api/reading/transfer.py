@@ -1,8 +1,8 @@
-"""Bytes that were sent as text: base64, `data:` URIs, the transfer encodings of form parts; and JSON that is not UTF-8.
+"""Bytes sent as text: base64, `data:` URIs, the transfer encodings of form parts; and JSON that is not UTF-8.
 
-1. variants that can mean one thing only are accepted: line breaks, the URL-safe alphabet, no padding;
-2. what might mean two things is refused: mixed alphabets, spaces that were `+`;
-3. however long it is, it is converted in steps of STEP_BYTES, between which other threads have their turn.
+1. variants that can mean only one thing are accepted: line breaks, the URL-safe alphabet, no padding;
+2. ambiguous variants are refused: mixed alphabets, spaces that were `+`;
+3. any length is converted in steps of STEP_BYTES, between which other threads can run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WHITESPACE = b" \t\n\r\f\v"
 # Strings of JSON that are parsed faster without their line breaks, and how many quotes are looked at to find them.
 LONG_STRING_BYTES = 1 << 20
 MOST_QUOTES = 1000
-# As in browsers (WHATWG, "data: URL processor"), and with spaces after it: looked for in so many characters.
+# As in browsers (WHATWG, "data: URL processor"), and with spaces after it: searched for in this many characters.
 MOST_AFTER_TYPE = 100
 _SAYS_BASE64 = re.compile(r";[ ]*base64\s*$", re.IGNORECASE)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -129,7 +129,7 @@ def _decode_quoted_printable(content: bytes) -> bytes:
 def json_as_utf8(content: bytes) -> bytes:
     """JSON in UTF-8 with a byte order mark, in UTF-16 or UTF-32 -> in plain UTF-8. Raises RequestError.
 
-    RFC 8259 wants UTF-8 without a mark; the first bytes of JSON tell which one it is.
+    RFC 8259 requires UTF-8 without a mark; the first bytes of JSON show which encoding it is.
     """
     encoding = json.detect_encoding(content)
     if encoding == "utf-8":
@@ -171,7 +171,7 @@ def _is_escaped(json: bytes, quote: int) -> bool:
 
 
 def _without_escaped_space(text: bytes) -> bytes:
-    """Unchanged if it has escaped backslashes, which base64 has not."""
+    """Unchanged if it has escaped backslashes, which base64 does not have."""
     pieces: list[bytes] = []
     start = 0
     while start < len(text):

@@ -29,7 +29,7 @@ from service.settings import Settings
 
 T = TypeVar("T")
 
-# A client may stall for so long: a phone that changes its cell does.
+# A client may stall this long, such as a phone that changes cells.
 GRACE_S = 10.0
 RETRY_WHILE_DRAINING_S = 1.0
 
@@ -50,7 +50,7 @@ class Uploads:
         self, request: Request, reader: Callable[[Request], Awaitable[T]], client_timeout_s: float | None = None
     ) -> T:
         """Await `reader`. Raises DeadlineExceeded for the client's deadline, RequestError `upload_timeout` for ours,
-        Overloaded for want of memory, and Draining."""
+        Overloaded for lack of memory, and Draining."""
         exchange = Exchange.of(request)
         latest = min(self._latest(exchange, client_timeout_s), exchange.arrived + self._upload_timeout_s)
         stalled_at = exchange.arrived + self._grace_s
@@ -82,7 +82,7 @@ class Uploads:
         raise self._too_late(exchange, client_timeout_s)
 
     def _announced(self, request: Request) -> int:
-        """Bytes. More than is allowed is rejected as such, by the reader."""
+        """Bytes. The reader rejects more than the limit."""
         length = request.headers.get("content-length", "")
         return min(int(length), self._max_body_bytes) if length.isdecimal() else 0
 
@@ -91,7 +91,7 @@ class Uploads:
         return min(time.monotonic() + self._timeout_s, self._latest(exchange, client_timeout_s))
 
     def earliest_deadline(self, exchange: Exchange, client_timeout_s: float | None = None) -> float:
-        """What is known of the deadline before the body is read: as if it took no time."""
+        """What is known about the deadline before the body is read: as if it took no time."""
         return min(exchange.arrived + self._timeout_s, self._latest(exchange, client_timeout_s))
 
     def drain(self) -> None:

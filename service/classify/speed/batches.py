@@ -2,7 +2,7 @@
 
 1. between measured batch sizes the time is interpolated, beyond them it is that of the nearest one; 0 before any
    measurement;
-2. old measurements fade by time, when new ones come, and not by the requests that they reject;
+2. old measurements fade with time, when new ones arrive, not with the requests that they reject;
 3. estimates that no batch has confirmed for a while reject no one: the next image measures them again.
 """
 
@@ -25,7 +25,8 @@ NEWEST_DRAINED_WEIGHT = 0.05
 DRAINED_AGE_S = 60.0
 # The cost of a batch besides the engine's work: two thread switches, a turn of the event loop. Measured under load.
 BATCH_S = 0.001
-# A larger batch pays only if an image costs less than this share of before: short measurements differ by as much.
+# A larger batch pays off only if an image costs less than this share of the cost before: short measurements vary by as
+# much.
 WORTH_IT = 0.95
 
 
@@ -71,7 +72,7 @@ class BatchSpeed:
 
     @property
     def may_reject(self) -> bool:
-        """Has a batch confirmed the estimates lately?"""
+        """Has a batch confirmed the estimates recently?"""
         return self._clock() - self._newest_at < trusted_s(self.batch_s(1))
 
     @property

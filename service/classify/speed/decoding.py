@@ -1,11 +1,11 @@
 """How long images take to decode, by kind of file and by size: learnt from every image that a thread has worked on.
 
-1. an image is judged by others like it: nothing that one client sends makes the service wrong about other images;
+1. an image is judged by others like it: no client can distort the estimates for other images;
 2. before any image like it, the nearest size counts, or what the machine has shown so far;
-3. an estimate that has not been confirmed for a while rejects no one: the next image like it is let through, which
-   measures it again;
-4. of an image that nobody has seen yet, only `usual_s` is known: a quarter of the latest images took less, and each of
-   them counts as much as any other, however slow it was.
+3. an estimate that has not been confirmed for a while rejects no one: the next such image is let through and measures
+   it again;
+4. for an unseen image, only `usual_s` is known: a quarter of the latest images took less, and each of them counts as
+   much as any other, however slow it was.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 
 from models.formats.sizes import Stated
 
-# What a photo takes on a 2024 server, JPEG between the faster BMP and the slower PNG (benchmarks/LOG.md). Only its
+# The time of a photo on a 2024 server, JPEG between the faster BMP and the slower PNG (benchmarks/LOG.md). Only its
 # shape matters: measurements scale it.
 IMAGE_S = 0.00015
 PIXEL_S = 15e-9
-# The weight of the newest image in a moving average, if it follows at once on others; after AGE_S of silence, 63 %.
+# The weight of the newest image in a moving average, if it follows immediately after others; after AGE_S of silence, 63
+# %.
 NEWEST_WEIGHT = 0.1
 AGE_S = 5.0
-# An estimate is to be trusted for so long, at least: and longer for slow images, so that measuring them again takes at
-# most a twentieth of a thread's time.
+# An estimate is trusted for at least this long, and longer for slow images, so that measuring them again takes at most
+# a twentieth of a thread's time.
 TRUSTED_S = 1.0
 PROBE_SHARE = 0.05
 MOST_TRUSTED_S = 20.0
@@ -71,7 +72,7 @@ class DecodeSpeed:
         return _formula_s(image) * (known.slowness if known else 1.0)
 
     def learn(self, image: Stated, seconds: float) -> None:
-        """A thread has worked on it for so long, whatever came of it."""
+        """A thread has worked on it for this long, whatever the outcome."""
         slowness, now, key = seconds / _formula_s(image), self._clock(), _key(image)
         for average in (self._known.get(key), self._machine):
             if average:
@@ -81,8 +82,8 @@ class DecodeSpeed:
         self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))
 
     def may_reject(self, image: Stated, *, alone: bool = True) -> bool:
-        """Has the estimate been confirmed lately? If not, the one who asks is to be let through. An image that is not
-        `alone` is let through only where there was a measurement: many images are no way to take the first one."""
+        """Has the estimate been confirmed recently? If not, the caller is let through. An image that is not `alone` is
+        let through only if there was a measurement: the first one should not be taken with many images."""
         now, key = self._clock(), _key(image)
         known = self._known.get(key)
         if known is None and not alone:

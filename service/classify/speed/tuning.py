@@ -1,8 +1,8 @@
 """Measures the open engine before the service is ready: chooses the batch size and gives the first estimates of speed.
 
 1. where the first batch of a size takes a noticeable part of the latency objective, every size is warmed up;
-2. unless the user sets the largest batch, it is as large as pays with all slots of the engine busy and as the latency
-   objective allows;
+2. unless the user sets the largest batch, it is as large as pays off with all slots of the engine busy and as the
+   latency objective allows;
 3. the speed of the queue is measured under the conditions it is used for: with all slots of the engine busy.
 """
 

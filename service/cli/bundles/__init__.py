@@ -1,1 +1,1 @@
-"""The verbs that get, make, send, list, inspect and remove bundles. Only `service.cli` may import it."""
+"""The verbs that pull, make, push, list, inspect and remove bundles. Only `service.cli` may import it."""

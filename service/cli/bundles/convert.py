@@ -1,4 +1,4 @@
-"""Make a bundle of weights, of an ONNX file or of another bundle that is here, without a training framework."""
+"""Make a bundle from local weights, an ONNX file or another bundle, without a training framework."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, metavar="FILE", help="ONNX, .safetensors or torch.save")
     source.add_argument(
-        "--bundle", metavar="BUNDLE", help="a bundle of before, to get a --version that explains its answers"
+        "--bundle", metavar="BUNDLE", help="an older bundle, to write a --version of it that explains its answers"
     )
     pull.add_how(parser)
     pull.add_place(parser)

@@ -18,7 +18,7 @@ from service.runtime.console import Console
 if TYPE_CHECKING:
     from hub.pull import Request
 
-# Of packages that are not of the extra `pull`.
+# Of packages outside the extra `pull`.
 EXTRAS = {"cryptography": "signing"}
 
 
@@ -37,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--insecure-hosts",
         default="",
         metavar="HOSTS",
-        help="comma-separated hosts that may be private, and without TLS",
+        help="comma-separated hosts that may be private or without TLS",
     )
-    parser.add_argument("--sha256", metavar="HEX", help="digest of what is at https://; without it, it is printed")
     parser.add_argument(
-        "--verify-key", type=Path, metavar="FILE", help="public ed25519 key: refuse a bundle that it has not signed"
+        "--sha256", metavar="HEX", help="digest of the download from https://; without it, the digest is printed"
+    )
+    parser.add_argument(
+        "--verify-key", type=Path, metavar="FILE", help="public ed25519 key: refuse bundles that are not signed with it"
     )
     add_how(parser)
 
@@ -51,11 +53,11 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         "--store", type=Path, default=STORE, metavar="DIR", help="folder of bundles to write to (default: the store)"
     )
     parser.add_argument("--name", metavar="N", help="name of the bundle (default: its source's)")
-    parser.add_argument("--version", metavar="V", help="version of the bundle (default: of its source)")
+    parser.add_argument("--version", metavar="V", help="version of the bundle (default: its source's)")
 
 
 def add_how(parser: argparse.ArgumentParser) -> None:
-    """What a single file does not say of itself."""
+    """What a single file does not say about itself."""
     parser.add_argument("--from", dest="format", metavar="WHO", help="who wrote the file: onnx, timm or pytorch")
     parser.add_argument("--arch", metavar="NAME", help="variant of RepVGG weights, such as RepVGG-A0")
     parser.add_argument(
@@ -63,7 +65,7 @@ def add_how(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="a preprocessor_config.json, a timm config.json, a manifest, or size=224,crop_pct=0.875,interpolation=...",
     )
-    parser.add_argument("--labels", metavar="FILE", help="one label a line, or imagenet")
+    parser.add_argument("--labels", metavar="FILE", help="one label per line, or imagenet")
     parser.add_argument("--output", metavar="NAME", help="output of an ONNX graph that has several")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a training script's checkpoint")
 
@@ -112,14 +114,14 @@ def pull(request: Request, console: Console) -> Bundle:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """The hub's errors as those that have an exit code."""
+    """Turns the hub's errors into errors that have an exit code."""
     from hub import errors
 
     try:
         yield
     except ImportError as error:
         extra = EXTRAS.get(error.name or "", "pull")
-        raise ConfigError(f"{error.name} is not installed, which this needs: pip install 'repvgg[{extra}]'") from error
+        raise ConfigError(f"this needs {error.name}, which is not installed: pip install 'repvgg[{extra}]'") from error
     except errors.WrongRequest as error:
         raise UsageError(str(error)) from error
     except errors.Unreachable as error:
@@ -140,7 +142,7 @@ def pull_for_serving(address: str, verify_key: str, console: Console) -> str:
 
 
 def ready(bundle: Bundle) -> str:
-    """What was written, and the line that serves it."""
+    """What was written, and the command that serves it."""
     manifest = bundle.manifest
     lines = [f"{bundle.folder}: {manifest.network.variant}, {len(bundle.labels)} classes, verified"]
     if source := manifest.source:

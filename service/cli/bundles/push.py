@@ -1,4 +1,4 @@
-"""Send a bundle to a registry, a repository of the Hub or a bucket, from which clusters and other stores pull it."""
+"""Send a bundle to a registry, a repository of the Hub or a bucket, from where clusters and other stores pull it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="oci://REGISTRY/NAME:TAG, hf://ORG/MODEL[@BRANCH], or s3://BUCKET/FOLDER (gs://, az://)",
     )
     parser.add_argument(
-        "--sign-key", type=Path, metavar="FILE", help="private ed25519 key: sign what is sent (manifest.json.sig)"
+        "--sign-key",
+        type=Path,
+        metavar="FILE",
+        help="private ed25519 key: sign the bundle that is sent (manifest.json.sig)",
     )
     parser.add_argument("--insecure-hosts", default="", metavar="HOSTS", help="registries without TLS, comma-separated")
 

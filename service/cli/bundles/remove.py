@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Raises UsageError for a bundle that is not there."""
+    """Raises UsageError for a bundle that does not exist."""
     from hub import shelf
 
     with translated():

@@ -14,7 +14,7 @@ from service.runtime.console import Console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, default=STORE, metavar="DIR", help="folder of bundles (default: ours)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

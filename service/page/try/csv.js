@@ -1,6 +1,6 @@
 // Answers as CSV (RFC 4180), for spreadsheets.
 
-// A spreadsheet would run a text that starts like this as a formula, also after spaces. The apostrophe makes it text:
+// A spreadsheet would run a text that starts like this as a formula, even after spaces. The apostrophe makes it text:
 // OWASP, "CSV Injection".
 const FORMULA = /^[\s\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]/;
 

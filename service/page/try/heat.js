@@ -2,13 +2,13 @@
 
 import { element, number } from "../element.js";
 
-// As in the legend: red spoke for the label, blue against it.
+// As in the legend: red is evidence for the label, blue against it.
 const FOR = [214, 40, 40];
 const AGAINST = [38, 98, 214];
 const STRONGEST_ALPHA = 190;
 // By the pointer of the device.
-const HINTS = { fine: "Point at a label to see what spoke for it.", coarse: "Tap a label to see what spoke for it." };
-const EDGE_PIXELS = 1; // a crop that takes less is none
+const HINTS = { fine: "Point at a label to see the evidence for it.", coarse: "Tap a label to see the evidence for it." };
+const EDGE_PIXELS = 1; // a smaller crop does not count
 
 /** One pixel a cell; the browser smooths it as it stretches it over the photo. */
 function paint(canvas, grid, most) {

@@ -1,4 +1,4 @@
-// The ways for images to come in: chosen, taken with the camera, pasted, dropped.
+// The ways to add images: chosen, taken with the camera, pasted, dropped.
 
 /** Calls `use` with the files of each. */
 export function takeFiles(use) {

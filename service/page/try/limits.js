@@ -1,4 +1,4 @@
-// What the server accepts, said before anything is sent.
+// What the server accepts, shown before anything is sent.
 
 import { Problem } from "../ask.js";
 import { number } from "../element.js";

@@ -1,4 +1,4 @@
-// The grid of photos: which are shown, in which order, and how they leave as a file.
+// The grid of photos: which are shown, in which order, and how they are saved as a file.
 
 import { download, toCsv } from "./csv.js";
 
@@ -77,7 +77,7 @@ function arrange() {
   byId("many").hidden = photos.length < 2;
 }
 
-/** Wires the controls; `onFilter` is called when another part is shown, `count()`: how many labels a row of the CSV has. */
+/** Wires the controls; `onFilter` is called when other photos are shown, `count()`: how many labels a row of the CSV has. */
 export function wireList({ onFilter, count }) {
   for (const id of ["filter", "only", "sort"]) {
     byId(id).addEventListener("input", () => {

@@ -13,9 +13,9 @@ import { begin } from "./requests.js";
 import { offerSamples } from "./samples.js";
 
 const RETRY_MS = 3000;
-// What is asked for even if fewer are shown, so that more can be shown at once.
+// Requested even if fewer are shown, so that more can be shown immediately.
 const KNOWN_LABELS = 10;
-// Of the sets of labels for answers that are not confident.
+// For the sets of labels of answers that are not confident.
 const COVERAGE = 0.9;
 
 const byId = (id) => document.getElementById(id);

@@ -49,7 +49,7 @@ export class Photo {
     image.addEventListener("error", () => {
       URL.revokeObjectURL(url);
       image.replaceWith(element("span", "none", this.file.name.split(".").pop().slice(0, 5)));
-      if (this.answer) this.showLabels(this.count); // without heat maps: there is nothing to lay them on
+      if (this.answer) this.showLabels(this.count); // without heat maps: there is no picture to draw them on
     });
     image.src = url;
   }

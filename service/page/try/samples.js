@@ -1,4 +1,4 @@
-// Sample pictures to click, where nobody has a photo at hand.
+// Sample pictures to click, for people without a photo at hand.
 
 import { ask } from "../ask.js";
 import { element } from "../element.js";

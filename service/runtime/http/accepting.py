@@ -1,6 +1,6 @@
 """Takes new connections from the listening socket.
 
-uvloop accepts one connection in each turn of the event loop, whatever `backlog` says: while a thousand others kept it
+uvloop accepts one connection in each turn of the event loop, regardless of `backlog`: while a thousand others kept it
 busy, a new one waited for 5 s (measured). Here a turn accepts as many as there are, up to a limit.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 ACCEPTS_AT_ONCE = 64
 # No worker should accept all connections that arrive together before another one wakes up.
 WORKER_ACCEPTS_AT_ONCE = 4
-# No file or memory is left: it does not help to try again at once.
+# No file or memory is left: trying again immediately does not help.
 PAUSE_S = 0.1
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -21,7 +21,7 @@ class Sized:
         self.ended = not length
 
     def take(self, buffer: bytearray) -> bytes:
-        """What there is of the body, taken from the front of `buffer`."""
+        """The part of the body that has arrived, taken from the front of `buffer`."""
         if len(buffer) <= self._left:
             content = bytes(buffer)
             buffer.clear()
@@ -41,7 +41,7 @@ class Chunked:
         self._trailer_bytes = 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """What there is of the body in the next MOST_CHUNKS_AT_ONCE chunks. Raises Malformed."""
+        """The body's bytes in the next MOST_CHUNKS_AT_ONCE chunks, as far as they have arrived. Raises Malformed."""
         self._pieces: list[bytes] = []
         steps = 0
         while steps < 3 * MOST_CHUNKS_AT_ONCE and not self.ended and self._state(buffer):
@@ -49,11 +49,11 @@ class Chunked:
         return b"".join(self._pieces)
 
     def _read_size(self, buffer: bytearray) -> bool:
-        """Each of these is a state -> could it take what it needs?"""
+        """Each of these is a state; it returns whether it could take what it needs."""
         line = _take_line(buffer)
         if line is None:
             return False
-        # A line feed alone ends no such line (RFC 9112, 2.2): a proxy might find another body.
+        # A bare line feed does not end such a line (RFC 9112, 2.2): a proxy might see another body.
         found = _SIZE.fullmatch(line, 0, len(line) - 1) if line.endswith(b"\r") else None
         if found is None:
             raise Malformed

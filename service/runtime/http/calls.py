@@ -1,9 +1,9 @@
 """One request in the application, and its answer: ASGI on one side, bytes on the other.
 
-1. the body is handed on as it comes, and read no faster than the application takes it;
-2. head and first piece of an answer are sent in one write;
+1. the body is passed on as it arrives, and read no faster than the application takes it;
+2. the head and the first piece of an answer are sent in one write;
 3. an answer ends as its head says: by its length, by its last chunk, or with the connection;
-4. what the application raises is logged, and answered 500 if no answer has begun.
+4. errors that the application raises are logged, and answered 500 if no answer has begun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Scope
 from service.runtime.http.heads import Head
 
 STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-# A body that the application has not taken yet; beyond it the connection is not read.
+# Bytes of a body that the application has not taken yet; beyond this the connection is not read.
 MOST_UNTAKEN_BYTES = 64 << 10
 NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Line(Protocol):
-    """What a call needs of its connection."""
+    """What a call needs from its connection."""
 
     write_paused: bool
 
@@ -175,7 +175,7 @@ class Call:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 self.keep_alive = False
-                raise RuntimeError("the body of the answer has not the length that its head says")
+                raise RuntimeError("the body of the answer does not have the length in its head")
         if not self._chunked:
             return body
         chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -197,7 +197,7 @@ class Call:
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise RuntimeError("a header of the answer has a line end")
+            raise RuntimeError("a header of the answer contains a line break")
         return head + b"\r\n"
 
     def _framing(self, status: HTTPStatus, length: int | None) -> list[bytes]:

@@ -1,13 +1,13 @@
-"""One connection: what is read from it when, and how long each state may last.
+"""One connection: when it is read, and how long each of its states may last.
 
 1. a head that does not arrive in time is answered 408, one that is too large 431, one that is not HTTP 400, and the
    connection is closed;
 2. every state has a timer that ends it: waiting for a request, its head, the application, an answer that is not read,
-   the rest of a body that nobody wants, the client's end after ours;
+   the rest of an unwanted body, the client's end after ours;
 3. an answer that is sent before the body is read arrives: the rest is read and discarded, and a connection that is to
    be closed is closed for writing first; both within bounds;
 4. when connections run out, those that only linger are closed, then the one that has been idle for longest;
-5. a connection whose client answers nothing any more is found by TCP (`runtime.listener`).
+5. a connection whose client no longer responds is found by TCP (`runtime.listener`).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def most_connections() -> int:
 @dataclass
 class Connections:
     """All of this process, and what they share. `head_s`: time for a head from its first byte on; for the body see
-    `api.reading.uploads`. `most_discarded_bytes`: of a body that nobody wants.
+    `api.reading.uploads`. `most_discarded_bytes`: of an unwanted body.
 
-    `lingering` and `idle` have no request in the application, those that have been so for longest first.
+    `lingering` and `idle` have no request in the application; the oldest come first.
     """
 
     app: ASGIApp
@@ -59,8 +59,9 @@ class Connections:
     most_discarded_bytes: int
     # Longer than the 60 s of common proxies: the side that closes idle connections first never gets a reset.
     keep_alive_s: float = 75.0
-    # How long a client that was answered may go on sending, and may be silent meanwhile. To close with unread bytes
-    # would reset the connection, and the answer might be lost. nginx has the same (lingering_time, lingering_timeout).
+    # How long a client may go on sending after its answer, and how long it may be silent meanwhile. Closing with unread
+    # bytes would reset the connection, and the answer might be lost. nginx does the same (lingering_time,
+    # lingering_timeout).
     linger_s: float = 30.0
     linger_silent_s: float = LINGER_SILENT_S
     app_state: dict[str, Any] = field(default_factory=dict)
@@ -184,7 +185,7 @@ class Connection(asyncio.Protocol):
     # Requests
 
     def _advance(self) -> None:
-        """Take what is whole from the buffer, and set the timer of the state that this leads to."""
+        """Take complete parts from the buffer, and set the timer of the resulting state."""
         try:
             while self._buffer and not self._lingers:
                 if self._body is not None:
@@ -201,7 +202,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Fault("headers_too_large", "the request's line and headers are too long"))
 
     def _take_request(self) -> bool:
-        """Is there a whole head?"""
+        """Is there a complete head?"""
         head = take_head(self._buffer)
         if head is None:
             if self._buffer and self._on_due != self._refuse_late:
@@ -288,7 +289,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Send no more; discard what still arrives, but not for long."""
+        """Send no more; discard what still arrives, for a short time."""
         if self._transport.is_closing():
             return
         self._lingers = True
@@ -329,7 +330,7 @@ class Connection(asyncio.Protocol):
         self._due_in(self._all.keep_alive_s, self._check_that_answers_are_read)
 
     def shutdown(self) -> None:
-        """The server ends: so does this, after the answer that is in progress."""
+        """The server is shutting down: close after the answer in progress."""
         if self._call is not None:
             self._call.keep_alive = False
             self._conduct.release()

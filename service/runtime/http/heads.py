@@ -1,12 +1,13 @@
-"""The head of a request, as RFC 9112 has it and as clients write it.
+"""The head of a request, as RFC 9112 defines it and as clients write it.
 
-1. line feeds alone end lines too, folded headers are unfolded, and any token is a method;
+1. bare line feeds end lines too, folded headers are unfolded, and any token is a method;
 2. a target may be a whole URL (RFC 9112, 3.2.2);
 3. lengths that are given more than once must agree, and one beside Transfer-Encoding makes the request the last one of
    its connection (RFC 9112, 6.3);
 4. anything else raises Malformed: no two readers of the same bytes may disagree about where a request ends.
 
-h11 decides the same; the tests compare the two. It takes 45 microseconds for a request and its answer, we take 11.
+h11 decides the same way; the tests compare the two. It takes 45 microseconds for a request and its answer; this takes
+11.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def take_head(buffer: bytearray) -> Head | None:
 
 
 def _skip_empty_lines(buffer: bytearray) -> None:
-    """Some clients send a line end after the body of a POST, which belongs to nothing (RFC 9112, 2.2)."""
+    """Some clients send a stray line break after the body of a POST (RFC 9112, 2.2)."""
     if buffer[:1] and buffer[0] in b"\r\n":
         kept = buffer.lstrip(b"\r\n")
         del buffer[: len(buffer) - len(kept)]

@@ -1,9 +1,8 @@
-"""What a supervisor and its worker must be able to say whatever else they talk about: signals one way, beats the other.
+"""What a supervisor and its worker must always be able to tell each other: signals one way, beats the other.
 
-1. nothing here waits, for a lock, for an answer or for room in the socket: metrics and reloads have a channel of their
-   own;
-2. a healthy worker is never taken for stuck: what counts is how often the supervisor has looked without finding a
-   beat, so that neither being busy nor being stopped makes it impatient;
+1. nothing here waits for a lock, for an answer or for room in the socket: metrics and reloads have their own channel;
+2. a healthy worker is never taken for stuck: the supervisor counts how often it has looked without finding a beat, so
+   being busy or stopped itself does not make it impatient;
 3. each side sees the end of the other.
 """
 
@@ -28,12 +27,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def lifeline() -> tuple[socket.socket, socket.socket]:
-    """The supervisor's end and the worker's. Packets stay apart, and the end of a side reads as an empty one."""
+    """The supervisor's end and the worker's. Packets stay separate, and the end of a side reads as an empty one."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _packets(connection: socket.socket) -> tuple[list[bytes], bool]:
-    """Those that have come, and whether the other side has ended."""
+    """Those that have arrived, and whether the other side has ended."""
     packets: list[bytes] = []
     try:
         while packet := connection.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
@@ -46,7 +45,7 @@ def _packets(connection: socket.socket) -> tuple[list[bytes], bool]:
 
 
 def _send(connection: socket.socket, packet: bytes) -> None:
-    with suppress(OSError):  # it has ended, or a hundred packets lie there unread
+    with suppress(OSError):  # it has ended, or a hundred packets are unread
         connection.send(packet[:PACKET_BYTES], socket.MSG_DONTWAIT)
 
 

@@ -3,9 +3,9 @@
 1. the first worker opens the model and chooses the engine; the others start with its choice, so all answer alike;
 2. a worker that ends, or is killed because it is stuck, is replaced, after a growing delay if it keeps ending early;
    the replacement accepts connections once its model is open;
-3. if the first worker cannot start, all end with its exit code; later ones are tried again, and the others serve on:
-   only if none is left do all end;
-4. workers that still open their model when the service is to end are not waited for;
+3. if the first worker cannot start, all end with its exit code; later ones are retried while the others keep serving:
+   all end only if none is left;
+4. at shutdown, workers that are still opening their model are not waited for;
 5. each worker gets SIGTERM, SIGINT and SIGHUP exactly once, even if the whole process group gets them; the exit code
    is 0 if all workers ended cleanly;
 6. metrics cover all workers, including those that have ended, so that no counter ever decreases;
@@ -39,9 +39,9 @@ from service.runtime.workers.handle import WorkerHandle
 from service.settings import Settings
 
 RETRY_WHILE_STARTING_S = 1.0
-# For a worker to say whether it remembers an answer; one that is busy with a large image takes a tenth of it.
+# For a worker to say whether it remembers an answer; a worker busy with a large image takes a tenth of it.
 JUDGE_S = 2.0
-# For a worker that does not serve yet to end by itself. It may be importing, or in a runtime that takes minutes.
+# For a worker that does not serve yet to end by itself. It may be importing, or be in a runtime that takes minutes.
 OPENING_END_S = 0.5
 # Longer than a worker takes to force its own end.
 KILL_AFTER_S = 30.0
@@ -58,7 +58,7 @@ def supervise(settings: Settings, listener: socket.socket) -> int:
 
 class Supervisor:
     """`_configured`: the model in the settings; `_chosen`: what the workers serve, once the first one does; `_version`:
-    why that is not the newest version, if so; `_missing`: what became of workers that do not serve, by number."""
+    why that is not the newest version, if so; `_missing`: what happened to workers that do not serve, by number."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         share = max(1, usable_cpus() // settings.workers)
@@ -180,8 +180,8 @@ class Supervisor:
         return [*(worker.samples for worker in workers), self._ended_workers_samples, snapshot(self._metrics.registry)]
 
     async def _judge(self, asking: WorkerHandle, **feedback: Any) -> Any:
-        """Ask one worker after the other: a request id that a client used twice must count once. Raises what the one
-        that remembers the answer raises, UnknownRequest, or NotReady if one did not say."""
+        """Ask one worker after the other: a request id that a client used twice must count once. Raises what the worker
+        that remembers the answer raises, UnknownRequest, or NotReady if a worker did not reply."""
         error: ServiceError = UnknownRequest(
             f"no worker remembers an answer with the request_id {feedback['request_id']}: each remembers the last "
             f"{self._settings.feedback} images, until it ends"
@@ -196,7 +196,7 @@ class Supervisor:
         raise error
 
     async def _reload(self, changes: dict[str, str]) -> None:
-        """Raises ReloadRunning, NotReady, and whatever the first worker raises; nothing has changed then."""
+        """Raises ReloadRunning, NotReady, and whatever the first worker raises; nothing has changed in that case."""
         if self._reloading:
             raise ReloadRunning("another reload is running; retry when it has finished")
         self._reloading = True

@@ -1,6 +1,6 @@
 """The main function of a worker process, one of several that serve on one port.
 
-Until it listens to its supervisor, it ends when that does: an import or a model that never opens keeps it from hearing.
+Until it listens to its supervisor, it is killed when that ends: it may be stuck in an import or in opening a model.
 """
 
 from __future__ import annotations

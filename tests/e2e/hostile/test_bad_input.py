@@ -141,7 +141,7 @@ def test_a_wrong_top_k(http: httpx.Client, jpeg_bytes: bytes, value: str) -> Non
 
 
 def test_an_unknown_path(http: httpx.Client) -> None:
-    problem = refused(http.get("/clasify it"), 404, "not_found", "images go to /classify, and /docs lists the rest")
+    problem = refused(http.get("/clasify it"), 404, "not_found", "send images to /classify; /docs lists the")
     assert problem["instance"] == "/clasify%20it"
 
 

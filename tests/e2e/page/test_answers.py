@@ -139,7 +139,7 @@ def test_the_heat_map_of_a_label_lies_on_what_the_model_saw(doubting: Visit, dou
             assert alpha < 10 or (red > blue) == (cell > 0)
     doubting.page.mouse.move(0, 0)
     expect(card.locator(".heat")).not_to_have_class(SHOWN)
-    expect(card.locator(".meaning")).to_have_text("Point at a label to see what spoke for it.", use_inner_text=True)
+    expect(card.locator(".meaning")).to_have_text("Point at a label to see the evidence for it.", use_inner_text=True)
     expect(card.locator(".seen")).to_be_visible()
     expect(card.get_by_text("Framed: what the model saw.")).to_be_visible()
 
@@ -169,7 +169,7 @@ def test_the_heat_map_is_there_for_the_keyboard(doubting: Visit) -> None:
 def test_the_heat_map_is_there_for_a_finger(visit: Callable[..., Visit], doubting_server: Server) -> None:
     phone = visit(doubting_server.url, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}).ready()
     card = open_first(phone, CAT)
-    expect(card.locator(".meaning")).to_contain_text("Tap a label to see what spoke for it.")
+    expect(card.locator(".meaning")).to_contain_text("Tap a label to see the evidence for it.")
     second = card.locator("button.guess").nth(1)
     second.tap()
     expect(card.locator(".heat")).to_have_class(SHOWN)

@@ -120,12 +120,12 @@ def test_sighup_loads_the_newest_version_and_a_bad_one_keeps_the_old_one(
     try:
         bad = write_version(3, wrong=True)
         server.signal(signal.SIGHUP)
-        refused = server.wait_for_line(f"{store} is no good, tiny 2 serves on: ")
+        refused = server.wait_for_line(f"{store} cannot serve, tiny 2 keeps serving: ")
         assert f"off the golden logits of {bad}" in refused["msg"]
         (bad / "manifest.json").unlink()
         (store / "2" / "manifest.json").rename(store / "2" / "hidden")
         server.signal(signal.SIGHUP)
-        server.wait_for_line("tiny 1 serves, in the place of tiny 2")
+        server.wait_for_line("tiny 1 serves, in place of tiny 2")
         server.wait_for_line("tiny 2 is closed")
     finally:
         clients.stop()

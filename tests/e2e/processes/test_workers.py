@@ -119,7 +119,7 @@ def test_a_reload_reaches_all_workers_and_a_bad_one_reaches_none(
     assert crew.wait_for_line("serving ")["model_version"] == "1"  # the version that was named, not the newest
     crew.signal(signal.SIGHUP)
     for _ in range(WORKERS):
-        crew.wait_for_line("tiny 2 serves, in the place of tiny 1")
+        crew.wait_for_line("tiny 2 serves, in place of tiny 1")
     assert versions() == {"2"}
     crew.signal(signal.SIGINT)
     assert crew.wait() == (0, "")

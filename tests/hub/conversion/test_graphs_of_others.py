@@ -38,10 +38,10 @@ DIALECTS = [
     (graphs.torch_dynamic, "fp32", ""),
     (graphs.torch_fixed, "fp32", "made symbolic"),
     (graphs.with_our_names, "fp32", "a transpose"),
-    (graphs.tf_nhwc, "fp32", "Softmax was taken off"),
+    (graphs.tf_nhwc, "fp32", "Softmax was removed"),
     (graphs.decomposed_softmax, "fp32", ""),
     (graphs.half_with_casts, "fp32", ""),
-    (graphs.quantized, "int8", "Softmax was taken off"),
+    (graphs.quantized, "int8", "Softmax was removed"),
     (graphs.mixing_its_batch, "fp32", "one by one"),
     (graphs.two_outputs, "fp32", ""),
 ]
@@ -94,7 +94,7 @@ def test_weights_beside_the_graph_are_read_and_nothing_else(tmp_path: Path) -> N
     assert graphs_of_others.external_files(path) == ["model.onnx_data"]
     assert graphs_of_others.read(path).graph.initializer[0].raw_data
     (tmp_path / "model.onnx_data").unlink()
-    with pytest.raises(Unusable, match=r"keeps weights in model.onnx_data, which is not beside it"):
+    with pytest.raises(Unusable, match=r"keeps weights in model.onnx_data, which is missing next to it"):
         graphs_of_others.read(path)
     path.write_bytes(path.read_bytes().replace(b"model.onnx_data", b"../../etc/hosts"))
     with pytest.raises(Unusable, match="which is outside its folder"):

@@ -88,7 +88,7 @@ def test_what_a_bundle_cannot_say_is_refused_by_its_key(config: dict[str, Any], 
 
 
 def test_a_model_of_another_task_is_refused() -> None:
-    with pytest.raises(Unusable, match="architectures BertForMaskedLM: no image classifier"):
+    with pytest.raises(Unusable, match="architectures BertForMaskedLM: not an image classifier"):
         transformers.check_is_classifier({"architectures": ["BertForMaskedLM"]})
     with pytest.raises(Unusable, match="problem_type 'multi_label_classification'"):
         transformers.check_is_classifier({"problem_type": "multi_label_classification"})

@@ -162,7 +162,7 @@ def test_a_set_holds_the_labels_up_to_the_quantile(
         ("?coverage=0.995", "coverage=0.995: 1000 images were fitted on, enough for a coverage of up to 0.99"),
         ("?coverage=95", "coverage=95 is not a number from 0 to 1"),
         ("?coverage=nan", "coverage=nan is not a number from 0 to 1"),
-        ("?coverage=0.9&labels=cat", "coverage holds for the scores of the network, which labels and priors change"),
+        ("?coverage=0.9&labels=cat", "coverage holds for the network's own scores, which labels and priors change"),
         ("?min_score=high", "min_score=high is not a number from 0 to 1"),
         ("?coverge=0.9", "did you mean coverage?"),
     ],

@@ -155,9 +155,9 @@ def test_priors_apply_bayes_rule(explaining: tuple[TestClient, str]) -> None:
     [
         ("?labels=cat,unicorn,gnu", "labels: the network has no unicorn, gnu; it has: airplane, automobile"),
         ("?labels=", "labels is empty"),
-        ("?explain=lime", "explain=lime: the explanation that there is is cam"),
+        ("?explain=lime", "explain=lime: the only explanation is cam"),
         ("?embedding=maybe", "embedding=maybe is not true or false, b64 (the same as true) or list"),
-        ("?normalize=true", "normalize is for embeddings"),
+        ("?normalize=true", "normalize needs embedding=true"),
         ("?explian=cam", "did you mean explain?"),
         ("?label=cat", "did you mean labels?"),
     ],
@@ -172,7 +172,7 @@ def test_what_cannot_be_asked_is_named(explaining: tuple[TestClient, str], query
         ({"unicorn": 0.5}, "priors: the network has no unicorn"),
         ({"cat": 1.5}, "priors: cat has 1.5"),
         ({"cat": 0.9, "dog": 0.3}, "priors add up to 1.2"),
-        ({"cat": 0.0}, "priors are 0 for every label"),
+        ({"cat": 0.0}, "priors are 0 for every label that could be returned"),
     ],
 )
 def test_priors_that_are_none_are_named(

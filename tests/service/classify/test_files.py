@@ -41,7 +41,7 @@ def test_a_missing_path_is_named(photos: Path) -> None:
 
 
 def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no images found; in a folder these count: .*\.jpg.*\.png"):
+    with pytest.raises(UsageError, match=r"no images found; in a folder, only these count: .*\.jpg.*\.png"):
         find_images([tmp_path])
 
 

@@ -149,7 +149,7 @@ def test_a_temperature_that_is_written_into_a_signed_bundle_leaves_it_unsigned_a
     shutil.copytree(tiny_bundle, signed)
     (signed / "manifest.json.sig").write_text("AAAA\n")
     ended = repvgg("evaluate", "--model", signed, "--data", labelled, "--write-temperature", folder)
-    assert f"{folder} is not signed, since its manifest is a new one" in ended.err
+    assert f"{folder} is not signed, because its manifest is new" in ended.err
     assert not (folder / "manifest.json.sig").exists()
 
 

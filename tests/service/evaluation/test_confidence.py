@@ -151,8 +151,8 @@ def test_fitting_on_the_command_line_writes_a_version(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--kept", "0.9"], "--kept is for --fit-confidence NAME/VERSION"),
-        (["--foreign", "x"], "--foreign is for --fit-confidence NAME/VERSION"),
+        (["--kept", "0.9"], "--kept needs --fit-confidence NAME/VERSION"),
+        (["--foreign", "x"], "--foreign needs --fit-confidence NAME/VERSION"),
         (["--fit-confidence", "tiny/9", "--kept", "95"], "--kept 95 is not between 0 and 1"),
         (["--fit-confidence", "tiny/9", "--write-temperature", "tiny/8"], "leave out --write-temperature"),
         (["--fit-confidence", "."], "--fit-confidence . exists; give a new version"),

@@ -82,7 +82,7 @@ def test_the_same_label_again_changes_nothing_and_another_is_refused(
     answered = remembering(registry)
     answered.note("r", bundle, [answer()])
     assert [answered.judge("r", 0, "cat").counted for _ in range(3)] == [True, False, False]
-    with pytest.raises(FeedbackGiven, match="image 0 has its label already: cat"):
+    with pytest.raises(FeedbackGiven, match="image 0 already has a label: cat"):
         answered.judge("r", 0, "dog")
     with pytest.raises(FeedbackGiven):
         answered.judge("r", 0, None)

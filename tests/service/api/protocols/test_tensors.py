@@ -102,8 +102,8 @@ def test_json_that_is_not_as_many_numbers_as_the_shape_says_is_refused(data: lis
 @pytest.mark.parametrize(
     ("data", "detail"),
     [
-        (["b25l"], "as many texts of base64 as the shape [2] says"),
-        (["b25l", 5], "as many texts of base64"),
+        (["b25l"], "as many base64 strings as the shape [2] says"),
+        (["b25l", 5], "as many base64 strings"),
         (["b25l", "?"], "input image[1]: not valid base64"),
         ("b25l", "neither a list as data nor a binary_data_size"),
         (None, "neither a list as data nor a binary_data_size"),

@@ -165,9 +165,9 @@ def test_a_wrong_parameter_names_itself(client: TestClient, jpeg_bytes: bytes, p
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("top_k=3", "top_k is not a parameter of the query here: give it in the parameters of the body"),
+        ("top_k=3", "top_k is not a query parameter here: give it in the parameters of the body"),
         ("topk=3", "there is no parameter topk; did you mean top_k?"),
-        ("trace=1&labels=x", "labels is not a parameter of the query here"),
+        ("trace=1&labels=x", "labels is not a query parameter here"),
     ],
 )
 def test_a_parameter_in_the_query_is_not_ignored(client: TestClient, jpeg_bytes: bytes, query: str, named: str) -> None:

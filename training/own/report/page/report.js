@@ -31,7 +31,7 @@ function answer([label, score], truth) {
 function card(index, words, heat) {
   const photo = record.photos[index];
   return make("li", { className: "photo" }, picture(index),
-    heat ? make("img", { className: "heat", src: `data:image/jpeg;base64,${heat}`, alt: `what spoke for the answer ${photo.answers[0][0]}` }) : null,
+    heat ? make("img", { className: "heat", src: `data:image/jpeg;base64,${heat}`, alt: `evidence for the answer ${photo.answers[0][0]}` }) : null,
     words ? make("p", { className: "warn" }, words) : null,
     ...photo.answers.map((one) => answer(one, photo.label)),
     photo.answers.length ? null : make("p", {}, photo.label),
@@ -45,8 +45,8 @@ function head() {
   const first = make("section", {}, make("h1", {}, record.title));
   if (verdict) {
     first.append(make("div", { className: "hero" }, make("p", { className: "big" }, percent(verdict.accuracy)),
-      make("p", { className: "note" }, `of ${verdict.photos} photos are answered rightly by a network that did not see them. `
-        + `With 95 % certainty the true share lies between ${percent(verdict.low)} and ${percent(verdict.high)} (${verdict.how}).`)),
+      make("p", { className: "note" }, `of ${verdict.photos} photos are classified correctly by a network that did not see them. `
+        + `With 95 % certainty, the true share is between ${percent(verdict.low)} and ${percent(verdict.high)} (${verdict.how}).`)),
     facts([["macro-F1", percent(verdict.macro_f1)], ["temperature", verdict.temperature.toFixed(2)], ...record.facts]));
   } else {
     first.append(facts(record.facts));
@@ -68,7 +68,7 @@ function classes() {
     ...[one.images, percent(one.recall)].map((text) => make("td", { className: "number" }, String(text))), make("td", {}, share(one)),
     ...[`${percent(one.low, 0)} to ${percent(one.high, 0)}`, percent(one.precision), percent(one.f1)].map((text) => make("td", { className: "number" }, text))));
   const heads = names.map((name, place) => make("th", { className: place ? "number" : "", scope: "col" }, name));
-  section("Each class", "Right: of the photos of the class. Precision: of the answers that name it.",
+  section("Each class", "Right: share of the photos of the class. Precision: share of the answers that name it.",
     make("div", { className: "scroll" }, make("table", { className: "list" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows))));
 }
 
@@ -85,7 +85,7 @@ function matrix() {
     document.querySelectorAll(".cell[aria-pressed=true]").forEach((one) => one.setAttribute("aria-pressed", "false"));
     button.setAttribute("aria-pressed", "true");
     const found = cells.get(`${row},${column}`) ?? [], total = record.matrix[row][column];
-    const title = row === column ? `${names[row]}, answered rightly` : `${names[row]}, taken for ${names[column]}`;
+    const title = row === column ? `${names[row]}, correct` : `${names[row]}, taken for ${names[column]}`;
     const more = found.length < total ? ` (${found.length} of ${total} shown)` : ` (${total})`;
     shown.replaceChildren(make("h3", {}, title + more), cards(found));
   };
@@ -147,16 +147,16 @@ if (record.curves.length) section("How it learnt", "", make("div", { className: 
 if (record.matrix) {
   matrix();
   classes();
-  const why = Object.keys(record.heat).length ? " Below each photo: what spoke for the wrong answer (red) and against it (blue); the network saw the part inside the line." : "";
-  if (record.mistakes.length) section("The worst mistakes", `Wrong answers that are most sure of themselves. Bold: the label that the photo has.${why}`, cards(record.mistakes, () => null, record.heat));
-  if (record.unsure.length) section("The least sure answers", "Photos whose two best scores are closest: more photos like these teach most.", cards(record.unsure));
+  const why = Object.keys(record.heat).length ? " Below each photo: the evidence for the wrong answer (red) and against it (blue); the network saw the part inside the line." : "";
+  if (record.mistakes.length) section("The worst mistakes", `Wrong answers with the highest scores. Bold: the photo's own label.${why}`, cards(record.mistakes, () => null, record.heat));
+  if (record.unsure.length) section("The least certain answers", "Photos whose two best scores are closest: more photos like these help most.", cards(record.unsure));
 }
 if (record.suspects.length) {
   const link = record.suggestions ? make("a", { className: "button", download: "suggestions.csv", href: `data:text/csv;base64,${record.suggestions}` }, "Suggestions as CSV") : null;
-  section("Labels that may be wrong", "Their own label has the lowest score, from networks that did not see them. Edit the column action of the CSV, and give it to the next run with --suggestions.", cards(record.suspects.map((one) => one.index), (place) => record.suspects[place].words), link);
+  section("Labels that may be wrong", "Photos whose own label gets the lowest score from networks that did not see them. Edit the column action of the CSV, and pass it to the next run with --suggestions.", cards(record.suspects.map((one) => one.index), (place) => record.suspects[place].words), link);
 }
 if (record.pairs.length) {
-  section("Copies", "Equal files and near-duplicates. They are kept on one side, so that no photo is judged by a network that saw its copy.",
+  section("Copies", "Identical files and near-duplicates. They stay on one side of each split, so that no photo is judged by a network that saw its copy.",
     make("ul", { className: "pairs" }, ...record.pairs.map((pair) => make("li", { className: "pair" }, picture(pair.first), picture(pair.second),
       make("p", { className: pair.warn ? "warn" : "" }, pair.words)))));
 }
@@ -166,8 +166,8 @@ if (record.broken.length) {
 section("The photos", "", make("div", { className: "two" },
   histogram("shorter side, pixels", ...record.sides), histogram("brightness", ...record.brightness),
   histogram("photos of a class, classes sorted by size", ...record.counts)),
-record.odd.length ? make("h3", {}, "Odd ones") : null, record.odd.length ? cards(record.odd.map((one) => one.index), (place) => record.odd[place].words) : null);
+record.odd.length ? make("h3", {}, "Odd photos") : null, record.odd.length ? cards(record.odd.map((one) => one.index), (place) => record.odd[place].words) : null);
 if (record.augmented.length) {
-  section("What augmentation does", "Photos as they are served, on the left, and as the network sees them in its first epochs. Normal: you can still tell the class.", make("ul", { className: "strips" },
-    ...record.augmented.map((src) => make("li", {}, make("img", { src: `data:image/jpeg;base64,${src}`, alt: "a photo, and what augmentation makes of it" })))));
+  section("What augmentation does", "On the left, photos as they are served; next to them, as the network sees them in its first epochs. You should still be able to tell the class.", make("ul", { className: "strips" },
+    ...record.augmented.map((src) => make("li", {}, make("img", { src: `data:image/jpeg;base64,${src}`, alt: "a photo and its augmented versions" })))));
 }
