@@ -1,11 +1,11 @@
 """Fine-tuning of the whole network, in processes of its own: training.train and training.export, which need MindSpore.
 
-1. it is tried where data and time allow, and the reason for or against it is one sentence;
-2. the time given is kept: a run that takes longer is stopped, and its best weights are used;
-3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort
-   what the network knows (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
+1. it is tried if data and time allow, and the reason for or against it is one sentence;
+2. the time limit is kept: a run that takes longer is stopped, and its best weights are used;
+3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort the
+   network's features (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
 4. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
-5. if it fails or is interrupted, the classifier alone is what remains, and that is said.
+5. if it fails or is interrupted, the classifier alone is used, and the output says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AUGMENTED = 8  # photos that the report shows
 
 @dataclass(frozen=True)
 class Plan:
-    """`epochs` is 0 where only a classifier is fitted; `seconds`: when the run is stopped."""
+    """`epochs` is 0 if only a classifier is fitted; `seconds`: when the run is stopped."""
 
     epochs: int
     seconds: float
@@ -55,7 +55,7 @@ class Plan:
 @dataclass(frozen=True)
 class Tuned:
     """`answers` on the photos that its run was evaluated on, or on the test split if there is one; `augmented`: JPEGs,
-    each a photo and what augmentation makes of it."""
+    each a photo and its augmented versions."""
 
     bundle: Bundle
     answers: Answers
@@ -64,7 +64,7 @@ class Tuned:
 
 
 def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head_only: bool) -> Plan:
-    """`seconds`: what is left of the time given."""
+    """`seconds`: the time that is left."""
     photos, least = int(seen.fitted.sum()), int(np.bincount(seen.labels[seen.fitted]).min())
     variant = bundle.manifest.network.variant
     epoch = photos * STEP_COST * seconds_each(backbone, seen.size)
@@ -78,7 +78,7 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
     elif variant not in VARIANTS:
         against = f"since {variant} is not of the RepVGG family, which training can build"
     elif photos < LEAST_PHOTOS or least < 2 * BATCH // 16:
-        against = f"since {photos} photos, {least} of the smallest class, are too few to tune a whole network"
+        against = f"since {photos} photos, {least} of the smallest class, are too few to fine-tune a whole network"
     elif epochs < LEAST_EPOCHS:
         against = f"since fine-tuning takes about {epoch:.0f} s an epoch, and {max(0.0, seconds):.0f} s are left"
     if against:
@@ -119,7 +119,7 @@ def tune(
     )
     if not (run / "best.ckpt").is_file():
         why = failed or "no epoch was evaluated"
-        say(f"fine-tuning gave nothing ({why}; {folder / 'train.log'}): the classifier alone remains")
+        say(f"fine-tuning had no result ({why}; {folder / 'train.log'}): the classifier alone remains")
         return None
     if failed:
         say(f"fine-tuning {failed}; its best weights so far are used")
@@ -137,17 +137,17 @@ def tune(
 
 
 def _augmented(flags: Sequence[str | Path], folder: Path, say: Callable[[str], None]) -> tuple[bytes, ...]:
-    """For some of the photos a JPEG of what augmentation makes of it; none, and a line, if they cannot be drawn."""
+    """A JPEG of augmented versions for some of the photos; none, and a line, if they cannot be drawn."""
     strips, log = folder / "augmented", folder / "augmented.log"
     wanted: list[str | Path] = ["--save-strips", strips, "--images", str(AUGMENTED), "--verify_images", "headers"]
     if run_verb("data", [*flags, *wanted], None, log):
-        say(f"the report cannot show what augmentation does: {last_words(log)}")
+        say(f"the report cannot show augmented photos: {last_words(log)}")
         return ()
     return tuple(path.read_bytes() for path in sorted(strips.iterdir()))
 
 
 def _start(seen: Seen, outcome: Outcome, base: Bundle, out: Path) -> Bundle:
-    """The network with a classifier that no photo of val was fitted on. Raises TrainingError."""
+    """The network with a classifier that was not fitted on any photo of val. Raises TrainingError."""
     head = outcome.fitted.head if _has_val(seen) else outcome.fitted.heads[0]
     return draft(base, Backbone(base), head, seen, outcome.judged, out, "photos")
 
@@ -157,7 +157,7 @@ def _has_val(seen: Seen) -> bool:
 
 
 def is_better(tuned: Answers, alone: Answers) -> bool:
-    """On the photos that both answered; equal accuracy is decided by the scores of the true labels."""
+    """On the photos that both classified; the scores of the true labels break a tie in accuracy."""
     shared = np.isin(alone.photos, tuned.photos)
     right = int((alone.given == alone.labels)[shared].sum())
     if tuned.right != right:
@@ -170,7 +170,7 @@ def is_better(tuned: Answers, alone: Answers) -> bool:
 def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
     """Links to the photos, as train/<class>/* and val/<class>/* -> the indices of val.
 
-    Where no val is there, it is the first fold: a head that did not see it has answered it too.
+    Without a val split, it is the first fold, which a head that did not see it has also classified.
     """
     sides = {"train": np.flatnonzero(outcome.folds > 0).tolist(), "val": np.flatnonzero(outcome.folds == 0).tolist()}
     if _has_val(seen):
@@ -187,7 +187,7 @@ def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
 
 
 def _answers(seen: Seen, bundle: Bundle, held_out: Sequence[int]) -> Answers:
-    """The temperature is fitted on the photos held out; a test split, if there is one, is what is answered."""
+    """The temperature is fitted on the held-out photos; the answers are for the test split, if there is one."""
     backbone, spec = Backbone(bundle), bundle.manifest.preprocess
     head, order = backbone.classifier(), [bundle.labels.index(name) for name in seen.classes]
 

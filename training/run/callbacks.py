@@ -1,8 +1,8 @@
-"""What happens beside the training of a run: early stopping, further logs, and whatever a user adds.
+"""What happens alongside the training of a run: early stopping, more logs, and whatever users add.
 
 1. callbacks are called in the order of the recipe, on every rank, with the same figures on all ranks;
 2. a reason returned from `on_epoch_end` makes this epoch the run's last one, and the same command does not resume it;
-3. one that the recipe names but that cannot be imported is an error before the first step.
+3. a callback in the recipe that cannot be imported is an error before the first step.
 
 A callback of your own is a function `package.module:name` that takes the configuration and returns a Callback; name it
 in the recipe, `callbacks: [csv, package.module:name]`.
@@ -42,7 +42,7 @@ class Callback:
     """Override what you need."""
 
     def on_start(self, run: Run, progress: Progress) -> None:
-        """The weights are loaded and no step is done; `progress` is not empty where the run is resumed."""
+        """The weights are loaded and no step is done; `progress` is not empty if the run is resumed."""
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
         """Before the first step of this process in the epoch; epochs count from 0."""
@@ -92,7 +92,7 @@ def csv_log(config: TrainConfig) -> Callback:
 
 
 def why_end(callbacks: Sequence[Callback], report: Report) -> str:
-    """Tell all of them the end of an epoch -> why the run ends here, or nothing; rank 0 decides for all."""
+    """Tell all of them about the end of an epoch -> why the run ends here, or nothing; rank 0 decides for all."""
     reasons = [reason for callback in callbacks if (reason := callback.on_epoch_end(report))]
     if not ranks.from_rank_0([bool(reasons)], report.run.process)[0]:
         return ""

@@ -1,1 +1,2 @@
-"""Checkpoints: written, loaded, and what they say of themselves. Only `run`, `deploy` and the verbs may import it."""
+"""Checkpoints: written, loaded, and what they say about themselves. Only `run`, `deploy` and the verbs may import
+it."""
