@@ -179,7 +179,7 @@ class FastPixels(Strict):
         if self.agreement < MIN_AGREEMENT:
             return f"fast pixels keep {self.agreement:.2%} of the answers, but at least {MIN_AGREEMENT:.0%} is needed"
         if drop > max_top1_drop:
-            return f"fast pixels lose {drop:.2%} of top-1, but {max_top1_drop:.2%} is allowed"
+            return f"fast pixels lose {drop:.2%} of top-1; at most {max_top1_drop:.2%} is allowed"
         return None
 
 

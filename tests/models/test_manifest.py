@@ -311,7 +311,7 @@ def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Value
         ({"fast_top1": 0.9}, None),
         ({"images": 149}, "fast pixels were measured on 149 large photos; at least 150 are needed"),
         ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, but at least 98% is needed"),
-        ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1, 0.50% is allowed"),
+        ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1; at most 0.50% is allowed"),
     ],
 )
 def test_it_vouches_for_fast_pixels_only_by_what_they_were_measured_to_change_on_enough_large_photos(
