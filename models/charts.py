@@ -1,7 +1,7 @@
 """The look of every chart: the page's colours, one font, one grid. Drawing needs matplotlib (the extra `charts`).
 
-1. training and the service draw alike: the same colours, the same sizes;
-2. the same figure always gives the same file, which holds no date and no version;
+1. training and the service draw alike, with the same colours and sizes;
+2. the same figure always gives the same file, without a date or a version;
 3. nothing global changes: pyplot is not used, and each call leaves matplotlib's settings as they were;
 4. matplotlib is imported by the first chart, not by this module.
 """
@@ -25,7 +25,7 @@ NO_METADATA: dict[str, dict[str, None]] = {
     ".svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
 }
 SUFFIXES = tuple(NO_METADATA)
-DOTS_PER_INCH = 200  # of a PNG; at half size, text of 10 points is 14 pixels high and still easy to read
+DOTS_PER_INCH = 200  # of a PNG; at half size, 10-point text is 14 pixels high and still easy to read
 PAD_IN, TITLE_IN, LINE_IN, LETTERS_PER_INCH = 0.1, 0.27, 0.17, 12  # inches; letters of a subtitle
 
 # The light theme of service/page/style.css.
@@ -63,7 +63,7 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 2,
     "svg.fonttype": "none",  # text stays text: it can be searched and copied
-    "svg.hashsalt": "repvgg",  # else the names inside the file differ from run to run
+    "svg.hashsalt": "repvgg",  # otherwise the names inside the file differ from run to run
 }
 
 

@@ -1,9 +1,8 @@
 """The errors of the contract, by who is at fault.
 
-ContractError
-├── BundleError   the bundle is missing, corrupt, unsupported or not signed: the server's fault
-├── KeyFileError  a file is no key for signatures: the operator's fault
-└── ImageError    the bytes are not a usable image: the client's fault; its text is safe to show
+ContractError ├── BundleError   the bundle is missing, corrupt, unsupported or not signed: the server's fault ├──
+KeyFileError  a file is not a key for signatures: the operator's fault └── ImageError    the bytes are not a usable
+image: the client's fault; its text is safe to show
 """
 
 
@@ -16,7 +15,7 @@ class BundleError(ContractError):
 
 
 class KeyFileError(ContractError):
-    """A file is not the key that it is given as. The message names the file and never shows its content."""
+    """A file is not a key of the expected kind. The message names the file and never shows its content."""
 
 
 class ImageError(ContractError):

@@ -1,4 +1,4 @@
-"""What the JSON objects of a bundle are made of: strict, frozen objects, and the types of their values."""
+"""The building blocks of a bundle's JSON: strict, frozen objects, and the types of their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFun
 
 
 def inside(name: str) -> str:
-    """The name itself if it can only mean a file inside the bundle's folder; else ValueError."""
+    """The name itself if it can only mean a file inside the bundle's folder; otherwise ValueError."""
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or path == PurePosixPath(".")
     if outside or "\\" in name or not name.isprintable():
@@ -48,8 +48,8 @@ class Strict(BaseModel):
 
 
 class Grown(Strict):
-    """`LATER`: keys that came later. They are written only where they are not at their default, so that older releases
-    read the bundles that do not need them."""
+    """`LATER`: keys added later. They are written only if they differ from their default, so that older releases can
+    read bundles that do not need them."""
 
     LATER: ClassVar[frozenset[str]]
 

@@ -1,11 +1,11 @@
-"""manifest.json of a model bundle: strict JSON in and out, and no wrong value can be built.
+"""manifest.json of a model bundle: strict JSON in and out; a wrong value cannot be built.
 
 1. an unknown schema version is rejected before anything else;
 2. an unknown key, a wrong type or a value out of range names the key;
 3. no file name may leave the bundle's folder;
 4. what was written is read back equal;
 5. it vouches for a precision only by its golden tolerance and its measured accuracy;
-6. it vouches for fast pixels only by what they were measured to change on enough large photos.
+6. it vouches for fast pixels only by their measured effect on enough large photos.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Network(Strict):
 class Preprocess(Grown):
     """How pixels become the input tensor; `models.preprocess` is its only reader.
 
-    The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in
-    proportion and rounded as `long_side_rounding` says, or with `squash` both sides; a centred square of `input_size`
-    is cut with its offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or
-    ignored, as `icc` says; then `(pixel / 255 - mean) / std`. `resize_to` is the size to resize to where `crop_pct`
-    cannot express it. Bundles written before `icc` existed ignore profiles.
+    The short side is resized to `resize_size` with Pillow's `interpolation` filter, the long side in proportion and
+    rounded as `long_side_rounding` says, or with `squash` both sides; a centred square of `input_size` is cut with its
+    offset rounded as `crop_offset_rounding` says; an embedded ICC profile is converted to sRGB or ignored, as `icc`
+    says; then `(pixel / 255 - mean) / std`. `resize_to` is the size to resize to if `crop_pct` cannot express it.
+    Bundles written before `icc` existed ignore profiles.
     """
 
     LATER = frozenset({"icc", "crop_pct", "resize_to"})
@@ -84,23 +84,21 @@ class Preprocess(Grown):
         if (self.crop_pct is None) == (self.resize_to is None):
             raise ValueError("crop_pct or resize_to must be given, and not both")
         if self.crop_pct is not None and self.input_size / self.crop_pct > MAX_SIDE:
-            raise ValueError(
-                f"crop_pct {self.crop_pct} of input_size {self.input_size} asks for over {MAX_SIDE} pixels"
-            )
+            raise ValueError(f"crop_pct {self.crop_pct} of input_size {self.input_size} needs over {MAX_SIDE} pixels")
         if self.resize_size < self.input_size:
             raise ValueError(f"resize_to {self.resize_to} is less than input_size {self.input_size}")
         return self
 
     @property
     def resize_size(self) -> int:
-        """Length of the short side after the resize, pixels; where no size is given floor(input_size / crop_pct), as
-        timm has it."""
+        """Length of the short side after the resize, pixels; if no size is given, floor(input_size / crop_pct), as in
+        timm."""
         return self.resize_to or int(self.input_size / (self.crop_pct or 1.0))
 
 
 class Labels(Grown):
-    """`multi`: any number of labels may apply to an image, and scores are per label (a sigmoid), not shared out among
-    them (a softmax). `thresholds`: the score from which each label applies; of multi-label bundles only."""
+    """`multi`: any number of labels may apply to an image, and scores are per label (a sigmoid), not shared among them
+    (a softmax). `thresholds`: the score from which each label applies; only for multi-label bundles."""
 
     LATER = frozenset({"multi", "thresholds"})
 
@@ -112,15 +110,15 @@ class Labels(Grown):
     @model_validator(mode="after")
     def _belongs(self) -> Labels:
         if self.thresholds is not None and not self.multi:
-            raise ValueError("thresholds are for labels of which several may apply: set multi, or leave them out")
+            raise ValueError("thresholds are for multi-label bundles: set multi, or leave them out")
         return self
 
 
 class Features(Strict):
     """A second output of an artifact, its last feature map, float32 (N, C, h, w), and the matrix that follows it.
 
-    `head`: an .npz file of `weight` float32 (K, C) and `bias` (K,), those of this artifact, dequantised where it is
-    int8: logits = weight @ mean of the feature map over its cells + bias.
+    `head`: an .npz file of `weight` float32 (K, C) and `bias` (K,), those of this artifact, dequantised if it is int8:
+    logits = weight @ mean of the feature map over its cells + bias.
     """
 
     output: str
@@ -129,8 +127,8 @@ class Features(Strict):
 
 
 class Artifact(Grown):
-    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for. `features`: where it
-    can explain its answers.
+    """One exported form of the network. `batch` is `dynamic` or the batch sizes it was built for. `features`: if it can
+    explain its answers.
 
     `lite-mindir` is a MINDIR that MindSpore Lite wrote itself, for any device or compiled for one. Only versions close
     to its writer's can read it; the same is true of MindSpore's own `mindir`.
@@ -177,11 +175,11 @@ class FastPixels(Strict):
         """Why they must not be served; None if they may be."""
         drop = round(self.exact_top1 - self.fast_top1, 9)  # rounded, to drop float noise
         if self.images < MIN_LARGE_PHOTOS:
-            return f"fast pixels were measured on {self.images} large photos, at least {MIN_LARGE_PHOTOS} are needed"
+            return f"fast pixels were measured on {self.images} large photos; at least {MIN_LARGE_PHOTOS} are needed"
         if self.agreement < MIN_AGREEMENT:
-            return f"fast pixels keep {self.agreement:.2%} of the answers, at least {MIN_AGREEMENT:.0%} is needed"
+            return f"fast pixels keep {self.agreement:.2%} of the answers, but at least {MIN_AGREEMENT:.0%} is needed"
         if drop > max_top1_drop:
-            return f"fast pixels lose {drop:.2%} of top-1, {max_top1_drop:.2%} is allowed"
+            return f"fast pixels lose {drop:.2%} of top-1; at most {max_top1_drop:.2%} is allowed"
         return None
 
 
@@ -206,8 +204,8 @@ class Accuracy(Strict):
 
 class Training(Grown):
     """Where the weights are from; top-1 and top-5 are fractions on `evaluated_on`. `licence`: the terms under which the
-    weights may be used. `average_precision`: of each label, where several may apply, and then top-1 and top-5 are the
-    images of which one of the best 1 or 5 labels applies."""
+    weights may be used. `average_precision`: of each label, if several may apply; top-1 and top-5 are then the share of
+    images with a true label among the best 1 or 5."""
 
     LATER = frozenset({"licence", "average_precision"})
 
@@ -224,7 +222,7 @@ class Training(Grown):
 
 
 class Published(Strict):
-    """What a source states about its weights; nothing of it was measured here. `stated_by` says where it stands."""
+    """What a source states about its weights; none of it was measured here. `stated_by` says where."""
 
     top1: Unit
     top5: Unit | None = None
@@ -233,8 +231,8 @@ class Published(Strict):
 
 
 class Source(Strict):
-    """What a bundle was pulled from: `address` as it was asked for, without secrets; `revision` is a commit or digest
-    that names the content for good. `licence` and `published` only where the source states them."""
+    """What a bundle was pulled from: `address` as requested, without secrets; `revision` is a commit or digest that
+    names the content permanently. `licence` and `published` only if the source states them."""
 
     address: str
     revision: str
@@ -246,10 +244,10 @@ class Confidence(Strict):
     """What was fitted, at the temperature of the manifest, on `images` labelled images that the network was not trained
     on, served in `precision`, and on `foreign_images` of none of its classes.
 
-    An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighed sum of its evidence does
-    (models.scores.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the images of
-    the fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right answers,
-    `refused` of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
+    An answer is confident if its certainty reaches `threshold`; with `weights`, if the weighted sum of its evidence
+    does (models.scores.confidence); with `embedding_weights` the pooled features are part of it. Fractions on the
+    images of the fit: `accuracy` of confident answers, `answered` of the images confidently, `kept` of the right
+    answers, `refused` of the foreign images. `quantiles`: of adaptive prediction sets, by coverage.
     """
 
     fitted_at: Moment
@@ -310,12 +308,12 @@ class Manifest(Grown):
         if self.labels.thresholds is not None and len(self.labels.thresholds) != self.network.num_classes:
             raise ValueError(f"labels.thresholds: {self.network.num_classes} classes need as many thresholds")
         if self.labels.multi and self.confidence is not None:
-            raise ValueError("confidence: it is fitted for bundles of which one label applies to an image")
+            raise ValueError("confidence: only for bundles with one label per image")
         return self
 
     @property
     def checksums(self) -> list[tuple[str, str]]:
-        """(file, sha256) of each file that is named here; golden.json names the others."""
+        """(file, sha256) of each file named here; golden.json names the others."""
         features = [artifact.features for artifact in self.artifacts if artifact.features]
         entries: list[Labels | Golden | Artifact] = [self.labels, self.golden, *self.artifacts]
         return [
@@ -326,18 +324,18 @@ class Manifest(Grown):
     def doubt(self, precision: Precision) -> str | None:
         """Why this manifest does not vouch for a precision; None if it does.
 
-        It vouches for what has a golden tolerance and no measured loss of accuracy over its limit; for int8, which no
-        tolerance of logits can vouch for alone, the loss must have been measured.
+        It vouches for a precision with a golden tolerance and no measured loss of accuracy over its limit; for int8,
+        where no tolerance of logits is enough, the loss must have been measured.
         """
         if precision not in self.golden.tolerance:
             return f"the manifest gives no golden tolerance for {precision}"
         drop = self.accuracy.drop(precision) if self.accuracy else None
         if drop is None:
-            # Where all artifacts are int8, its own logits are the golden ones.
+            # If all artifacts are int8, its own logits are the golden ones.
             unmeasured = precision == "int8" and any(artifact.precision != "int8" for artifact in self.artifacts)
             return "the manifest gives no top-1 of int8" if unmeasured else None
         if self.accuracy and drop > self.accuracy.max_top1_drop:
-            return f"{precision} loses {drop:.2%} of top-1, the manifest allows {self.accuracy.max_top1_drop:.2%}"
+            return f"{precision} loses {drop:.2%} of top-1, but the manifest allows {self.accuracy.max_top1_drop:.2%}"
         return None
 
     def doubt_of_fast_pixels(self) -> str | None:
@@ -356,7 +354,7 @@ class Manifest(Grown):
         except ValidationError as error:
             raise BundleError(f"manifest.json is not valid: {problems(error)}") from error
         raise BundleError(
-            f"manifest.json has schema_version {version!r}, this program reads {SCHEMA_VERSION}: "
+            f"manifest.json has schema_version {version!r}, but this program reads {SCHEMA_VERSION}: "
             "use the release that wrote the bundle, or export the bundle again"
         )
 

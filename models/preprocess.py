@@ -2,14 +2,14 @@
 
 1. pixels are counted from the header, before anything is decoded;
 2. whatever is wrong with the bytes is an ImageError, never another exception;
-3. metadata never decides whether a picture is read: see models.formats, one file format a module;
-4. EXIF orientation is applied, and an embedded colour profile converted to sRGB where the spec says so;
+3. metadata never decides whether a picture is read: see models.formats, one module per file format;
+4. EXIF orientation is applied, and an embedded colour profile is converted to sRGB if the spec says so;
 5. grey, palette, alpha (over white), 16-bit, float and CMYK become RGB;
 6. the same bytes and spec give the same tensor in training's evaluation and in the service;
 7. the same files of a folder count as images in both;
-8. what a file makes its decoder do is bounded: see models.formats.bounds;
+8. a decoder's work for a file is bounded: see models.formats.bounds;
 9. no file writes to the log or to stderr;
-10. `fast` pixels are those of `exact`, but for JPEGs far larger than the tensor, and there nearly.
+10. `fast` pixels equal `exact` ones, except for JPEGs far larger than the tensor, where they are nearly equal.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from models.pixels.resizing import resize_part
 from models.pixels.signatures import what_it_is
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# How a file begins -> who opens it.
+# How a file begins -> the function that opens it.
 _OPENERS: dict[bytes, Callable[[bytes, int], Image.Image]] = {
     rb"\xff\xd8\xff": open_jpeg,
     rb"\x89PNG\r\n\x1a\n": open_png,
@@ -52,23 +52,23 @@ _OPENERS: dict[bytes, Callable[[bytes, int], Image.Image]] = {
     rb"II|MM": open_tiff,
 }
 MAX_IMAGE_PIXELS = 50_000_000
-# Of the spec's short side, at least, that the decoder leaves. Its own scaling is a coarse filter, so that the spec's
-# must still have work to do: at 1 crops are off by 1.98 of 255, at 2 by 0.52. At 3 it is 0.27, but a photo of 12
+# The decoder leaves at least this many times the spec's short side. Its own scaling is a coarse filter, so the spec's
+# filter must still have work to do: at 1 crops are off by 1.98 of 255, at 2 by 0.52. At 3 it is 0.27, but a photo of 12
 # megapixels takes nearly twice as long as at 2 (benchmarks/LOG.md).
 FAST_MARGIN = 2
 
 # Our own limit (an argument, checked before decoding) replaces Pillow's process-wide one, which warns on
 # stderr from 89 megapixels on and raises only at twice that.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns about odd metadata of pictures that it reads all the same: nothing that a server could act on, and
-# with the client's bytes in the text, so that each would be printed and remembered anew.
+# Pillow warns about odd metadata of pictures that it reads anyway: a server cannot act on that, and the text has the
+# client's bytes in it, so that each warning would be printed and remembered separately.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # libtiff writes a line to stderr for every damaged line of a fax, and Pillow logs what it does not support: a small
 # file could fill the disk with its log, or with a pipe that nobody reads stop the threads that decode.
 if _set_handler := getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None):
     _set_handler(None)
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Find all formats now, not in the first threads that meet a rarer one.
+# Find all formats now, not in the first threads that meet a rare one.
 Image.init()
 
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
@@ -102,7 +102,7 @@ Box = tuple[float, float, float, float]
 
 
 def images_in(folder: Path) -> Iterator[Path]:
-    """What looks like an image in `folder`, at any depth; hidden files and folders are passed over."""
+    """Files in `folder` that look like images, at any depth; hidden files and folders are skipped."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in files if not name.startswith("."))
@@ -117,9 +117,10 @@ def read_file(path: Path) -> bytes:
 
 
 def open_image(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Read the header only; the pixels stay undecoded. `format` of what is returned is one of FORMATS.
+    """Read the header only; the pixels stay undecoded. The result's `format` is one of FORMATS.
 
-    Raises ImageError: `undecodable_image` for what is no image of FORMATS, `too_many_pixels` over `max_pixels`.
+    Raises ImageError: `undecodable_image` for anything that is not an image of FORMATS, `too_many_pixels` over
+    `max_pixels`.
     """
     if not encoded:
         raise ImageError("undecodable_image", "the image is empty (0 bytes)")
@@ -157,8 +158,8 @@ def decode(encoded: bytes, max_pixels: int = MAX_IMAGE_PIXELS, icc: Icc = "srgb"
 def read_pixels(image: Image.Image, fast: Preprocess | None = None, icc: Icc = "srgb") -> Image.Image:
     """An image as `open_image` gives it -> upright 8-bit RGB image (first frame). Raises ImageError.
 
-    With `fast`, a JPEG far larger than that spec needs comes resized as it says. A profile for RGB or grey is not
-    applied yet but stays in `info` for `to_tensor` or models.pixels.color.to_srgb: after the crop it costs a fraction.
+    With `fast`, a JPEG far larger than that spec needs is resized as it says. A profile for RGB or grey is not applied
+    yet but stays in `info` for `to_tensor` or models.pixels.color.to_srgb: after the crop it costs a fraction.
     """
     if icc == "ignore":
         image.info.pop("icc_profile", None)
@@ -170,7 +171,7 @@ def read_pixels(image: Image.Image, fast: Preprocess | None = None, icc: Icc = "
         return upright if turn is None else upright.transpose(turn)
     except ImageError:
         raise
-    except MemoryError:  # the pixels were counted: the server is short, not the image wrong
+    except MemoryError:  # the pixels were counted: the server is short of memory; the image is not at fault
         raise
     except Exception as error:  # as above: the decoders of hostile bytes raise anything
         raise ImageError("undecodable_image", f"the {image.format} data is broken or truncated") from error
@@ -206,12 +207,12 @@ def _on_canvas(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB. 16-bit grey is scaled by 1/257; transparency is laid over white.
 
-    A profile that fits is kept in `info` for models.pixels.color.to_srgb. That of CMYK is applied, since RGB has no
-    place for its inks, and so is that of what is half transparent.
+    A matching profile is kept in `info` for models.pixels.color.to_srgb. A profile of CMYK is applied, since RGB has no
+    place for its inks, and so is that of semi-transparent pixels.
     """
     image.load()
     if image.mode == "L" and image.format in ("GIF", "BMP") and "icc_profile" in image.info:
-        image = image.convert("P")  # as it is in the file: a palette of greys, which the profile gives a tint
+        image = image.convert("P")  # as it is in the file: a palette of greys, which the profile tints
     space = keep_matching_profile(image)
     profile = image.info.get("icc_profile")
     if space == "CMYK":
@@ -231,8 +232,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(layer: Image.Image, profile: bytes) -> Image.Image:
-    """RGBA with half transparent pixels, which are mixed with white in sRGB, as in browsers. Opaque and clear pixels
-    need not be converted before: white is white in both."""
+    """RGBA with semi-transparent pixels, which are blended with white in sRGB, as in browsers. Opaque and clear pixels
+    need no conversion first: white is white in both."""
     colours = layer.convert("RGB")
     colours.info["icc_profile"] = profile
     converted = to_srgb(colours)
@@ -276,7 +277,7 @@ def resize_and_crop(image: Image.Image, spec: Preprocess) -> Image.Image:
 
 
 def _crop(size: tuple[int, int], spec: Preprocess) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is kept of a resized image of `size`."""
+    """Left, top, right and bottom of the part that is kept of a resized image of `size`."""
     offset = _ROUND[spec.crop_offset_rounding]
     left, top = offset((size[0] - spec.input_size) / 2), offset((size[1] - spec.input_size) / 2)
     return left, top, left + spec.input_size, top + spec.input_size

@@ -1,8 +1,8 @@
 """Signatures of bundles: ed25519 over the bytes of manifest.json, which holds the checksums of all other files.
 
-1. `manifest.json.sig` beside it has one signature a line, in base64: whoever trusts the key of one of them is content;
+1. `manifest.json.sig` next to it has one signature per line, in base64; one trusted key is enough;
 2. keys are PEM files as `openssl genpkey -algorithm ed25519` writes them; a file may hold several public keys;
-3. whatever changes the manifest, a new name or a fitted temperature, needs a new signature.
+3. any change of the manifest, such as a new name or a fitted temperature, needs a new signature.
 
 The `cryptography` package is imported when a key is read.
 """
@@ -32,30 +32,30 @@ def sign(manifest: bytes, key: Path) -> bytes:
 
 
 def checker(key: Path) -> Callable[[Path, bytes], None]:
-    """What `models.store.open_bundle` asks before it believes a manifest: it raises BundleError unless one of the keys
-    in the file has signed it. Raises KeyFileError and ImportError."""
+    """The check that `models.store.open_bundle` makes before it trusts a manifest: it raises BundleError unless one of
+    the keys in the file has signed it. Raises KeyFileError and ImportError."""
     keys = _public(key)
 
     def check(folder: Path, manifest: bytes) -> None:
         signatures = read(folder)
         if not signatures:
-            raise BundleError(f"{folder} is not signed: it has no {FILE}, and only what {key} has signed is opened")
+            raise BundleError(f"{folder} is not signed: it has no {FILE}, and only bundles signed with {key} open")
         if not any(_is_by(one, manifest, signature) for one in keys for signature in signatures):
             raise BundleError(
-                f"{folder} is not signed with {key}: its manifest was changed since, or another key was used"
+                f"{folder} is not signed with {key}: its manifest has changed since, or another key was used"
             )
 
     return check
 
 
 def read(folder: Path) -> list[bytes]:
-    """The signatures of a bundle, none if it has no file of them. Raises BundleError."""
+    """The signatures of a bundle, none if it has no signature file. Raises BundleError."""
     path = folder / FILE
     try:
         if not path.is_file():
             return []
         if path.stat().st_size > MAX_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_BYTES} bytes: it is no file of signatures")
+            raise BundleError(f"{path} is larger than {MAX_BYTES} bytes: it is not a signature file")
         return [base64.b64decode(line, validate=True) for line in path.read_bytes().split()]
     except binascii.Error as error:
         raise BundleError(f"{path} is not valid: a signature is a line of base64") from error
@@ -81,9 +81,9 @@ def _private(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise KeyFileError(f"{path} is no private key in PEM without a password") from error
+        raise KeyFileError(f"{path} is not a private key in PEM without a password") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} is no ed25519 key: openssl genpkey -algorithm ed25519 makes one")
+        raise KeyFileError(f"{path} is not an ed25519 key: openssl genpkey -algorithm ed25519 makes one")
     return key
 
 
@@ -97,7 +97,7 @@ def _public(path: Path) -> Sequence[Ed25519PublicKey]:
     except ValueError as error:
         raise KeyFileError(f"{path} holds a public key that cannot be read") from error
     if not keys:
-        raise KeyFileError(f"{path} is no public key in PEM: openssl pkey -pubout makes it of a private one")
+        raise KeyFileError(f"{path} is not a public key in PEM: openssl pkey -pubout makes one from a private key")
     chosen = [key for key in keys if isinstance(key, Ed25519PublicKey)]
     if len(chosen) < len(keys):
         raise KeyFileError(f"{path} holds a key that is not ed25519")

@@ -102,8 +102,8 @@ def _version_order(folder: Path) -> tuple[bool, list[str | int]]:
 
 
 def open_bundle(model: str | Path, store: Path = STORE, trust: Callable[[Path, bytes], None] | None = None) -> Bundle:
-    """Open and verify a bundle. `trust`: called with the folder and the bytes of its manifest before they are believed,
-    models.signing.checker for instance. Raises BundleError, which names the file and the fault."""
+    """Open and verify a bundle. `trust`: called with the folder and the bytes of its manifest before they are trusted,
+    such as models.signing.checker. Raises BundleError, which names the file and the fault."""
     folder = find_bundle(model, store)
     text = read(folder / MANIFEST)
     if trust:
@@ -123,7 +123,7 @@ def _labels(path: Path, classes: int) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise BundleError(f"{path} is not UTF-8 text: {error}") from error
     if len(labels) != classes:
-        raise BundleError(f"{path} has {len(labels)} labels, the network has {classes} classes")
+        raise BundleError(f"{path} has {len(labels)} labels, but the network has {classes} classes")
     return labels
 
 

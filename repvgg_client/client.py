@@ -66,9 +66,9 @@ class Client:
 
         An image is the path of a file or of a folder of images, encoded bytes, a Pillow image, or an RGB array of uint8
         (H, W, 3). `top_k` is the number of predictions per image, by default the server's. `explain` gives each
-        prediction its `cam`, `embedding` each result its features, of length 1 if `normalize` is set. `labels` are
-        those that may be answered; `priors` are the shares of labels among the images, where they are known. With
-        `coverage`, each result has a set of labels that holds the true one with this probability.
+        prediction its `cam`, `embedding` each result its features, of length 1 if `normalize` is set. `labels`
+        restricts the answer to these; `priors` are the shares of labels among the images, if they are known. With
+        `coverage`, each result has a set of labels that contains the true one with this probability.
 
         Raises ClientError; OSError, TypeError or ValueError for something that is not an image; ImportError if Pillow
         is needed but not installed.
@@ -93,9 +93,9 @@ class Client:
     def feedback(self, request_id: str, label: str | None, *, index: int = 0) -> Judgement:
         """Tell the server the true label of an image that it has answered, None for none of its labels.
 
-        `request_id` and `index` are those of the image's Result. Sending it again does no harm. Raises ClientError: a
+        `request_id` and `index` are those of the image's Result. Sending it again is harmless. Raises ClientError: a
         ProblemError with the code `unknown_request` if the server has forgotten the answer, `feedback_given` if the
-        image has another label already.
+        image already has another label.
         """
         return self._background.submit(self._client.feedback(request_id, label, index=index)).result()
 
@@ -193,7 +193,7 @@ class AsyncClient:
         except httpx.TransportError as error:
             return error
         except asyncio.TimeoutError:
-            return httpx.ReadTimeout(f"no whole answer within {limit_s:.3g} s")
+            return httpx.ReadTimeout(f"no complete answer within {limit_s:.3g} s")
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -40,7 +40,7 @@ CONNECTION_LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of each image. The server's defaults hold for what is None or False."""
+    """What is requested for each image. The server's defaults apply to values that are None or False."""
 
     top_k: int | None = None
     explain: bool = False

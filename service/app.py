@@ -1,7 +1,7 @@
 """Wires the web application; no logic lives here.
 
-The layers, outermost first: LifecycleMiddleware (draining, reloads), ProxyMiddleware (who asks), RequestMiddleware (id,
-timings, log, metrics, errors, HEAD), KeyMiddleware, GateMiddleware, DirectMiddleware, routes.
+The layers, outermost first: LifecycleMiddleware (draining, reloads), ProxyMiddleware (the real client),
+RequestMiddleware (id, timings, log, metrics, errors, HEAD), KeyMiddleware, GateMiddleware, DirectMiddleware, routes.
 """
 
 from __future__ import annotations

@@ -1,19 +1,14 @@
 """The errors of the service, independent of HTTP: `api.problems` maps each class to a status, `cli` to an exit code.
 
-ServiceError
-├── Overloaded            the queue is full: retry later
-├── NotReady              still starting, or the engine is restarting: retry later
-├── Draining              shutting down: retry on another instance
-├── DeadlineExceeded      no answer within the caller's deadline
-├── EngineFailed          the engine gave no usable answer for this image; the reason is logged, not shown
-├── ReloadRunning         another reload is already in progress
-├── ModelRejected         the new model of a reload cannot be opened or fails its checks
-├── UnknownRequest        feedback on an answer that is not remembered
-├── FeedbackRejected      feedback on an image that has no answer, or with a label that the model does not have
-├── FeedbackGiven         the image has another label already
-├── ConfigError           a setting is unknown or out of range
-├── EngineUnavailable     the runtime is not installed, its device is missing, or it cannot compute this network
-└── GoldenCheckFailed     the engine does not reproduce the training framework's logits
+ServiceError ├── Overloaded            the queue is full: retry later ├── NotReady              still starting, or the
+engine is restarting: retry later ├── Draining              shutting down: retry on another instance ├──
+DeadlineExceeded      no answer within the caller's deadline ├── EngineFailed          the engine gave no usable answer
+for this image; the reason is logged, not shown ├── ReloadRunning         another reload is already in progress ├──
+ModelRejected         the new model of a reload cannot be opened or fails its checks ├── UnknownRequest        feedback
+on an answer that is not remembered ├── FeedbackRejected      feedback on an image that has no answer, or with a label
+that the model does not have ├── FeedbackGiven         the image already has another label ├── ConfigError           a
+setting is unknown or out of range ├── EngineUnavailable     the runtime is not installed, its device is missing, or it
+cannot compute this network └── GoldenCheckFailed     the engine does not reproduce the training framework's logits
 
 Errors of the model bundle and of a client's image are in `models.errors`.
 """
@@ -72,7 +67,7 @@ class FeedbackRejected(ServiceError):
 
 
 class FeedbackGiven(ServiceError):
-    """The image has another label already."""
+    """The image already has another label."""
 
 
 class ConfigError(ServiceError):

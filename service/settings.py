@@ -4,7 +4,7 @@
 2. an unknown REPVGG_ variable is an error that suggests the nearest known one;
 3. variables that Kubernetes injects for a Service named repvgg are ignored with one warning;
 4. an invalid value is an error that names its flag or variable and the allowed values, and never shows a key;
-5. a value that is given but blank is an error where it could open a door: no keys, no host, no proxies.
+5. a value that is given but blank is an error if it could open access: no keys, no host, no proxies.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Settings(BaseModel):
         description="model bundle: a folder, a name[/version] in the store, or an address for `repvgg pull`",
     )
     verify_key: Text = Field(
-        "", description="file of public ed25519 keys: only bundles that one of them has signed are opened"
+        "", description="file of public ed25519 keys: only bundles signed with one of them are opened"
     )
     strict_version: bool = Field(
         False, description="refuse to start with an older version of the model if the newest cannot serve"
@@ -185,7 +185,7 @@ class Settings(BaseModel):
         description="API keys; a client must send one; flags are visible in ps, variables are not",
     )
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = Field(
-        (), description="proxies whose X-Forwarded-For is believed"
+        (), description="proxies whose X-Forwarded-For is trusted"
     )
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.arch:
             check_arch(flags.arch)
     elif not flags.arch:
-        raise ConfigError(f"--arch NAME is missing: files of {source.title} do not say which variant they are of")
+        raise ConfigError(f"--arch NAME is missing: files of {source.title} do not say which variant they contain")
     else:
         published_preprocess(source, flags.arch)
     given = _labels(flags.labels) if flags.labels else None

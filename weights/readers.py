@@ -89,7 +89,7 @@ def read(path: Path, *, averaged: bool = False) -> Contents:
             if path.suffix != ".safetensors":
                 return read_torch(file, averaged=averaged)
             if averaged:
-                raise CheckpointError("a safetensors file holds one set of weights, no averaged ones beside them")
+                raise CheckpointError("a safetensors file has one set of weights and no averaged ones")
             return Contents(read_safetensors(file))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -1,15 +1,15 @@
-"""The reverse of fusing: the one convolution of a deployed block becomes branches that training can go on with.
+"""The reverse of fusing: the one convolution of a deployed block becomes branches that can be trained further.
 
 1. the branches add up to the same convolution, whatever the variant, its groups and its form;
 2. statistics of batch norms are replaced without changing what the network computes in inference.
 
-Any split is right; this one resembles what training from scratch ends with, so that the rates of a recipe keep their
-meaning. Read from trained networks: the identity branch carries the diagonal of the kernel's centre; the 1x1 branch
+Any split is correct; this one resembles the result of training from scratch, so that a recipe's learning rates keep
+their meaning. In trained networks, the identity branch carries the diagonal of the kernel's centre; the 1x1 branch
 carries most of the rest of the centre; and in the 3x3 branch the centre is no larger than the eight taps around it. No
-branch works against another, because the noise of the batches' statistics would grow with what cancels out. The kernels
-before a batch norm get channels of length one, about that of fresh ones and the one that Muon keeps: their length
-changes nothing but how far a step of the optimizer turns them, and in a fused kernel it is what the scales happened to
-be. numpy only.
+branch works against another, because the noise of the batch statistics would grow with the parts that cancel out. The
+kernels before a batch norm get channels of length one, about that of freshly initialised ones and of those that Muon
+keeps: their length changes only how far a step of the optimizer turns them, and in a fused kernel it is arbitrary.
+numpy only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from weights.variants import Block, Variant
 Array = NDArray[Any]
 Moments = Mapping[str, tuple[Array, Array]]  # name of a batch norm -> mean and variance (C,) of its input
 
-# Of the centre beside its diagonal, the most that the 3x3 branch gets: in trained networks it has a fifth to a quarter.
+# The largest share of the centre's off-diagonal part in the 3x3 branch: in trained networks it is a fifth to a quarter.
 MOST_IN_3X3 = 0.5
 
 

@@ -1,1 +1,1 @@
-"""What the last step of a network says about an answer, up to the heat map on a photo. Every package may import it."""
+"""Explains answers from the last step of a network, up to the heat map on a photo. Every package may import it."""

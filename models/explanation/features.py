@@ -1,7 +1,7 @@
-"""Gives an ONNX network the output that explanations need: its last feature map, and the matrix after it.
+"""Gives an ONNX network the output that explanations need, its last feature map, and extracts the matrix after it.
 
-1. the network computes what it did: a tensor that is there already becomes an output;
-2. the matrix is what the network multiplies by, dequantised where it is quantised;
+1. the network computes the same as before: an existing tensor becomes an output;
+2. the matrix is the one that the network multiplies by, dequantised if it is quantised;
 3. a network that does not end in a mean and a matrix stays as it is.
 
 Needs the package `onnx`, which serving does not install.
@@ -24,7 +24,7 @@ from models.explanation.head import Head
 from models.manifest import Artifact, Features
 
 OUTPUT = "features"
-# What changes neither the values nor their order, but for the rounding.
+# Nodes that change neither values nor order, except for rounding.
 _TRANSPARENT = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Dropout", "QuantizeLinear", "DequantizeLinear")
 _FACTORS = {"transA": 0, "alpha": 1.0, "beta": 1.0}
 
@@ -84,14 +84,14 @@ def without_features(model: ModelProto) -> ModelProto:
 
 
 class _Nodes:
-    """Where the tensors of a network come from."""
+    """The nodes and constants that the tensors of a network come from."""
 
     def __init__(self, model: ModelProto) -> None:
         self._makers = {made: node for node in model.graph.node for made in node.output}
         self._arrays = {array.name: array for array in model.graph.initializer}
 
     def matrix(self, name: str) -> tuple[str, Head] | None:
-        """What the matrix that makes `name` is multiplied by, and the matrix with its bias."""
+        """The input of the matrix that produces `name`, and the matrix with its bias."""
         node = self._maker(name)
         if node is None:
             return None
@@ -128,13 +128,13 @@ class _Nodes:
         return node.input[0] if axes is not None and sorted(axes) in ([2, 3], [-2, -1]) else None
 
     def _maker(self, name: str) -> NodeProto | None:
-        """What makes `name`, behind nodes that are transparent."""
+        """The node that produces `name`, seen through transparent nodes."""
         while (node := self._makers.get(name)) is not None and node.op_type in _TRANSPARENT:
             name = node.input[0]
         return node
 
     def _constant(self, name: str) -> NDArray[Any] | None:
-        """Its value, if the network's input has no part in it and the nodes that make it are known."""
+        """Its value, if it does not depend on the network's input and its nodes are known."""
         if name in self._arrays:
             return numpy_helper.to_array(self._arrays[name])
         node = self._makers.get(name)

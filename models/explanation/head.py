@@ -1,7 +1,7 @@
-"""What the network's last step says about an answer: the mean of the last feature map, and one matrix.
+"""Explains an answer from the network's last step: the mean of the last feature map, and one matrix.
 
 1. each cell's contribution to a logit is exact: `logit = sum(grid) + bias`;
-2. the matrix is that of the artifact that answered, dequantised where it is int8;
+2. the matrix is that of the artifact that answered, dequantised if it is int8;
 3. an artifact whose features and matrix do not give its logits is never explained.
 
 Zhou et al. 2016, "Learning Deep Features for Discriminative Localization".
@@ -22,14 +22,14 @@ from models.manifest import Artifact
 from models.preprocess import Box
 from models.store import Bundle
 
-# What float32 sums of a thousand terms are off, at logits around 10.
+# The error of float32 sums of a thousand terms, at logits around 10.
 TOLERANCE = 1e-4
-ROUNDING = 1e-6  # of the largest logit, where that is more
+ROUNDING = 1e-6  # of the largest logit, if that is more
 
 
 class Cam(NamedTuple):
-    """`grid` float64 (h, w), rows from the top: what each cell adds to the `logit`; with `bias` they add up to it.
-    `box`: the part of the photo that the grid covers."""
+    """`grid` float64 (h, w), rows from the top: the contribution of each cell to the `logit`; with `bias` they add up
+    to it. `box`: the part of the photo that the grid covers."""
 
     grid: NDArray[np.float64]
     bias: float
@@ -69,16 +69,16 @@ class Head:
         return self._product(features.mean(axis=(-2, -1), dtype=np.float64))
 
     def delta(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-        """The largest difference between the logits (N, K) and those of the feature maps (N, C, h, w); infinite where
-        they do not belong together."""
+        """The largest difference between the logits (N, K) and those of the feature maps (N, C, h, w); infinite if they
+        do not belong together."""
         if features.ndim != 4 or features.shape[1] != self.weight.shape[1] or not np.isfinite(features).all():
             return np.inf
         return float(np.max(np.abs(self.logits(features) - logits)))
 
     def explain(self, features: NDArray[np.float32], logits: NDArray[np.float32], class_id: int, box: Box) -> Cam:
-        """One image's feature map (C, h, w) and logits (K,) -> what made the logit of a class.
+        """One image's feature map (C, h, w) and logits (K,) -> the contributions to the logit of a class.
 
-        `bias` is what no cell adds: the class's bias and, in a precision below fp32, what the last step was rounded by.
+        `bias` is the rest: the class's bias and, in a precision below fp32, the rounding error of the last step.
         """
         weight = self.weight[class_id].astype(np.float64) / features[0].size
         grid: NDArray[np.float64] = np.tensordot(weight, features, axes=1)
@@ -87,7 +87,7 @@ class Head:
 
 
 def tolerance(logits: NDArray[np.float32]) -> float:
-    """How far float32 logits may be off those of their feature maps."""
+    """How far float32 logits may differ from those of their feature maps."""
     return max(TOLERANCE, ROUNDING * float(np.abs(logits).max()))
 
 

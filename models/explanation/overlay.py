@@ -1,7 +1,7 @@
-"""A photo with what its parts added to a label: the grid of an explanation, where the network saw it.
+"""A photo with the contribution of its parts to a label: the grid of an explanation, drawn where the network saw it.
 
 1. the picture is the photo as a person sees it, orientation applied, and the grid lies where its cells were computed;
-2. what the network did not see, outside the crop, is dark.
+2. the area outside the crop, which the network did not see, is dark.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw
 from models.explanation.head import Cam
 from models.preprocess import decode
 
-LONGEST = 1024  # pixels of the longer side: a photo of a telephone would take seconds, and tens of megabytes as PNG
+LONGEST = 1024  # pixels of the longer side: a phone's photo would take seconds, and tens of megabytes as PNG
 FOR, AGAINST = (230, 60, 20), (30, 90, 230)
 STRENGTH = 0.65  # share of the colour at the strongest cell
 UNSEEN = 0.45  # brightness outside the crop
 
 
 def draw(encoded: bytes, cam: Cam, max_pixels: int) -> bytes:
-    """The encoded photo -> PNG. Red adds to the label's logit, blue takes away; the strongest cell is the measure.
+    """The encoded photo -> PNG. Red raises the label's logit, blue lowers it; the strongest cell sets the scale.
 
     Raises ImageError.
     """
@@ -32,7 +32,7 @@ def draw(encoded: bytes, cam: Cam, max_pixels: int) -> bytes:
 
 
 def over(photo: Image.Image, cam: Cam, longest: int) -> Image.Image:
-    """The same of an upright RGB photo, at most `longest` pixels long."""
+    """The same for an upright RGB photo, at most `longest` pixels long."""
     scale = min(1.0, longest / max(photo.size))
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     left, top, right, bottom = (round(edge * scale) for edge in cam.box)

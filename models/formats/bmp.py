@@ -31,7 +31,7 @@ _FILE_HEADER_BYTES = 14
 _OS2_1, _SHORTEST_OS2_2, _OS2_2, _INFO, _V2, _V3, _V4, _V5 = 12, 16, 64, 40, 52, 56, 108, 124
 _WINDOWS = (_OS2_1, _INFO, _V2, _V3, _V4, _V5)
 _RGB, _RLE8, _RLE4, _MASKS, _JPEG, _PNG, _ALPHA_MASKS = range(7)
-# What a run of length 0 means; all else are so many colours as they are. And a step that no run makes.
+# What a run of length 0 means; other values count literal colours. And a step that no run makes.
 _END_OF_ROW, _END_OF_BITMAP, _DELTA = range(3)
 _NEXT_ROW = (-1, 1)
 _READS_A_RUN = 2
@@ -41,7 +41,7 @@ _COMPRESSIONS = {_JPEG: "a BMP that holds a JPEG", _PNG: "a BMP that holds a PNG
 _COLOUR_SPACE_AT, _PROFILE_AT = 56, 112
 _EMBEDDED = b"DEBM"
 _BITS = frozenset({1, 2, 4, 8, 16, 24, 32})
-# Red, green, blue and alpha masks where the header gives none.
+# Red, green, blue and alpha masks if the header gives none.
 _NO_MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
@@ -69,7 +69,7 @@ def open_bmp(encoded: bytes, max_pixels: int) -> Image.Image:
         return LateImage("BMP", "RGB", size, partial(_read_runs, encoded, header), stated)
     pixels = memoryview(encoded)[header.place :]
     if header.bits == 2:
-        if header.width * header.height <= max_pixels:  # else that is what is wrong
+        if header.width * header.height <= max_pixels:  # otherwise this is the error
             pixels = memoryview(_in_4_bits(pixels, header))
         header = header._replace(bits=4)
     return open_with_pillow(_rewritten(header, pixels), "BMP", stated)
@@ -93,7 +93,7 @@ def _read_header(encoded: bytes) -> _Header:
     if width <= 0 or height == 0:
         raise HeaderError
     if bits not in _BITS:
-        raise unsupported(f"a BMP of {bits} bits a pixel")
+        raise unsupported(f"a BMP of {bits} bits per pixel")
     masks, behind = _read_masks(encoded, length, bits, compression)
     palette, behind = _read_palette(encoded, behind, bits, colours, 3 if length == _OS2_1 else 4)
     place = place if start + length <= place < len(encoded) else behind
@@ -140,7 +140,7 @@ def _read_palette(encoded: bytes, place: int, bits: int, colours: int, entry: in
 def _in_4_bits(pixels: memoryview, header: _Header) -> bytes:
     """Pixels of 2 bits, of Windows CE. Raises ImageError if some are missing."""
     if header.compression != _RGB:
-        raise unsupported("a compressed BMP of 2 bits a pixel")
+        raise unsupported("a compressed BMP of 2 bits per pixel")
     stride, wanted = ((header.width * bits + 31) // 32 * 4 for bits in (2, 4))
     if len(pixels) < stride * header.height:
         raise damaged("BMP")
@@ -174,7 +174,7 @@ def _read_masked(encoded: bytes, header: _Header) -> Image.Image:
         for channel, mask in enumerate(masks):
             picture[row, :, channel] = _channel(samples, mask)
     if len(masks) == 4 and not picture[:, :, 3].any():
-        picture[:, :, 3] = 255  # nobody draws that: the program knew no transparency, and filled with zeros
+        picture[:, :, 3] = 255  # nobody draws that: the program did not know transparency, and filled with zeros
     return Image.fromarray(picture if header.top_down else picture[::-1])
 
 

@@ -1,9 +1,9 @@
-"""Bounds on what a file makes its decoder do, set by what real pictures need: its pixels and bytes do not show it.
+"""Bounds on a decoder's work for a file, based on what real pictures need; pixels and bytes alone do not show it.
 
 1. a file of countless tiny segments, chunks or blocks is rejected while it is read, before they fill the memory;
 2. a JPEG of countless scans, each of which passes over all pixels again, is rejected before they are decoded;
 3. a TIFF of countless strips, or of tiles with more pixels than a picture may have, is rejected before it is opened;
-4. so is one whose strips are the same bytes again and again.
+4. so is a TIFF whose strips all repeat the same bytes.
 
 A megabyte of empty JPEG segments costs Pillow 34 MB and 0.4 s under the interpreter's lock; a megabyte of progressive
 scans costs half a minute.
@@ -21,18 +21,19 @@ from models.errors import ImageError
 # Pillow reads four times a JPEG segment, three times a PNG chunk, twice a GIF block of 255 bytes.
 MAX_READS = 100_000
 BYTES_PER_FURTHER_READ = 1024
-# Run-length encoded BMPs are decoded in Python, two reads a run: a photo of a megapixel, in one or two seconds.
+# Run-length encoded BMPs are decoded in Python, with two reads per run: a photo of a megapixel takes one or two
+# seconds.
 MAX_READS_OF_BMP = 2_000_000
 # Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500. Large pictures may have fewer: to find missing
 # blocks, they are decoded several times.
 MAX_SCANS, FEWEST_MAX_SCANS = 100, 20
 MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_STRIPS = 100_000
-# Of JPEG, each with a header of its own. Cut into tiles of 256 x 256, a picture of 50 megapixels has 800.
+# Strips of JPEG, each with its own header. Cut into tiles of 256 x 256, a picture of 50 megapixels has 800.
 MAX_JPEG_STRIPS = 10_000
-# Encoders may store equal tiles once, which are small.
+# Encoders may store equal tiles once, but those are small.
 MAX_SHARED_BYTES = 16 << 20
-# The most that TIFF can count; BigTIFF could count further.
+# The most that TIFF can count; BigTIFF could go further.
 MAX_ENTRIES = 65_535
 
 _BMP = b"BM"
@@ -73,7 +74,7 @@ def allowed_reads(encoded: bytes) -> int:
 
 
 def check_reads(reads: int, encoded: bytes) -> None:
-    """Raises ImageError where a walk over `encoded` has taken more reads than its decoder may take."""
+    """Raises ImageError if a walk over `encoded` has taken more reads than its decoder may take."""
     if reads > allowed_reads(encoded):
         raise too_many_pieces()
 
@@ -86,9 +87,9 @@ def check_scans(scans: int, pixels: int) -> None:
 
 
 def check_blocks(lengths: Sequence[int], size: int) -> None:
-    """Raises ImageError for strips or tiles that have far more bytes together than their file of `size` bytes."""
+    """Raises ImageError for strips or tiles that together have far more bytes than their file of `size` bytes."""
     if sum(min(length, size) for length in lengths) > size + MAX_SHARED_BYTES:
-        raise ImageError("undecodable_image", "the image's strips or tiles are the same bytes again and again")
+        raise ImageError("undecodable_image", "the image's strips or tiles repeat the same bytes")
 
 
 def check_jpegs(strips: int) -> None:
@@ -98,7 +99,7 @@ def check_jpegs(strips: int) -> None:
 
 
 def check_tiff(encoded: bytes, max_pixels: int) -> None:
-    """Checks the directory of a TIFF. It ignores other files, and anything else that may be wrong.
+    """Checks the directory of a TIFF. It ignores other files and other faults.
 
     Raises ImageError: `undecodable_image` for more than MAX_STRIPS strips or tiles, `too_many_pixels` for a tile of
     more than `max_pixels`: it is decoded whole, however small the picture is.
@@ -120,7 +121,7 @@ def check_tiff(encoded: bytes, max_pixels: int) -> None:
 def tiff_entries(encoded: bytes) -> Iterator[tuple[int, int, int, bytes, str]]:
     """(tag, type, number of values, value, byte order); nothing if there is no directory.
 
-    Raises ImageError for too many entries and, behind the last one, for a directory that is cut short.
+    Raises ImageError for too many entries and, after the last one, for a directory that is cut short.
     """
     order = _TIFF_ORDERS.get(encoded[:2])
     if order is None:

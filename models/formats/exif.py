@@ -19,7 +19,7 @@ _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\s*["'<]""")
 
 
 def orientation(*exifs: bytes, xmp: bytes = b"") -> int:
-    """1 to 8 (EXIF 2.32), from the first EXIF block that gives one, else from XMP; UPRIGHT if none can be read."""
+    """1 to 8 (EXIF 2.32), from the first EXIF block that gives one, otherwise from XMP; UPRIGHT if none can be read."""
     for exif in exifs:
         if stated := _of_exif(exif):
             return stated

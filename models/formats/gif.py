@@ -1,6 +1,6 @@
 """GIF: keeps the first frame and drops extensions that do not affect its pixels.
 
-1. comments, application extensions and unknown extensions are ignored, however malformed, but for a colour profile;
+1. comments, application extensions and unknown extensions are ignored, however malformed, except a colour profile;
 2. everything after the first frame may be missing or malformed, including the trailer.
 
 The canvas outside the frame is transparent: `models.preprocess` shows it as white.

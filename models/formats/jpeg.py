@@ -1,8 +1,8 @@
 """JPEG: keeps the segments that determine the pixels, and checks that no block is missing.
 
 1. application segments and comments are ignored, however malformed;
-2. a picture is complete if all its blocks are there: the end marker may be missing, and its presence proves nothing,
-   nor do zeros, text or another filling in place of blocks;
+2. a picture is complete if all its blocks exist: the end marker may be missing, and its presence proves nothing, nor do
+   zeros, text or other filler in place of blocks;
 3. kinds of JPEG that Pillow's libjpeg-turbo cannot decode are named.
 
 ITU-T T.81, annex B for the markers, annex G for progressive scans.
@@ -63,13 +63,13 @@ _UNSUPPORTED = {
 # all blocks are there, it never decodes these bytes. If blocks are missing, it soon runs out of them and, without an
 # end marker, asks for more data, which Pillow reports as truncation.
 _AHEAD = b"\xff\0" * 8
-# As many bytes may follow the last block without another look at them.
+# This many bytes may follow the last block without a further check.
 _SLACK = 16
-# Shorter fillings are not looked for, and none that repeats after more bytes.
+# Shorter filler is not searched for, nor filler that repeats after more bytes.
 _FILLING_BYTES, _MOST_REPEATED = 64, 1 << 16
-# Of data without a marker: if so much is left over, some of it comes twice, or others come in place of the blocks.
+# Data without a marker: if this much is left over, some of it is repeated, or replaces blocks.
 _LEFT_OVER_BYTES = 512
-# Zeros, white space and printable ASCII: a text of this length is no entropy-coded data.
+# Zeros, white space and printable ASCII: a text of this length is not entropy-coded data.
 _TEXT = np.isin(np.arange(256), [0, 9, 10, 13, *range(0x20, 0x7F)])
 # A decoder that lacks blocks decodes these bytes instead, and not to the zeros that follow from an end marker.
 _FILLING = bytes((151 * place + 183) % 0xFF for place in range(1024))
@@ -125,10 +125,10 @@ def _ends_at(encoded: bytes, end: int) -> bool:
 
 
 class _OneScan(JpegImagePlugin.JpegImageFile):
-    """A picture whose data come in one scan, with _AHEAD behind them.
+    """A picture whose data come in one scan, followed by _AHEAD.
 
     The decoder gets the last bytes by themselves. If it needs none of them, something else follows the blocks, or
-    stands in their place.
+    replaces them.
     """
 
     def __init__(self, header: _Header, encoded: bytes, data: int, end: int) -> None:
@@ -143,7 +143,7 @@ class _OneScan(JpegImagePlugin.JpegImageFile):
 
 
 def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
-    """Raises OSError or ImageError if blocks are missing before the first marker, or without what fills up the data."""
+    """Raises OSError or ImageError if blocks are missing before the first marker, or without the filler at the end."""
     right = _end_of_blocks(encoded, data, header.restarts)
     if right < end:
         _OneScan(header, encoded, data, right).load()
@@ -151,7 +151,7 @@ def _check_blocks(header: _Header, encoded: bytes, data: int, end: int) -> None:
     start = _start_of_filling(encoded[data:end])
     if start < end - data:
         _load_until(header, encoded, data + start + _SLACK)
-    elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a hole, behind which the data are out of step
+    elif bytes(_FILLING_BYTES) in encoded[data:end]:  # a gap, after which the data are out of step
         raise damaged("JPEG")
     elif end - data > _LEFT_OVER_BYTES:
         with suppress(OSError):  # it needs them
@@ -165,7 +165,7 @@ def _load_until(header: _Header, encoded: bytes, end: int) -> None:
 
 
 def _start_of_filling(data: bytes) -> int:
-    """Where the text, or the repetition of the same bytes, begins that reaches to the end; else the data's length."""
+    """The start of text or repeated bytes that reach to the end; otherwise the data's length."""
     samples = np.frombuffer(data, np.uint8)
     start = _end(~_TEXT[samples])
     last = data[-_FILLING_BYTES:]
@@ -256,7 +256,7 @@ def _read_frame(marker: int, content: bytes) -> _Frame:
     if bits != 8:
         raise unsupported(f"a {bits}-bit JPEG")
     if height == 0:
-        raise unsupported("a JPEG that states its height only behind its data")
+        raise unsupported("a JPEG that states its height only after its data")
     if count not in (1, 3, 4):
         raise unsupported(f"a JPEG of {count} components")
     return _Frame(marker, width * height, components)
@@ -343,7 +343,7 @@ def _check_all_scans(frame: _Frame, scans: list[_Scan]) -> None:
 
 
 def _read_if_complete(picture: bytes, start: int, image: Image.Image) -> Image.Image:
-    """`start` of the filling. Blocks of one colour look like one, but none of it is left over."""
+    """`start` of the filling. Single-colour blocks look like filler, but none of it is left over."""
     whole = _is_complete(picture, image)
     if whole and start < len(picture):
         whole = _is_complete(picture[: start + _SLACK]) or not _is_complete(picture[:-_SLACK])

@@ -150,7 +150,7 @@ class _Png(_Filled):
 
 
 def _repaired(data: Sequence[bytes | memoryview], most: int) -> bytes | None:
-    """A zlib stream -> the same with a right header and Adler-32; None if there is no whole one, or if it holds more
+    """A zlib stream -> the same with a right header and Adler-32; None if there is no complete one, or if it holds more
     than about `most` bytes."""
     joined = b"".join(data)
     stream, checksum, at_once = zlib.decompressobj(-zlib.MAX_WBITS), zlib.adler32(b""), 1 << 20
@@ -166,7 +166,7 @@ def _repaired(data: Sequence[bytes | memoryview], most: int) -> bytes | None:
 
 
 def _open(chunks: dict[bytes, list[memoryview]], wrong: set[bytes], cut: bool, max_pixels: int) -> Image.Image:
-    """`wrong`: the chunks whose CRC-32 is; `cut`: within the image data, or right behind them."""
+    """`wrong`: the chunks whose CRC-32 is; `cut`: within the image data, or right after them."""
     header, data = chunks.get(b"IHDR", []), list[bytes | memoryview](chunks.get(b"IDAT", []))
     if len(header) != 1 or len(header[0]) != 13 or not data:
         raise damaged("PNG") if b"IHDR" in wrong else HeaderError
@@ -175,7 +175,7 @@ def _open(chunks: dict[bytes, list[memoryview]], wrong: set[bytes], cut: bool, m
         raise HeaderError
     if wrong & _CHECKED.get(colour, {b"IHDR"}):
         raise damaged("PNG")
-    # Four samples a pixel at most; a row of each of the seven passes has its own filter and padding.
+    # At most four samples per pixel; a row of each of the seven passes has its own filter and padding.
     most = (height + 8) * (width * min(bits, 16) // 2 + 8) if width * height <= max_pixels else 0
     if cut or b"IDAT" in wrong:
         data = _verified(data, most, proven=b"IDAT" not in wrong)
@@ -194,8 +194,8 @@ def _open(chunks: dict[bytes, list[memoryview]], wrong: set[bytes], cut: bool, m
 
 
 def _verified(data: list[bytes | memoryview], most: int, *, proven: bool) -> list[bytes | memoryview]:
-    """The stream, with its Adler-32 if that was cut off. Raises ImageError if that is wrong, and nothing else proves
-    the data."""
+    """The stream, with its Adler-32 if that was cut off. Raises ImageError if it is wrong and nothing else proves the
+    data."""
     repaired = _repaired(data, most)
     stated = b"".join(data)
     if not proven and (repaired is None or not stated.startswith(repaired[_ZLIB_HEADER_BYTES:], _ZLIB_HEADER_BYTES)):

@@ -192,7 +192,7 @@ def _decompressed_rows(encoded: bytes, layout: Layout, plane: int, top: int, row
         raise damaged("TIFF")
     pieces = [encoded[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
     if layout.compression == _UNCOMPRESSED and any(len(piece) < layout.block_bytes for piece in pieces):
-        raise damaged("TIFF")  # else the directory behind them would be read as pixels
+        raise damaged("TIFF")  # otherwise the directory after them would be read as pixels
     file = _grey_file(pieces, layout, rows)
     return np.asarray(Image.open(BytesIO(file), formats=("TIFF",)))
 

@@ -1,7 +1,7 @@
 """What a file says about the size of its picture, without opening it: for predictions, in microseconds.
 
 1. the work is bounded, whatever the file: it is done in the event loop;
-2. a file that says nothing here is not wrong: models.preprocess decides that.
+2. a file that says nothing here may be valid: models.preprocess decides that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.formats.bounds import tiff_entries
 
 
 class Stated(NamedTuple):
-    """`kind`: what takes alike long to decode; `pixels`: width times height."""
+    """`kind`: images that take about equally long to decode; `pixels`: width times height."""
 
     kind: str
     pixels: int
@@ -39,7 +39,7 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 def stated_size(encoded: bytes) -> Stated:
-    """UNKNOWN for what is no picture, or states its size in an unusual place."""
+    """UNKNOWN for a file that is not a picture, or states its size in an unusual place."""
     reader = next((reader for begin, reader in _READERS.items() if encoded.startswith(begin)), None)
     try:
         return reader(encoded) if reader else UNKNOWN

@@ -41,7 +41,7 @@ _KEPT = frozenset({292, 293, *range(512, 522), 529, 530, 531, 532, _JPEG_TABLES}
 _NUMBERS = frozenset({_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION})
 _NUMBERS |= {_SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH}
 _NUMBERS |= {_TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA, _FORMAT}
-# Without them, a default would be taken that gives other pixels, and no error.
+# Without them, a default would silently give other pixels.
 _DECISIVE = frozenset({_BITS, _FORMAT, _STRIP_OFFSETS, _TILE_OFFSETS})
 _LONGS = frozenset({_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH})
 _LONGS |= {_TILE_OFFSETS, _TILE_BYTES}
@@ -49,7 +49,7 @@ _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16:
 # Bytes per value of the other types, whose content is copied.
 _BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}
 _MAX_CONTENT_BYTES = MAX_PROFILE_BYTES
-# Numbers of a tag: of those that list blocks or colours, and of the others, which have one a sample.
+# Numbers per tag: for tags that list blocks or colours, and for the others, which have one per sample.
 _MAX_LISTED = dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), MAX_STRIPS)
 _MAX_LISTED[_COLOUR_MAP] = 3 << 16
 _MAX_SAMPLES = 64
@@ -96,7 +96,7 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
     numbers = {tag: _numbers(order, field) for tag, field in fields.items() if tag in _NUMBERS}
     layout = _layout(order, numbers, len(encoded))
     _check_supported(layout, numbers)
-    if layout.compression != _UNCOMPRESSED:  # else only rows of known lengths are read
+    if layout.compression != _UNCOMPRESSED:  # otherwise only rows of known lengths are read
         check_blocks(layout.lengths, len(encoded))
     stated = _statements(numbers, fields)
     if _pillow_reads(layout):
@@ -111,7 +111,7 @@ def open_tiff(encoded: bytes, max_pixels: int) -> Image.Image:
 def _read_fields(encoded: bytes) -> tuple[str, dict[int, Field]]:
     """Byte order and the relevant tags. Of duplicate tags, the first counts, as in libtiff.
 
-    Raises ImageError if the values of a decisive one lie beyond the end of the file.
+    Raises ImageError if the values of a required tag lie beyond the end of the file.
     """
     if b"*" not in encoded[2:4] and b"+" not in encoded[2:4]:
         raise HeaderError
@@ -186,7 +186,7 @@ def _layout(order: str, numbers: Mapping[int, tuple[int, ...]], length: int) -> 
 
 
 def _usual_colours(compression: int, samples: int) -> int:
-    """Where the file does not say, as in libtiff's TIFFRGBAImage."""
+    """The default if the file does not say, as in libtiff's TIFFRGBAImage."""
     if compression in _FAX:
         return _GREY_WHITE_IS_0
     return _GREY if samples < _COLOURS[_RGB] else _RGB
@@ -303,7 +303,7 @@ def _open(
         tags[lengths_tag] = longs(order, *lengths)
     if layout.format == _UNTYPED:
         tags.pop(_FORMAT)
-    if not layout.extra:  # it may speak of samples that there are not
+    if not layout.extra:  # it may declare samples that do not exist
         tags.pop(_EXTRA, None)
     if layout.compression in (_OLD_JPEG, _JPEG):
         tags.pop(_FILL_ORDER, None)  # libtiff ignores it for JPEG, Pillow does not
@@ -319,7 +319,7 @@ def _open(
 
 
 def _read_if_complete(image: Image.Image, tables: bytes, parts: Sequence[memoryview]) -> Image.Image:
-    """libtiff fills up what a JPEG lacks with grey. Raises ImageError or whatever opening a JPEG may raise."""
+    """libtiff fills the missing part of a JPEG with grey. Raises ImageError or whatever opening a JPEG may raise."""
     for part in parts:
         # The tables are a JPEG of their own: they come between the start marker and the rest.
         open_jpeg(b"".join([part[:2], tables[2:-2], part[2:]]), image.width * image.height).load()

@@ -3,8 +3,8 @@
 1. each pixel equals, bit for bit, that of Pillow's resize of the whole picture.
 
 Pillow resizes in two passes, first along the rows and then along the columns, and rounds to 8 bits in between; so two
-calls, one for each, give what one does. A pass computes an output's weights from where its centre lies in the picture;
-a part has the same weights only if it computes exactly the same centres.
+calls, one for each pass, give the same result as one. A pass computes an output's weights from the position of its
+centre in the picture; a part has the same weights only if it computes exactly the same centres.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Axis:
 
     @property
     def can_be_boxed(self) -> bool:
-        """Are the edges of what is kept, and so its centres, exact in binary?"""
+        """Are the edges of the kept part, and so its centres, exact in binary?"""
         return self.resized & (self.resized - 1) == 0 and self.length * self.resized <= FLOAT32_EXACT
 
     def edges(self, offset: int) -> tuple[float, float]:
-        """Of what is kept, in a picture that begins at pixel `offset`."""
+        """Edges of the kept part, in a picture that begins at pixel `offset`."""
         scale = self.length / self.resized
         return self.first * scale - offset, self.end * scale - offset
 
     def read(self, reach: float) -> tuple[int, int]:
-        """From which pixel to which what is kept is computed, or a little more."""
+        """The range of pixels from which the kept part is computed, or a little more."""
         scale = self.length / self.resized
         margin = reach * max(scale, 1.0) + 1
         return max(0, int(self.first * scale - margin)), min(self.length, int(self.end * scale + margin) + 1)
@@ -79,6 +79,6 @@ def _down(columns: Image.Image, axis: Axis, offset: int, resample: Image.Resampl
     if axis.can_be_boxed:
         top, bottom = axis.edges(offset)
         return columns.resize((columns.width, axis.end - axis.first), resample, (0, top, columns.width, bottom))
-    # Back where they lie in the picture; the black rows around are not read for those that are kept.
+    # Back at their place in the picture; the black rows around them are not read for the kept ones.
     whole = columns.crop((0, -offset, columns.width, axis.length - offset))
     return whole.resize((columns.width, axis.resized), resample).crop((0, axis.first, columns.width, axis.end))

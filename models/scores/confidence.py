@@ -1,10 +1,10 @@
-"""How far an answer can be trusted: sets of labels that hold the truth as often as promised, and thresholds for the
-best label.
+"""How far an answer can be trusted: sets of labels that contain the true one as often as promised, and thresholds for
+the best label.
 
-1. a set of labels holds the truth with the probability that was asked for, or a higher one, for images that are
-   exchangeable with those of the fit: drawn the same way, from the same source;
+1. a set of labels holds the truth with at least the requested probability, for images that are exchangeable with those
+   of the fit: drawn the same way, from the same source;
 2. a set is never empty, and equal logits always give the same set;
-3. between two levels that were fitted the higher one counts;
+3. between two fitted levels, the higher one is used;
 4. too few images for a level or a share give none, instead of one that does not hold;
 5. everything is computed from logits, which every engine gives.
 
@@ -12,9 +12,9 @@ Sources: Romano, Sesia and Candes 2020, "Classification with Valid and Adaptive 
 Angelopoulos and Bates 2021, "A Gentle Introduction to Conformal Prediction", sections 1 and 2.1.
 
 The sets here are not randomised, so that a photo does not get one set now and another one later. A label belongs to the
-set if the labels above it have together at most the quantile, not counting its own probability: the best label is
-always there, and the promise is kept exactly, up to 1 / (images + 1), wherever it exceeds the accuracy of the best
-label. Below that, the best label alone holds the truth more often than was asked for.
+set if the labels above it together have at most the quantile, not counting its own probability: the best label is
+always included, and the promise is kept exactly, up to 1 / (images + 1), if it exceeds the accuracy of the best label.
+Below that, the best label alone holds the truth more often than requested.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from models.manifest import HIGHEST
 from models.scores.topk import entropy, softmax
 
 Floats = NDArray[np.float64]
-# What sets can be fitted for. Closer together where an error of a point matters most.
+# The coverages that sets can be fitted for. Closer together where an error of a point matters most.
 LEVELS = tuple(round(percent / 100, 3) for percent in (*range(50, 100), 99.5, 99.9))
 RIDGE = 0.1  # on the fitted weights
 STEPS = 50  # of Newton's method, which needs about ten
@@ -37,22 +37,22 @@ CERTAIN = 30.0  # log-odds
 
 
 def _above(probabilities: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """(..., K) -> class ids from best to worst, equals by class id, and what those above each have together."""
+    """(..., K) -> class ids from best to worst, ties by class id, and the sum of the probabilities above each."""
     order = np.argsort(-probabilities, axis=-1, kind="stable")
     sums = np.take_along_axis(probabilities, order, axis=-1).cumsum(axis=-1)
     return order, np.concatenate([np.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
 
 
 def above_truth(probabilities: Floats, truths: Sequence[int]) -> Floats:
-    """(N, K) probabilities, true classes -> (N,): what the labels above the true one have together."""
+    """(N, K) probabilities, true classes -> (N,): the sum of the probabilities above the true label."""
     order, sums = _above(probabilities)
     places = (order == np.asarray(truths)[:, np.newaxis]).argmax(axis=1)
     return np.take_along_axis(sums, places[:, np.newaxis], axis=1)[:, 0]
 
 
 def fit_quantiles(sums: Floats) -> dict[float, float]:
-    """(N,) of above_truth -> the quantile for each of LEVELS that so many images can vouch for. Levels that the best
-    label alone reaches are left out, but for the highest of them."""
+    """(N,) of above_truth -> the quantile for each of LEVELS that this many images can support. Levels that the best
+    label alone reaches are left out, except the highest of them."""
     ordered, found = np.sort(sums), dict[float, float]()
     for level in LEVELS:
         rank = math.ceil((len(ordered) + 1) * level)
@@ -65,7 +65,7 @@ def fit_quantiles(sums: Floats) -> dict[float, float]:
 
 
 def quantile_for(quantiles: Mapping[float, float], coverage: float) -> float | None:
-    """That of the lowest level that is not below `coverage`; None if there is none."""
+    """The quantile of the lowest level that is not below `coverage`; None if there is none."""
     level = min((level for level in quantiles if level >= coverage), default=None)
     return None if level is None else quantiles[level]
 
@@ -79,8 +79,8 @@ def prediction_set(probabilities: Floats, quantile: float) -> NDArray[np.intp]:
 def threshold_for_accuracy(scores: Floats, right: NDArray[np.bool_], accuracy: float) -> float | None:
     """The lowest threshold from which on at least `accuracy` of the answers are right; None if there is none.
 
-    scores: (N,), the higher the surer; right: (N,). One more wrong answer is counted than there is, so that a few lucky
-    images at the top are not enough.
+    scores: (N,), higher is more certain; right: (N,). One extra wrong answer is counted, so that a few lucky images at
+    the top are not enough.
     """
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
@@ -98,8 +98,9 @@ def threshold_that_keeps(scores: Floats, share: float) -> float | None:
 
 
 def evidence(logits: NDArray[np.float32], temperature: float, embedding: NDArray[np.float32] | None = None) -> Floats:
-    """(..., K) logits -> (..., 1 + K + min(K, HIGHEST)): the certainty, which is 1 if all is bet on one class and 0 if
-    all have the same probability; the logits; and the highest of them, best first. An `embedding` (..., C) follows."""
+    """(..., K) logits -> (..., 1 + K + min(K, HIGHEST)): the certainty, which is 1 if all probability is on one class
+    and 0 if all classes have the same; the logits; and the highest of them, best first. An `embedding` (..., C)
+    follows."""
     certainty = 1.0 - entropy(softmax(logits, temperature))
     highest = -np.sort(-logits, axis=-1)[..., :HIGHEST]
     pieces = (certainty[..., np.newaxis], logits, highest, logits[..., :0] if embedding is None else embedding)
@@ -112,8 +113,8 @@ def confidence_of(
     weights: Sequence[float] | None = None,
     embedding: NDArray[np.float32] | None = None,
 ) -> Floats:
-    """(..., K) logits -> (...), the higher the surer: the certainty or, with `weights`, the weighed sum of the
-    evidence, to which an `embedding` (..., C) belongs if the weights were fitted with it."""
+    """(..., K) logits -> (...), higher is more certain: the certainty or, with `weights`, the weighted sum of the
+    evidence, which includes an `embedding` (..., C) if the weights were fitted with it."""
     if weights is None:
         return 1.0 - entropy(softmax(logits, temperature))
     return np.asarray(evidence(logits, temperature, embedding) @ np.asarray(weights))
@@ -121,9 +122,9 @@ def confidence_of(
 
 def fit_weights(known: Floats, foreign: Floats) -> tuple[Floats, float]:
     """(N, F) evidence of known things and (M, F) of foreign ones -> weights (F,) and bias of the logistic regression
-    that tells them apart: positive for known ones. Both kinds count the same, however many there are of each.
+    that separates them: positive for known ones. Both kinds have the same total weight, however many there are of each.
 
-    Newton's method, with a ridge penalty on what is standardised.
+    Newton's method, with a ridge penalty on the standardised evidence.
     """
     rows = np.concatenate([known, foreign])
     truths = np.repeat([1.0, 0.0], [len(known), len(foreign)])

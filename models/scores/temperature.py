@@ -1,5 +1,5 @@
-"""The temperature that makes scores as sure as they are right (Guo et al. 2017, "On Calibration of Modern Neural
-Networks", section 4.2).
+"""The temperature that makes scores match accuracy (Guo et al. 2017, "On Calibration of Modern Neural Networks",
+section 4.2).
 
 1. the fitted temperature maximises the likelihood of the true labels, and changes no label;
 2. if there is no such temperature (for instance if every image is right), none is given.

@@ -21,7 +21,7 @@ from models.manifest import Labels, Manifest
 
 
 class Prediction(NamedTuple):
-    """`applies`: whether the score reaches the label's threshold, where there are thresholds."""
+    """`applies`: whether the score reaches the label's threshold, if there are thresholds."""
 
     label: str
     class_id: int
@@ -32,15 +32,16 @@ class Prediction(NamedTuple):
 def scores_of(
     logits: NDArray[np.float32], manifest: Manifest, weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """(..., K) logits -> scores as the bundle's labels mean them; `weights` as in `softmax`, of which a multi-label
-    bundle takes no notice."""
+    """(..., K) logits -> scores as the bundle's labels mean them; `weights` as in `softmax`; a multi-label bundle
+    ignores them."""
     if manifest.labels.multi:
         return sigmoid(logits, manifest.temperature)
     return softmax(logits, manifest.temperature, weights)
 
 
 def sigmoid(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
-    """(..., K) logits -> the probability of each label by itself. Raises ValueError for logits that are not finite."""
+    """(..., K) logits -> the independent probability of each label. Raises ValueError for logits that are not
+    finite."""
     if not np.isfinite(logits).all():
         raise ValueError("the logits are not finite")
     halves: NDArray[np.float64] = np.tanh(logits.astype(np.float64) / (2 * temperature))  # never overflows
@@ -68,7 +69,7 @@ def softmax(
 
 
 def doubt(scores: NDArray[np.float64]) -> float:
-    """(K,) probabilities of labels by themselves -> their mean binary entropy in bits, 0..1."""
+    """(K,) independent probabilities of labels -> their mean binary entropy in bits, 0..1."""
     surprise = sum(share * np.log2(np.maximum(share, np.finfo(np.float64).tiny)) for share in (scores, 1 - scores))
     return min(1.0, max(0.0, -float(surprise.mean())))
 
@@ -89,7 +90,7 @@ def top_k(
     weights: NDArray[np.float64] | None = None,
     kind: Labels | None = None,
 ) -> list[Prediction]:
-    """(K,) probabilities -> the k best, without classes of weight 0. `kind`: what the manifest says of the labels;
+    """(K,) probabilities -> the k best, without classes of weight 0. `kind`: what the manifest says about the labels;
     None: one applies. Raises ValueError for k outside 1..K and scores that do not fit the labels."""
     if not 1 <= k <= len(labels):
         raise ValueError(f"k must be in 1..{len(labels)}, not {k}")

@@ -47,7 +47,7 @@ def check_outputs(what: str, found: Sequence[Tensor], artifact: Artifact, classe
 
     -> whether there are features.
     """
-    features = getattr(artifact, "features", None)  # not in the manifests of before, as a hosted engine reads them
+    features = getattr(artifact, "features", None)  # missing from older manifests, as a hosted engine reads them
     check_tensors(what, found[: 1 if features else None], artifact.output, [classes])
     kinds = [(name, dtype, len(shape)) for name, dtype, shape in found[1:]]
     if features and kinds != [(features.output, "float32", 4)]:

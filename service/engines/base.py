@@ -56,7 +56,8 @@ class RestartableEngine(Engine, Protocol):
 
 @runtime_checkable
 class ExplainingEngine(Engine, Protocol):
-    """An engine that can give the last feature map beside the logits. What does not ask for it does not pay for it."""
+    """An engine that can give the last feature map besides the logits. Callers that do not need it do not pay for
+    it."""
 
     @property
     def gives_features(self) -> bool:

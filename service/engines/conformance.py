@@ -208,7 +208,7 @@ def check_features(subject: Subject) -> None:
 
 
 def check_no_neighbours(subject: Subject) -> None:
-    """Much larger values beside an image would show in a scale that is computed over the whole batch."""
+    """Much larger values next to an image would show up in a scale that is computed over the whole batch."""
     images = subject.images
     quiet = subject.engine.infer(images)
     loud = np.concatenate([images[:1], 100 * images[1:]])

@@ -85,7 +85,7 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Raises BundleError if it is no ONNX file, or if its arrays are of other types or in other files."""
+    """Raises BundleError if it is not an ONNX file, or if its arrays are of other types or in other files."""
     model = _message_class("Model")()
     try:
         model.ParseFromString(path.read_bytes())

@@ -1,9 +1,9 @@
-"""An engine that is started again after it fails: the service lives on, whatever the native runtime does.
+"""An engine that is restarted after it fails: the service keeps running, whatever the native runtime does.
 
 1. an engine that dies fails the batch that was in it, and no other;
 2. it is started again in the background, with a longer delay each time it dies soon or cannot be opened;
 3. after a restart it is used only once it has passed the golden check;
-4. a caller that comes meanwhile waits at most `wait_s`, then NotReady says when to retry;
+4. a caller that arrives in the meantime waits at most `wait_s`, then NotReady says when to retry;
 5. `unavailable_s` is right even if the engine dies while it is idle;
 6. an engine is never closed under a running call.
 

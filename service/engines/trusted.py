@@ -1,4 +1,4 @@
-"""Opens the bundle that the settings name, and insists on a signature where they do (`verify_key`)."""
+"""Opens the bundle that the settings name, and requires a signature if they do (`verify_key`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.settings import Settings, variable_name
 
 
 def open_trusted(settings: Settings) -> Bundle:
-    """Raises BundleError, and ConfigError for a key that is none."""
+    """Raises BundleError, and ConfigError for an invalid key."""
     if not settings.verify_key:
         return open_bundle(settings.model)
     try:

@@ -1,7 +1,7 @@
 """Calibration: are predictions with a score of 0.8 right in 80 % of the cases?
 
 1. the error of a perfectly calibrated model is 0; if it is always certain and wrong half the time, the error is 0.5;
-2. the temperature beside it is fitted on the same images: see models.scores.temperature.
+2. the temperature next to it is fitted on the same images: see models.scores.temperature.
 
 Source: Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks": the expected calibration error
 (equation 3, of 15 equal bins), reliability diagrams (figure 1).
@@ -63,7 +63,7 @@ class _Rows:
 
 @dataclass
 class Scores:
-    """The logits of each image, its embedding where all have one, and its true class; scores are served with
+    """The logits of each image, its embedding if all have one, and its true class; scores are served with
     `temperature`. `labels[class_id]`."""
 
     labels: Sequence[str]

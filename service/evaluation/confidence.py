@@ -1,8 +1,8 @@
 """Fits when a bundle's answers are confident, and its sets of labels; models.scores.confidence has the maths.
 
 1. the threshold keeps a share of the right answers, or lets answers through that are right as often as stated;
-2. with foreign images, evidence is weighed so that these are refused, if that refuses more of them than the certainty;
-   the embedding is part of it where the engine gives one and it refuses more still;
+2. with foreign images, evidence is weighted so that these are refused, if that refuses more of them than the certainty;
+   the embedding is included if the engine gives one and it refuses even more;
 3. images are judged with weights that were fitted without them, so that the figures hold for others.
 """
 
@@ -66,7 +66,7 @@ def fit(
 
 
 class _Judged(NamedTuple):
-    """`known` (N,) and `foreign` (M,): how sure the answer is, judged without having seen the image."""
+    """`known` (N,) and `foreign` (M,): how confident the answer is, judged without having seen the image."""
 
     known: Floats
     foreign: Floats

@@ -1,7 +1,7 @@
-"""How sure the answers are, as metrics: of bundles with a fitted threshold, and where sets of labels are asked for.
+"""How confident the answers are, as metrics: for bundles with a fitted threshold, and for requested sets of labels.
 
-1. the share of confident answers stands beside what it was when the bundle was fitted, so that an alert can compare;
-2. it is the network's own opinion: what a caller makes of the scores does not show whether the inputs drift.
+1. the share of confident answers is next to that of the fit, so that an alert can compare them;
+2. it is the network's own opinion: a caller's labels and priors say nothing about drift.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DoubtMetrics:
         )
         self._set_size = Histogram(
             "repvgg_prediction_set_size",
-            "Labels in a prediction set, of images that a coverage was asked for",
+            "Labels in a prediction set, for images with a requested coverage",
             buckets=SET_SIZES,
             registry=registry,
         )
@@ -50,7 +50,7 @@ class DoubtMetrics:
                 self._confident.labels(manifest.name, manifest.version, word)
 
     def count(self, manifest: Manifest, confident: bool | None, set_size: int | None) -> None:
-        """One image. `confident`: None without a threshold; `set_size`: None where no coverage was asked for."""
+        """One image. `confident`: None without a threshold; `set_size`: None if no coverage was requested."""
         if confident is not None:
             self._confident.labels(manifest.name, manifest.version, as_word(confident)).inc()
         if set_size is not None:

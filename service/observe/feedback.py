@@ -1,8 +1,8 @@
-"""What people say about answers afterwards, as metrics: the true label beside the one that was answered.
+"""Feedback on answers, as metrics: the true label next to the predicted one.
 
 1. no feedback makes the number of series grow: labels are those of the bundle, the first MAX_LABELS of them;
 2. accuracy and coverage are counted by the true class, so that a rare class is not lost in the mean;
-3. images of none of the classes are counted apart, with an empty label: no answer to them could be right.
+3. images of none of the classes are counted separately, with an empty label: no answer to them could be right.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FeedbackMetrics:
         )
         self._promised = Counter(
             "repvgg_feedback_promised",
-            "Sum of the coverages that were asked of these sets: so many of them should hold the true label",
+            "Sum of the coverages requested for these sets: this many of them should contain the true label",
             by_class,
             registry=registry,
         )
@@ -98,7 +98,7 @@ class KeptMetrics:
         )
         self.dropped = Counter(
             "repvgg_kept_dropped",
-            "Images that should have been kept, by why they were not: the disk is too slow (busy) or failed, the image "
+            "Images that could not be kept, by reason: the disk is too slow (busy) or failed, the image "
             "is too_large for the folder, or was sent as a tensor",
             ["reason"],
             registry=registry,

@@ -1,4 +1,4 @@
-"""How long what is ready waits for the event loop, measured by the requests themselves."""
+"""How long ready work waits for the event loop, measured by the requests themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LoopLag:
         self._measured_at = clock()
 
     def note(self, seconds: float) -> None:
-        """Something that was ready has waited for so long."""
+        """Something that was ready has waited this long."""
         lag_s = self.seconds
         self._seconds = lag_s + NEWEST_WEIGHT * (seconds - lag_s)
         self._measured_at = self._clock()

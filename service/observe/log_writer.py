@@ -1,8 +1,8 @@
-"""Writes log lines in a thread of its own, so that nothing else ever waits for whoever reads them.
+"""Writes log lines in a thread of its own, so that nothing else ever waits for their reader.
 
 1. a line that does not fit into the queue is dropped and counted, and the next line that is written says how many;
 2. the end of the process waits for the lines in the queue, but not for long;
-3. lines that come within LINGER_S are written together, but for warnings and errors, which are written at once;
+3. lines within LINGER_S are written together, except warnings and errors, which are written immediately;
 4. lines of up to PIPE_BUF bytes are written whole, even if other processes write to the same pipe.
 """
 
@@ -30,7 +30,7 @@ class BackgroundHandler(logging.Handler):
         super().__init__()
         self.dropped = 0
         self._unsaid = 0  # of those, how many the log does not mention yet
-        self._descriptor = os.dup(descriptor)  # whoever closes the other one does not redirect the log
+        self._descriptor = os.dup(descriptor)  # closing the other one does not redirect the log
         self._encoding = encoding
         self._lines: deque[bytes] = deque()
         self._bytes = 0  # in the queue, or being written

@@ -5,7 +5,7 @@ request; n images, or n times the pixels, within n times as long.
 
 1. what the service fails to do counts: errors, rejections, missed deadlines that are no shorter than the promise;
 2. what a client causes does not: invalid requests and images, a deadline shorter than the promise, an upload that does
-   not arrive, leaving before the promise is due, asking again in spite of Retry-After;
+   not arrive, leaving before the promise is due, asking again despite Retry-After;
 3. one image that the service fails on makes the request a failed one, whatever happened to the others;
 4. a client that left after the promise was due counts as answered slowly: perhaps it left for that reason.
 """

@@ -1,7 +1,7 @@
 """What a scraper gets: the metrics as text, in the format that it asks for.
 
-1. the text is built in a thread, and only once for scrapers that ask together;
-2. a scrape is fresh unless scrapes have taken over SHARE of the time lately: then it is up to MOST_AGE_S old;
+1. the text is built in a thread, and only once for simultaneous scrapes;
+2. a scrape is fresh unless scrapes have taken over SHARE of the time recently: then it is up to MOST_AGE_S old;
 3. a format that cannot be understood is answered in the oldest one.
 """
 

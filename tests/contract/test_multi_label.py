@@ -107,7 +107,7 @@ def test_a_bundle_of_one_label_answers_without_the_new_key(
 
 def test_a_manifest_of_one_label_is_written_as_before() -> None:
     assert Labels(file="labels.txt", sha256="0" * 64).model_dump() == {"file": "labels.txt", "sha256": "0" * 64}
-    with pytest.raises(ValueError, match="thresholds are for labels of which several may apply"):
+    with pytest.raises(ValueError, match="thresholds are for multi-label bundles"):
         Labels(file="labels.txt", sha256="0" * 64, thresholds=[0.5])
 
 

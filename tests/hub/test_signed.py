@@ -122,7 +122,7 @@ def test_weights_that_nobody_can_have_signed_are_not_fetched(
         pull(f"hf://{A0}", verify_key=keys[1])
     assert server.requests("model.safetensors") == []
     server.seen.clear()
-    with pytest.raises(WrongRequest, match=r"--verify-key: .* is no public key in PEM"):
+    with pytest.raises(WrongRequest, match=r"--verify-key: .* is not a public key in PEM"):
         pull(f"hf://{A0}", verify_key=keys[0])
     assert server.seen == []
 
@@ -148,7 +148,7 @@ def test_a_key_that_is_none_and_a_missing_package_are_wrong_settings(
     argv = ["serve", "--port", "0", "--model", str(tiny_bundle), "--verify-key"]
     err = io.StringIO()
     assert main([*argv, str(keys[0])], {}, io.StringIO(), err) == 78
-    assert f"REPVGG_VERIFY_KEY: {keys[0]} is no public key in PEM" in err.getvalue()
+    assert f"REPVGG_VERIFY_KEY: {keys[0]} is not a public key in PEM" in err.getvalue()
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.serialization", None)
     assert main([*argv, str(keys[1])], {}, io.StringIO(), err) == 78
     assert "pip install 'repvgg[signing]'" in err.getvalue()

@@ -47,7 +47,7 @@ def test_a_signed_bundle_is_opened_and_any_other_is_not(bundle: Path, tmp_path: 
         open_bundle(bundle, trust=signing.checker(other))
     manifest = bundle / MANIFEST
     manifest.write_bytes(manifest.read_bytes().replace(b'"version": "1"', b'"version": "2"'))
-    with pytest.raises(BundleError, match="its manifest was changed since, or another key was used"):
+    with pytest.raises(BundleError, match="its manifest has changed since, or another key was used"):
         open_bundle(bundle, trust=signing.checker(public))
 
 

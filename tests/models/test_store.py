@@ -103,7 +103,7 @@ def test_a_manifest_that_is_not_valid_is_named_with_its_folder(bundle: Bundle, v
 def test_a_wrong_label_count_is_rejected(bundle: Bundle, values: Values, classes: int) -> None:
     values["network"]["num_classes"] = classes
     rewrite_manifest(bundle, values)
-    assert refusal(bundle.folder).endswith(f"labels.txt has 3 labels, the network has {classes} classes")
+    assert refusal(bundle.folder).endswith(f"labels.txt has 3 labels, but the network has {classes} classes")
 
 
 def test_labels_may_have_a_byte_order_mark_and_the_line_ends_of_windows(

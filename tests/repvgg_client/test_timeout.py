@@ -128,5 +128,5 @@ def test_the_timeout_is_the_total_whatever_drips(serve: Serve, blocking: bool) -
 def test_a_client_can_be_used_again_after_a_timeout() -> None:
     with server(drips_body) as url, Client(url, timeout_s=0.2) as client:
         for _ in range(2):
-            with pytest.raises(ConnectionFailed, match="no whole answer within"):
+            with pytest.raises(ConnectionFailed, match="no complete answer within"):
                 client.classify(b"image")

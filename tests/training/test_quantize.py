@@ -165,7 +165,7 @@ def test_fast_pixels_that_change_too_much_are_rejected_and_nothing_is_written(bu
     out = tmp_path / "small" / "7"
     wrong = arguments(bundle, data, out, "--precisions", "bf16", "--fast_pixels", str(large))
     assert main(wrong) == 1
-    assert "measured on 149 large photos, at least 150 are needed: nothing is written" in capsys.readouterr().err
+    assert "measured on 149 large photos; at least 150 are needed: nothing is written" in capsys.readouterr().err
     assert not out.parent.exists()
     assert main([*wrong, "--force"]) == 0
     assert "measured on 149 large photos" in open_bundle(out).manifest.doubt_of_fast_pixels()

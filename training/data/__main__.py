@@ -19,7 +19,7 @@ from training.data.verification import verify
 from training.errors import ConfigError, TrainingError, reporting_errors
 
 NOTES = (
-    "Normal: you can tell the class of nearly every picture; parts are cut off, mirrored, turned, brighter or darker; "
+    "Normal: you can tell the class of nearly every picture; some are cropped, mirrored, turned, brighter or darker; "
     "with MixUp or CutMix two pictures share a place, with both names and their shares.",
     "Not normal: many pictures nearly black or of one colour (weaken auto_augment or re_prob), without their object "
     "(raise the first number of crop_scale), upside down (turn off vflip), or with a wrong name (move the photo).",
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "save-strips": {
                 "type": Path,
                 "metavar": "FOLDER",
-                "help": "draw what augmentation makes of each of some images, a file for each",
+                "help": "draw several augmented versions of some images, one file per image",
             },
             "images": {"type": int, "default": 64, "metavar": "N", "help": "how many to draw [default: 64]"},
             "measure": {"action": "store_true", "help": "print images/s of the data pipeline alone"},

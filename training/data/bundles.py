@@ -1,8 +1,8 @@
-"""The bundle that a run starts from: what it says of architecture and images, and where the recipe says otherwise.
+"""The bundle that a run starts from: its architecture and image settings, and where the recipe differs.
 
-1. a key that neither recipe nor command line gives is the bundle's;
-2. a key that they give stays, and the difference is said;
-3. what a recipe cannot say of the bundle's preprocessing is said too;
+1. a key that neither recipe nor command line gives is taken from the bundle;
+2. a key that they give is kept, and the difference is printed;
+3. preprocessing of the bundle that a recipe cannot express is printed too;
 4. a network that training cannot build is an error that names it.
 """
 
@@ -21,7 +21,7 @@ from weights.variants import VARIANTS
 
 
 def find(pretrained: Path | None) -> Bundle | None:
-    """The bundle that `pretrained` means, or None if it is empty or a checkpoint. Raises CheckpointError."""
+    """The bundle named by `pretrained`, or None if it is empty or a checkpoint. Raises CheckpointError."""
     if pretrained is None or pretrained.suffix == ".ckpt" or pretrained.is_file():
         return None
     try:
@@ -31,7 +31,7 @@ def find(pretrained: Path | None) -> Bundle | None:
 
 
 def follow(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """-> the configuration with what the bundle says where nobody else does, and lines for the user.
+    """-> the configuration, completed from the bundle, and lines for the user.
 
     Without a bundle in `pretrained` it stays as it is. Raises TrainingError.
     """
@@ -54,7 +54,7 @@ def follow(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 
 def _image_keys(spec: Preprocess) -> dict[str, Any]:
-    """The keys of a recipe that say what the bundle's preprocessing does, as far as they can."""
+    """The keys of a recipe that describe the bundle's preprocessing, as far as they can."""
     keys: dict[str, Any] = {"image_size": spec.input_size, "mean": spec.mean, "std": spec.std}
     keys["crop_pct"] = spec.crop_pct or spec.input_size / spec.resize_size
     if spec.interpolation in get_args(TrainConfig.model_fields["interpolation"].annotation):
@@ -63,12 +63,12 @@ def _image_keys(spec: Preprocess) -> dict[str, Any]:
 
 
 def _differences(served: Preprocess, trained: Preprocess) -> list[str]:
-    """A line for each thing that the run does to an image in another way than the bundle."""
+    """A line for each way in which the run treats an image differently from the bundle."""
     same = {"resize_to"}
     if served.resize_size * trained.input_size == trained.resize_size * served.input_size:
         same.add("crop_pct")
     return [
-        f"  {name} is {_text(getattr(trained, name))} here, the bundle was served with {_text(getattr(served, name))}"
+        f"  {name} is {_text(getattr(trained, name))} here, the bundle used {_text(getattr(served, name))}"
         for name in Preprocess.model_fields
         if name not in same and getattr(trained, name) != getattr(served, name)
     ]

@@ -57,7 +57,7 @@ def draw(
 def strip(
     plain: NDArray[np.float32], augmented: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
 ) -> Image.Image:
-    """A normalised image (3, S, S) and what augmentation made of it (N, 3, S', S'), side by side."""
+    """A normalised image (3, S, S) and its augmented versions (N, 3, S', S'), side by side."""
     side = plain.shape[-1]
     pieces = [*_pixels(plain[None], mean, std), *_pixels(augmented, mean, std)]
     row = Image.new("RGB", (len(pieces) * (side + GAP) - GAP, side), "white")

@@ -1,7 +1,7 @@
 """The images of a split, read in the layout in which they are published.
 
 1. `set` names the layout: image folders `<split>/<class>/<image>`, or a table or published files of data.layouts;
-2. classes are checked against num_classes where that is given, and those of val against those of train;
+2. classes are checked against num_classes if that is given, and those of val against those of train;
 3. with `holdout`, images split off from train take the place of val during the run;
 4. a missing folder, an empty class and a broken image are DataErrors that name the path.
 """
@@ -48,7 +48,7 @@ def open_split(config: TrainConfig, split: Split) -> Images:
     if config.num_classes not in (None, count):
         # If only val is open, either number may be the wrong one.
         advice = f": give num_classes {count}" if split == "train" else ""
-        raise DataError(f"{images.root} has {count} classes, num_classes is {config.num_classes}{advice}")
+        raise DataError(f"{images.root} has {count} classes, but num_classes is {config.num_classes}{advice}")
     return images
 
 
@@ -85,7 +85,7 @@ def scan(root: Path, num_classes: int) -> ImageFolder:
     """List an image folder. Raises DataError for a missing folder, an empty class or another number of classes."""
     folder = _scan(root, "it must hold one folder for each class")
     if len(folder.classes) != num_classes:
-        raise DataError(f"{root} has {len(folder.classes)} class folders, there are {num_classes} classes")
+        raise DataError(f"{root} has {len(folder.classes)} class folders, but there are {num_classes} classes")
     return folder
 
 
@@ -94,12 +94,12 @@ def _scan(root: Path, advice: str) -> ImageFolder:
         raise DataError(f"{root} is not a folder: {advice}")
     folders = class_folders(root)
     if not folders:
-        raise DataError(f"{root} holds no class folders: the images of each class belong in {root}/<class>/")
+        raise DataError(f"{root} has no class folders: the images of each class belong in {root}/<class>/")
     images = []
     for class_id, folder in enumerate(folders.values()):
         files = sorted(images_in(folder))
         if not files:
-            raise DataError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{folder} has no image ({', '.join(sorted(SUFFIXES))})")
         images += [(path, class_id) for path in files]
     return ImageFolder(root, tuple(folders), tuple(images))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training.errors import DataError
 
-LISTED = 20  # names that a message lists before it counts the others
+LISTED = 20  # names that a message lists before it counts the rest
 # Control characters, halves of surrogate pairs (bytes that are not UTF-8), line and paragraph separators: labels are
 # the lines of a UTF-8 text file.
 _NOT_IN_LABELS = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -47,7 +47,7 @@ def class_folders(root: Path) -> dict[str, Path]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if not _is_label(folder.name):
             raise DataError(
-                f"{printable(folder)}: the folder's name cannot be a label, because it holds a line break, a control "
+                f"{printable(folder)}: the folder's name cannot be a label, because it has a line break, a control "
                 "character or bytes that are not UTF-8: rename the folder in train and val"
             )
         name = normal_form(folder.name)
@@ -75,7 +75,7 @@ def _is_label(name: str) -> bool:
 def check_same_classes(
     expected: tuple[str, ...], found: tuple[str, ...], root: Path, expected_by: str = "train"
 ) -> None:
-    """Raises DataError that names the classes which are not both `expected_by` somebody and found at `root`."""
+    """Raises DataError that names the classes that are either missing at `root` or not `expected_by` the caller."""
     missing, unknown = sorted({*expected} - {*found}), sorted({*found} - {*expected})
     parts = [f"{word} {listed(names)}" for word, names in (("it lacks", missing), ("it alone has", unknown)) if names]
     if parts:

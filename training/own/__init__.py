@@ -1,1 +1,1 @@
-"""From somebody's photos to a fitted bundle and a report, without MindSpore. Only the verbs may import it."""
+"""From a user's photos to a fitted bundle and a report, without MindSpore. Only the verbs may import it."""

@@ -1,8 +1,8 @@
-"""New classes beside those of a bundle, which stay as they are, bit for bit.
+"""New classes next to those of a bundle, which stay as they are, bit for bit.
 
-1. the rows of the known classes in the classifier, what is before it and the temperature are not touched;
-2. the new rows are fitted on photos of the new classes and of some that the bundle knows, so that they learn what they
-   are not; the penalty is chosen by cross-validation, as for a new classifier.
+1. the classifier's rows of known classes, everything before the classifier, and the temperature are not touched;
+2. the new rows are fitted on photos of the new classes and on counter-examples of classes that the bundle knows; the
+   penalty is chosen by cross-validation, as for a new classifier.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from training.own.seen import Seen, check_enough
 
 
 def add(seen: Seen, bundle: Bundle, backbone: Backbone, seed: int) -> tuple[Seen, Head, Answers]:
-    """-> the photos with all classes, the larger classifier, and its worth. Raises DataError."""
+    """-> the photos with all classes, the larger classifier, and its accuracy. Raises DataError."""
     labels = bundle.labels
     if bundle.manifest.labels.multi:
-        raise DataError(f"{bundle.folder} is a multi-label bundle: --add is for bundles of which one label applies")
+        raise DataError(f"{bundle.folder} is a multi-label bundle: --add is for bundles with one label per image")
     known = {normal_form(label) for label in labels}
     new = [name for name in seen.classes if name not in known]
     if not new or len(new) == len(seen.classes):
         what = "only classes that the bundle has" if not new else "none of the classes that the bundle has"
         raise DataError(
-            f"{seen.source} holds {what}: --add needs photos of new classes, and of some of {listed(labels, most=8)}, "
-            "so that the new ones learn what they are not"
+            f"{seen.source} has {what}: --add needs photos of new classes, and of some of {listed(labels, most=8)}, "
+            "as counter-examples"
         )
     check_enough(seen)
     parts = folds.assign(seen.labels, seen.groups, folds.count(seen.labels, seen.groups), seed)

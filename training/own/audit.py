@@ -1,8 +1,8 @@
-"""What is wrong with photos and labels, as suggestions that the next run takes.
+"""Problems with photos and labels, as suggestions that the next run can apply.
 
 1. likely wrong labels are ranked by the score of the label that a photo has, from a head that did not see the photo
    (ten folds of logistic regression);
-2. only what is safe is suggested outright: broken files and equal files of one class are dropped. Everything else is to
+2. only safe changes are suggested outright: broken files and equal files of one class are dropped. Everything else must
    be checked: a head that is 96 % sure of another label can be wrong;
 3. a person edits the file: the next run does what its column `action` says, and nothing else.
 """
@@ -28,9 +28,9 @@ from training.own.photos.collection import Collection, Photo, check
 from training.own.seen import Seen, check_enough
 
 FOLDS = 10
-SHARE = 0.1  # of the photos, that at most are suspected
+SHARE = 0.1  # the largest share of photos that are suspected
 DARK, BRIGHT = 0.06, 0.96  # mean of the pixels
-THIN = 4.0  # times as long as wide: the centred square is a small part of it
+THIN = 4.0  # longer than this many times the width: the centred square is a small part of it
 COLUMNS = ("path", "label", "action", "new_label", "reason")
 
 Action = Literal["drop", "relabel", "check", "keep"]
@@ -39,8 +39,8 @@ ACTIONS: tuple[Action, ...] = ("drop", "relabel", "check", "keep")
 
 @dataclass(frozen=True)
 class Suggestion:
-    """`path` as in the file: relative to the source where it lies below it. `index` into the photos seen, if it can be
-    shown; `score` of the given label where the label is doubted."""
+    """`path` as in the file: relative to the source if it is inside it. `index` into the photos seen, if it can be
+    shown; `score` of the given label if the label is doubtful."""
 
     path: str
     label: str
@@ -52,7 +52,7 @@ class Suggestion:
 
 
 def suspects(seen: Seen, seed: int) -> Answers:
-    """Every photo that can be fitted on, answered by a head that saw neither it nor its copies. Raises DataError."""
+    """Every usable photo, classified by a head that saw neither it nor its copies. Raises DataError."""
     check_enough(seen)
     chosen, labels = seen.fitted, seen.labels
     own, together = labels[chosen], np.unique(seen.groups[chosen], return_inverse=True)[1]
@@ -62,7 +62,7 @@ def suspects(seen: Seen, seed: int) -> Answers:
 
 
 def suggest(seen: Seen, answers: Answers | None) -> list[Suggestion]:
-    """One for each file. `answers` as `suspects` gives them; None: labels are not doubted."""
+    """One for each file. `answers` as `suspects` gives them; None: labels are not checked."""
     found: dict[str, Suggestion] = {}
     for one in (*_broken(seen), *_copies(seen), *_odd(seen), *(_wrong_labels(seen, answers) if answers else ())):
         if first := found.get(one.path):

@@ -1,6 +1,6 @@
 """A bundle's network up to its classifier, by ONNX Runtime, and the same network with another classifier.
 
-1. what enters the classifier is computed from the bundle's own ONNX, at any image size that its strides divide;
+1. the classifier's input is computed from the bundle's own ONNX, at any image size that its strides divide;
 2. with a new classifier and image size, everything before the classifier stays as it is, bit for bit;
 3. a network whose classifier is not one matrix and one bias is refused by name.
 """
@@ -55,7 +55,7 @@ class Backbone:
         return session(self._until_classifier().SerializeToString())
 
     def _until_classifier(self) -> ModelProto:
-        """The network whose output is what enters the classifier; without the image size, which may be another one."""
+        """The network whose output is the classifier's input; without the image size, which may differ."""
         model = _copy(self._model)
         _forget_sizes(model)
         del model.graph.output[:]
@@ -71,7 +71,7 @@ class Backbone:
 
     @cached_property
     def stride(self) -> int:
-        """Pixels of the image for each of the last feature map; the image size itself where that cannot be told."""
+        """Pixels of the image for each of the last feature map; the image size itself if that is unknown."""
         model = _copy(self._model)
         size = int(model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
         inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -80,7 +80,7 @@ class Backbone:
         return size // int(dims[2].dim_value) if len(dims) == 4 and dims[2].dim_value else size
 
     def classifier(self) -> Head:
-        """The one that the bundle has."""
+        """The bundle's own classifier."""
         return self._classifier.head
 
     def with_head(self, head: Head, size: int) -> ModelProto:
@@ -99,7 +99,7 @@ class Backbone:
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
-    """On the CPU, for photos that are spread over threads."""
+    """On the CPU, for photos spread over threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -1,7 +1,7 @@
-"""The network to start from: a bundle, or a checkpoint of training.train, which is made a bundle first.
+"""The network to start from: a bundle, or a checkpoint of training.train, which is turned into a bundle first.
 
 1. a bundle must first pass its own golden check, on the engine that computes the features;
-2. what a checkpoint does not say of itself is an error that says how to give it.
+2. what a checkpoint does not say about itself is an error that says how to give it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from training.own.processes import last_words, run_verb
 
 
 def open_base(name: str, folder: Path) -> tuple[Bundle, Backbone]:
-    """`folder`: where a checkpoint's bundle is written. Raises DataError unless the network answers as it should."""
+    """`folder`: where a checkpoint's bundle is written. Raises DataError unless the network gives the expected
+    answers."""
     model: str | Path = _converted(Path(name), folder) if name.endswith(".ckpt") else name
     try:
         bundle = open_bundle(model)
@@ -46,7 +47,7 @@ def _converted(file: Path, folder: Path) -> Path:
 
 
 def check(bundle: Bundle, backbone: Backbone) -> None:
-    """Raises DataError if the bundle does not answer here as it did where it was made."""
+    """Raises DataError if the bundle does not give the same answers here as where it was made."""
     head = backbone.classifier()
     try:
         report = golden.check(bundle, "fp32", lambda tensors: head(backbone.compute(tensors)))

@@ -1,4 +1,4 @@
-"""The one command: look, fit, write, say, show. And the audit: look, say, show."""
+"""The one command: check the photos, fit, write, report. And the audit: check the photos, report."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from training.own.seen import Seen, see
 from training.own.tuning import Tuned
 from training.storage.files import write_whole
 
-SEARCH_SHARE = 0.25  # of the time given, for the features of all photos at all sizes that are compared
-CHECKS_S = 20.0  # what every engine takes for its checks, and the report
+SEARCH_SHARE = 0.25  # share of the available time for the features of all photos at all compared sizes
+CHECKS_S = 20.0  # for the checks of every engine, and for the report
 FP32 = Path("fp32", "1")  # the first draft: a bundle's name and version
 
 
@@ -152,13 +152,13 @@ def _int8(learnt: Learnt, seen: Seen, folder: Path, seconds: float, say: Say) ->
 
 
 def _left(options: Options, started: float) -> float:
-    """Seconds of the time given."""
+    """Seconds of the available time."""
     return options.seconds - (time.monotonic() - started)
 
 
 @contextmanager
 def _drafts(options: Options) -> Iterator[Path]:
-    """A folder for what is not finished, empty, which goes with the block."""
+    """An empty folder for unfinished work, which is removed with the block."""
     folder = options.record / "drafts"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -168,7 +168,7 @@ def _drafts(options: Options) -> Iterator[Path]:
 
 
 def add(options: Options, say: Say, *, started: float) -> None:
-    """New classes beside those of the bundle. Raises TrainingError."""
+    """New classes next to those of the bundle. Raises TrainingError."""
     check_new(options.out)
     bundle, backbone, seen = _look(options, say, search_s=0.0)
     seen, head, answers = adding.add(seen, bundle, backbone, options.seed)
@@ -185,14 +185,14 @@ def audit(options: Options, say: Say, *, started: float) -> None:
     try:
         answers = suspects(seen, options.seed)
     except DataError as error:
-        say(f"labels are not doubted: {error}")
+        say(f"labels are not checked: {error}")
         answers = None
     suggestions = suggest(seen, answers)
     describe_suggestions(suggestions, say)
     title = f"Audit of {options.photos.stem}"
     facts = [("photos", str(len(seen.photos))), ("classes", str(len(seen.classes)))]
     _record(options, render(title, seen, answers, suggestions, facts=facts), suggestions, say)
-    say(f"{time.monotonic() - started:.0f} s. Edit the column action of suggestions.csv, and give it to the next run:")
+    say(f"{time.monotonic() - started:.0f} s. Edit the column action of suggestions.csv, and pass it to the next run:")
     say(f"  --suggestions {options.record / 'suggestions.csv'}")
 
 

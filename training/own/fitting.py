@@ -1,4 +1,4 @@
-"""Photos that were seen -> a head, and what it is worth on photos that it was not fitted on."""
+"""Photos -> a head, and its accuracy on photos that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.own.seen import Seen, check_enough
 @dataclass(frozen=True)
 class Outcome:
     """`folds` (N,) of the photos that were fitted on, -1 for the others; `judged`: what the accuracy is measured on;
-    `held_out`: the fitted photos, each answered by a head that did not see it."""
+    `held_out`: the fitted photos, each classified by a head that did not see it."""
 
     fitted: Fitted
     folds: Ids
@@ -28,8 +28,8 @@ class Outcome:
 
     @property
     def judging(self) -> dict[int, tuple[NDArray[np.bool_], Head]]:
-        """Fold -> which of the judged photos (N,) its classifier answered, and that; empty where the final one answered
-        all."""
+        """Fold -> which of the judged photos (N,) its classifier answered, and that classifier; empty if the final one
+        answered all."""
         if self.judged is not self.held_out:
             return {}
         parts = self.folds[self.judged.photos]

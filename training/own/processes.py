@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-STOPPING_S = 45.0  # until a run that was asked to stop is killed
+STOPPING_S = 45.0  # until a run that was told to stop is killed
 
 
 def run_verb(verb: str, flags: Sequence[str | Path], seconds: float | None, log: Path) -> str:
-    """Run a verb of training; after `seconds` or Ctrl-C it is asked to stop -> what went wrong, or nothing."""
+    """Run a verb of training; after `seconds` or Ctrl-C it is told to stop -> what went wrong, or nothing."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     command = [sys.executable, "-m", f"training.{verb}", *map(str, flags)]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -30,13 +30,13 @@ def run_verb(verb: str, flags: Sequence[str | Path], seconds: float | None, log:
 
 
 def last_words(log: Path) -> str:
-    """What a verb said last: of one that failed, why."""
+    """The last output of a verb: for a failed one, the reason."""
     lines = log.read_text(errors="replace").split("error: ")[-1].strip().splitlines()
-    return lines[0] if lines else "nothing was said"
+    return lines[0] if lines else "no output"
 
 
 def _stop(process: subprocess.Popen[bytes], why: str) -> str:
-    process.terminate()  # it finishes its step; SIGINT would be ignored where the shell runs this in the background
+    process.terminate()  # it finishes its step; SIGINT would be ignored if the shell runs this in the background
     try:
         process.wait(STOPPING_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

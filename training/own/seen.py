@@ -1,8 +1,8 @@
-"""The photos that can be used, and what is known of them before anything is fitted.
+"""The usable photos, and what is known about them before anything is fitted.
 
 1. broken files are left out and named;
-2. copies of a photo, and photos of a group, are on one side: in one fold, and never both fitted on and judged by;
-3. a val or test that is there is judged by, and nothing is fitted on it.
+2. copies of a photo, and photos of a group, are on one side: in one fold, and never used for both fitting and judging;
+3. a given val or test split is used for judging, and never for fitting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.own.photos.collection import Collection, Photo
 from training.own.photos.duplicates import Pair, groups, pairs
 from training.own.photos.looking import Look, look
 
-LEAST = 2  # photos of a class, or groups of them: one to fit on while the other is held out
+LEAST = 2  # photos of a class, or groups of them: one for fitting while the other is held out
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Seen:
 
     @property
     def judged_by(self) -> Split | None:
-        """The split whose photos are held out from everything; None: there is none, and cross-validation judges."""
+        """The split whose photos are held out from everything; None: cross-validation is used instead."""
         have = {photo.split for photo in self.photos}
         return "test" if "test" in have else "val" if "val" in have else None
 
@@ -69,13 +69,13 @@ class Seen:
 
     @property
     def fitted(self) -> NDArray[np.bool_]:
-        """(N,) the photos that are fitted on: of train, without what belongs to a photo of the other splits."""
+        """(N,) the photos used for fitting: those of train, without the copies and groups of photos in other splits."""
         train = np.array([photo.split in (None, "train") for photo in self.photos])
         return train & ~np.isin(self.groups, self.groups[~train])
 
 
 def see(collection: Collection, backbone: Backbone, spec: Preprocess, *, seed: int, seconds: float) -> Seen:
-    """Look at all photos, and choose the image size. `seconds`: what features may take. Raises DataError."""
+    """Look at all photos, and choose the image size. `seconds`: the time limit for features. Raises DataError."""
     photos = collection.photos
     first = sizes.sample([photo.label for photo in photos], seed)
     tried = sizes.candidates(backbone, spec, len(photos), seconds)
@@ -96,7 +96,7 @@ def see(collection: Collection, backbone: Backbone, spec: Preprocess, *, seed: i
 def _compare(
     collection: Collection, looks: dict[int, Look], tried: list[int], seed: int
 ) -> tuple[int, dict[int, tuple[float, float]]]:
-    """-> the chosen size, and accuracy and surprise at each; the first, and no figures, if nothing can be compared."""
+    """-> the chosen size, and accuracy and surprise at each; the first, without figures, if nothing can be compared."""
     usable = [index for index, one in looks.items() if one.problem is None]
     counts = dict.fromkeys(collection.classes, 0)
     for index in usable:

@@ -1,7 +1,7 @@
-"""Which image size? A small network gains from more pixels than it was trained at.
+"""The choice of the image size: a small network gains from more pixels than it was trained with.
 
 1. sizes of one to three times the bundle's are compared, as far as its strides divide them and time allows;
-2. a larger size must be better by more than the standard error of the difference: it costs at every request.
+2. a larger size must be better by more than the standard error of the difference: every request pays for it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from training.own.backbone import Backbone
 from training.own.photos.looking import cpus
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
-SMALL = 64  # pixels: networks of more are not compared at three times their size
+SMALL = 64  # pixels: larger networks are not compared at three times their size
 TRIALS = 5
 SAMPLE = 400  # photos that sizes are compared on
 
 
 def at_size(spec: Preprocess, size: int) -> Preprocess:
-    """The same preprocessing for another image size: the same part of a photo, in more pixels."""
+    """The same preprocessing for another image size: the same part of a photo, with more pixels."""
     resize_to = spec.resize_to and round(spec.resize_to * size / spec.input_size)
     return spec.model_copy(update={"input_size": size, "resize_to": resize_to})
 
@@ -44,7 +44,7 @@ def candidates(backbone: Backbone, spec: Preprocess, photos: int, seconds: float
 
 
 def seconds_each(backbone: Backbone, size: int) -> float:
-    """How long the features of an image take, with all CPUs at work on images: the median of a few."""
+    """The time for the features of an image, with all CPUs busy: the median of a few."""
     zeros, times = np.zeros((1, 3, size, size), np.float32), []
     for _ in range(TRIALS + 1):
         start = time.perf_counter()

@@ -1,13 +1,13 @@
 """Fine-tuning of the whole network, in processes of its own: training.train and training.export, which need MindSpore.
 
-1. it is tried where data and time allow, and the reason for or against it is one sentence;
-2. the time given is kept: a run that takes longer is stopped, and its best weights are used;
-3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort
-   what the network knows (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
+1. it is tried if data and time allow, and the reason for or against it is one sentence;
+2. the time limit is kept: a run that takes longer is stopped, and its best weights are used;
+3. it starts with the classifier that was fitted without the photos held out, since a random one would first distort the
+   network's features (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features");
 4. the tuned network is published only if it is better than the new classifier alone, on photos that neither saw;
-5. if time allows, what is published has learnt from the photos held out as well, by a second run like the first, which
+5. if time allows, the published network has also learnt from the held-out photos, in a second run like the first, which
    was judged;
-6. if it fails or is interrupted, the best so far is what remains, and that is said.
+6. if it fails or is interrupted, the best result so far is used, and the output says so.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
     elif variant not in VARIANTS:
         against = f"since {variant} is not of the RepVGG family, which training can build"
     elif photos < LEAST_PHOTOS or least < 2 * BATCH // 16:
-        against = f"since {photos} photos, {least} of the smallest class, are too few to tune a whole network"
+        against = f"since {photos} photos, {least} of the smallest class, are too few to fine-tune a whole network"
     elif left < LEAST_EPOCHS * epoch:
         against = f"since fine-tuning takes about {epoch:.0f} s an epoch, and {max(0.0, seconds):.0f} s are left"
     if against:

@@ -22,9 +22,9 @@ from training.run.step import TrainStep, train_step
 class Run:
     """Everything that takes part in training.
 
-    `average` is the network of averaged weights, or None. An epoch has `steps` batches; `rates` holds the learning
-    rate of each update of the weights. `about` is what its checkpoints say of it; `skipped` has a
-    line for each broken image that it leaves out.
+    `average` is the network of averaged weights, or None. An epoch has `steps` batches; `rates` holds the learning rate
+    of each update of the weights. `about` is what its checkpoints say about it; `skipped` has a line for each broken
+    image that it leaves out.
     """
 
     config: TrainConfig

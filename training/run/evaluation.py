@@ -43,7 +43,7 @@ def evaluate_labels(
     *,
     hides_progress: bool | None = None,
 ) -> LabelScores:
-    """Of images to which several labels may apply. Raises TrainingError for logits that are not finite."""
+    """For images with several labels. Raises TrainingError for logits that are not finite."""
     network.set_train(False)
     batches = watch(evaluation_batches(images, evaluation_spec(config), config.batch_size, config.num_parallel_workers))
     count = math.ceil(len(images) / config.batch_size)

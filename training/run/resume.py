@@ -135,7 +135,7 @@ def save(
 def restore(
     path: Path, parameters: Mapping[str, ms.Parameter], config: TrainConfig, steps: int, said: About | None = None
 ) -> Progress:
-    """Load a saved run into `parameters`; `said` is what this run says of itself.
+    """Load a saved run into `parameters`; `said` is what this run says about itself.
 
     Prints what differs. Raises CheckpointError for what cannot be restored, and for a change of what the run means
     unless the recipe says `resume_changed`.
@@ -176,7 +176,7 @@ def _changes(before: About | None, said: About | None, config: TrainConfig, path
     if lines and not config.resume_changed:
         raise CheckpointError(
             f"{path} belongs to a run with another meaning:{lines}\n"
-            "go on with the changes (--resume_changed True), undo them, or start a run of another --name"
+            "continue with the changes (--resume_changed True), undo them, or start a run of another --name"
         )
     for change in changes:
         print(f"resuming with a change of {change}")

@@ -59,8 +59,8 @@ def start(
 
 
 def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple[Images, Images, list[str]]:
-    """Both splits without their broken images, and a line about each of these. Every rank reads all files, so that all
-    leave out the same. Raises DataError where a class has no image left."""
+    """Both splits without their broken images, and a line about each broken one. Every rank reads all files, so that
+    all ranks leave out the same images. Raises DataError if a class has no image left."""
     kept: list[Images] = []
     lines: list[str] = []
     for images in splits:
@@ -68,7 +68,7 @@ def _without_broken(splits: tuple[Images, Images], config: TrainConfig) -> tuple
         rest = images.subset([index for index in range(len(images)) if index not in found])
         if bare := {*images.labels.tolist()} - {*rest.labels.tolist()}:
             classes = listed(images.classes[class_id] for class_id in sorted(bare))
-            raise DataError(f"{images.root}: every image is broken of {classes}, such as {next(iter(found.values()))}")
+            raise DataError(f"{images.root}: every image of {classes} is broken, such as {next(iter(found.values()))}")
         kept.append(rest)
         lines += found.values()
     return kept[0], kept[1], lines

@@ -1,6 +1,6 @@
 """Event files that TensorBoard reads: the figures of log.jsonl by epoch.
 
-A run that is resumed tells TensorBoard to forget what an earlier file says of the epochs that it repeats.
+A resumed run tells TensorBoard to forget what an earlier file says about the epochs that it repeats.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ if __name__ == "__main__":
     if os.getppid() != int(sys.argv[3]):  # the parent has ended already
         sys.exit(1)
     sys.path.pop(0)  # the folder of this file
-    # Our packages without their __init__, which needs more than numpy, and not found by sys.path, where the packages
-    # of the parent's Python may lie beside them.
+    # Our packages without their __init__, which needs more than numpy, and not found by sys.path, where the packages of
+    # the parent's Python may be next to them.
     for name in (
         *("models", "service", "service.machine"),
         *("service.engines", "service.engines.hosted", "service.engines.runtimes"),

@@ -1,9 +1,9 @@
 """What the parent and the child of a hosted engine say to each other. Both import it, so it keeps to Python 3.7.
 
-The channel is a socket pair with one JSON object a line. The parent asks one question at a time and waits for the
+The channel is a socket pair with one JSON object per line. The parent asks one question at a time and waits for the
 answer: first the order (`engine`, `bundle`, `precision`, `threads`, `options`), answered with the engine's facts
-(ENGINE_FACTS); then `{"images": N}` for each batch, answered with `{}`. Instead of an answer there may be
-`{"error": class name, "text": text}`. Tensors are not sent: they lie in memory that both map.
+(ENGINE_FACTS); then `{"images": N}` for each batch, answered with `{}`. Instead of an answer there may be `{"error":
+class name, "text": text}`. Tensors are not sent: they lie in memory that both map.
 """
 
 from __future__ import annotations

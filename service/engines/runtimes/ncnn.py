@@ -1,6 +1,6 @@
 """ncnn on the CPU. The only module that imports it.
 
-RepVGG is nothing but 3x3 convolutions, which ncnn computes with Winograd's algorithm: less than half of the
+RepVGG consists of 3x3 convolutions, which ncnn computes with Winograd's algorithm: less than half of the
 multiplications, in fp32. It takes the networks that training exports: convolutions and ReLUs, a mean, a matrix.
 """
 
@@ -126,7 +126,7 @@ class Network:
     def _infer_one(self, image: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         with self._net.create_extractor() as extractor:
             extractor.input(INPUT, ncnn.Mat(image))
-            found = [extractor.extract(name) for name in reversed(outputs)]  # what comes first is computed first
+            found = [extractor.extract(name) for name in reversed(outputs)]  # the first one is computed first
             if any(status != 0 for status, _ in found):
                 raise MemoryError("ncnn could not compute the image")
             return [np.array(values) for _, values in reversed(found)]  # copies: the extractor owns the others
@@ -166,7 +166,8 @@ def _configured(threads: int) -> ncnn.Net:
 
 
 def translated(graph: Graph) -> Iterator[Layer]:
-    """The layers of ncnn that compute what the graph computes. Raises ValueError for one that they cannot."""
+    """The layers of ncnn that compute what the graph computes. Raises ValueError for a graph that they cannot
+    compute."""
     at = graph.inputs[0][0]
     nodes = list(graph.nodes)
     while nodes:

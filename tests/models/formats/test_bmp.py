@@ -217,8 +217,8 @@ def test_rows_and_pixels_that_runs_leave_out_have_the_first_colour(
         (bmp(info_header(2, 1, 0, 4), b"\xff\xd8\xff"), "a BMP that holds a JPEG"),
         (bmp(info_header(2, 1, 0, 5), b"\x89PNG"), "a BMP that holds a PNG"),
         (bmp(info_header(2, 1, 24, 11), TWO_24), "a BMP of compression 11"),
-        (bmp(info_header(2, 1, 2, 2), bytes(8)), "a compressed BMP of 2 bits a pixel"),
-        (bmp(info_header(2, 1, 64), bytes(16)), "a BMP of 64 bits a pixel"),
+        (bmp(info_header(2, 1, 2, 2), bytes(8)), "a compressed BMP of 2 bits per pixel"),
+        (bmp(info_header(2, 1, 64), bytes(16)), "a BMP of 64 bits per pixel"),
         (bmp(info_header(2, 1, 24, 4, length=64), bytes(8)), "an OS/2 BMP with its own compression"),
         (bmp(struct.pack("<III", 90, 2, 1) + bytes(78), TWO_24), "a BMP with a header of 90 bytes"),
         (

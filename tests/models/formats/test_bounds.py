@@ -218,7 +218,7 @@ def test_strips_that_are_the_same_bytes_again_and_again_are_rejected(name: str) 
     compression, bits, strip = STRIPS[name]
     assert decode(same_strips(300, compression, bits, strip)).getpixel((7, 299)) == (7, 7, 7)
     error = refusal(same_strips(300, compression, bits, strip + bytes(MEBIBYTE)))
-    assert error.detail == "the image's strips or tiles are the same bytes again and again"
+    assert error.detail == "the image's strips or tiles repeat the same bytes"
 
 
 def test_a_tiff_of_countless_small_jpegs_is_rejected() -> None:

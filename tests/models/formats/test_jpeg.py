@@ -236,7 +236,7 @@ def frame(marker: int, bits: int = 8, height: int = 8, components: int = 3) -> b
         (segment(0xDE, bytes(6)), "a hierarchical JPEG"),
         (frame(0xCB), "an arithmetic-coded lossless JPEG"),
         (frame(0xF7), "a JPEG-LS picture"),
-        (frame(0xC0, height=0), "a JPEG that states its height only behind its data"),
+        (frame(0xC0, height=0), "a JPEG that states its height only after its data"),
         (frame(0xC0, components=2), "a JPEG of 2 components"),
     ],
 )

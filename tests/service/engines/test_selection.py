@@ -144,7 +144,7 @@ def test_the_fp32_of_every_engine_is_measured_if_no_precision_is_far_faster(full
 
 def test_a_precision_that_the_manifest_does_not_vouch_for_is_never_chosen(full_bundle: Bundle) -> None:
     lossy = without(full_bundle, accuracy=Accuracy(top1={"fp32": 0.86, "int8": 0.84}, max_top1_drop=0.005))
-    assert objections(lossy)["onnxruntime int8"] == "int8 loses 2.00% of top-1, the manifest allows 0.50%"
+    assert objections(lossy)["onnxruntime int8"] == "int8 loses 2.00% of top-1, but the manifest allows 0.50%"
     assert choose(lossy, Opened(slower=2.0)).precision in ("fp32", "bf16")
     assert choose(lossy, engine="openvino", precision="int8").reason == "as configured"
 

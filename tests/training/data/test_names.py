@@ -76,21 +76,21 @@ def test_classes_that_only_one_split_has_are_named(tmp_path):
 
 def test_a_wrong_num_classes_is_mended_by_following_the_advice(tmp_path):
     make(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog")
-    with pytest.raises(DataError, match="train has 2 classes, num_classes is 3: give num_classes 2"):
+    with pytest.raises(DataError, match="train has 2 classes, but num_classes is 3: give num_classes 2"):
         open_splits(config(tmp_path, 3))
     assert [images.classes for images in open_splits(config(tmp_path, 2))] == [("cat", "dog")] * 2
 
 
 def test_val_alone_is_no_reason_to_advise_another_num_classes(tmp_path):
     make(tmp_path, "val/cat", "val/dog")
-    with pytest.raises(DataError, match=r"val has 2 classes, num_classes is 3$"):
+    with pytest.raises(DataError, match=r"val has 2 classes, but num_classes is 3$"):
         open_split(config(tmp_path, 3), "val")
 
 
 def test_photos_without_class_folders_are_told_where_they_belong(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "1.jpg").touch()
-    with pytest.raises(DataError, match=r"train holds no class folders: the images of each class belong in .*train/<"):
+    with pytest.raises(DataError, match=r"train has no class folders: the images of each class belong in .*train/<"):
         open_split(config(tmp_path), "train")
 
 

@@ -41,14 +41,14 @@ def test_an_empty_class_folder_is_named(image_folder):
 
     for path in (image_folder / "train" / "down").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"train/down holds no image"):
+    with pytest.raises(DataError, match=r"train/down has no image"):
         scan(image_folder / "train", 2)
 
 
 def test_another_number_of_classes_is_rejected(image_folder):
     from training.data.pipeline import scan
 
-    with pytest.raises(DataError, match="2 class folders, there are 10 classes"):
+    with pytest.raises(DataError, match="2 class folders, but there are 10 classes"):
         scan(image_folder / "train", 10)
 
 
@@ -125,7 +125,7 @@ def test_decoded_arrays_are_trained_on_and_evaluated_like_files(tmp_path):
 def test_another_number_of_classes_than_the_files_have_is_rejected(tmp_path, image_folder):
     from training.data.pipeline import open_split
 
-    with pytest.raises(DataError, match="train has 2 classes, num_classes is 3: give num_classes 2"):
+    with pytest.raises(DataError, match="train has 2 classes, but num_classes is 3: give num_classes 2"):
         open_split(config(image_folder, num_classes=3), "train")
 
 

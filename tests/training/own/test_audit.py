@@ -100,4 +100,4 @@ def test_too_few_photos_are_audited_without_doubting_labels(audit, draw_photos, 
     draw_photos(tmp_path / "few", 1)
     code, said, _ = audit(tmp_path / "few")
     assert code == 0
-    assert "labels are not doubted" in said
+    assert "labels are not checked" in said

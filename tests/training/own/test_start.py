@@ -74,7 +74,7 @@ def test_copies_across_splits_are_said_and_not_fitted_on(run, draw_photos, tmp_p
     shutil.copy(tmp_path / "data/val/lime/000.jpg", tmp_path / "data/train/lime/copy.jpg")
     _, said, _ = run(tmp_path / "data")
     assert "1 pairs of equal files, 0 of near-duplicates" in said
-    assert "1 pairs leak between splits: 1 photos of train are not fitted on" in said
+    assert "1 pairs leak between splits: 1 photos of train are not used" in said
 
 
 def test_broken_files_are_named_and_left_out(run, photos, tmp_path):

@@ -1,7 +1,7 @@
 """The augmentation of a training image, by MindData's C++ operators.
 
 1. a policy's operations keep size and type, and do what Pillow's of the same name do (Equalize: what OpenCV's does);
-2. an augmentation that the recipe does not ask for changes no pixel: with all off, the tensor is that of evaluation;
+2. an augmentation that the recipe does not request changes no pixel: with all off, the tensor is that of evaluation;
 3. pixels that a policy's shift, shear or rotation leaves empty get the mean colour.
 """
 

@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 def square(images: Images, index: int, config: TrainConfig, spec: Preprocess, epoch: int) -> NDArray[np.uint8]:
     """uint8 RGB (S, S, 3) for an epoch, counted from 0. Raises DataError."""
     pixels = _unflipped(images, index, config, spec, epoch)
-    # Not by MindData's operator, which would flip what its horizontal flip flips: both draw the same numbers.
+    # Not by MindData's operator, which would flip the same images as its horizontal flip: both draw the same numbers.
     flips = config.vflip and np.random.default_rng((config.seed, epoch, index, 1)).random() < config.vflip
     return np.ascontiguousarray(pixels[::-1]) if flips else pixels
 

@@ -186,7 +186,7 @@ def _tiny_imagenet_train(folder: Path, class_ids: Mapping[str, int]) -> list[tup
         files = folder / wnid / "images"
         paths = sorted(images_in(files)) if files.is_dir() else []
         if not paths:
-            raise DataError(f"{files} holds no image")
+            raise DataError(f"{files} has no image")
         images += [(path, class_id) for path in paths]
     return images
 

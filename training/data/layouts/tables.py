@@ -1,8 +1,8 @@
 """Tables that name images: CSV or Parquet files of path, label and split.
 
-1. comma, semicolon and tab are taken alike, and paths are relative to the file;
+1. comma, semicolon and tab all work, and paths are relative to the file;
 2. files that do not exist are listed, and a label that no training image has is an error that names it;
-3. where several labels may apply, the column label holds all of them, as in `cat|dog`, or is empty.
+3. if several labels may apply, the column label has all of them, as in `cat|dog`, or is empty.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.errors import DataError
 
 Split = Literal["train", "val", "test"]
 SEPARATOR = "|"  # of the labels of an image
-# What people call them -> what they are here.
+# Common names -> our names.
 SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -60,7 +60,7 @@ def open_table(file: Path, split: Split, *, multi: bool) -> ImageFolder:
     labels = [_labels(row["label"], multi) for row in rows]
     splits = [_split(row["split"], file, line) for line, row in enumerate(rows, 2)]
     if not multi and (line := next((number for number, names in enumerate(labels, 2) if not names[0]), None)):
-        raise DataError(f"{file}, line {line}: label is empty; where several or none may apply, give --labels multi")
+        raise DataError(f"{file}, line {line}: label is empty; if several or none may apply, give --labels multi")
     classes = tuple(sorted({name for names in labels for name in names}))
     check_labels(classes, file)
     _check(file, rows, labels, splits, classes)

@@ -1,1 +1,1 @@
-"""A classifier on the features of photos, and how good its answers are. Only `own` may import it."""
+"""A classifier on the features of photos, and its accuracy. Only `own` may import it."""

@@ -1,4 +1,4 @@
-"""How good the answers are: accuracy with its interval, confusions, each class by itself.
+"""The quality of the answers: accuracy with its interval, confusions, figures of each class.
 
 Source of the interval: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; it holds
 for few photos, and at 0 and 100 %.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.scores.topk import softmax
 from training.own.classifier.head import Ids
 
-SMALL_CLASS = 20  # photos, under which the figures of a class say little
+SMALL_CLASS = 20  # with fewer photos, the figures of a class say little
 Z = 1.959964  # of the normal distribution, for 95 %
 
 
@@ -48,7 +48,7 @@ class OfClass:
 
 @dataclass(frozen=True)
 class Answers:
-    """Logits (N, K) for photos that they were not fitted on, with the true class ids (N,); `photos` (N,) are indices
+    """Logits (N, K) for photos that were not used for fitting, with the true class ids (N,); `photos` (N,) are indices
     into those seen, `how` says in words what was held out."""
 
     photos: Ids
@@ -63,7 +63,7 @@ class Answers:
 
     @cached_property
     def given(self) -> Ids:
-        """(N,) the class that is answered."""
+        """(N,) the predicted class."""
         given: Ids = self.logits.argmax(axis=1).astype(np.int64)
         return given
 
@@ -73,7 +73,7 @@ class Answers:
 
     @property
     def mistakes(self) -> list[int]:
-        """The rows of wrong answers, the surest first."""
+        """The rows of wrong answers, the most confident first."""
         order = np.argsort(-self.scores.max(axis=1), kind="stable")
         return [int(row) for row in order if self.given[row] != self.labels[row]]
 
@@ -116,7 +116,7 @@ class Answers:
         return float(np.mean([one.f1 for one in self.classes(names) if one.images]))
 
     def confusions(self, names: tuple[str, ...], most: int) -> list[tuple[str, str, int]]:
-        """The most frequent (true, answered, photos), wrong ones only."""
+        """The most frequent (true, predicted, photos), wrong ones only."""
         counts = self.confusion - np.diag(self.confusion.diagonal())
         order = np.argsort(-counts, axis=None, kind="stable")[:most]
         cells = [divmod(int(cell), len(names)) for cell in order]

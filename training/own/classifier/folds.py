@@ -11,8 +11,8 @@ FOLDS = 5
 def assign(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """(N,) class ids and groups -> (N,) the fold of each photo, 0..count-1.
 
-    The largest groups are dealt out first, each to the fold that has fewest of its classes: a class with two groups or
-    more is in two folds or more, so that no head lacks it.
+    The largest groups are dealt out first, each to the fold that has the fewest photos of its classes: a class with two
+    or more groups is in two or more folds, so that no head lacks it.
     """
     classes = int(labels.max()) + 1
     members = np.zeros((int(groups.max()) + 1, classes), np.int64)
@@ -36,5 +36,5 @@ def enough(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.i
 
 
 def count(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> int:
-    """How many folds there can be: as many as the class with most groups can fill, up to FOLDS."""
+    """The number of possible folds: as many as the class with most groups can fill, up to FOLDS."""
     return min(FOLDS, int(enough(labels, groups).max()))

@@ -1,9 +1,9 @@
 """Multinomial logistic regression on the features of a backbone.
 
 1. the penalty is chosen by cross-validation, in groups, by the likelihood of the labels;
-2. every photo's logits for the record come from a head that saw neither it nor what belongs to it, with a penalty that
-   was chosen without it;
-3. features are standardised to fit, and the standardisation is folded into the classifier.
+2. every photo's recorded logits come from a head that saw neither it nor its group, with a penalty that was chosen
+   without it;
+3. features are standardised for fitting, and the standardisation is folded into the classifier.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from training.own.photos.looking import cpus
 
 Ids = NDArray[np.int64]
 PENALTIES = np.logspace(-4, 1, 8)  # inverse: small is strong
-UNEVEN = 3.0  # times as many photos in the largest class as in the smallest: from here on classes are weighted
-STEPS = 300  # of the solver, which needs far fewer unless the penalty is weak
+UNEVEN = 3.0  # from this ratio of photos in the largest and the smallest class on, classes are weighted
+STEPS = 300  # steps of the solver, which needs far fewer unless the penalty is weak
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def fit(rows: Floats, labels: Ids, penalty: float, *, balanced: bool) -> Head:
     solver = LogisticRegression(C=penalty, max_iter=STEPS, tol=1e-3, class_weight="balanced" if balanced else None)
     solver.fit(((rows - mean) * scale).astype(np.float32), labels)
     weight, bias = solver.coef_.astype(np.float64) * scale, solver.intercept_.astype(np.float64)
-    if len(weight) == 1:  # of two classes: the logit of the second
+    if len(weight) == 1:  # for two classes: the logit of the second
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return Head(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32))
 
@@ -82,7 +82,8 @@ def cross_validate(rows: Floats, labels: Ids, folds: Ids, *, balanced: bool) -> 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Threads of the matrix products would fight with those of the folds. A fit that STEPS end early is good enough."""
+    """Threads of the matrix products would fight with those of the folds. A fit that ends early after STEPS is good
+    enough."""
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield

@@ -1,1 +1,1 @@
-"""Somebody's photos and their labels, looked at one by one, and which belong together. Only `own` may import it."""
+"""The user's photos and labels: checked one by one, with those that belong together. Only `own` may import it."""

@@ -1,8 +1,9 @@
-"""What a person has, as photos with labels: folders, or a table that names the files.
+"""The user's files as photos with labels: folders, or a table that names the files.
 
-1. folders of classes, with or without splits, and a CSV or Parquet file of `path,label[,split,group]` are taken alike;
-2. photos of a group, which a column or a pattern in their names tells, are never separated;
-3. files that are passed over are counted, and where a tool can convert them it is named;
+1. folders of classes, with or without splits, and a CSV or Parquet file of `path,label[,split,group]` are read the same
+   way;
+2. photos of a group, given by a column or a pattern in their names, are never separated;
+3. skipped files are counted, and if a tool can convert them it is named;
 4. a table that names files that do not exist is an error that lists them;
 5. classes whose names differ only in case or Unicode form are an error.
 """
@@ -27,7 +28,7 @@ _HEIC = (
 )
 _RAW = "darktable-cli IN OUT.jpg (Debian: darktable)"
 _VIDEO = "ffmpeg -i IN -vf fps=1 OUT%04d.jpg"
-# Suffix -> what makes JPEGs of such files.
+# Suffix -> the command that makes JPEGs of such files.
 CONVERTERS = {
     **dict.fromkeys((".heic", ".heif"), _HEIC),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"), _RAW),
@@ -38,7 +39,7 @@ CONVERTERS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """`split` where the layout gives one; photos with the same `group` belong together."""
+    """`split` if the layout gives one; photos with the same `group` belong together."""
 
     path: Path
     label: str
@@ -48,7 +49,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Collection:
-    """`notes`: what a person should know about how the source was read."""
+    """`notes`: what the user should know about how the source was read."""
 
     source: Path
     photos: tuple[Photo, ...]
@@ -76,7 +77,7 @@ def collect(source: Path, group_pattern: str | None = None) -> Collection:
 
 
 def check(collection: Collection) -> None:
-    """Raises DataError unless there are classes to tell apart, with names that can be."""
+    """Raises DataError unless there are classes to distinguish, with valid names."""
     classes, source = collection.classes, collection.source
     check_labels(classes, source)
     alike: dict[str, list[str]] = {}
@@ -108,7 +109,7 @@ def _folders(source: Path) -> Collection:
         _check_splits(root, photos)
     elif not folders and any(images_in(root)):
         raise DataError(
-            f"{root} holds photos but no folders: put those of each class into {root}/<class>/, or give a CSV"
+            f"{root} has photos but no folders: put the photos of each class into {root}/<class>/, or give a CSV"
         )
     else:
         photos = _classes(folders)
@@ -119,7 +120,7 @@ def _folders(source: Path) -> Collection:
 
 
 def _descend(source: Path) -> tuple[Path, list[str]]:
-    """Past folders that hold nothing but one folder, as archives often do."""
+    """Skips folders that contain only one folder, as archives often do."""
     root = source
     while True:
         entries = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
@@ -139,7 +140,7 @@ def _check_splits(source: Path, photos: Iterable[Photo]) -> None:
 
 
 def _passed_over(root: Path) -> list[str]:
-    """A line for each kind of file that is no image here, and one for photos that lie deeper than their class."""
+    """A line for each kind of file that is not an image here, and one for photos in subfolders of their class."""
     suffixes = Counter(
         Path(name).suffix.lower()
         for _, folders, files in os.walk(root)
@@ -147,7 +148,7 @@ def _passed_over(root: Path) -> list[str]:
         if not name.startswith(".") and Path(name).suffix.lower() not in SUFFIXES
     )
     return [
-        f"passed over {count} {suffix or 'files without suffix'}"
+        f"skipped {count} {suffix or 'files without suffix'}"
         + (f": convert them with {CONVERTERS[suffix]}" if suffix in CONVERTERS else "")
         for suffix, count in suffixes.most_common()
     ]

@@ -2,7 +2,7 @@
 
 A near-duplicate is found by a difference hash: of each photo, squashed to 9 x 8 grey pixels, one bit for each pixel
 that is brighter than its right neighbour (64 bits). Photos whose hashes differ in at most HASH_BITS bits are compared
-as 32 x 32 colour pictures, with equal mean and deviation, which tells plain photos apart that share a hash.
+as 32 x 32 colour pictures, with equal mean and deviation, which distinguishes plain photos that share a hash.
 
 1. equal files, and the same photo in another size, compression or brightness, belong together;
 2. photos of the same thing do not.
@@ -21,7 +21,7 @@ from training.own.photos.collection import Photo
 from training.own.photos.looking import SIDE, Look
 
 HASH_BITS = 10
-SAME = 0.97  # correlation of the small pictures: over it for copies, under it for photos of the same thing
+SAME = 0.97  # correlation of the small pictures: higher for copies, lower for photos of the same thing
 ROWS = 512  # compared with all others at once
 
 
@@ -45,7 +45,7 @@ def difference_hash(small: NDArray[np.uint8]) -> int:
 
 
 def _standard(small: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Flattened, with mean 0 and length 1; a plain one is all zeros."""
+    """Flattened, with mean 0 and length 1; a single-coloured one is all zeros."""
     values = small.astype(np.float32).reshape(SIDE * SIDE * 3)
     values -= values.mean()
     return values / max(float(np.linalg.norm(values)), 1e-6)

@@ -1,8 +1,8 @@
-"""One look at each photo: what is wrong with it, what it looks like, and what the backbone makes of it.
+"""One look at each photo: its problems, its appearance, and its features.
 
-1. a photo is read and decoded once, however much is asked about it;
-2. a file that cannot be used is a problem to report, never the end;
-3. features come from the tensor that the service will make of the photo.
+1. a photo is read and decoded once, for everything that is needed;
+2. a file that cannot be used is a problem to report, never the end of the run;
+3. features come from the tensor that the service will make from the photo.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Look:
-    """`problem`: why the file cannot be used, and then nothing else is known. `small`: uint8 (SIDE, SIDE, 3), squashed;
+    """`problem`: why the file cannot be used; then nothing else is known. `small`: uint8 (SIDE, SIDE, 3), squashed;
     `thumbnail`: a JPEG to show; `brightness` 0..1; `features` by image size in pixels."""
 
     problem: str | None = None
@@ -54,7 +54,7 @@ def look(
         looks = pool.map(lambda path: _look(path, specs, compute), paths)
         return list(tqdm(looks, title, len(paths), leave=False, disable=None))
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C as well, which would else wait for all of them
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C as well, which would otherwise wait for all of them
 
 
 def cpus() -> int:

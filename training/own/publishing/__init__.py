@@ -1,1 +1,1 @@
-"""What was learnt -> a bundle that is checked. Only `training.own.command` may import it."""
+"""A fitted network -> a checked bundle. Only `training.own.command` may import it."""

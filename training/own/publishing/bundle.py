@@ -1,7 +1,7 @@
 """A head on a bundle's backbone -> a draft of a new bundle; drafts -> the bundle.
 
 1. golden logits are the features times the new classifier, in double precision, and the written network must give them;
-2. it explains its answers where the network ends in a mean over a feature map, and the feature map gives the logits;
+2. it explains its answers if the network ends in a mean over a feature map, and the feature map gives the logits;
 3. labels, preprocessing and accuracy are those of the fit;
 4. the bundle appears once, with all its precisions and formats.
 """
@@ -36,7 +36,7 @@ from training.own.sizes import at_size
 from training.run.checkpoints.commit import git_commit
 
 SAMPLES = Path(__file__).parents[3] / "models" / "samples"
-# Greatest difference of a logit between two correct engines, per unit of the logits' deviation where that is over 1.
+# Largest difference of a logit between two correct engines, per unit of the logits' deviation if that is over 1.
 TOLERANCE = 1e-3
 
 
@@ -116,7 +116,7 @@ def _training(old: Manifest, answers: Answers, dataset: str) -> Training:
 
 
 def facts_of_tuned(base: Bundle, tuned: Bundle, answers: Answers, dataset: str) -> dict[str, Any]:
-    """What the manifest of a fine-tuned network of `base`, exported as the bundle `tuned`, is to say."""
+    """The manifest entries for a fine-tuned network of `base`, exported as the bundle `tuned`."""
     facts = {
         "dataset": dataset,
         "evaluated_on": f"{dataset}, {answers.how}",
@@ -128,7 +128,7 @@ def facts_of_tuned(base: Bundle, tuned: Bundle, answers: Answers, dataset: str) 
 
 
 def publish(drafted: Bundle, out: Path, additions: Iterable[Addition | None], facts: Mapping[str, Any]) -> Bundle:
-    """Write the bundle `out`: the draft, what is added, and the manifest keys `facts`. Raises TrainingError."""
+    """Write the bundle `out`: the draft, the additions, and the manifest keys `facts`. Raises TrainingError."""
     artifacts: list[Artifact] = []
     files: dict[str, bytes | Path] = {}
     tolerance: dict[str, float] = {}
@@ -146,7 +146,7 @@ def publish(drafted: Bundle, out: Path, additions: Iterable[Addition | None], fa
 
 
 def engines(folder: Path) -> list[str]:
-    """What `repvgg inspect --verify` says of every engine that can serve the bundle here, a line each."""
+    """The result of `repvgg inspect --verify` for every engine that can serve the bundle here, one line each."""
     command = [
         sys.executable,
         "-m",

@@ -1,8 +1,8 @@
 """The network in int8, if it loses no more accuracy than training.quantize allows.
 
 1. it is calibrated on photos that were fitted on, and judged on those that fp32 was judged on;
-2. under cross-validation each photo is answered by the classifier that did not see it, rounded as int8 rounds it;
-3. a network that loses too much stays out of the bundle, and that is said.
+2. under cross-validation each photo is classified by a classifier that did not see it, rounded as in int8;
+3. a network that loses too much stays out of the bundle, and the output says so.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Heads = Mapping[int, tuple[NDArray[np.bool_], Head]]
 CALIBRATED = 64  # photos
 CALIBRATION = "minmax"  # percentiles take twice as long, and gave the same on 300 photos
 MAX_TOP1_DROP = 0.005  # as training.quantize has it
-STEPS = 127  # of a weight, on each side of zero
-# What a photo takes, in times of inference on all CPUs: to calibrate, and to decode and answer in int8.
+STEPS = 127  # steps of a weight, on each side of zero
+# The cost of a photo, in units of inference on all CPUs: to calibrate, and to decode and classify in int8.
 CALIBRATION_COST, ANSWER_COST = 12.0, 3.0
 
 
@@ -52,7 +52,7 @@ def int8(
     say: Callable[[str], None],
 ) -> Addition | None:
     """Work in `folder`. `heads`: which of the answered photos (N,) each classifier of cross-validation answered; empty
-    where the network's own answered all. `seconds`: what is left of the time given."""
+    if the network's own answered all. `seconds`: the time that is left."""
     backbone, spec = Backbone(draft), draft.manifest.preprocess
     fitted = [photo.path for photo, used in zip(seen.photos, seen.fitted, strict=True) if used]
     chosen = fitted[:: ceil(len(fitted) / CALIBRATED)]
@@ -109,6 +109,6 @@ def _logits(rows: Floats, own: Head, heads: Heads, order: list[int]) -> Floats:
 
 
 def _rounded(head: Head) -> Head:
-    """With one scale for each class, as in training.deploy.precisions."""
+    """With one scale per class, as in training.deploy.precisions."""
     scale = np.maximum(np.abs(head.weight).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / STEPS
     return Head((np.round(head.weight / scale) * scale).astype(np.float32), head.bias)

@@ -1,4 +1,4 @@
-"""The network as MINDIR, where MindSpore is installed: its weights in MindSpore's network, exported in another process.
+"""The network as MINDIR, if MindSpore is installed: its weights in MindSpore's network, exported in another process.
 
 Its logits are compared with the golden ones twice: those of the network, and those of the exported file.
 """
@@ -21,8 +21,8 @@ FILE = "model.mindir"
 
 
 def mindir(draft: Bundle, folder: Path, seconds: float, say: Callable[[str], None]) -> Addition | None:
-    """Work in `folder`; `seconds`: what is left of the time given. None where there can be none, with a line where the
-    export failed."""
+    """Work in `folder`; `seconds`: the time that is left. None if it is impossible, with a line if the export
+    failed."""
     variant, known = draft.manifest.network.variant, {artifact.format for artifact in draft.manifest.artifacts}
     if variant not in VARIANTS or "mindir" in known or seconds < LEAST_S or find_spec("mindspore") is None:
         return None

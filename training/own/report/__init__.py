@@ -1,1 +1,1 @@
-"""What the command says, line by line, and report.html. Only `training.own.command` may import it."""
+"""The command's output, line by line, and report.html. Only `training.own.command` may import it."""

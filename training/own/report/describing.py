@@ -1,4 +1,4 @@
-"""What the command says, line by line."""
+"""The command's output, line by line."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def describe_seen(seen: Seen, say: Say) -> None:
         say(f"  {len(lines)} files cannot be used and are left out:\n    {listed(lines, chr(10) + '    ', 10)}")
     if seen.copies:
         equal = sum(pair.equal for pair in seen.copies)
-        say(f"  {equal} pairs of equal files, {len(seen.copies) - equal} of near-duplicates: kept on one side")
+        say(f"  {equal} pairs of equal files, {len(seen.copies) - equal} of near-duplicates: never split")
     if seen.leaks:
         left_out = sum(photo.split in (None, "train") for photo in seen.photos) - int(seen.fitted.sum())
-        say(f"  {len(seen.leaks)} pairs leak between splits: {left_out} photos of train are not fitted on")
+        say(f"  {len(seen.leaks)} pairs leak between splits: {left_out} photos of train are not used")
     for size, (accuracy, surprise) in sorted(seen.compared.items()):
         mark = " <- chosen" if size == seen.size else ""
         say(f"  {size} pixels: {accuracy:.1%} right under cross-validation, log loss {surprise:.3f}{mark}")
@@ -54,7 +54,7 @@ def describe_answers(what: str, answers: Answers, seen: Seen, say: Say) -> None:
         say(f"  {truth} taken for {answer}: {count}")
     small = [one.label for one in answers.classes(seen.classes) if one.images < SMALL_CLASS]
     if small:
-        say(f"  fewer than {SMALL_CLASS} photos to judge by, so that their figures say little: {listed(small)}")
+        say(f"  fewer than {SMALL_CLASS} photos to judge by, so their figures say little: {listed(small)}")
 
 
 def describe_bundle(bundle: Bundle, engines: Sequence[str], say: Say, seconds: float) -> None:
@@ -67,7 +67,7 @@ def describe_bundle(bundle: Bundle, engines: Sequence[str], say: Say, seconds: f
 
 
 def commands(bundle: Bundle) -> list[str]:
-    """The lines that serve it and open the page."""
+    """The commands that serve it and open the page."""
     return [f".venv/bin/repvgg serve --model {bundle.folder}", "python3 -m webbrowser http://127.0.0.1:8000"]
 
 

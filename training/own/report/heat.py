@@ -1,6 +1,6 @@
-"""Why an answer was wrong: what the parts of a photo added to the label that was given.
+"""Why an answer was wrong: the contribution of each part of a photo to the predicted label.
 
-The classifier that gave the answer explains it, under cross-validation that of the fold: `logit = sum(grid) + bias`.
+The classifier that gave the answer explains it (under cross-validation, that of the fold): `logit = sum(grid) + bias`.
 """
 
 from __future__ import annotations

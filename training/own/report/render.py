@@ -1,7 +1,7 @@
 """report.html: one file that shows what was learnt, where it fails, and what is wrong with the photos.
 
 1. nothing is loaded from elsewhere, and names of files and classes never become markup;
-2. every wrong answer can be looked at, up to a number that keeps the file small.
+2. every wrong answer can be viewed, up to a number that keeps the file small.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def render(
     heat: Mapping[int, bytes] = MappingProxyType({}),
 ) -> bytes:
     """`answers`: what the accuracy is measured on, if there is any; `curves`: {title, lines: [{name, points}]};
-    `augmented`: JPEGs, each a photo and what augmentation makes of it; `heat`: JPEGs by photo, for mistakes."""
+    `augmented`: JPEGs, each a photo and its augmented versions; `heat`: JPEGs by photo, for mistakes."""
     doubted = [one for one in suggestions if one.score is not None and one.index is not None]
     odd = [one for one in suggestions if one.score is None and one.index is not None and "equal to" not in one.reason]
     record: dict[str, Any] = {
@@ -148,7 +148,7 @@ def _pair(seen: Seen, pair: Any) -> dict[str, Any]:
 
 
 def _histograms(seen: Seen) -> dict[str, Any]:
-    """Each: bins, what the left end means, what the right end means."""
+    """Each: bins, the meaning of the left end, the meaning of the right end."""
     sides = np.array([min(look.size) for look in seen.looks])
     low, high = int(sides.min()), int(sides.max())
     counts = np.sort(np.bincount(seen.labels, minlength=len(seen.classes)))[::-1]

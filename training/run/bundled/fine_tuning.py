@@ -1,9 +1,9 @@
 """A run's first weights from a bundle, whose kernels are fused: fine-tuning.
 
-1. the run starts where serving stood: the branches that training needs compute what the bundle's network did, proven on
-   one of its golden images to 1e-5 of the logits' deviation before the first step;
+1. the run starts from the served network: the branches that training needs compute the same function, proven on one of
+   its golden images to 1e-5 of the logits' deviation before the first step;
 2. that holds in training too, since the batch norms' statistics are those of the run's own first batches;
-3. the classifier stays if the classes have the same names, in whatever order, and is new otherwise.
+3. the classifier is kept if the classes have the same names, in any order, and is new otherwise.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> 
         )
     if not off <= PROVEN_TO:
         raise CheckpointError(
-            f"{bundle.folder}: split into branches its logits differ by {off:.2g} of their deviation, at most "
+            f"{bundle.folder}: split into branches, its logits differ by {off:.2g} of their deviation, and at most "
             f"{PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
         )
     return off
@@ -100,6 +100,6 @@ def _about_classes(labels: Sequence[str], classes: Sequence[str], rows: list[int
     if rows:
         return f"its classifier is kept: the {len(classes)} classes are the same"
     return (
-        f"the classifier is new: {len(classes)} classes ({listed(classes)}) in place of the bundle's {len(labels)} "
+        f"the classifier is new: {len(classes)} classes ({listed(classes)}) instead of the bundle's {len(labels)} "
         f"({listed(labels)})"
     )

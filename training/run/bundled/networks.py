@@ -47,7 +47,7 @@ def read_weights(bundle: Bundle) -> Weights:
     try:
         artifact = bundle.artifact(("onnx", "mindir"), "fp32")
     except BundleError as error:
-        raise CheckpointError(f"{error}: rounded weights are no start for training") from error
+        raise CheckpointError(f"{error}: training cannot start from rounded weights") from error
     path = bundle.path(artifact)
     if artifact.format == "onnx":
         found = {array.name: numpy_helper.to_array(array) for array in onnx.load_model(path).graph.initializer}

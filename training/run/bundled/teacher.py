@@ -1,6 +1,6 @@
-"""The teacher of a run: a bundle's network that answers the batches of the student, augmented as they are.
+"""The teacher of a run: a bundle's network that sees the same augmented batches as the student.
 
-1. it sees what it was trained for: its own mean, deviation and image size, whatever those of the run;
+1. it sees images as it was trained on: with its own mean, deviation and image size, whatever the run's are;
 2. its answers are in the order of the run's classes, which must be its own;
 3. it never learns.
 """
@@ -56,7 +56,7 @@ def find(config: TrainConfig, classes: Sequence[str]) -> Teacher | None:
     order = class_ids(bundle.labels, classes)
     if order is None:
         raise ConfigError(
-            f"teacher: {bundle.folder} knows {listed(bundle.labels)}, the images are of {listed(classes)}: a teacher "
+            f"teacher: {bundle.folder} knows {listed(bundle.labels)}, the images show {listed(classes)}: a teacher "
             "must know the same classes"
         )
     return Teacher(deploy_network(bundle), bundle, config, order)

@@ -1,6 +1,7 @@
 """What a checkpoint says about itself, in every checkpoint that this code writes.
 
-1. class names in their order, preprocessing, the whole recipe, the images and the versions of the code travel inside;
+1. class names in their order, preprocessing, the whole recipe, a description of the images and the versions of the code
+   are inside;
 2. classes are compared by name, not by number;
 3. a checkpoint of an older version, which says nothing, still loads, and one line says what was not compared.
 """
@@ -42,7 +43,7 @@ _SETTING = {
     *("checkpoint_minutes", "eval_interval", "patience", "minutes", "callbacks"),
 }
 _PREPROCESSING = ("image_size", "interpolation", "crop_pct", "mean", "std")
-MEASURED = {*_PREPROCESSING, "classes", "images of val"}  # of these, an accuracy depends beside the weights
+MEASURED = {*_PREPROCESSING, "classes", "images of val"}  # besides the weights, an accuracy depends on these
 _NOT_INHERITED = _SETTING - {"data_url", "dataset"}
 
 
@@ -77,7 +78,7 @@ class About:
         return {ENTRY: json.dumps(asdict(self), ensure_ascii=False)}
 
     def changes(self, now: About) -> list[Change]:
-        """What differs now; a key that only one of two versions of the code knows is left out."""
+        """What differs now; a key that only one of the two versions of the code knows is left out."""
         found = [
             Change(key, before, now.recipe[key], key not in _SETTING)
             for key, before in self.recipe.items()
@@ -139,7 +140,7 @@ def check_classes(found: About | None, classes: Sequence[str], *, source: Path, 
 def inherited(config: TrainConfig, found: About | None, source: Path) -> dict[str, Any]:
     """The keys to evaluate or export a checkpoint with: those given by recipe and flags, then the checkpoint's own.
 
-    Says where a given key of the preprocessing differs. Raises CheckpointError for another network.
+    Prints where a given key of the preprocessing differs. Raises CheckpointError for another network.
     """
     given = config.model_dump(mode="json", include=config.model_fields_set)
     recipe = found.recipe if found else {}

@@ -1,4 +1,4 @@
-"""Which code this is."""
+"""The version of this code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A checkpoint to evaluate or to export.
 
-1. what neither the recipe nor a flag gives comes from the checkpoint itself;
+1. settings that neither the recipe nor a flag gives come from the checkpoint itself;
 2. its classes are compared by name with those of the images.
 """
 
@@ -30,7 +30,7 @@ class Trained:
 
     @staticmethod
     def open(config: TrainConfig, path: Path) -> Trained:
-        """Raises CheckpointError, and ConfigError where the recipe contradicts itself with the checkpoint's keys."""
+        """Raises CheckpointError, and ConfigError if the recipe and the checkpoint's keys contradict each other."""
         saved = checkpoint.read(path)
         found = about.parse(saved, path)
         keys = about.inherited(config, found, path)
@@ -43,8 +43,7 @@ class Trained:
             images.classes,
             source=self.path,
             root=images.root,
-            advice="its answers mean its own classes, so give the images that it was trained for, in folders of the "
-            "same names",
+            advice="its answers mean its own classes: give images of these, in folders with the same names",
         )
 
     def network(self, *, deploy: bool) -> repvgg.RepVGG:

@@ -1,1 +1,1 @@
-"""What a run leaves to read: log.jsonl and its curves. Only `run` and the verbs may import it."""
+"""The readable record of a run: log.jsonl and its curves. Only `run` and the verbs may import it."""

@@ -79,7 +79,7 @@ def test_names_are_checked_like_those_of_folders(tmp_path, names, words):
         ("train", "wnids.txt", f"{CAT}\nn1\n{GOLDFISH}", r"wnids\.txt lists ids that are not in ImageNet-1k: n1$"),
         ("train", "wnids.txt", f"{CAT}\n{CAT}", r"wnids\.txt: classes that share a name: Egyptian cat"),
         ("train", "wnids.txt", f"{CAT}\n", rf"train has folders that wnids\.txt does not list: {GOLDFISH}"),
-        ("train", "wnids.txt", f"{CAT}\n{GOLDFISH}\nn01440764", r"n01440764.images holds no image"),
+        ("train", "wnids.txt", f"{CAT}\n{GOLDFISH}\nn01440764", r"n01440764.images has no image"),
         ("val", "val/val_annotations.txt", None, r"val_annotations\.txt cannot be read: No such file"),
         ("val", "val/val_annotations.txt", "", r"val_annotations\.txt contains no image"),
         ("val", "val/val_annotations.txt", "val_0.JPEG", r"txt, line 1 names no class of wnids\.txt: val_0"),

@@ -90,13 +90,13 @@ def test_groups_come_from_a_column_or_a_pattern(tmp_path):
 
 def test_files_that_are_passed_over_are_counted_and_a_tool_is_named(tmp_path):
     notes = collect(fill(tmp_path, "a/1.jpg", "b/2.jpg", "b/3.HEIC", "b/4.heic", "b/5.nef", "b/notes.txt")).notes
-    assert any("passed over 2 .heic: convert them with heif-convert" in note for note in notes)
-    assert any("passed over 1 .nef: convert them with darktable-cli" in note for note in notes)
-    assert "passed over 1 .txt" in notes
+    assert any("skipped 2 .heic: convert them with heif-convert" in note for note in notes)
+    assert any("skipped 1 .nef: convert them with darktable-cli" in note for note in notes)
+    assert "skipped 1 .txt" in notes
 
 
 def test_only_raw_files_names_the_tool_too(tmp_path):
-    with pytest.raises(DataError, match=r"no photos.*passed over 2 \.heic: convert them with heif-convert"):
+    with pytest.raises(DataError, match=r"no photos.*skipped 2 \.heic: convert them with heif-convert"):
         collect(fill(tmp_path, "a/1.heic", "b/2.heic"))
 
 

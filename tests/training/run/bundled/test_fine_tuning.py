@@ -84,8 +84,8 @@ def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bu
 def test_other_classes_get_a_new_classifier_and_are_named(write_bundle, start, tmp_path, capsys):
     assert start(write_bundle(["cat", "dog", "frog"]), "--image_size", "24", "--with_ema", "True") == 0
     told = capsys.readouterr().out
-    assert "the classifier is new: 2 classes (across, down) in place of the bundle's 3 (cat, dog, frog)" in told
-    assert "input_size is 24 here, the bundle was served with 16" in told
+    assert "the classifier is new: 2 classes (across, down) instead of the bundle's 3 (cat, dog, frog)" in told
+    assert "input_size is 24 here, the bundle used 16" in told
     assert best(tmp_path)["classifier.weight"].shape == (2, 64)
 
 

@@ -94,4 +94,4 @@ def test_a_teacher_of_other_classes_is_refused_by_name(teacher_bundle, image_fol
     keys = ["--set", "ImageFolder", "--data_url", image_folder, "--device_target", "CPU", "--arch", "RepVGG-Smoke"]
     keys += ["--save_dir", tmp_path, "--batch_size", "16", "--teacher", teacher_bundle(["cat", "dog"])]
     assert train.main([str(word) for word in keys]) == 78
-    assert "knows cat, dog, the images are of across, down" in capsys.readouterr().err
+    assert "knows cat, dog, the images show across, down" in capsys.readouterr().err

@@ -228,7 +228,7 @@ def test_the_number_of_classes_follows_from_the_images_and_is_checked_where_it_i
 
     run, *_ = start(config_of(tmp_path, image_folder, mix_up=0.2))
     assert run.network.classifier.weight.shape[0] == run.config.classes == 2
-    with pytest.raises(DataError, match="has 2 classes, num_classes is 3: give num_classes 2"):
+    with pytest.raises(DataError, match="has 2 classes, but num_classes is 3: give num_classes 2"):
         start(config_of(tmp_path, image_folder, num_classes=3))
     assert np.isfinite(run.rates).all()
 
@@ -253,5 +253,5 @@ def test_broken_images_are_skipped_on_request_listed_and_counted(image_folder, t
     assert "skipped 2 broken images, listed in" in capsys.readouterr().out
     for path in (image_folder / "train" / "down").glob("*"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="train: every image is broken of down"):
+    with pytest.raises(DataError, match="train: every image of down is broken"):
         start(config_of(tmp_path, image_folder, on_bad_image="skip"))
