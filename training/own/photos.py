@@ -4,7 +4,8 @@
 2. photos of a group, which a column or a pattern in their names tells, are never separated;
 3. files that are passed over are counted, and where a tool can convert them it is named;
 4. a table that names files that do not exist is an error that lists them;
-5. classes whose names differ only in case or Unicode form are an error.
+5. classes whose names differ only in case or Unicode form are an error, and so are several labels of one photo;
+6. classes that hold the same folders are taken for classes, and the doubt is said.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.preprocess import SUFFIXES, images_in
 from training.data.names import check_labels, class_folders, listed, normal_form
-from training.data.tables import SPLITS, Split, read_table
+from training.data.tables import SEPARATOR, SPLITS, Split, read_table
 from training.errors import ConfigError, DataError
 
 MOST_CLASSES = 1000
@@ -115,6 +116,7 @@ def _folders(source: Path) -> Collection:
         filled = {photo.label for photo in photos}
         if empty := sorted(set(folders) - filled):
             notes.append(f"without photos, and left out: {listed(empty)}")
+        notes += _same_inside(folders)
     return Collection(source, tuple(photos), (*notes, *_passed_over(root)))
 
 
@@ -130,6 +132,16 @@ def _descend(source: Path) -> tuple[Path, list[str]]:
 
 def _classes(folders: Mapping[str, Path]) -> list[Photo]:
     return [Photo(path, name) for name, folder in folders.items() for path in sorted(images_in(folder))]
+
+
+def _same_inside(folders: Mapping[str, Path]) -> list[str]:
+    """A line if the classes may lie a level deeper: if at least two folders hold the same ones, and at least two."""
+    inside = {name: tuple(sorted(class_folders(folder))) for name, folder in folders.items()}
+    alike = [name for name, names in inside.items() if len(names) > 1 and list(inside.values()).count(names) > 1]
+    if not alike:
+        return []
+    names = listed(inside[alike[0]])
+    return [f"{listed(alike)} are taken for classes, and hold the same folders ({names}): if those are, give a CSV"]
 
 
 def _check_splits(source: Path, photos: Iterable[Photo]) -> None:
@@ -167,6 +179,7 @@ def _table(file: Path) -> list[Photo]:
     rows = read_table(file)
     if not rows or not {"path", "label"} <= set(rows[0]):
         raise DataError(f"{file} needs columns path and label, and may have split and group")
+    _check_one_label(rows, file)
     photos = [_row(row, file, number) for number, row in enumerate(rows, 2)]
     if missing := [str(photo.path) for photo in photos if not photo.path.is_file()]:
         names = listed(missing, "\n  ")
@@ -174,6 +187,16 @@ def _table(file: Path) -> list[Photo]:
     if any(photo.split == "train" for photo in photos):
         _check_splits(file, photos)
     return photos
+
+
+def _check_one_label(rows: Sequence[Mapping[str, str]], file: Path) -> None:
+    """Raises DataError where a photo has several labels as training.train takes them, such as `cat|dog`."""
+    if several := [row["label"] for row in rows if SEPARATOR in row["label"]]:
+        raise DataError(
+            f"{file}: {len(several)} photos have several labels, such as {several[0]}; this command learns one label a "
+            "photo: python -m training.train with `set: CSV` and `labels: multi` in the recipe learns each label by "
+            "itself (docs/train-your-own.md)"
+        )
 
 
 def _row(row: Mapping[str, str], file: Path, line: int) -> Photo:
