@@ -147,6 +147,7 @@ def tune(
     flags = _flags(seen, outcome, seed, mirrors=not mirroring.harms)
     images = (*flags, "--data_url", folder / "photos", "--pretrained", start.folder)
     more = _lengths(planned.epochs, max(1, planned.epochs // 8), _learnt_from(seen, outcome))
+    more += ("--patience", str(max(1, planned.epochs // 2)))
     try:
         bundle, pace = _run((*images, *more), planned.seconds, folder, "run", say)
     except TrainingError as error:
@@ -167,8 +168,8 @@ def _flags(seen: Seen, outcome: Outcome, seed: int, *, mirrors: bool) -> tuple[s
 
 
 def _lengths(epochs: int, eval_interval: int, photos: int) -> tuple[str, ...]:
-    """The average remembers the first weights by a third: alone, the last ones were no better than a new classifier."""
-    decay = 1 - 1 / max(2, epochs * photos // BATCH)
+    """Averaged over about half of the updates: alone, the last weights were no better than a new classifier."""
+    decay = 1 - 2 / max(4, epochs * photos // BATCH)
     return ("--epochs", str(epochs), "--eval_interval", str(eval_interval), "--ema_decay", f"{decay:.4f}")
 
 
