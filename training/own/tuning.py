@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.store import Bundle, open_bundle
 from models.temperature import fit_temperature
@@ -265,14 +266,16 @@ def _has_val(seen: Seen) -> bool:
 
 
 def is_better(tuned: Answers, alone: Answers) -> bool:
-    """On the photos that both answered; equal accuracy is decided by the scores of the true labels."""
+    """On the photos that both answered; equal accuracy is decided by the scores of the true labels, calibrated."""
     shared = np.isin(alone.photos, tuned.photos)
     right = int((alone.given == alone.labels)[shared].sum())
     if tuned.right != right:
         return tuned.right > right
-    return bool(
-        surprises(tuned.logits, tuned.labels).mean() < surprises(alone.logits[shared], alone.labels[shared]).mean()
-    )
+
+    def surprise(answers: Answers, rows: NDArray[np.bool_]) -> float:
+        return float(surprises(answers.logits[rows] / answers.temperature, answers.labels[rows]).mean())
+
+    return surprise(tuned, np.ones(len(tuned.photos), bool)) < surprise(alone, shared)
 
 
 def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:
