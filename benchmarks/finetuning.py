@@ -68,6 +68,7 @@ def scratch(seen: Seen, bundle: Path, epochs: int, seed: int, folder: Path) -> f
     manifest = open_bundle(bundle).manifest
     spec = manifest.preprocess
     keys: dict[str, object] = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "with_ema": False}
+    keys["fixed_statistics"] = False
     keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.crop_pct or 1.0, "stem_init": "whitened"}
     keys |= {"image_size": seen.size, "epochs": epochs, "seed": seed, "save_dir": folder, "name": "run"}
     flags = [str(word) for key, value in keys.items() for word in (f"--{key}", value)]
