@@ -1,11 +1,12 @@
-"""Top-1 of a few hundred photos: fine-tuned from a bundle, only its classifier trained, and from scratch.
+"""Top-1 of a few hundred photos: a new classifier alone, fine-tuned from a bundle, and from scratch.
 
 python -m benchmarks.finetuning --photos FOLDER --bundle BUNDLE [--size 96] [--epochs N] [--seeds 1 2 3] [--only KIND]
 
-FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest; the top-1 is
-that of the last epoch, since the best one of several would be chosen by the photos that judge it. All kinds make the
-same number of steps with training/recipes/finetune.yaml; the CPU time is that of the whole command, in which other work
-on the machine hardly shows.
+FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest. `head` and
+`fine-tuned` are what training.start does: logistic regression on the bundle's features, and the whole network, starting
+with that classifier. The top-1 is that of the last epoch, since the best one of several would be chosen by the photos
+that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml; the CPU time is that of the
+whole command, in which other work on the machine hardly shows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import json
 import os
 import random
 import resource
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +24,17 @@ from tempfile import TemporaryDirectory
 
 from models.preprocess import images_in
 from models.store import open_bundle
+from training.own import tuning
+from training.own.backbone import Backbone
+from training.own.fitting import Outcome, fit_head
+from training.own.photos.collection import collect
+from training.own.processes import last_words, run_verb
+from training.own.seen import Seen, see
+from training.own.sizes import at_size
 
-ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "training" / "recipes" / "finetune.yaml"
 TRAIN_SHARE = 2 / 3
-KINDS = ("fine-tuned", "classifier only", "scratch")
+KINDS = ("head", "fine-tuned", "scratch")
+FOREVER_S = 1e6
 
 
 def split(photos: Path, out: Path, seed: int) -> None:
@@ -43,35 +49,61 @@ def split(photos: Path, out: Path, seed: int) -> None:
                 os.link(file, out / part / folder.name / file.name)
 
 
-def flags_of(kind: str, bundle: Path) -> list[str]:
-    """What makes a run of this kind."""
-    if kind != "scratch":
-        return ["--pretrained", str(bundle), *(["--freeze", "5"] if kind == "classifier only" else [])]
+def fitted(data: Path, bundle: Path, size: int, seed: int) -> tuple[Seen, Outcome]:
+    opened = open_bundle(bundle)
+    spec = at_size(opened.manifest.preprocess, size)
+    seen = see(collect(data), Backbone(opened), spec, seed=seed, seconds=0)
+    return seen, fit_head(seen, seed)
+
+
+def fine_tuned(seen: Seen, outcome: Outcome, bundle: Path, epochs: int, seed: int, folder: Path) -> float:
+    opened = open_bundle(bundle)
+    plan = tuning.Plan(epochs, FOREVER_S, "")
+    tuning.tune(seen, outcome, opened, Backbone(opened), plan, folder, seed, print)
+    return last_top1(folder / "run")
+
+
+def scratch(seen: Seen, bundle: Path, epochs: int, seed: int, folder: Path) -> float:
+    """Twice the rate of a fine-tuned run's classifier, for all weights; the last weights, not their average."""
     manifest = open_bundle(bundle).manifest
     spec = manifest.preprocess
-    # Twice the rate of a fine-tuned run's classifier, for all weights.
-    keys = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "stem_init": "whitened"}
-    keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.input_size / spec.resize_size}
-    return [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    keys: dict[str, object] = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "with_ema": False}
+    keys["fixed_statistics"] = False
+    keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.crop_pct or 1.0, "stem_init": "whitened"}
+    keys |= {"image_size": seen.size, "epochs": epochs, "seed": seed, "save_dir": folder, "name": "run"}
+    flags = [str(word) for key, value in keys.items() for word in (f"--{key}", value)]
+    log = folder / "scratch.log"
+    if run_verb("train", ["--config", tuning.RECIPE, "--data_url", seen.source, *flags], None, log):
+        raise SystemExit(last_words(log))
+    return last_top1(folder / "run")
 
 
-def run(data: Path, out: Path, flags: Sequence[str]) -> tuple[float, float]:
-    """-> top-1 of the last epoch, and seconds of CPU time."""
-    command = [sys.executable, "-m", "training.train", "--config", RECIPE, "--data_url", data, "--save_dir", out]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*map(str, command), "--name", "run", *flags], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = (out / "run" / "log.jsonl").read_text().splitlines()
-    return float(json.loads(lines[-1])["val_top1"]), cpu_s
+def last_top1(run: Path) -> float:
+    return float(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["val_top1"])
+
+
+def cpu_s() -> float:
+    """Of this process and those that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def measure(kind: str, args: argparse.Namespace, seed: int, folder: Path) -> float:
+    split(args.photos, folder / "data", seed)
+    seen, outcome = fitted(folder / "data", args.bundle, args.size, seed)
+    if kind == "head":
+        return outcome.judged.accuracy
+    if kind == "scratch":
+        return scratch(seen, args.bundle, args.epochs, seed, folder / "runs")
+    return fine_tuned(seen, outcome, args.bundle, args.epochs, seed, folder / "runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--size", default="96", help="pixels")
-    parser.add_argument("--epochs", default="25")
+    parser.add_argument("--size", type=int, default=96, help="pixels")
+    parser.add_argument("--epochs", type=int, default=tuning.MOST_EPOCHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", choices=KINDS, nargs="+", default=KINDS)
     args = parser.parse_args(argv)
@@ -79,12 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed in args.seeds:
         for kind in args.only:
             with TemporaryDirectory(dir=args.photos.parent) as folder:  # beside the photos: links cross no file system
-                split(args.photos, Path(folder, "data"), seed)
-                keys = ["--image_size", args.size, "--epochs", args.epochs, "--seed", str(seed)]
-                flags = [*keys, *flags_of(kind, args.bundle)]
-                top1, cpu_s = run(Path(folder, "data"), Path(folder, "runs"), flags)
-            found[kind].append(top1)
-            print(f"seed {seed}, {kind}: {top1:.1%}, {cpu_s:.0f} s of CPU time", flush=True)
+                began = cpu_s()
+                found[kind].append(measure(kind, args, seed, Path(folder)))
+            print(f"seed {seed}, {kind}: {found[kind][-1]:.1%}, {cpu_s() - began:.0f} s of CPU time", flush=True)
     for kind, tops in found.items():
         print(f"{kind}: {mean(tops):.1%} ({', '.join(f'{top:.1%}' for top in tops)})")
     return 0

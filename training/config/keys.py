@@ -66,6 +66,11 @@ class TrainConfig(BaseModel):
         0,
         description="first stages that training leaves as they are, the stem being one; 5: only the classifier learns",
     )
+    fixed_statistics: bool = Field(
+        False,
+        description="batch norms normalise by the statistics that the run starts with, as in evaluation, and not by "
+        "those of each batch: for fine-tuning with few images",
+    )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
     )

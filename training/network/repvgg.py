@@ -174,9 +174,14 @@ def freeze(network: RepVGG, stages: int) -> None:
     for stage in list(network.stages)[:stages]:
         for parameter in stage.get_parameters():
             parameter.requires_grad = False
-        for _, cell in stage.cells_and_names():
-            if isinstance(cell, nn.BatchNorm2d):
-                cell.use_batch_statistics = False
+        fix_statistics(stage)
+
+
+def fix_statistics(cell: nn.Cell) -> None:
+    """Let the batch norms inside compute in training what they do in inference; their scales and shifts still learn."""
+    for _, inner in cell.cells_and_names():
+        if isinstance(inner, nn.BatchNorm2d):
+            inner.use_batch_statistics = False
 
 
 def set_stem_kernels(network: RepVGG, kernels: NDArray[np.float32]) -> None:

@@ -81,12 +81,15 @@ def run(options: Options, say: Say, *, started: float) -> None:
     bundle, backbone, seen = _look(options, say, options.seconds * SEARCH_SHARE)
     outcome = fit_head(seen, options.seed)
     describe_answers("the classifier alone", outcome.judged, seen, say)
-    tuned = _tune(options, seen, outcome, bundle, backbone, say, _left(options, started))
+    left, tuned = _left(options, started), None
+    with _interruptible(say, "the classifier alone remains"):
+        tuned = _tune(options, seen, outcome, bundle, backbone, say, left)
     title = options.photos.stem
     with _drafts(options) as folder:
         if tuned and _is_kept(tuned, outcome, say):
-            left = _left(options, started) - CHECKS_S
-            tuned = tuning.again(tuned, seen, outcome, (bundle, backbone), options.record / "tuning", left, say)
+            left, start = _left(options, started) - CHECKS_S, (bundle, backbone)
+            with _interruptible(say, "the network of the first run remains"):
+                tuned = tuning.again(tuned, seen, outcome, start, options.record / "tuning", left, say)
             facts = facts_of_tuned(bundle, tuned.bundle, tuned.answers, title)
             learnt = Learnt(tuned.bundle, tuned.judged, tuned.answers, {}, facts)
         else:
@@ -135,12 +138,14 @@ def _is_kept(tuned: Tuned, outcome: Outcome, say: Say) -> bool:
 
 
 def _publish(learnt: Learnt, options: Options, seen: Seen, folder: Path, say: Say, started: float) -> Bundle:
-    more = [
-        _int8(learnt, seen, folder, _left(options, started) - CHECKS_S, say),
-        mindir(learnt.draft, folder, _left(options, started) - CHECKS_S, say),
-    ]
+    more, checked = [], ["interrupted: the engines were not checked"]
+    with _interruptible(say, "the bundle is written without what is not ready"):
+        more.append(_int8(learnt, seen, folder, _left(options, started) - CHECKS_S, say))
+        more.append(mindir(learnt.draft, folder, _left(options, started) - CHECKS_S, say))
     written = publish(learnt.draft, options.out, more, learnt.facts)
-    describe_bundle(written, engines(written.folder), say, time.monotonic() - started)
+    with _interruptible(say, f"{written.folder} is written"):
+        checked = engines(written.folder)
+    describe_bundle(written, checked, say, time.monotonic() - started)
     return written
 
 
@@ -149,6 +154,15 @@ def _int8(learnt: Learnt, seen: Seen, folder: Path, seconds: float, say: Say) ->
         say("no int8: the network learnt from all photos, and only a test split could tell what rounding costs")
         return None
     return int8(learnt.draft, seen, learnt.answers, learnt.heads, folder, seconds, say)
+
+
+@contextmanager
+def _interruptible(say: Say, rest: str) -> Iterator[None]:
+    """Ctrl-C ends the block, and not the command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {rest}")
 
 
 def _left(options: Options, started: float) -> float:

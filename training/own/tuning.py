@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.scores.temperature import fit_temperature
 from models.store import Bundle, open_bundle
@@ -42,9 +43,9 @@ from weights.variants import VARIANTS
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune.yaml"
 LEAST_PHOTOS, LEAST_EPOCHS, MOST_EPOCHS = 100, 5, 20
-# A training step against inference of the same image by ONNX Runtime; benchmarks/LOG.md. It only decides whether to
-# begin: the run itself measures its epochs, and makes fewer of them if they are too slow.
-STEP_COST = 12.0
+# A training step against inference of the same image by ONNX Runtime: 5.2 on two quiet cores, RepVGG-Small at 160
+# pixels. The run itself measures its epochs, and makes fewer of them if they are slower.
+STEP_COST = 6.0
 START_S, EXPORT_S = 45.0, 60.0  # until the first step; from the last step to a bundle
 IMPORT_S = 15.0  # until a run begins to count its time
 BATCH = 32
@@ -105,11 +106,12 @@ def plan(seen: Seen, bundle: Bundle, backbone: Backbone, seconds: float, *, head
         against = f"since fine-tuning takes about {epoch:.0f} s an epoch, and {max(0.0, seconds):.0f} s are left"
     if against:
         return Plan(0, 0.0, f"only the classifier is fitted, {against}")
+    first = _share_of_first(seconds, epoch, twice=not _has_val(seen))
+    epochs = min(MOST_EPOCHS, int((first - START_S - EXPORT_S) / epoch))
     reason = (
-        f"fine-tuning as well, up to {MOST_EPOCHS} epochs of about {epoch:.0f} s: {photos} photos and {seconds:.0f} s "
-        "allow it"
+        f"fine-tuning as well, {epochs} epochs of about {epoch:.0f} s: {photos} photos and {seconds:.0f} s allow it"
     )
-    return Plan(MOST_EPOCHS, _share_of_first(seconds, epoch, twice=not _has_val(seen)) - EXPORT_S, reason)
+    return Plan(epochs, first - EXPORT_S, reason)
 
 
 def _share_of_first(seconds: float, epoch: float, *, twice: bool) -> float:
@@ -146,6 +148,7 @@ def tune(
     flags = _flags(seen, outcome, seed, mirrors=not mirroring.harms)
     images = (*flags, "--data_url", folder / "photos", "--pretrained", start.folder)
     more = _lengths(planned.epochs, max(1, planned.epochs // 8), _learnt_from(seen, outcome))
+    more += ("--patience", str(max(1, planned.epochs // 2)))
     try:
         bundle, pace = _run((*images, *more), planned.seconds, folder, "run", say)
     except TrainingError as error:
@@ -166,7 +169,7 @@ def _flags(seen: Seen, outcome: Outcome, seed: int, *, mirrors: bool) -> tuple[s
 
 
 def _lengths(epochs: int, eval_interval: int, photos: int) -> tuple[str, ...]:
-    """The weights are averaged over about half of the updates."""
+    """Averaged over about half of the updates: alone, the last weights were no better than a new classifier."""
     decay = 1 - 2 / max(4, epochs * photos // BATCH)
     return ("--epochs", str(epochs), "--eval_interval", str(eval_interval), "--ema_decay", f"{decay:.4f}")
 
@@ -263,14 +266,16 @@ def _has_val(seen: Seen) -> bool:
 
 
 def is_better(tuned: Answers, alone: Answers) -> bool:
-    """On the photos that both answered; equal accuracy is decided by the scores of the true labels."""
+    """On the photos that both answered; equal accuracy is decided by the scores of the true labels, calibrated."""
     shared = np.isin(alone.photos, tuned.photos)
     right = int((alone.given == alone.labels)[shared].sum())
     if tuned.right != right:
         return tuned.right > right
-    return bool(
-        surprises(tuned.logits, tuned.labels).mean() < surprises(alone.logits[shared], alone.labels[shared]).mean()
-    )
+
+    def surprise(answers: Answers, rows: NDArray[np.bool_]) -> float:
+        return float(surprises(answers.logits[rows] / answers.temperature, answers.labels[rows]).mean())
+
+    return surprise(tuned, np.ones(len(tuned.photos), bool)) < surprise(alone, shared)
 
 
 def _lay_out(seen: Seen, outcome: Outcome, root: Path) -> list[int]:

@@ -71,6 +71,13 @@ class Freezing(Callback):
         repvgg.freeze(network, self.stages)
 
 
+class FixedStatistics(Callback):
+    """Keeps the statistics of all batch norms as they are."""
+
+    def on_build(self, network: repvgg.RepVGG) -> None:
+        repvgg.fix_statistics(network)
+
+
 class EarlyStopping(Callback):
     """Ends a run whose validation top-1 has not improved for `patience` epochs."""
 
@@ -143,6 +150,7 @@ def why_end(callbacks: Sequence[Callback], report: Report) -> str:
 def build_callbacks(config: TrainConfig) -> list[Callback]:
     """Those of the recipe. Raises ConfigError that names the one which cannot be built."""
     callbacks: list[Callback] = [Freezing(config.freeze)] if config.freeze else []
+    callbacks += [FixedStatistics()] if config.fixed_statistics else []
     callbacks += [EarlyStopping(config.patience)] if config.patience else []
     callbacks += [TimeLimit(60 * config.minutes)] if config.minutes else []
     for name in config.callbacks:

@@ -101,8 +101,8 @@ def test_where_mindspore_is_the_bundle_has_a_mindir_with_the_new_classifier(phot
 def test_a_fine_tuned_network_explains_its_answers_too(photos, tmp_path):
     base = open_bundle("repvgg-tiny-cifar10")
     seen = see(collect(photos), Backbone(base), base.manifest.preprocess, seed=0, seconds=0)
-    said, folder, outcome, start = [], tmp_path / "tuning", fit_head(seen, 0), (base, Backbone(base))
-    tuned = tuning.tune(seen, outcome, *start, tuning.Plan(2, 200, ""), folder, 0, said.append)
+    said, folder, plan = [], tmp_path / "tuning", tuning.Plan(2, 200, "")
+    tuned = tuning.tune(seen, fit_head(seen, 0), base, Backbone(base), plan, folder, 0, said.append)
     assert tuned, said
     assert "its classifier is kept" in (folder / "run.log").read_text()
     assert len(tuned.augmented) == 8
@@ -117,14 +117,3 @@ def test_a_fine_tuned_network_explains_its_answers_too(photos, tmp_path):
     logits, features = session.run([artifact.output, artifact.features.output], {artifact.input: images})
     assert head.delta(features, logits) < 1e-4
     assert bundle.manifest.training.evaluated_on.startswith("fruit, held out from the run")
-
-    short = tuning.again(tuned, seen, outcome, start, folder, 5, said.append)
-    assert short is tuned
-    assert "no second run on all 60 photos" in said[-1]
-    both = tuning.again(tuned, seen, outcome, start, folder, 500, said.append)
-    assert said[-1] == "the same run again, on all 60 photos"
-    assert len(list((folder / "all" / "train").rglob("*.jpg"))) == 60
-    assert both.judged.folder == tuned.bundle.folder
-    assert both.bundle.folder != tuned.bundle.folder
-    np.testing.assert_array_equal(both.answers.logits, tuned.answers.logits)
-    assert both.answers.how == "held out from a first run, 12 photos; the network then learnt from all 60 alike"

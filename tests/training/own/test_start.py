@@ -13,6 +13,7 @@ from models.preprocess import preprocess
 from models.store import open_bundle
 from training import start
 from training.deploy.offline.onnx_engine import open_engine
+from training.own import command
 
 
 @pytest.fixture
@@ -147,3 +148,24 @@ def test_real_photos_with_the_shipped_bundle(flowers, tmp_path, capsys):
     assert bundle.manifest.training.top1 > 0.5
     assert bundle.manifest.preprocess.input_size >= 32
     assert "<- chosen" in capsys.readouterr().out
+
+
+def interrupted(*_args, **_keys):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("moment", "said_then"),
+    [
+        ("_tune", "interrupted: the classifier alone remains"),
+        ("_int8", "interrupted: the bundle is written without what is not ready"),
+        ("engines", "interrupted: store/mine/1 is written"),
+    ],
+)
+def test_ctrl_c_keeps_the_best_so_far_and_says_so(run, photos, tmp_path, monkeypatch, moment, said_then):
+    monkeypatch.setattr(command, moment, interrupted)
+    code, said, _ = run(photos)
+    assert code == 0
+    assert said_then in said
+    assert open_bundle(tmp_path / "store/mine/1").labels == ("lemon", "lime", "plum")
+    assert (tmp_path / "runs/mine-1/report.html").is_file()

@@ -1,9 +1,11 @@
 """What surrounds a fine-tuning run; the run itself is tested where MindSpore is, in tests/training/run."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,3 +122,68 @@ def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_
     assert finished == (tmp_path / "store/mine/1/manifest.json").exists()
     assert process.returncode in (0, 130)
     assert not list(tmp_path.glob("store/mine/.*"))
+
+
+def test_there_is_time_for_a_second_run_or_else_the_first_gets_all(seen, monkeypatch):
+    monkeypatch.setattr(tuning, "LEAST_PHOTOS", 50)
+    monkeypatch.setattr(tuning, "seconds_each", lambda *_: 0.02)  # 7.2 s an epoch of 60 photos
+    bundle = open_bundle("repvgg-tiny-cifar10")
+    fixed, backbone = tuning.START_S + tuning.EXPORT_S, Backbone(bundle)
+
+    def plan(seconds):
+        return tuning.plan(seen, bundle, backbone, seconds, head_only=False)
+
+    both = plan(2 * fixed + 9 * 7.2 * 2)
+    assert (both.epochs, both.seconds) == (8, pytest.approx(fixed + 8 * 7.2 - tuning.EXPORT_S))
+    one = plan(fixed + 6.5 * 7.2)
+    assert (one.epochs, one.seconds) == (6, pytest.approx(fixed + 6.5 * 7.2 - tuning.EXPORT_S))
+    assert plan(fixed + 4 * 7.2).epochs == 0
+
+
+@pytest.fixture
+def first_run(seen, tiny_bundle):
+    """What `tune` gives for `seen`, without a run: ten epochs of 2 s."""
+    bundle, outcome = open_bundle(tiny_bundle), fit_head(seen, 0)
+    rows = outcome.folds[outcome.held_out.photos] == 0
+    held_out = Answers(
+        outcome.held_out.photos[rows], outcome.held_out.labels[rows], outcome.held_out.logits[rows], 1.0, "held out"
+    )
+    flags = ("--seed", "0")
+    return tuning.Tuned(bundle, bundle, held_out, [], (), flags, tuning.Pace(10, 2.0, 20.0, 5.0)), outcome
+
+
+def test_a_second_run_like_the_first_learns_from_all_photos(seen, tiny_bundle, first_run, tmp_path, monkeypatch):
+    (tuned, outcome), said, runs = first_run, [], []
+    second = open_bundle(shutil.copytree(tiny_bundle, tmp_path / "again" / "1"))
+
+    def run(flags, seconds, folder, name, say):
+        runs.append(dict(zip(flags[::2], flags[1::2], strict=True)) | {"seconds": seconds})
+        return second, tuned.pace
+
+    monkeypatch.setattr(tuning, "_run", run)
+    start = (tuned.bundle, Backbone(tuned.bundle))
+    found = tuning.again(tuned, seen, outcome, start, tmp_path / "tuning", 60, said.append)
+    assert said == ["the same run again, on all 60 photos"]
+    assert (runs[0]["--epochs"], runs[0]["--seed"], runs[0]["seconds"]) == ("10", "0", 55)
+    assert len(list((runs[0]["--data_url"] / "train").rglob("*.jpg"))) == 60
+    started = Backbone(open_bundle(runs[0]["--pretrained"]))
+    np.testing.assert_array_equal(started.classifier().weight, outcome.fitted.head.weight)
+    assert (found.bundle, found.judged) == (second, tuned.bundle)
+    np.testing.assert_array_equal(found.answers.logits, tuned.answers.logits)
+    assert found.answers.how == "held out from a first run, 12 photos; the network then learnt from all 60 alike"
+
+
+def test_without_time_for_a_second_run_the_first_remains(seen, first_run, tmp_path):
+    (tuned, outcome), said = first_run, []
+    start = (tuned.bundle, Backbone(tuned.bundle))
+    assert tuning.again(tuned, seen, outcome, start, tmp_path / "tuning", 30, said.append) is tuned
+    assert said == ["no second run on all 60 photos, which takes 25 s more: 5 s are left"]
+
+
+def test_a_second_run_that_fails_leaves_the_first(seen, first_run, tmp_path, monkeypatch):
+    (tuned, outcome), said = first_run, []
+    monkeypatch.setattr(tuning, "RECIPE", tmp_path / "missing.yaml")
+    tuned = replace(tuned, flags=("--config", tmp_path / "missing.yaml"))
+    start = (tuned.bundle, Backbone(tuned.bundle))
+    assert tuning.again(tuned, seen, outcome, start, tmp_path / "tuning", 60, said.append) is tuned
+    assert "the network of the first run remains" in said[-1]

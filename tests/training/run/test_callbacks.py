@@ -236,3 +236,18 @@ def test_a_run_of_limited_time_makes_fewer_epochs_by_a_schedule_of_that_length(
     if made == 4:
         assert lines[0]["lr"] > 0.09, "the first epoch was of a longer run"
         assert lines[-1]["lr"] < 0.01
+
+
+def test_fixed_statistics_stay_while_scales_learn(image_folder, tmp_path):
+    from training.run import checkpoint
+
+    still = {"base_lr": 0.0, "min_lr": 0.0, "warmup_lr": 0.0}
+    paths = [
+        train(image_folder, tmp_path / name, epochs=1, fixed_statistics=True, **keys)
+        for name, keys in (("moving", {}), ("still", still))
+    ]
+    learnt, start = (checkpoint.network_weights(checkpoint.read(path)) for path in paths)
+    norms = [name for name in start if ".moving_" in name]
+    assert norms
+    assert all((learnt[name] == start[name]).all() for name in norms)
+    assert any((learnt[name] != start[name]).any() for name in start if name.endswith(".gamma"))

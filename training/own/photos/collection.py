@@ -5,7 +5,8 @@
 2. photos of a group, given by a column or a pattern in their names, are never separated;
 3. skipped files are counted, and if a tool can convert them it is named;
 4. a table that names files that do not exist is an error that lists them;
-5. classes whose names differ only in case or Unicode form are an error.
+5. classes whose names differ only in case or Unicode form are an error, and so are several labels of one photo;
+6. folders that all contain the same folders are taken for classes, and the output says that this is doubtful.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.preprocess import SUFFIXES, images_in
-from training.data.layouts.tables import SPLITS, Split, read_table
+from training.data.layouts.tables import SEPARATOR, SPLITS, Split, read_table
 from training.data.names import check_labels, class_folders, listed, normal_form
 from training.errors import ConfigError, DataError
 
@@ -116,6 +117,7 @@ def _folders(source: Path) -> Collection:
         filled = {photo.label for photo in photos}
         if empty := sorted(set(folders) - filled):
             notes.append(f"without photos, and left out: {listed(empty)}")
+        notes += _same_inside(folders)
     return Collection(source, tuple(photos), (*notes, *_passed_over(root)))
 
 
@@ -131,6 +133,16 @@ def _descend(source: Path) -> tuple[Path, list[str]]:
 
 def _classes(folders: Mapping[str, Path]) -> list[Photo]:
     return [Photo(path, name) for name, folder in folders.items() for path in sorted(images_in(folder))]
+
+
+def _same_inside(folders: Mapping[str, Path]) -> list[str]:
+    """A line if the classes may lie a level deeper: if at least two folders hold the same ones, and at least two."""
+    inside = {name: tuple(sorted(class_folders(folder))) for name, folder in folders.items()}
+    alike = [name for name, names in inside.items() if len(names) > 1 and list(inside.values()).count(names) > 1]
+    if not alike:
+        return []
+    names = listed(inside[alike[0]])
+    return [f"{listed(alike)} are taken for classes, and hold the same folders ({names}): if those are, give a CSV"]
 
 
 def _check_splits(source: Path, photos: Iterable[Photo]) -> None:
@@ -168,6 +180,7 @@ def _table(file: Path) -> list[Photo]:
     rows = read_table(file)
     if not rows or not {"path", "label"} <= set(rows[0]):
         raise DataError(f"{file} needs columns path and label, and may have split and group")
+    _check_one_label(rows, file)
     photos = [_row(row, file, number) for number, row in enumerate(rows, 2)]
     if missing := [str(photo.path) for photo in photos if not photo.path.is_file()]:
         names = listed(missing, "\n  ")
@@ -175,6 +188,16 @@ def _table(file: Path) -> list[Photo]:
     if any(photo.split == "train" for photo in photos):
         _check_splits(file, photos)
     return photos
+
+
+def _check_one_label(rows: Sequence[Mapping[str, str]], file: Path) -> None:
+    """Raises DataError where a photo has several labels as training.train takes them, such as `cat|dog`."""
+    if several := [row["label"] for row in rows if SEPARATOR in row["label"]]:
+        raise DataError(
+            f"{file}: {len(several)} photos have several labels, such as {several[0]}; this command learns one label a "
+            "photo: python -m training.train with `set: CSV` and `labels: multi` in the recipe learns each label by "
+            "itself (docs/train-your-own.md)"
+        )
 
 
 def _row(row: Mapping[str, str], file: Path, line: int) -> Photo:

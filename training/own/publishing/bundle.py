@@ -155,9 +155,9 @@ def engines(folder: Path) -> list[str]:
         str(folder),
         "--verify",
         "--calls",
-        "4",
+        "2",
         "--max-batch-size",
-        "4",
+        "2",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     lines = [line for line in done.stdout.splitlines()[1:] if "not available" not in line]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.manifest import Artifact
 from models.store import Bundle
-from training.own.processes import run_verb
+from training.own.processes import last_words, run_verb
 from training.own.publishing.addition import Addition
 from weights.variants import VARIANTS
 
@@ -36,8 +36,9 @@ def mindir(draft: Bundle, folder: Path, seconds: float, say: Callable[[str], Non
         "--device_target",
         "CPU",
     ]
-    if failed := run_verb("export", flags, None, folder / "mindir.log"):
-        say(f"no MINDIR: the export {failed}, see {folder / 'mindir.log'}")
+    log = folder / "mindir.log"
+    if failed := run_verb("export", flags, None, log):
+        say(f"no MINDIR: the export {failed}: {last_words(log)}")
         return None
     content = (folder / f"{variant}.mindir").read_bytes()
     artifact = Artifact(

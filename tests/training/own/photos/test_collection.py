@@ -133,3 +133,20 @@ def test_a_class_without_photos_is_left_out_and_said(tmp_path):
     found = collect(tmp_path)
     assert found.classes == ("a", "b")
     assert "without photos, and left out: c" in found.notes
+
+
+def test_classes_that_hold_the_same_folders_are_said(tmp_path):
+    root = fill(tmp_path, *(f"{season}/{kind}/1.jpg" for season in ("spring", "summer") for kind in ("rose", "tulip")))
+    found = collect(root)
+    assert found.classes == ("spring", "summer")
+    (note,) = found.notes
+    assert (
+        note
+        == "spring, summer are taken for classes, and hold the same folders (rose, tulip): if those are, give a CSV"
+    )
+
+
+def test_several_labels_a_photo_name_the_command_that_learns_them(tmp_path):
+    root = fill(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    with pytest.raises(DataError, match=r"1 photos have several labels, such as cat\|dog; .*`labels: multi`"):
+        collect(table(root, "path,label\n1.jpg,cat|dog\n2.jpg,cat\n3.jpg,dog\n"))
