@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +24,11 @@ from models.preprocess import preprocess
 from models.store import open_bundle, write_bundle
 from service.machine.features import INT8, cpu_flags
 from training.deploy import lite
+
+# Bytecode is written even where the environment forbids it, as in containers: each worker and each of the hundreds of
+# interpreters that tests start would otherwise compile all of our sources again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
