@@ -1,7 +1,7 @@
 """The choice of the image size: a small network gains from more pixels than it was trained with.
 
-1. sizes of one to three times the bundle's are compared, fewer for larger bundles, as far as its strides divide them and
-   time allows;
+1. sizes of one to three times the bundle's are compared, fewer for larger bundles, as far as its strides divide them
+   and time allows;
 2. a larger size must be better by more than the standard error of the difference: every request pays for it.
 """
 
