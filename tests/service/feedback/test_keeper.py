@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_logged_once_and_counted_until_it_can
     assert (
         len([message for message in messages if "cannot be kept in" in message and "Not a directory" in message]) == 1
     )
-    assert any(message.endswith("again; 3 are lost") for message in messages)
+    assert any(message.endswith("again; 3 were lost") for message in messages)
 
 
 def test_what_the_disk_is_too_slow_for_is_dropped_and_nobody_waits(
