@@ -7,13 +7,16 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import pytest
+from httpx._transports import default as httpx_transports
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageDraw
@@ -29,6 +32,10 @@ from training.deploy import lite
 # interpreters that tests start would otherwise compile all of our sources again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Each client of httpx loads all certificate authorities, which takes 29 ms of CPU, even if it speaks plain HTTP: here
+# thousands of clients share them.
+httpx_transports.create_ssl_context = cache(httpx.create_ssl_context)
 
 TINY_SIZE = 32
 TINY_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

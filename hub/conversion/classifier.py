@@ -106,7 +106,7 @@ def explains(found: Explained, artifact: Artifact, tensors: Tensors, tolerance: 
     step is rounded too."""
     graph = found.model.SerializeToString()
     logits, features = (
-        np.concatenate([open_onnx(graph, artifact.input, output)(tensor[None]) for tensor in tensors])
+        np.concatenate(list(map(open_onnx(graph, artifact.input, output), tensors[:, None])))
         for output in (artifact.output, found.output)
     )
     delta = found.head.delta(features, logits)

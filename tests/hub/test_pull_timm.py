@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub.conversion import classifier, running
 from hub.errors import Unreachable, Unusable, Unverified, WrongRequest
 from models import golden
 from models.store import open_bundle
@@ -42,6 +43,19 @@ def test_a_network_of_timm_becomes_a_verified_bundle(pull: Pull, server: Server,
     tensors, logits = golden.load(bundle)
     expected = forward.logits(a0_weights, VARIANTS["RepVGG-A0"], tensors[:1])
     assert np.abs(logits[:1] - expected).max() <= 1e-4 * expected.std()
+
+
+def test_each_graph_is_opened_once_for_each_output(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each golden image: opening a large network takes a second."""
+    opened: list[tuple[bytes, str, str]] = []
+
+    def open_onnx(*graph_and_names: Any) -> running.Run:
+        opened.append(graph_and_names)
+        return running.open_onnx(*graph_and_names)
+
+    monkeypatch.setattr(classifier, "open_onnx", open_onnx)
+    pull(SOURCE)
+    assert len(opened) == len(set(opened)) == 3  # the graph as converted, and with features as the second output
 
 
 def test_the_engines_of_the_service_pass_on_it(pull: Pull, environ: dict[str, str]) -> None:

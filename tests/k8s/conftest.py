@@ -29,6 +29,9 @@ from tests.cluster import ROOT, Documents, kustomize
 
 LIMIT_S = 120.0
 SCRAPE_S = 1
+# Between two rounds of a client: several fall between two scrapes, and the services, which run during all tests of this
+# folder, leave the cores to the others.
+LOAD_PAUSE_S = 0.3
 
 
 def need(program: str, package: str) -> str:
@@ -116,7 +119,7 @@ def service_under_load(model: Path, bodies: list[bytes]) -> Iterator[str]:
 
         def ask() -> None:
             with httpx.Client(base_url=url, timeout=LIMIT_S) as client:
-                while not over.wait(0.02):
+                while not over.wait(LOAD_PAUSE_S):
                     for body in bodies:
                         headers = {"content-type": "image/jpeg"}
                         answer = client.post("/classify?coverage=0.9", content=body, headers=headers).json()

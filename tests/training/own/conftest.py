@@ -22,6 +22,22 @@ def photo_of(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (9
     return ground
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_engine_is_checked():
+    """At its end the command opens and times the new bundle with every engine, each in a process, which takes 5 to
+    28 s of CPU. A test that asks about that takes `every_engine_is_checked`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.own.command.engines", lambda folder: [])
+        yield
+
+
+@pytest.fixture
+def every_engine_is_checked(no_engine_is_checked, monkeypatch):
+    from training.own.publishing.bundle import engines
+
+    monkeypatch.setattr("training.own.command.engines", engines)
+
+
 @pytest.fixture(scope="session")
 def draw_photo():
     """(colour, seed, size) -> a Pillow image."""

@@ -29,6 +29,7 @@ def run(tiny_bundle, tmp_path, capsys, monkeypatch):
     return started
 
 
+@pytest.mark.usefixtures("every_engine_is_checked")
 def test_a_folder_of_photos_becomes_a_bundle_that_is_verified_and_knows_its_classes(
     run, photos, tmp_path, draw_photo, encode
 ):
