@@ -83,6 +83,7 @@ def test_without_time_there_is_no_int8(world, tmp_path):
 
 
 @pytest.mark.skipif(find_spec("mindspore") is None, reason="MindSpore is not installed: pip install 'repvgg[train]'")
+@pytest.mark.usefixtures("every_engine_is_checked")
 def test_where_mindspore_is_the_bundle_has_a_mindir_with_the_new_classifier(photos, tmp_path, cpu):
     import mindspore as ms
 

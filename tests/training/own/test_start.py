@@ -142,6 +142,7 @@ def test_a_classifier_needs_no_mindspore(photos, tiny_bundle, tmp_path):
     assert done.returncode == 0
 
 
+@pytest.mark.usefixtures("every_engine_is_checked")
 def test_real_photos_with_the_shipped_bundle(flowers, tmp_path, capsys):
     """Chance is 20 %; logistic regression on these features at 32 pixels gets about 52."""
     assert start.main([str(flowers), "--out", str(tmp_path / "store/flowers/1"), "--head-only"]) == 0
