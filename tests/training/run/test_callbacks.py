@@ -239,7 +239,7 @@ def test_a_run_of_limited_time_makes_fewer_epochs_by_a_schedule_of_that_length(
 
 
 def test_fixed_statistics_stay_while_scales_learn(image_folder, tmp_path):
-    from training.run import checkpoint
+    from training.run.checkpoints import checkpoint
 
     still = {"base_lr": 0.0, "min_lr": 0.0, "warmup_lr": 0.0}
     paths = [
