@@ -32,7 +32,7 @@ from PIL import Image
 
 from benchmarks.serving import resident_mb, served
 from models.preprocess import images_in, preprocess
-from models.scores.topk import Prediction, softmax, top_k
+from models.scores.topk import Prediction, scores_of, top_k
 from models.store import open_bundle
 from service.engines.loading import load_engine
 from service.load.wire import Address, Broken, Pool, PreparedRequest, Reply
@@ -181,7 +181,7 @@ def expected_of(model: str, engine: str, precision: str, photos: list[bytes]) ->
     bundle = open_bundle(model)
     loaded = load_engine(engine, bundle, precision, threads=1)
     tensors = (preprocess(photo, bundle.manifest.preprocess) for photo in photos)
-    return [top_k(softmax(loaded.infer(tensor[None])[0]), bundle.labels, 1)[0] for tensor in tensors]
+    return [top_k(scores_of(loaded.infer(tensor[None])[0], bundle.manifest), bundle.labels, 1)[0] for tensor in tensors]
 
 
 def main() -> int:
