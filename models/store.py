@@ -173,7 +173,8 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | P
             _fill(draft, manifest, files)
             bundle = open_bundle(draft)
     except OSError as error:
-        raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
+        file = f": {error.filename}" if error.filename else ""  # a full disk has none
+        raise BundleError(f"{folder} cannot be written: {error.strerror or error}{file}") from error
     return replace(bundle, folder=folder)
 
 

@@ -26,8 +26,8 @@ def vouching(values: Values, tolerance: Values, accuracy: Values | None) -> Mani
         ("int8", None, "the manifest gives no top-1 of int8"),
         ("int8", 0.856, None),
         ("int8", 0.85, None),
-        ("int8", 0.84, "int8 loses 1.50% of top-1, the manifest allows 0.50%"),
-        ("bf16", 0.84, "bf16 loses 1.50% of top-1, the manifest allows 0.50%"),
+        ("int8", 0.84, "int8 loses 1.50% of top-1, but the manifest allows 0.50%"),
+        ("bf16", 0.84, "bf16 loses 1.50% of top-1, but the manifest allows 0.50%"),
     ],
 )
 def test_it_vouches_for_a_precision_only_by_its_golden_tolerance_and_its_measured_accuracy(
@@ -49,9 +49,9 @@ def test_an_accuracy_names_fp32_with_which_the_others_are_compared(values: Value
         ({}, None),
         ({"images": 150, "agreement": 0.98, "fast_top1": 0.85}, None),
         ({"fast_top1": 0.9}, None),
-        ({"images": 149}, "fast pixels were measured on 149 large photos, at least 150 are needed"),
-        ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, at least 98% is needed"),
-        ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1, 0.50% is allowed"),
+        ({"images": 149}, "fast pixels were measured on 149 large photos; at least 150 are needed"),
+        ({"agreement": 0.979}, "fast pixels keep 97.90% of the answers, but at least 98% is needed"),
+        ({"fast_top1": 0.84}, "fast pixels lose 1.50% of top-1; at most 0.50% is allowed"),
     ],
 )
 def test_it_vouches_for_fast_pixels_only_by_what_they_were_measured_to_change_on_enough_large_photos(
@@ -110,5 +110,5 @@ def test_a_confidence_that_cannot_be_names_the_key(values: Values, change: Value
 
 def test_a_confidence_is_for_one_label_an_image(values: Values) -> None:
     values["confidence"], values["labels"] = CONFIDENCE, {**values["labels"], "multi": True}
-    with pytest.raises(BundleError, match="confidence: it is fitted for bundles of which one label applies"):
+    with pytest.raises(BundleError, match="confidence: only for bundles with one label per image"):
         Manifest.from_json(json.dumps(values))
