@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
 from benchmarks.peers.report import HEADLINES, Turn, as_markdown, summary, tables
 from models.preprocess import preprocess
-from models.scores.topk import softmax
+from models.scores.topk import scores_of
 from models.store import Bundle, open_bundle
 from scripts.docs_charts import Chart, Panel, svg_of
 from service.engines.loading import load_engine
@@ -60,7 +60,7 @@ def expected(bundle: Bundle, photos: Sequence[bytes]) -> list[tuple[int, float]]
     """Best class and its score, computed here in fp32."""
     engine = load_engine("onnxruntime", bundle, "fp32", threads=1)
     spec = bundle.manifest.preprocess
-    scores = [softmax(engine.infer(preprocess(photo, spec)[None])[0]) for photo in photos]
+    scores = [scores_of(engine.infer(preprocess(photo, spec)[None])[0], bundle.manifest) for photo in photos]
     engine.close()
     return [(int(np.argmax(row)), float(row.max())) for row in scores]
 

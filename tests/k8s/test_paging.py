@@ -47,11 +47,13 @@ class Scraped:
     def scrape(self, requests: int = 0) -> None:
         """`requests`: how many must have been counted. Scrapes that follow each other this quickly may be answered with
         an older one, which is up to a second old."""
+        give_up_at = time.monotonic() + LIMIT_S
         while True:
             text = httpx.get(f"{self.url}/metrics", timeout=LIMIT_S).text
             samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
             if sum(sample.value for sample in samples if sample.name == "repvgg_slo_requests_total") >= requests:
                 break
+            assert time.monotonic() < give_up_at, f"fewer than {requests} requests are counted"
             time.sleep(0.05)
         for sample in samples:
             if not sample.name.endswith(("_bucket", "_created")):

@@ -120,9 +120,8 @@ def change_rates(optimizer: nn.Optimizer, old: Sequence[float], new: Sequence[fl
     """Make the first rates of the schedule `new` instead of `old`, for each group of parameters by its own factor."""
     tables = [one for _, one in optimizer.parameters_and_names() if _is_table(one, len(old))]
     for table in tables:
-        factor = table.asnumpy().sum() / sum(old)
         rates = table.asnumpy()
-        rates[: len(new)] = factor * np.asarray(new)
+        rates[: len(new)] = rates.sum() / sum(old) * np.asarray(new)
         ops.assign(table, ms.Tensor(rates))  # a graph that has run once ignores `set_data` (MindSpore 2.10, CPU)
 
 

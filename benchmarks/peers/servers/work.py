@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.preprocess import preprocess
-from models.scores.topk import softmax, top_k
+from models.scores.topk import scores_of, top_k
 from models.store import open_bundle
 
 HOST = "127.0.0.1"
@@ -38,6 +38,7 @@ class Work:
         )
         self._input = artifact.input
         self._labels = bundle.labels
+        self._manifest = bundle.manifest
         self.spec = bundle.manifest.preprocess
         for size in {1, MAX_BATCH}:
             self.logits(np.zeros((size, 3, self.spec.input_size, self.spec.input_size), np.float32))
@@ -53,4 +54,5 @@ class Work:
 
     def answer(self, logits: NDArray[np.float32]) -> dict[str, Any]:
         """(K,) -> the five best, as our own service writes them."""
-        return {"predictions": [prediction._asdict() for prediction in top_k(softmax(logits), self._labels, 5)]}
+        best = top_k(scores_of(logits, self._manifest), self._labels, 5)
+        return {"predictions": [prediction._asdict() for prediction in best]}

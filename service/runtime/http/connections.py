@@ -216,8 +216,13 @@ class Connection(asyncio.Protocol):
         self._watch_call()
         self._body = body_of(head.length)
         self._call = call = Call(head, self, self._all.common_headers())
-        times = {"arrived": self._arrived, "received": self._received}
-        state = {**self._all.app_state, **times, "conduct": self._conduct, "call": call}
+        state = {
+            **self._all.app_state,
+            "arrived": self._arrived,
+            "received": self._received,
+            "conduct": self._conduct,
+            "call": call,
+        }
         task = self._loop.create_task(call.run(self._all.app, scope_of(head, state=state, **self._address)))
         self._all.tasks.add(task)
         task.add_done_callback(self._all.tasks.discard)
