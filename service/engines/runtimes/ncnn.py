@@ -7,7 +7,7 @@ multiplications, in fp32. It takes the networks that training exports: convoluti
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from models.errors import BundleError
 from service.engines.artifacts import check_outputs, check_tensors, choose_artifact
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes.concurrency import AloneOrShared
+from service.engines.runtimes.ncnn_layers import IMAGE, MASK, divided, translated
 from service.errors import EngineUnavailable
 from service.machine.limits import memory_limits
 
@@ -23,22 +24,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import ncnn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import NDArray
 
     from models.manifest import Artifact, Precision
     from models.store import Bundle
-    from service.engines.onnx_file import Graph, Node
+    from service.engines.runtimes.ncnn_layers import Program, Programs
 
-MAGIC = "7767517"
-FLOAT32 = bytes(4)  # what precedes a layer's weights says how they are stored
-INPUT = "image"
-MEANS = ("ReduceMean", "GlobalAveragePool")
-# Their order in memory is that of the mean's values already.
-RESHAPES = ("Flatten", "Squeeze")
 # Memory of a loaded network by that of its weights: Winograd's algorithm turns the 9 numbers of a kernel into 36.
 EXPANSION = 4
+# Far over any activation, and far below overflow. A value that is infinite or not a number would spread to the images
+# beside it, since 0 times it is not 0, and a caller may send any tensor.
+MODERATE = 1e9
 
 
 class NcnnEngine:
@@ -47,7 +43,7 @@ class NcnnEngine:
     device = "CPU"
 
     def __init__(self, alone: Network, shared: Network, bundle: Bundle, gives_features: bool) -> None:
-        """`alone` computes an image with all threads, `shared` one in each calling thread."""
+        """`alone` computes a batch with all threads, `shared` one in each calling thread."""
         self.gives_features = gives_features
         self.input_size = bundle.manifest.preprocess.input_size
         self.num_classes = bundle.manifest.network.num_classes
@@ -61,10 +57,10 @@ class NcnnEngine:
         Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a network with layers that it does not compute, or too large for the memory limit."""
         artifact = choose_artifact(cls.name, bundle, precision)
-        program = _read(bundle, artifact)
-        _check_memory(len(program.weights), networks=2 if slots > 1 else 1)
-        alone = Network(program, threads)
-        shared = Network(program, max(1, threads // slots)) if slots > 1 else alone
+        programs = _read(bundle, artifact)
+        _check_memory(programs.weights_bytes, networks=2 if slots > 1 else 1)
+        alone = Network(programs, threads)
+        shared = Network(programs, max(1, threads // slots)) if slots > 1 else alone
         return cls(alone, shared, bundle, getattr(artifact, "features", None) is not None)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,33 +79,42 @@ class NcnnEngine:
         self._networks.clear()
 
 
-class Layer:
-    """A line of ncnn's text format, and the weights that belong to it."""
-
-    def __init__(self, kind: str, parameters: dict[int, int], *weights: NDArray[np.float32]) -> None:
-        self.kind = kind
-        self.parameters = " ".join(f"{key}={value}" for key, value in parameters.items())
-        self.weights: list[Any] = [FLOAT32, *map(np.ascontiguousarray, weights)] if weights else []
-
-
-class Program:
-    """The layers, one after another, as ncnn reads them."""
-
-    def __init__(self, layers: list[Layer]) -> None:
-        names = [INPUT, *(f"{layer.kind}{number}" for number, layer in enumerate(layers))]
-        lines = [
-            f"{layer.kind} {output} 1 1 {source} {output} {layer.parameters}"
-            for layer, source, output in zip(layers, names, names[1:])  # noqa: B905  # Python 3.7 has no strict
-        ]
-        self.text = "\n".join([MAGIC, f"{len(names)} {len(names)}", f"Input {INPUT} 0 1 {INPUT}", *lines, ""])
-        self.outputs = [names[-1]]
-        means = [source for layer, source in zip(layers, names) if layer.kind == "Pooling"]  # noqa: B905  # as above
-        self.outputs += means[-1:]  # the last feature map
-        self.weights = b"".join(part for layer in layers for part in layer.weights)
-
-
 class Network:
-    """A program, ready to compute one image after another in any number of threads."""
+    """Three programs, ready to compute batches in any number of threads."""
+
+    def __init__(self, programs: Programs, threads: int) -> None:
+        self._trunk, self._tail, self._head = (_Part(program, threads) for program in programs[:3])
+        self._stride = programs.stride
+
+    def infer(self, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
+        """float32 (N, 3, S, S) -> logits (N, K) and, if two outputs are wanted, feature maps (N, C, h, w)."""
+        maps = [self._trunk(image) for image in np.ascontiguousarray(images, np.float32)]
+        together = all(np.abs(one).max() < MODERATE for one in maps)
+        features = self._on_strip(maps) if together else [alone for one in maps for alone in self._on_strip([one])]
+        logits = [self._head(one) for one in features]
+        return [np.stack(those) for those in (logits, features)[:outputs]]
+
+    def _on_strip(self, maps: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """The tail's output for each of the maps (C, h, w)."""
+        channels, rows, side = maps[0].shape
+        # At least one empty column between two maps, before the stride and after it.
+        pitch = 2 * (-(-side // 2) + 1)
+        strip = np.zeros((channels, rows, len(maps) * pitch), np.float32)
+        mask = np.zeros((1, rows, len(maps) * pitch), np.float32)
+        for first, one in zip(range(0, strip.shape[2], pitch), maps):  # noqa: B905  # Python 3.7 has no strict
+            strip[:, :, first : first + side] = one
+            mask[:, :, first : first + side] = 1.0
+        computed = self._tail(strip, mask)
+        pitch, side = pitch // self._stride, -(-side // self._stride)
+        return [np.ascontiguousarray(computed[:, :, number * pitch :][:, :, :side]) for number in range(len(maps))]
+
+    def close(self) -> None:
+        for part in (self._trunk, self._tail, self._head):
+            part.close()
+
+
+class _Part:
+    """A loaded program; one without layers gives what it gets."""
 
     def __init__(self, program: Program, threads: int) -> None:
         self._program = program  # ncnn leaves some of the weights where they are
@@ -118,31 +123,30 @@ class Network:
             raise BundleError("ncnn does not load the network that was made for it")
         self._net.load_model_mem(program.weights)
 
-    def infer(self, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
-        names = self._program.outputs[:outputs]
-        found = [self._infer_one(image, names) for image in np.ascontiguousarray(images, np.float32)]
-        return [np.stack(those) for those in zip(*found)]  # noqa: B905  # as above
-
-    def _infer_one(self, image: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+    def __call__(self, image: NDArray[np.float32], mask: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        if self._program.output == IMAGE:
+            return image
         with self._net.create_extractor() as extractor:
-            extractor.input(INPUT, ncnn.Mat(image))
-            found = [extractor.extract(name) for name in reversed(outputs)]  # the first one is computed first
-            if any(status != 0 for status, _ in found):
+            extractor.input(IMAGE, ncnn.Mat(image))
+            if self._program.masked:
+                extractor.input(MASK, ncnn.Mat(mask))
+            status, values = extractor.extract(self._program.output)
+            if status != 0:
                 raise MemoryError("ncnn could not compute the image")
-            return [np.array(values) for _, values in reversed(found)]  # copies: the extractor owns the others
+            return np.array(values)  # a copy: the extractor owns the other
 
     def close(self) -> None:
         self._net.clear()
 
 
-def _read(bundle: Bundle, artifact: Artifact) -> Program:
+def _read(bundle: Bundle, artifact: Artifact) -> Programs:
     path = bundle.path(artifact)
     graph = read_graph(path)
     size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
     check_tensors(f"{path} input", graph.inputs, artifact.input, [3, size, size])
     check_outputs(f"{path} output", graph.outputs, artifact, classes)
     try:
-        return Program(list(translated(graph)))
+        return divided(list(translated(graph)))
     except ValueError as error:
         raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
 
@@ -163,68 +167,3 @@ def _configured(threads: int) -> ncnn.Net:
     for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage"):
         setattr(net.opt, half, False)
     return net
-
-
-def translated(graph: Graph) -> Iterator[Layer]:
-    """The layers of ncnn that compute what the graph computes. Raises ValueError for a graph that they cannot
-    compute."""
-    at = graph.inputs[0][0]
-    nodes = list(graph.nodes)
-    while nodes:
-        node = nodes.pop(0)
-        if not node.inputs or node.inputs[0] != at:
-            raise ValueError(f"{node.op_type} does not follow the layer before it, and only a plain chain is supported")
-        relu = nodes[0] if nodes and nodes[0].op_type == "Relu" and nodes[0].inputs == (node.output,) else None
-        at = (relu or node).output
-        if relu:
-            nodes.pop(0)
-        if node.op_type not in RESHAPES:
-            yield _layer(node, [_constant(graph, name) for name in node.inputs[1:]], int(relu is not None))
-    if at != graph.outputs[0][0]:
-        raise ValueError("its last layer is not its output")
-
-
-def _constant(graph: Graph, name: str) -> NDArray[Any]:
-    if name not in graph.arrays:
-        raise ValueError(f"{name} is computed and no constant, and only a plain chain is supported")
-    return graph.arrays[name]
-
-
-def _layer(node: Node, constants: list[NDArray[Any]], relu: int) -> Layer:
-    if node.op_type == "Conv":
-        return _convolution(node, *constants, relu=relu)
-    if node.op_type == "Gemm" and len(constants) == 2:
-        return _matrix(node, *constants, relu=relu)
-    if node.op_type in MEANS and not relu and _axes(node, constants) in ([2, 3], [-2, -1]):
-        return Layer("Pooling", {0: 1, 4: 1})  # the mean of each channel
-    raise ValueError(f"it has a layer {node.op_type}{' with ReLU' * relu}, which is not supported")
-
-
-def _axes(node: Node, constants: list[NDArray[Any]]) -> list[int]:
-    if node.op_type == "GlobalAveragePool":
-        return [2, 3]
-    given = constants[0].tolist() if constants else node.attributes.get("axes", [])
-    return sorted(given)
-
-
-def _convolution(
-    node: Node, kernel: NDArray[np.float32], bias: NDArray[np.float32] | None = None, *, relu: int
-) -> Layer:
-    rows, _, *sizes = kernel.shape
-    padding = node.attributes.get("pads", [0, 0, 0, 0])
-    strides, dilations = (node.attributes.get(name, [1, 1]) for name in ("strides", "dilations"))
-    if node.attributes.get("group", 1) != 1:
-        raise ValueError("it has grouped convolutions, which are not supported")
-    if {*dilations} != {1} or any(len({*those}) > 1 for those in (sizes, padding, strides)) or len(sizes) != 2:
-        raise ValueError("it has a convolution that is not square, or dilated, which is not supported")
-    if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-        raise ValueError("it has a convolution with automatic padding, which is not supported")
-    parameters = {0: rows, 1: sizes[0], 3: strides[0], 4: padding[0], 5: int(bias is not None), 6: kernel.size, 9: relu}
-    return Layer("Convolution", parameters, kernel, *(() if bias is None else (bias,)))
-
-
-def _matrix(node: Node, matrix: NDArray[np.float32], bias: NDArray[np.float32], *, relu: int) -> Layer:
-    if node.attributes.get("transA") or any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
-        raise ValueError("it has a scaled or transposed Gemm, which is not supported")
-    rows = matrix if node.attributes.get("transB") else matrix.T
-    return Layer("InnerProduct", {0: rows.shape[0], 1: 1, 2: rows.size, 9: relu}, rows, bias)

@@ -25,7 +25,8 @@ from service.engine_table import ENGINES
 from service.engines.conformance import Effort, verify_one
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes import ncnn
-from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, Network, Program, translated
+from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, Network
+from service.engines.runtimes.ncnn_layers import divided, translated
 from service.engines.selection import open_engine
 from service.errors import EngineUnavailable
 from service.settings import Settings
@@ -95,12 +96,69 @@ def plain_chain(size: int) -> onnx.ModelProto:
 def test_any_plain_chain_is_computed_at_any_size(tmp_path: Path, size: int) -> None:
     model = plain_chain(size)
     onnx.save_model(model, tmp_path / "chain.onnx")
-    network = Network(Program(list(translated(read_graph(tmp_path / "chain.onnx")))), threads=2)
+    network = Network(divided(list(translated(read_graph(tmp_path / "chain.onnx")))), threads=2)
     images = np.random.default_rng(0).normal(size=(3, 3, size, size)).astype(np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"image": images})
     np.testing.assert_allclose(network.infer(images, 1)[0], expected, atol=1e-4 * np.abs(expected).max())
     turned = images[:, :, ::-1]
     np.testing.assert_allclose(network.infer(turned, 1)[0], network.infer(turned.copy(), 1)[0])
+    network.close()
+
+
+def stages(size: int, strides: list[int]) -> onnx.ModelProto:
+    """RepVGG's form: 3x3 convolutions with ReLU, which reduce the map by `strides`, a mean, a matrix. 5 classes."""
+    rng = np.random.default_rng(size)
+    arrays, nodes, at = {"head": rng.normal(size=(5, 8)), "shift": rng.normal(size=5)}, [], "image"
+    for number, stride in enumerate(strides):
+        inputs = [at, f"k{number}", f"b{number}"]
+        arrays |= {inputs[1]: rng.normal(size=(8, 3 if at == "image" else 8, 3, 3)) / 6, inputs[2]: rng.normal(size=8)}
+        nodes.append(helper.make_node("Conv", inputs, [f"c{number}"], strides=[stride] * 2, pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [at := f"r{number}"]))
+    nodes.append(helper.make_node("ReduceMean", [at], ["mean"], axes=[2, 3], keepdims=0))
+    nodes.append(helper.make_node("Gemm", ["mean", "head", "shift"], ["logits"], transB=1))
+    graph = helper.make_graph(
+        nodes,
+        "stages",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, size, size])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("logits", at)],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("strides", "in_tail"),
+    [([2, 2, 1, 1, 2], 3), ([2, 1, 1, 1], 3), ([2, 2], 1), ([1, 1], 2), ([2, 1, 2, 2], 1)],
+    ids=["last one halves", "no reduction at the end", "only reductions", "no reduction", "two at the end"],
+)
+@pytest.mark.parametrize("size", [24, 26, 28, 40])
+def test_a_batch_shares_the_tail_of_the_network_and_no_pixel(
+    tmp_path: Path, strides: list[int], in_tail: int, size: int
+) -> None:
+    model = stages(size, strides)
+    onnx.save_model(model, tmp_path / "stages.onnx")
+    programs = divided(list(translated(read_graph(tmp_path / "stages.onnx"))))
+    assert programs.tail.text.count("Convolution ") == in_tail
+    network = Network(programs, threads=1)
+    images = np.random.default_rng(0).normal(size=(5, 3, size, size)).astype(np.float32)
+    expected = ReferenceEvaluator(model).run(None, {"image": images})
+    for count in (1, 2, 5):
+        for found, true in zip(network.infer(images[:count], 2), expected, strict=True):
+            np.testing.assert_allclose(found, true[:count], atol=1e-4 * np.abs(true).max())
+    network.close()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e38])
+def test_an_image_that_overflows_does_not_spoil_its_batch(tmp_path: Path, value: float) -> None:
+    onnx.save_model(stages(24, [2, 1, 1, 2]), tmp_path / "stages.onnx")
+    network = Network(divided(list(translated(read_graph(tmp_path / "stages.onnx")))), threads=1)
+    images = np.random.default_rng(0).normal(size=(4, 3, 24, 24)).astype(np.float32)
+    (expected,) = network.infer(images, 1)
+    images[1] = value
+    (logits,) = network.infer(images, 1)
+    others = [0, 2, 3]
+    np.testing.assert_array_equal(logits[others], expected[others])
+    assert not np.array_equal(logits[1], expected[1])
     network.close()
 
 
