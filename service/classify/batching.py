@@ -11,10 +11,9 @@
 
 The queue has no limit of its own: admission decides what gets in. Images that arrive in one turn of the event loop
 share a batch, because the pump runs in the next turn. A batch is built only when a slot of the engine is free, so late
-arrivals still get in. A thread of the engine takes its next batch itself: until the event loop has its turn, and the
-thread has the interpreter back, 2 ms may pass. All other state belongs to the event loop's thread. A caller that must
-be woken at its deadline even while the engine is stuck puts a timeout around `submit` (the classifier does, one per
-request): a cancelled `submit` leaves the queue at once.
+arrivals still get in. All state belongs to the event loop's thread; only `_infer` runs in the executor. A caller that
+must be woken at its deadline even while the engine is stuck puts a timeout around `submit` (the classifier does, one
+per request): a cancelled `submit` leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ log = logging.getLogger(__name__)
 
 # Failed batches, with no image of any of them answered in between.
 MOST_FAILURES = 5
-TOO_LATE = "the deadline passed in the queue, or can no longer be met"
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,8 @@ class _Waiting:
 
 @dataclass(eq=False)
 class _Batch:
-    """`others_wait`: images stayed in the queue. `answered`: the engine is done with it, and its callers know."""
-
     items: list[_Waiting]
     started_at: float
-    others_wait: bool
-    answered: asyncio.Future[None]
 
 
 # Logits float32 (K,) and features if they are wanted; None if the engine gave no usable answer, NotReady if it was
@@ -104,7 +98,6 @@ class _BatchResult:
 
     rows: list[_Row]
     infer_s: float
-    finished_at: float
     measures_speed: bool
 
 
@@ -134,8 +127,7 @@ class Batcher:
         self._clock = clock
         self._image_shape = (3, engine.input_size, engine.input_size)
         self._queue: OrderedDict[_Waiting, None] = OrderedDict()  # in order of arrival; removal is O(1)
-        self._running: dict[_Batch, None] = {}  # until their images are answered
-        self._queue_lock = threading.Lock()  # whoever changes the queue, or moves images from it to `_running`
+        self._running: dict[asyncio.Future[_BatchResult], _Batch] = {}
         self._pump_is_due = False
         self._saturated_since: float | None = None  # since then all slots have been busy and images have waited
         self._failures = 0
@@ -145,8 +137,8 @@ class Batcher:
 
     def _publish_gauges(self) -> None:
         self._metrics.queue_depth.set_function(lambda: self.queue_depth)
-        self._metrics.engine_slots.labels("busy").set_function(lambda: self.slots - self._idle_slots)
-        self._metrics.engine_slots.labels("idle").set_function(lambda: self._idle_slots)
+        self._metrics.engine_slots.labels("busy").set_function(lambda: len(self._running))
+        self._metrics.engine_slots.labels("idle").set_function(lambda: self.slots - len(self._running))
         self._metrics.batch_expected.clear()  # of a batcher that this one replaces, perhaps with another size
         for images in {1, self.max_batch_size}:
             self._metrics.batch_expected.labels(images).set_function(partial(self.speed.batch_s, images))
@@ -160,7 +152,7 @@ class Batcher:
     def backlog_s(self) -> float:
         """Seconds until all current images have left the engine, at the measured speed."""
         now = self._clock()
-        running = sum(self._remaining_s(batch, now) for batch in list(self._running))
+        running = sum(self._remaining_s(batch, now) for batch in list(self._running.values()))
         return running / self.slots + self.queue_depth * self.speed.image_s
 
     def _remaining_s(self, batch: _Batch, now: float) -> float:
@@ -170,7 +162,7 @@ class Batcher:
     @property
     def longest_running_s(self) -> float:
         """Age of the oldest batch in the engine, 0 when it is idle. If the engine is stuck, the age only grows."""
-        started = [batch.started_at for batch in list(self._running)]
+        started = [batch.started_at for batch in list(self._running.values())]
         return max(0.0, self._clock() - min(started)) if started else 0.0
 
     @property
@@ -182,11 +174,6 @@ class Batcher:
     def idle(self) -> bool:
         """Nothing is in the engine."""
         return not self._running
-
-    @property
-    def _idle_slots(self) -> int:
-        """For a moment a slot has two batches: the next one, and the last one, whose images are not answered yet."""
-        return max(0, self.slots - len(self._running))
 
     async def submit(
         self,
@@ -211,47 +198,40 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the image was queued")
         loop = asyncio.get_running_loop()
         item = _Waiting(image, deadline, now, loop.create_future(), on_start, trace, with_features)
-        with self._queue_lock:
-            self._queue[item] = None
+        self._queue[item] = None
         if not self._pump_is_due:
             self._pump_is_due = True
             loop.call_soon(self._pump)
         try:
             return await item.future
         finally:
-            with self._queue_lock:
-                self._queue.pop(item, None)
+            self._queue.pop(item, None)
 
     def _pump(self) -> None:
         """Give batches to the engine while a slot is idle and images wait."""
         self._pump_is_due = False
-        loop = asyncio.get_running_loop()
-        while (idle := self._idle_slots) and (batch := self._take(idle, loop)):
-            self._note_start(batch)
-            self._executor.submit(self._work, batch, loop)
-        if self._queue and not idle and self._saturated_since is None:
+        while (idle := self.slots - len(self._running)) and (items := self._take(idle)):
+            self._start(_Batch(items, self._clock()))
+        if idle or not self._queue:
+            self._saturated_since = None
+        elif self._saturated_since is None:
             self._saturated_since = self._clock()
 
-    def _take(self, idle_slots: int, loop: asyncio.AbstractEventLoop) -> _Batch | None:
+    def _take(self, idle_slots: int) -> list[_Waiting]:
         """The next batch, in order of arrival. Images that cannot meet their deadline in it are dropped."""
+        now = self._clock()
+        limit = self._batch_limit(idle_slots)
+        expected_s = self.speed.batch_s(limit) if self.speed.may_reject else 0.0
         items: list[_Waiting] = []
-        with self._queue_lock:
-            now = self._clock()
-            limit = self._batch_limit(idle_slots)
-            expected_s = self.speed.batch_s(limit) if self.speed.may_reject else 0.0
-            while self._queue and len(items) < limit:
-                item, _ = self._queue.popitem(last=False)
-                if item.future.done():
-                    continue
-                if item.deadline is None or now + expected_s <= item.deadline:
-                    items.append(item)
-                else:
-                    loop.call_soon_threadsafe(item.settle, DeadlineExceeded(TOO_LATE))
-            if not items:
-                return None
-            batch = _Batch(items, now, bool(self._queue), loop.create_future())
-            self._running[batch] = None
-            return batch
+        too_late: list[_Waiting] = []
+        while self._queue and len(items) < limit:
+            item, _ = self._queue.popitem(last=False)
+            if not item.future.done():
+                in_time = item.deadline is None or now + expected_s <= item.deadline
+                (items if in_time else too_late).append(item)
+        for item in too_late:
+            item.settle(DeadlineExceeded("the deadline passed in the queue, or can no longer be met"))
+        return items
 
     def _batch_limit(self, idle_slots: int) -> int:
         """The idle slots share the queue, and a batch may take at most ENGINE_SHARE of the first image's whole time.
@@ -264,32 +244,25 @@ class Batcher:
             return limit
         return min(limit, self.speed.most_images_within(ENGINE_SHARE * (first.deadline - first.queued_at)))
 
-    def _note_start(self, batch: _Batch) -> None:
-        self._saturated_since = batch.started_at if batch.others_wait and not self._idle_slots else None
+    def _start(self, batch: _Batch) -> None:
         self._metrics.batch_size.observe(len(batch.items))
         for item in batch.items:
             item.on_start()
+        images = [item.image for item in batch.items]
+        wanted = [item.with_features for item in batch.items]
+        done = asyncio.get_running_loop().run_in_executor(self._executor, self._infer, images, wanted)
+        self._running[done] = batch
+        done.add_done_callback(partial(self._finish, batch))
 
-    def _work(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> None:
-        """In the executor: this batch, and the next ones while images wait and the engine answers."""
-        following: _Batch | None = batch
-        while following and not loop.is_closed():
-            batch, result = following, self._infer(following)
-            answers = any(isinstance(row, tuple) for row in result.rows)
-            following = self._take(1, loop) if answers else None
-            loop.call_soon_threadsafe(self._finish, batch, result, following)
-
-    def _finish(self, batch: _Batch, result: _BatchResult, following: _Batch | None) -> None:
+    def _finish(self, batch: _Batch, done: asyncio.Future[_BatchResult]) -> None:
         """Free the slot and start the next batch first, then answer this one."""
-        del self._running[batch]
+        del self._running[done]
+        result = done.result()
         self._learn(len(batch.items), result)
         self._metrics.engine_busy.inc(max(0.0, result.infer_s))
         self._restart_after_repeated_failures(result)
-        if following:
-            self._note_start(following)
         self._pump()
         self._answer(batch, result)
-        batch.answered.set_result(None)
 
     def _answer(self, batch: _Batch, result: _BatchResult) -> None:
         traces = [item.trace for item in batch.items if item.trace]
@@ -309,7 +282,7 @@ class Batcher:
         if result.measures_speed:
             self.speed.learn(images, result.infer_s)
             if self._saturated_since is not None:
-                self.speed.learn_drained(images, result.finished_at - self._saturated_since)
+                self.speed.learn_drained(images, self._clock() - self._saturated_since)
         self._saturated_since = None
 
     def _restart_after_repeated_failures(self, result: _BatchResult) -> None:
@@ -322,10 +295,9 @@ class Batcher:
             log.error("the engine failed on %d batches in a row: restarting it", MOST_FAILURES)
             self._restartable.restart()
 
-    def _infer(self, batch: _Batch) -> _BatchResult:
-        """In the executor: the whole batch; if that fails, each image alone, once. Raises nothing."""
-        images = [item.image for item in batch.items]
-        wanted = [item.with_features for item in batch.items]
+    def _infer(self, images: list[NDArray[np.float32]], wanted: list[bool]) -> _BatchResult:
+        """In the executor: the whole batch; if that fails, each image alone, once. `wanted`: whose features. Raises
+        nothing."""
         started = self._clock()
         measures_speed = not self.engine_unavailable_s  # otherwise the time includes the wait for it
         rows = self._try_infer(images, wanted)
@@ -334,8 +306,7 @@ class Batcher:
             if len(images) > 1:
                 pairs = zip(images, wanted, strict=True)
                 rows = [row for image, one in pairs for row in self._try_infer([image], [one]) or [None]]
-        finished_at = self._clock()
-        return _BatchResult(rows, finished_at - started, finished_at, measures_speed)
+        return _BatchResult(rows, self._clock() - started, measures_speed)
 
     def _try_infer(self, images: list[NDArray[np.float32]], wanted: list[bool]) -> list[_Row] | None:
         """A row for each image; None if the batch failed."""
@@ -380,15 +351,12 @@ class Batcher:
             while (unsettled := self._unsettled()) and (remaining_s := give_up_at - loop.time()) > 0:
                 await asyncio.wait(unsettled, timeout=remaining_s)
         finally:
-            with self._queue_lock:
-                unsettled_items = [*(item for batch in self._running for item in batch.items), *self._queue]
-            for item in unsettled_items:
+            for item in [*(item for batch in self._running.values() for item in batch.items), *self._queue]:
                 item.settle(Draining("the service shut down before the image was classified", self.backlog_s))
             self._executor.shutdown(wait=False)
 
-    def _unsettled(self) -> list[asyncio.Future[None] | asyncio.Future[Inferred]]:
-        with self._queue_lock:
-            return [*(batch.answered for batch in self._running), *(item.future for item in self._queue)]
+    def _unsettled(self) -> list[asyncio.Future[_BatchResult] | asyncio.Future[Inferred]]:
+        return [*self._running, *(item.future for item in self._queue)]
 
 
 def _started_executor(threads: int) -> ThreadPoolExecutor:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from service.classify.batching import Batcher, Inferred
 from service.engines.runtimes.fake import FakeEngine
-from service.errors import DeadlineExceeded, Draining
+from service.errors import DeadlineExceeded
 from service.observe.metrics import Metrics
 from tests.service.classify.batching_world import (
     CLASSES,
@@ -19,7 +17,6 @@ from tests.service.classify.batching_world import (
     Image,
     Run,
     World,
-    gates,
     outcomes,
     picture,
     ticks,
@@ -81,58 +78,6 @@ def test_a_batch_is_built_only_when_a_slot_is_free_so_late_arrivals_still_get_in
         await ticks()
         world.gate.set()
         assert [answer.batch_size for answer in await asyncio.gather(*tasks)] == [MAX_BATCH] * MAX_BATCH + [2, 2]
-
-    run(scenario())
-
-
-def wait_without_a_turn_of_the_loop(batch_sizes: list[int], count: int) -> None:
-    give_up_at = time.monotonic() + 10.0
-    while len(batch_sizes) < count:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.001)
-
-
-def test_the_next_batch_starts_while_the_event_loop_is_busy(run: Run) -> None:
-    async def scenario() -> None:
-        world = World()
-        first = await world.occupy_the_engine()
-        images = [picture(seed) for seed in range(6)]
-        tasks = [world.submit(image) for image in images]
-        await ticks()
-        world.gate.set()
-        wait_without_a_turn_of_the_loop(world.batch_sizes, 3)
-        assert world.batch_sizes == [1, MAX_BATCH, 2]
-        assert not any(task.done() for task in (first, *tasks))
-        answers = await asyncio.gather(first, *tasks)
-        assert [answer.batch_size for answer in answers] == [1, *[MAX_BATCH] * MAX_BATCH, 2, 2]
-        assert all(world.is_right(one, image) for one, image in zip(answers[1:], images, strict=True))
-        assert world.batcher.idle
-        assert world.value("repvgg_batch_size_count") == 3.0
-
-    run(scenario())
-
-
-def test_what_the_engine_took_while_the_event_loop_was_busy_is_answered_when_the_batcher_closes(run: Run) -> None:
-    async def scenario() -> None:
-        stuck, sizes = threading.Event(), list[int]()
-        gates.append(stuck)
-
-        def wait_in_the_second(images: Image) -> None:
-            sizes.append(len(images))
-            if len(sizes) == 2:
-                stuck.wait()
-
-        engine = FakeEngine(CLASSES, SIZE, fail=wait_in_the_second)
-        batcher = Batcher(engine, max_batch_size=2, metrics=Metrics(CollectorRegistry()))
-        tasks = [asyncio.create_task(batcher.submit(picture(seed))) for seed in range(5)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        wait_without_a_turn_of_the_loop(sizes, 2)
-        closing = asyncio.create_task(batcher.close(0.05))
-        found = await asyncio.wait_for(outcomes(*tasks), 10.0)
-        assert [type(one) for one in found] == [Inferred] * 2 + [Draining] * 3
-        stuck.set()
-        await closing
 
     run(scenario())
 
