@@ -15,7 +15,7 @@ from models.errors import BundleError
 from service.engines.artifacts import check_outputs, check_tensors, choose_artifact
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes.concurrency import AloneOrShared
-from service.engines.runtimes.ncnn_layers import IMAGE, MASK, divided, translated
+from service.engines.runtimes.ncnn_layers import IMAGE, MASK, Program, divided, translated
 from service.errors import EngineUnavailable
 from service.machine.limits import memory_limits
 
@@ -24,11 +24,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import ncnn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Union
+
     from numpy.typing import NDArray
 
     from models.manifest import Artifact, Precision
     from models.store import Bundle
-    from service.engines.runtimes.ncnn_layers import Program, Programs
+    from service.engines.runtimes.ncnn_layers import Layer
+
+    Network = Union["OneByOne", "Strips"]
 
 # Memory of a loaded network by that of its weights: Winograd's algorithm turns the 9 numbers of a kernel into 36.
 EXPANSION = 4
@@ -57,10 +62,10 @@ class NcnnEngine:
         Raises BundleError for an artifact that is missing, cannot be loaded or does not fit the manifest,
         EngineUnavailable for a network with layers that it does not compute, or too large for the memory limit."""
         artifact = choose_artifact(cls.name, bundle, precision)
-        programs = _read(bundle, artifact)
-        _check_memory(programs.weights_bytes, networks=2 if slots > 1 else 1)
-        alone = Network(programs, threads)
-        shared = Network(programs, max(1, threads // slots)) if slots > 1 else alone
+        layers = _read(bundle, artifact)
+        _check_memory(sum(layer.weights_bytes for layer in layers), networks=2 if slots > 1 else 1)
+        alone = open_network(layers, threads)
+        shared = open_network(layers, max(1, threads // slots)) if slots > 1 else alone
         return cls(alone, shared, bundle, getattr(artifact, "features", None) is not None)
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,19 +84,41 @@ class NcnnEngine:
         self._networks.clear()
 
 
-class Network:
-    """Three programs, ready to compute batches in any number of threads."""
+def open_network(layers: list[Layer], threads: int) -> Network:
+    """Several threads would have to wake each other for each layer of a strip's masks, which takes longer than a strip
+    saves."""
+    return Strips(layers) if threads == 1 else OneByOne(layers, threads)
 
-    def __init__(self, programs: Programs, threads: int) -> None:
-        self._trunk, self._tail, self._head = (_Part(program, threads) for program in programs[:3])
-        self._stride = programs.stride
+
+class OneByOne:
+    """`threads`: that compute an image together."""
+
+    def __init__(self, layers: list[Layer], threads: int) -> None:
+        self._whole = _Part(Program(layers), threads)
 
     def infer(self, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
         """float32 (N, 3, S, S) -> logits (N, K) and, if two outputs are wanted, feature maps (N, C, h, w)."""
-        maps = [self._trunk(image) for image in np.ascontiguousarray(images, np.float32)]
+        names = self._whole.program.outputs[:outputs]
+        found = [self._whole.compute(names, image) for image in np.ascontiguousarray(images, np.float32)]
+        return [np.stack(those) for those in zip(*found)]  # noqa: B905  # Python 3.7 has no strict
+
+    def close(self) -> None:
+        self._whole.close()
+
+
+class Strips:
+    """The images of a batch share the tail of the network: see ncnn_layers."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        programs = divided(layers)
+        self._trunk, self._tail, self._head = (_Part(program, threads=1) for program in programs[:3])
+        self._stride = programs.stride
+
+    def infer(self, images: NDArray[np.float32], outputs: int) -> list[NDArray[np.float32]]:
+        maps = [self._trunk.last(image) for image in np.ascontiguousarray(images, np.float32)]
         together = all(np.abs(one).max() < MODERATE for one in maps)
         features = self._on_strip(maps) if together else [alone for one in maps for alone in self._on_strip([one])]
-        logits = [self._head(one) for one in features]
+        logits = [self._head.last(one) for one in features]
         return [np.stack(those) for those in (logits, features)[:outputs]]
 
     def _on_strip(self, maps: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -101,10 +128,10 @@ class Network:
         pitch = 2 * (-(-side // 2) + 1)
         strip = np.zeros((channels, rows, len(maps) * pitch), np.float32)
         mask = np.zeros((1, rows, len(maps) * pitch), np.float32)
-        for first, one in zip(range(0, strip.shape[2], pitch), maps):  # noqa: B905  # Python 3.7 has no strict
+        for first, one in zip(range(0, strip.shape[2], pitch), maps):  # noqa: B905  # as above
             strip[:, :, first : first + side] = one
             mask[:, :, first : first + side] = 1.0
-        computed = self._tail(strip, mask)
+        computed = self._tail.last(strip, mask)
         pitch, side = pitch // self._stride, -(-side // self._stride)
         return [np.ascontiguousarray(computed[:, :, number * pitch :][:, :, :side]) for number in range(len(maps))]
 
@@ -114,45 +141,50 @@ class Network:
 
 
 class _Part:
-    """A loaded program; one without layers gives what it gets."""
+    """A loaded program."""
 
     def __init__(self, program: Program, threads: int) -> None:
-        self._program = program  # ncnn leaves some of the weights where they are
+        self.program = program  # ncnn leaves some of the weights where they are
         self._net = _configured(threads)
         if self._net.load_param_mem(program.text) != 0:
             raise BundleError("ncnn does not load the network that was made for it")
         self._net.load_model_mem(program.weights)
 
-    def __call__(self, image: NDArray[np.float32], mask: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        if self._program.output == IMAGE:
-            return image
+    def last(self, image: NDArray[np.float32], mask: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The output of the last layer; the image, if there is none."""
+        output = self.program.outputs[0]
+        return image if output == IMAGE else self.compute([output], image, mask)[0]
+
+    def compute(
+        self, outputs: Sequence[str], image: NDArray[np.float32], mask: NDArray[np.float32] | None = None
+    ) -> list[NDArray[np.float32]]:
         with self._net.create_extractor() as extractor:
             extractor.input(IMAGE, ncnn.Mat(image))
-            if self._program.masked:
+            if self.program.masked:
                 extractor.input(MASK, ncnn.Mat(mask))
-            status, values = extractor.extract(self._program.output)
-            if status != 0:
+            found = [extractor.extract(name) for name in reversed(outputs)]  # the first one is computed first
+            if any(status != 0 for status, _ in found):
                 raise MemoryError("ncnn could not compute the image")
-            return np.array(values)  # a copy: the extractor owns the other
+            return [np.array(values) for _, values in reversed(found)]  # copies: the extractor owns the others
 
     def close(self) -> None:
         self._net.clear()
 
 
-def _read(bundle: Bundle, artifact: Artifact) -> Programs:
+def _read(bundle: Bundle, artifact: Artifact) -> list[Layer]:
     path = bundle.path(artifact)
     graph = read_graph(path)
     size, classes = bundle.manifest.preprocess.input_size, bundle.manifest.network.num_classes
     check_tensors(f"{path} input", graph.inputs, artifact.input, [3, size, size])
     check_outputs(f"{path} output", graph.outputs, artifact, classes)
     try:
-        return divided(list(translated(graph)))
+        return list(translated(graph))
     except ValueError as error:
         raise EngineUnavailable(f"the engine ncnn cannot compute {path}: {error}; other engines can") from error
 
 
 def _check_memory(weights_bytes: int, networks: int) -> None:
-    needed = weights_bytes * (1 + EXPANSION * networks)
+    needed = weights_bytes * (1 + EXPANSION) * networks
     limit = min(memory_limits(), default=2 * needed)
     if 2 * needed > limit:  # the rest is for the program and its images
         raise EngineUnavailable(

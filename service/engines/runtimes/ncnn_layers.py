@@ -40,6 +40,10 @@ class Layer:
         self.parameters = parameters
         self.weights: list[Any] = [FLOAT32, *map(np.ascontiguousarray, weights)] if weights else []
 
+    @property
+    def weights_bytes(self) -> int:
+        return sum(memoryview(part).nbytes for part in self.weights)
+
 
 class Convolution(Layer):
     """A square one. `relu`: 0 or 1."""
@@ -59,9 +63,9 @@ class Convolution(Layer):
 
 
 class Program:
-    """Layers, one after another, as ncnn reads them, from the blob IMAGE to `output`.
-
-    With `masked`, each output but the last is multiplied by a second input, MASK.
+    """Layers, one after another, as ncnn reads them, from the blob IMAGE. `outputs`: that of the last layer, and the
+    last feature map, if a mean follows it. With `masked`, each output but the last is multiplied by a second input,
+    MASK.
     """
 
     def __init__(self, layers: list[Layer], masked: bool = False) -> None:
@@ -69,13 +73,17 @@ class Program:
         masks = [f"{MASK}{number}" for number in range(len(layers) - 1)] if masked else []
         if masks:
             lines += [f"Input {MASK} 0 1 {MASK}", f"Split split 1 {len(masks)} {MASK} {' '.join(masks)}"]
-        self.output = IMAGE
+        at = IMAGE
+        maps = []
         for number, layer in enumerate(layers):
-            lines.append(_line(layer.kind, [self.output], f"{layer.kind}{number}", layer.parameters))
-            self.output = f"{layer.kind}{number}"
+            lines.append(_line(layer.kind, [at], f"{layer.kind}{number}", layer.parameters))
+            if layer.kind == "Pooling":
+                maps.append(at)
+            at = f"{layer.kind}{number}"
             if number < len(masks):
-                lines.append(_line("BinaryOp", [self.output, masks[number]], f"masked{number}", {0: MULTIPLY}))
-                self.output = f"masked{number}"
+                lines.append(_line("BinaryOp", [at, masks[number]], f"masked{number}", {0: MULTIPLY}))
+                at = f"masked{number}"
+        self.outputs = [at, *maps[-1:]]
         self.masked = bool(masks)
         blobs = sum(int(line.split()[3]) for line in lines)
         self.text = "\n".join([MAGIC, f"{len(lines)} {blobs}", *lines, ""])
@@ -88,16 +96,12 @@ def _line(kind: str, inputs: list[str], output: str, parameters: dict[int, int])
 
 
 class Programs(NamedTuple):
-    """`stride`: of the tail as a whole, 1 or 2. Without a tail its program has no layers."""
+    """`stride`: of the tail as a whole, 1 or 2. Trunk and tail may have no layers."""
 
     trunk: Program
     tail: Program
     head: Program
     stride: int
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(len(program.weights) for program in (self.trunk, self.tail, self.head))
 
 
 def divided(layers: list[Layer]) -> Programs:

@@ -25,7 +25,7 @@ from service.engine_table import ENGINES
 from service.engines.conformance import Effort, verify_one
 from service.engines.onnx_file import read_graph
 from service.engines.runtimes import ncnn
-from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, Network
+from service.engines.runtimes.ncnn import EXPANSION, NcnnEngine, open_network
 from service.engines.runtimes.ncnn_layers import divided, translated
 from service.engines.selection import open_engine
 from service.errors import EngineUnavailable
@@ -96,7 +96,7 @@ def plain_chain(size: int) -> onnx.ModelProto:
 def test_any_plain_chain_is_computed_at_any_size(tmp_path: Path, size: int) -> None:
     model = plain_chain(size)
     onnx.save_model(model, tmp_path / "chain.onnx")
-    network = Network(divided(list(translated(read_graph(tmp_path / "chain.onnx")))), threads=2)
+    network = open_network(list(translated(read_graph(tmp_path / "chain.onnx"))), threads=2)
     images = np.random.default_rng(0).normal(size=(3, 3, size, size)).astype(np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"image": images})
     np.testing.assert_allclose(network.infer(images, 1)[0], expected, atol=1e-4 * np.abs(expected).max())
@@ -132,14 +132,15 @@ def stages(size: int, strides: list[int]) -> onnx.ModelProto:
     ids=["last one halves", "no reduction at the end", "only reductions", "no reduction", "two at the end"],
 )
 @pytest.mark.parametrize("size", [24, 26, 28, 40])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_a_batch_shares_the_tail_of_the_network_and_no_pixel(
-    tmp_path: Path, strides: list[int], in_tail: int, size: int
+    tmp_path: Path, strides: list[int], in_tail: int, size: int, threads: int
 ) -> None:
     model = stages(size, strides)
     onnx.save_model(model, tmp_path / "stages.onnx")
-    programs = divided(list(translated(read_graph(tmp_path / "stages.onnx"))))
-    assert programs.tail.text.count("Convolution ") == in_tail
-    network = Network(programs, threads=1)
+    layers = list(translated(read_graph(tmp_path / "stages.onnx")))
+    assert divided(layers).tail.text.count("Convolution ") == in_tail
+    network = open_network(layers, threads=threads)
     images = np.random.default_rng(0).normal(size=(5, 3, size, size)).astype(np.float32)
     expected = ReferenceEvaluator(model).run(None, {"image": images})
     for count in (1, 2, 5):
@@ -151,7 +152,7 @@ def test_a_batch_shares_the_tail_of_the_network_and_no_pixel(
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e38])
 def test_an_image_that_overflows_does_not_spoil_its_batch(tmp_path: Path, value: float) -> None:
     onnx.save_model(stages(24, [2, 1, 1, 2]), tmp_path / "stages.onnx")
-    network = Network(divided(list(translated(read_graph(tmp_path / "stages.onnx")))), threads=1)
+    network = open_network(list(translated(read_graph(tmp_path / "stages.onnx"))), threads=1)
     images = np.random.default_rng(0).normal(size=(4, 3, 24, 24)).astype(np.float32)
     (expected,) = network.infer(images, 1)
     images[1] = value
@@ -277,7 +278,7 @@ def test_a_network_too_large_for_the_memory_limit_is_refused_before_it_is_loaded
     full_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = 4 * full_bundle.manifest.network.parameters
-    monkeypatch.setattr(ncnn, "memory_limits", lambda: iter([2 * weights * (1 + 2 * EXPANSION)]))
+    monkeypatch.setattr(ncnn, "memory_limits", lambda: iter([2 * (2 * weights * (1 + EXPANSION)) - 1]))
     with pytest.raises(EngineUnavailable, match=r"ncnn would need \d+ MiB .* half of the memory limit of \d+ MiB"):
         NcnnEngine.open(full_bundle, "fp32", threads=2, slots=2)
     NcnnEngine.open(full_bundle, "fp32", threads=2).close()  # one network instead of two
