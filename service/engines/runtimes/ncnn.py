@@ -25,7 +25,7 @@ import ncnn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Union
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from models.store import Bundle
     from service.engines.runtimes.ncnn_layers import Layer
 
-    Network = Union["OneByOne", "Strips"]
+    Network: TypeAlias = "OneByOne | Strips"
 
 # Memory of a loaded network by that of its weights: Winograd's algorithm turns the 9 numbers of a kernel into 36.
 EXPANSION = 4
