@@ -28,7 +28,7 @@ docs:  ## build the documentation site: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 PHOTOS ?= models/samples
-bench:  ## compare our service with LitServe, mosec, BentoML and plain FastAPI (half an hour): make bench PHOTOS=FOLDER
+bench:  ## compare our service with LitServe, mosec, BentoML, Triton and plain FastAPI (an hour): make bench PHOTOS=FOLDER
 	@$(PYTHON) scripts/setup.py dev
 	.venv/bin/python -m benchmarks.peers $(PHOTOS)
 

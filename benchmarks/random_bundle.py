@@ -1,9 +1,10 @@
 """Writes a bundle of any variant with random weights, for benchmarks: it costs as much as a trained one, at any size.
 
 python -m benchmarks.random_bundle --arch RepVGG-A0 --out FOLDER/NAME/VERSION [--size 224] [--classes 1000]
+                                [--calibration PHOTOS]
 
 Kernels are initialised as in He et al. 2015, so that activations keep their scale through the network, as with batch
-norm, and answers differ between images. `python -m training.quantize --force` adds the other precisions.
+norm, and answers differ between images. With photos to calibrate with it also has int8.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from onnx.reference import ReferenceEvaluator
 
 from models import golden
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
-from models.preprocess import preprocess
+from models.preprocess import images_in, preprocess
 from models.store import name_and_version, write_bundle
+from training.deploy import precisions
+from training.deploy.lower import FILES, equal_batches
 from weights.variants import VARIANTS, Variant
 
+CALIBRATION_PHOTOS = 64
+TOLERANCE: dict[str, float] = {"fp32": 1e-2, "bf16": 2.0, "int8": 2.0}  # of logits with a deviation of 2
 SAMPLES = Path(__file__).parent.parent / "models" / "samples"
 
 
@@ -54,7 +59,7 @@ def network(variant: Variant, classes: int, size: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def write(arch: str, folder: Path, classes: int, size: int) -> None:
+def write(arch: str, folder: Path, classes: int, size: int, calibration: Path | None = None) -> None:
     name, version = name_and_version(folder)
     spec = Preprocess(
         input_size=size,
@@ -72,8 +77,12 @@ def write(arch: str, folder: Path, classes: int, size: int) -> None:
         "model.onnx": model.SerializeToString(),
         "labels.txt": "".join(f"{n:04}\n" for n in range(classes)).encode(),
     }
+    if calibration:
+        photos = sorted(images_in(calibration))[:CALIBRATION_PHOTOS]
+        files[FILES["int8"]] = precisions.int8(model, equal_batches(photos, spec), "minmax").SerializeToString()
     digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    kind = {"format": "onnx", "precision": "fp32", "input": "image", "output": "logits", "batch": "dynamic"}
+    kind = {"format": "onnx", "input": "image", "output": "logits", "batch": "dynamic"}
+    networks = {"fp32": "model.onnx"} | ({"int8": FILES["int8"]} if calibration else {})
     manifest = Manifest(
         name=name,
         version=version,
@@ -85,8 +94,13 @@ def write(arch: str, folder: Path, classes: int, size: int) -> None:
         ),
         preprocess=spec,
         labels=Labels(file="labels.txt", sha256=digests["labels.txt"]),
-        artifacts=[Artifact(file="model.onnx", sha256=digests["model.onnx"], **kind)],
-        golden=Golden(file=golden.FILE, sha256=digests[golden.FILE], tolerance={"fp32": 1e-2, "bf16": 2.0}),
+        artifacts=[
+            Artifact(file=file, sha256=digests[file], precision=precision, **kind)
+            for precision, file in networks.items()
+        ],
+        golden=Golden(
+            file=golden.FILE, sha256=digests[golden.FILE], tolerance={"fp32": 1e-2, "bf16": 2.0, "int8": 2.0}
+        ),
         training=Training(
             dataset="none", evaluated_on="none", recipe="random weights", epochs=0, framework="none", git_commit="none"
         ),
@@ -101,8 +115,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--size", type=int, default=224, help="input size, pixels")
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--calibration", type=Path, metavar="PHOTOS", help="a folder: adds int8")
     flags = parser.parse_args()
-    write(flags.arch, flags.out, flags.classes, flags.size)
+    write(flags.arch, flags.out, flags.classes, flags.size, flags.calibration)
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Our service beside LitServe, mosec, BentoML and plain FastAPI: the same photos, network and machine.
+"""Our service beside LitServe, mosec, BentoML, Triton and plain FastAPI: the same photos, network and machine.
 
-python -m benchmarks.peers PHOTOS [--model BUNDLE] [--peers NAME...] [--ours ENGINE/PRECISION...] [--rounds N]
+python -m benchmarks.peers PHOTOS [--model BUNDLE] [--peers NAME...] [--ours ENGINE/PRECISION[/BATCH]...] [--rounds N]
                            [--seconds S] [--clients 1 8 32] [--shares 0.5 0.8 1.5 3] [--deadline-ms 1000] [--out FOLDER]
 
 The peers run the bundle's fp32 ONNX on ONNX Runtime, with our own code for the pixels, so that only serving differs;
@@ -43,6 +43,7 @@ WARM_UP_SHARE = 0.1  # of a load, before its figures begin
 COMPARED = 20  # photos whose answers are compared
 PATIENCE_MS = 60_000  # for what must be answered before the next load
 FP32_SCORE_TOLERANCE = 1e-3
+OURS = ["onnxruntime/fp32", "ncnn/fp32", "ncnn/fp32/8", "openvino/bf16", "openvino/int8"]
 DEFAULT_MODEL = ROOT / "build" / "bench" / "repvgg-a0" / "1"
 
 
@@ -185,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="default: RepVGG-A0 with random weights")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME")
-    parser.add_argument("--ours", nargs="+", default=["onnxruntime/fp32", "openvino/bf16"], metavar="ENGINE/PRECISION")
+    parser.add_argument("--ours", nargs="+", default=OURS, metavar="ENGINE/PRECISION[/BATCH]")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
@@ -196,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     if flags.model == DEFAULT_MODEL and not flags.model.is_dir():
         # In a process of its own: importing training keeps oneDNN, and so OpenVINO in the servers, from AVX-512.
-        subprocess.run([sys.executable, "-m", "benchmarks.random_bundle", "--out", flags.model], cwd=ROOT, check=True)
+        command = [sys.executable, "-m", "benchmarks.random_bundle", "--out", flags.model]
+        subprocess.run([*command, "--calibration", flags.photos.resolve()], cwd=ROOT, check=True)
     servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
     effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
     turns: list[Turn] = []

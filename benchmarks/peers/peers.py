@@ -21,6 +21,7 @@ from service.machine.limits import usable_cpus
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 CPUS = usable_cpus()
+MODEL = "peer"  # as Triton is told
 BOUNDARY = "an-image-never-holds-this-line"
 START_S, STOP_S = 120.0, 20.0
 # No usage reports during a measurement.
@@ -38,7 +39,8 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """`part`: the name of the image's part in a multipart body; without one the body is the image itself.
+    """`part`: the name of the image's part in a multipart body; `tensor`: the name of the input that takes its bytes,
+    in the Open Inference Protocol; without either the body is the image itself.
 
     `settings` of the peers are those with the most images/s on two cores, of those tried: workers 1 to 3,
     threads 1 and 2, batches of 1 to 16 and waits of 0 to 5 ms.
@@ -48,40 +50,48 @@ class Server:
     command: Sequence[str]
     settings: Mapping[str, object]
     part: str = ""
+    tensor: str = ""
 
     @property
     def engine(self) -> str:
         """`engine/precision`, by which its in-process limit is found."""
-        return self.name.removeprefix("ours ") if self.ours else "onnxruntime/fp32"
+        return "/".join(self.name.removeprefix("ours ").split("/")[:2]) if self.ours else "onnxruntime/fp32"
 
     @property
     def ours(self) -> bool:
         return self.name.startswith("ours ")
 
     def prepare(self, address: Address, photo: bytes, timeout_ms: int) -> PreparedRequest:
-        kind = "application/octet-stream"
+        headers, target = [("Content-Type", "application/octet-stream")], "/classify"
         if self.part:
-            kind = f"multipart/form-data; boundary={BOUNDARY}"
+            headers = [("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")]
             part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{self.part}"; filename="photo.jpg"\r\n'
             photo = f"{part}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{BOUNDARY}--\r\n".encode()
-        target = f"/classify?timeout_ms={timeout_ms}" if self.ours else "/classify"
-        return PreparedRequest(address, target, [("Content-Type", kind)], photo)
+        elif self.tensor:
+            data = len(photo).to_bytes(4, "little") + photo
+            tensor = {"name": self.tensor, "shape": [1, 1], "datatype": "BYTES"}
+            head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(data)}}]}).encode()
+            headers.append(("Inference-Header-Content-Length", str(len(head))))
+            photo, target = head + data, f"/v2/models/{MODEL}/infer"
+        return PreparedRequest(address, f"{target}?timeout_ms={timeout_ms}" if self.ours else target, headers, photo)
 
 
 def ours(engine: str, model: Path) -> Server:
-    """Our own service as anybody would start it. `engine`: `onnxruntime/fp32`."""
-    name, precision = engine.split("/")
-    command = ["-m", "service", "serve", "--model", str(model), "--engine", name, "--precision", precision, "--port"]
-    return Server(f"ours {engine}", [sys.executable, *command], {})
+    """Our own service as anybody would start it. `engine`: `onnxruntime/fp32`, or `ncnn/fp32/8` for at most 8 images in
+    a batch."""
+    name, precision, *batch = engine.split("/")
+    command = ["-m", "service", "serve", "--model", str(model), "--engine", name, "--precision", precision]
+    command += [argument for size in batch for argument in ("--max-batch-size", size)]
+    return Server(f"ours {engine}", [sys.executable, *command, "--port"], {})
 
 
 def python_of(peer: str) -> Path:
     return HERE / ".venvs" / peer / "bin" / "python"
 
 
-def _peer(name: str, part: str = "", **settings: object) -> Server:
+def _peer(name: str, part: str = "", tensor: str = "", **settings: object) -> Server:
     command = [str(python_of(name)), "-m", f"benchmarks.peers.servers.with_{name}"]
-    return Server(name, command, settings, part)
+    return Server(name, command, settings, part, tensor)
 
 
 PEERS = {
@@ -91,6 +101,7 @@ PEERS = {
         _peer("litserve", "image", WORKERS=CPUS, THREADS=1, MAX_BATCH=8, WAIT_MS=2),
         _peer("mosec", WORKERS=CPUS, THREADS=1, MAX_BATCH=4, WAIT_MS=1),
         _peer("bentoml", "images", WORKERS=CPUS, THREADS=1, MAX_BATCH=8),
+        _peer("triton", tensor="image", NAME=MODEL, WORKERS=CPUS, THREADS=1, MAX_BATCH=8, WAIT_MS=0),
     )
 }
 
@@ -180,6 +191,9 @@ def best(reply: Reply) -> tuple[int, float]:
     if reply.status != 200:
         raise Unusable(f"it answers {reply.status}")
     answer = json.loads(reply.body)
+    if "outputs" in answer:  # the Open Inference Protocol's
+        values = {output["name"]: output["data"][0] for output in answer["outputs"]}
+        return values["class_id"], values["score"]
     if isinstance(answer, list):  # BentoML's, of a batch of one
         answer = answer[0]
     first = (answer["results"][0] if "results" in answer else answer)["predictions"][0]

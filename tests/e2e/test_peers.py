@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks.peers.__main__ import Effort, expected, main, measure
-from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, requirements
+from benchmarks.peers.peers import PEERS, ROOT, Running, Server, Unusable, best, ours, requirements
 from benchmarks.peers.report import Turn, as_markdown, summary, tables
+from models import golden
 from models.store import open_bundle
+from service.engines.loading import load_engine
 from service.load.figures import summarise
 from service.load.generator import Plan, Run, Sample, ask_once
-from service.load.wire import Address
+from service.load.wire import Address, Reply
 
 FASTAPI = [sys.executable, "-m", "benchmarks.peers.servers.with_fastapi"]  # the only peer whose packages are installed
 SETTINGS = {"WORKERS": 1, "THREADS": 1}
@@ -57,6 +61,44 @@ def test_both_kinds_of_request_bodies_contain_the_photo(server, tiny_bundle, dra
     request = Server("ours", [], {}, part).prepare(address, photo, 10_000)
     (truth,) = expected(open_bundle(str(tiny_bundle)), [photo])
     assert best(ask_once(address, request, 30.0)) == pytest.approx(truth)
+
+
+def test_triton_gets_the_photo_as_a_tensor_and_its_answer_is_read(draw_image):
+    photo = draw_image(0, "JPEG")
+    sent = PEERS["triton"].prepare(Address("127.0.0.1", 1), photo, 1000).content
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v2/models/peer/infer HTTP/1.1\r\n")
+    (length,) = re.findall(rb"Inference-Header-Content-Length: (\d+)", head)
+    described, tensor = json.loads(body[: int(length)]), body[int(length) :]
+    (declared,) = described["inputs"]
+    assert (declared["name"], declared["datatype"]) == ("image", "BYTES")
+    assert declared["parameters"]["binary_data_size"] == len(tensor)
+    assert (int.from_bytes(tensor[:4], "little"), tensor[4:]) == (len(photo), photo)
+    outputs = [{"name": "score", "data": [0.5, 0.2]}, {"name": "class_id", "data": [7, 3]}]
+    assert best(Reply(200, b"", json.dumps({"outputs": outputs}).encode())) == (7, 0.5)
+
+
+def test_the_benchmarks_bundle_has_int8_if_it_gets_photos(tmp_path, draw_image):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(4):
+        (photos / f"{seed}.jpg").write_bytes(draw_image(seed, "JPEG"))
+    out = tmp_path / "store" / "random" / "1"
+    command = [sys.executable, "-m", "benchmarks.random_bundle", "--size", "32", "--classes", "7", "--out", out]
+    subprocess.run([*command, "--calibration", photos], cwd=ROOT, check=True, timeout=300)
+    bundle = open_bundle(str(out))
+    assert [artifact.precision for artifact in bundle.manifest.artifacts] == ["fp32", "int8"]
+    tensors, logits = golden.load(bundle)
+    found = load_engine("onnxruntime", bundle, "int8", threads=1).infer(tensors)
+    assert found.shape == (len(logits), 7)
+    assert 0 < np.abs(found - logits).max() < 3 * np.std(logits)
+
+
+def test_our_own_server_may_get_a_batch_size():
+    server = ours("ncnn/fp32/8", ROOT)
+    assert server.engine == "ncnn/fp32"
+    assert server.command[-5:] == ["--precision", "fp32", "--max-batch-size", "8", "--port"]
+    assert "--max-batch-size" not in ours("ncnn/fp32", ROOT).command
 
 
 def test_a_server_that_does_not_start_is_reported(tiny_bundle, tmp_path):
