@@ -162,14 +162,17 @@ class Running:
 
     @property
     def cpu_s(self) -> float:
-        """User and system seconds of all its processes, ended ones included: those of its session, from proc(5)."""
-        ticks = 0
+        """User and system seconds of the process and its descendants, ended ones included, from proc(5)."""
+        parents, ticks = {}, {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # a process that has just ended
-                fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self._process.pid:
-                    ticks += sum(map(int, fields[11:15]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+                number, _, rest = path.read_text().partition(" ")
+                fields = rest.rpartition(")")[2].split()
+                parents[int(number)], ticks[int(number)] = int(fields[1]), sum(map(int, fields[11:15]))
+        family = {self._process.pid}
+        while born := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= born
+        return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()

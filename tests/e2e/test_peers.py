@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -92,6 +93,17 @@ def test_the_benchmarks_bundle_has_int8_if_it_gets_photos(tmp_path, draw_image):
     found = load_engine("onnxruntime", bundle, "int8", threads=1).infer(tensors)
     assert found.shape == (len(logits), 7)
     assert 0 < np.abs(found - logits).max() < 3 * np.std(logits)
+
+
+def test_the_cpu_time_of_a_process_in_a_session_of_its_own_counts(tmp_path):
+    work = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
+    server = Server("other", [sys.executable, "-c", f"{start}; import time; time.sleep(60)", work], {})
+    with Running(server, ROOT, tmp_path / "log") as running:
+        give_up_at = time.monotonic() + 30.0
+        while running.cpu_s < 0.5 and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        assert running.cpu_s >= 0.5
 
 
 def test_our_own_server_may_get_a_batch_size():
