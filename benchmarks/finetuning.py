@@ -6,9 +6,10 @@ python -m benchmarks.finetuning --photos FOLDER --bundle BUNDLE [--size 96] [--e
 FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest, or with
 `--judge` draws N or all of each class, and judges by all photos of another folder like that. `head` and
 `fine-tuned` are what training.start does: logistic regression on the bundle's features, and the whole network, starting
-with that classifier. The top-1 is that of the last epoch, since the best one of several would be chosen by the photos
-that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml; the CPU time is that of the
-whole command, in which other work on the machine hardly shows. benchmarks/transfer_comparison.py takes the same photos.
+with that classifier. The top-1 is that of the last epoch, the only one that is evaluated, since the best one of several
+would be chosen by the photos that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml;
+the CPU time is that of the whole command, in which other work on the machine hardly shows.
+benchmarks/transfer_comparison.py takes the same photos.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def fitted(data: Path, bundle: Path, size: int, seed: int) -> tuple[Seen, Outcom
 
 def fine_tuned(seen: Seen, outcome: Outcome, bundle: Path, epochs: int, seed: int, folder: Path) -> float:
     opened = open_bundle(bundle)
-    plan = tuning.Plan(epochs, FOREVER_S, "")
+    plan = tuning.Plan(epochs, FOREVER_S, "", evaluations=1)
     tuning.tune(seen, outcome, opened, Backbone(opened), plan, folder, seed, print)
     return last_top1(folder / "run")
 
@@ -58,7 +59,8 @@ def scratch(seen: Seen, bundle: Path, epochs: int, seed: int, folder: Path) -> f
     keys: dict[str, object] = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "with_ema": False}
     keys["fixed_statistics"] = False
     keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.crop_pct or 1.0, "stem_init": "whitened"}
-    keys |= {"image_size": seen.size, "epochs": epochs, "seed": seed, "save_dir": folder, "name": "run"}
+    keys |= {"image_size": seen.size, "epochs": epochs, "eval_interval": epochs, "seed": seed}
+    keys |= {"save_dir": folder, "name": "run"}
     flags = [str(word) for key, value in keys.items() for word in (f"--{key}", value)]
     log = folder / "scratch.log"
     if run_verb("train", ["--config", tuning.RECIPE, "--data_url", seen.source, *flags], None, log):
