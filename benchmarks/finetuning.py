@@ -1,28 +1,30 @@
 """Top-1 of a few hundred photos: a new classifier alone, fine-tuned from a bundle, and from scratch.
 
 python -m benchmarks.finetuning --photos FOLDER --bundle BUNDLE [--size 96] [--epochs N] [--seeds 1 2 3] [--only KIND]
+    [--judge FOLDER] [--per_class N]
 
-FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest. `head` and
+FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest, or with
+`--judge` draws N or all of each class, and judges by all photos of another folder like that. `head` and
 `fine-tuned` are what training.start does: logistic regression on the bundle's features, and the whole network, starting
-with that classifier. The top-1 is that of the last epoch, since the best one of several would be chosen by the photos
-that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml; the CPU time is that of the
-whole command, in which other work on the machine hardly shows.
+with that classifier. The top-1 is that of the last epoch, the only one that is evaluated, since the best one of several
+would be chosen by the photos that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml;
+the CPU time is that of the whole command, in which other work on the machine hardly shows.
+benchmarks/transfer_comparison.py takes the same photos.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
+import math
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
-from models.preprocess import images_in
+from benchmarks.splits import lay_out
 from models.store import open_bundle
 from training.own import tuning
 from training.own.backbone import Backbone
@@ -32,21 +34,8 @@ from training.own.processes import last_words, run_verb
 from training.own.seen import Seen, see
 from training.own.sizes import at_size
 
-TRAIN_SHARE = 2 / 3
 KINDS = ("head", "fine-tuned", "scratch")
 FOREVER_S = 1e6
-
-
-def split(photos: Path, out: Path, seed: int) -> None:
-    """Link the photos of each class into `out`/train/<class> and `out`/val/<class>."""
-    for folder in sorted(path for path in photos.iterdir() if path.is_dir()):
-        files = sorted(images_in(folder))
-        random.Random(f"{seed} {folder.name}").shuffle(files)
-        count = round(TRAIN_SHARE * len(files))
-        for part, chosen in (("train", files[:count]), ("val", files[count:])):
-            (out / part / folder.name).mkdir(parents=True)
-            for file in chosen:
-                os.link(file, out / part / folder.name / file.name)
 
 
 def fitted(data: Path, bundle: Path, size: int, seed: int) -> tuple[Seen, Outcome]:
@@ -58,7 +47,7 @@ def fitted(data: Path, bundle: Path, size: int, seed: int) -> tuple[Seen, Outcom
 
 def fine_tuned(seen: Seen, outcome: Outcome, bundle: Path, epochs: int, seed: int, folder: Path) -> float:
     opened = open_bundle(bundle)
-    plan = tuning.Plan(epochs, FOREVER_S, "")
+    plan = tuning.Plan(epochs, FOREVER_S, "", evaluations=1)
     tuning.tune(seen, outcome, opened, Backbone(opened), plan, folder, seed, print)
     return last_top1(folder / "run")
 
@@ -70,7 +59,8 @@ def scratch(seen: Seen, bundle: Path, epochs: int, seed: int, folder: Path) -> f
     keys: dict[str, object] = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "with_ema": False}
     keys["fixed_statistics"] = False
     keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.crop_pct or 1.0, "stem_init": "whitened"}
-    keys |= {"image_size": seen.size, "epochs": epochs, "seed": seed, "save_dir": folder, "name": "run"}
+    keys |= {"image_size": seen.size, "epochs": epochs, "eval_interval": epochs, "seed": seed}
+    keys |= {"save_dir": folder, "name": "run"}
     flags = [str(word) for key, value in keys.items() for word in (f"--{key}", value)]
     log = folder / "scratch.log"
     if run_verb("train", ["--config", tuning.RECIPE, "--data_url", seen.source, *flags], None, log):
@@ -88,8 +78,14 @@ def cpu_s() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+def summary(values: Sequence[float]) -> str:
+    """The mean, its standard error over the seeds, and the values."""
+    error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
+    return f"{mean(values):.1%}{error} ({', '.join(f'{value:.1%}' for value in values)})"
+
+
 def measure(kind: str, args: argparse.Namespace, seed: int, folder: Path) -> float:
-    split(args.photos, folder / "data", seed)
+    lay_out(args.photos, folder / "data", seed, args.judge, args.per_class)
     seen, outcome = fitted(folder / "data", args.bundle, args.size, seed)
     if kind == "head":
         return outcome.judged.accuracy
@@ -101,6 +97,8 @@ def measure(kind: str, args: argparse.Namespace, seed: int, folder: Path) -> flo
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, help="photos to judge by [default: a third of PHOTOS]")
+    parser.add_argument("--per_class", type=int, help="photos of each class to train on")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--size", type=int, default=96, help="pixels")
     parser.add_argument("--epochs", type=int, default=tuning.MOST_EPOCHS)
@@ -114,8 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 began = cpu_s()
                 found[kind].append(measure(kind, args, seed, Path(folder)))
             print(f"seed {seed}, {kind}: {found[kind][-1]:.1%}, {cpu_s() - began:.0f} s of CPU time", flush=True)
+    first = args.only[0]
     for kind, tops in found.items():
-        print(f"{kind}: {mean(tops):.1%} ({', '.join(f'{top:.1%}' for top in tops)})")
+        print(f"{kind}: {summary(tops)}")
+    for kind in args.only[1:]:
+        print(f"{kind} - {first}: {summary([a - b for a, b in zip(found[kind], found[first], strict=True)])}")
     return 0
 
 

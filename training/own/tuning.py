@@ -55,11 +55,13 @@ LEAST_OF_AGAIN = 0.6  # of the epochs of the first run, without which a second o
 
 @dataclass(frozen=True)
 class Plan:
-    """`epochs` is 0 where only a classifier is fitted; `seconds`: when the run is stopped."""
+    """`epochs` is 0 where only a classifier is fitted; `seconds`: when the run is stopped; `evaluations`: about how
+    often it is evaluated, and with 1 only at its end, so that the photos held out choose nothing."""
 
     epochs: int
     seconds: float
     reason: str
+    evaluations: int = 8
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def tune(
         say(str(mirroring))
     flags = _flags(seen, outcome, seed, mirrors=not mirroring.harms)
     images = (*flags, "--data_url", folder / "photos", "--pretrained", start.folder)
-    more = _lengths(planned.epochs, max(1, planned.epochs // 8), _learnt_from(seen, outcome))
+    more = _lengths(planned.epochs, max(1, planned.epochs // planned.evaluations), _learnt_from(seen, outcome))
     more += ("--patience", str(max(1, planned.epochs // 2)))
     try:
         bundle, pace = _run((*images, *more), planned.seconds, folder, "run", say)

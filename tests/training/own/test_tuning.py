@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.store import open_bundle
+from training.errors import TrainingError
 from training.own import processes, tuning
 from training.own.backbone import Backbone
 from training.own.classifier.figures import Answers
@@ -105,6 +106,21 @@ def test_a_run_that_fails_leaves_the_classifier_alone(photos, tmp_path, monkeypa
     assert tuning.tune(seen, outcome, bundle, Backbone(bundle), plan, folder, 0, said.append) is None
     assert "the classifier alone remains" in said[-1]
     assert "missing.yaml cannot be read" in (folder / "run.log").read_text()
+
+
+@pytest.mark.parametrize(("evaluations", "interval"), [({}, "2"), ({"evaluations": 1}, "20")])
+def test_a_benchmark_may_evaluate_at_the_end_alone(seen, tiny_bundle, tmp_path, monkeypatch, evaluations, interval):
+    runs = []
+
+    def run(flags, *_):
+        runs.append(dict(zip(flags[::2], flags[1::2], strict=True)))
+        raise TrainingError("stopped here")
+
+    monkeypatch.setattr(tuning, "_run", run)
+    bundle, outcome = open_bundle(tiny_bundle), fit_head(seen, 0)
+    plan = tuning.Plan(20, 100, "", **evaluations)
+    assert tuning.tune(seen, outcome, bundle, Backbone(bundle), plan, tmp_path / "tuning", 0, print) is None
+    assert (runs[0]["--epochs"], runs[0]["--eval_interval"]) == ("20", interval)
 
 
 def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_path):
