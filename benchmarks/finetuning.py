@@ -57,7 +57,7 @@ def scratch(seen: Seen, bundle: Path, epochs: int, seed: int, folder: Path) -> f
     manifest = open_bundle(bundle).manifest
     spec = manifest.preprocess
     keys: dict[str, object] = {"arch": manifest.network.variant, "backbone_lr": 1, "base_lr": 2e-3, "with_ema": False}
-    keys["fixed_statistics"] = False
+    keys["fused"] = False
     keys |= {"mean": list(spec.mean), "std": list(spec.std), "crop_pct": spec.crop_pct or 1.0, "stem_init": "whitened"}
     keys |= {"image_size": seen.size, "epochs": epochs, "eval_interval": epochs, "seed": seed}
     keys |= {"save_dir": folder, "name": "run"}

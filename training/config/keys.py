@@ -71,6 +71,11 @@ class TrainConfig(BaseModel):
         description="batch norms normalise by the statistics that the run starts with, as in evaluation, and not by "
         "those of each batch: for fine-tuning with few images",
     )
+    fused: bool = Field(
+        False,
+        description="trains a bundle's kernels as they are served, one convolution a block, without branches and batch "
+        "norms: for fine-tuning with few images",
+    )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
     )
@@ -297,6 +302,10 @@ class TrainConfig(BaseModel):
             )
         if self.reset_classifier and not self.pretrained:
             raise ValueError("reset_classifier: True needs pretrained, the checkpoint that all other weights come from")
+        if self.fused and not self.pretrained:
+            raise ValueError("fused: True needs pretrained, the bundle whose kernels it trains")
+        if self.fused and self.custom_l2:
+            raise ValueError("fused: True has no branches, whose kernels custom_l2 is about; set custom_l2: False")
         return self
 
     @model_validator(mode="after")

@@ -89,6 +89,8 @@ def _load_weights(run: Run) -> Progress:
     if source := resume.find_checkpoint(run.config):
         return _resume(run, source)
     if run.config.pretrained and not bundles.find(run.config.pretrained):
+        if run.config.fused:
+            raise ConfigError(f"fused: True trains a bundle's kernels, and {run.config.pretrained} is no bundle")
         _load_pretrained(run, run.config.pretrained)
     return Progress()
 

@@ -40,6 +40,13 @@ def test_resetting_the_classifier_needs_a_checkpoint():
         build({"reset_classifier": True}, source="x")
 
 
+def test_fused_kernels_need_a_bundle_and_no_branches():
+    with pytest.raises(ConfigError, match="fused: True needs pretrained, the bundle whose kernels it trains"):
+        build({"fused": True}, source="x")
+    with pytest.raises(ConfigError, match=r"fused: True has no branches.* set custom_l2: False"):
+        build({"fused": True, "pretrained": "x", "custom_l2": True}, source="x")
+
+
 def test_a_wrong_type_names_the_key_and_the_value(tmp_path):
     with pytest.raises(ConfigError, match=r"epochs: .*integer.* \(got 'many'\)"):
         parsed("--config", recipe(tmp_path, "epochs: many"))

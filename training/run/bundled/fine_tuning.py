@@ -1,8 +1,9 @@
 """A run's first weights from a bundle, whose kernels are fused: fine-tuning.
 
-1. the run starts from the served network: the branches that training needs compute the same function, proven on one of
-   its golden images to 1e-5 of the logits' deviation before the first step;
-2. that holds in training too, since the batch norms' statistics are those of the run's own first batches;
+1. the run starts from the served network: with `fused` from its kernels as they are, else the branches that training
+   needs compute the same function, proven on one of its golden images to 1e-5 of the logits' deviation before the
+   first step;
+2. that holds in training too, since batch norms' statistics are those of the run's own first batches;
 3. the classifier is kept if the classes have the same names, in any order, and is new otherwise.
 """
 
@@ -41,7 +42,24 @@ PROVEN_TO = 1e-5  # of the standard deviation of the logits
 def load(run: Run, bundle: Bundle, images: Images) -> str:
     """Load the bundle's weights into the run's network and its average -> what was done. Raises TrainingError."""
     variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
-    fused = read_weights(bundle)
+    weights, form = read_weights(bundle), "its kernels are trained as they are served"
+    if config.fused:
+        _prove(bundle, variant, weights, weights)
+    else:
+        weights, form = _branches(run, bundle, variant, weights, images)
+    _set_backbone(parameters, weights, bundle)
+    rows = None if config.reset_classifier else class_ids(bundle.labels, images.classes)
+    if rows:
+        for name in ("classifier.weight", "classifier.bias"):
+            parameters[name].set_data(ms.Tensor(weights[name][rows]))
+    if run.ema:
+        run.ema.restart()
+    return f"starting from {bundle.folder}: {form}; {_about_classes(bundle.labels, images.classes, rows)}"
+
+
+def _branches(run: Run, bundle: Bundle, variant: Variant, fused: Weights, images: Images) -> tuple[Weights, str]:
+    """-> the weights of a train form that computes the same, and what was done."""
+    parameters, config = repvgg.weights(run.network), run.config
     split = split_weights(fused, variant, BATCH_NORM_EPS)
     _set_backbone(parameters, split, bundle)
     batches = train_batches(images, config, 0, **run.process.image_shard)
@@ -49,17 +67,9 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     measured = moments.measure(run.network, (batch["image"] for batch in islice(batches, count)))
     split = restate(split, measured, BATCH_NORM_EPS)
     off = _prove(bundle, variant, fused, split)
-    _set_backbone(parameters, split, bundle)
-    rows = None if config.reset_classifier else class_ids(bundle.labels, images.classes)
-    if rows:
-        for name in ("classifier.weight", "classifier.bias"):
-            parameters[name].set_data(ms.Tensor(split[name][rows]))
-    if run.ema:
-        run.ema.restart()
-    return (
-        f"starting from {bundle.folder}: its kernels are split into branches (logits differ by {off:.1g} of their "
-        f"deviation), statistics of batch norms from {count * config.batch_size} training images; "
-        + _about_classes(bundle.labels, images.classes, rows)
+    return split, (
+        f"its kernels are split into branches (logits differ by {off:.1g} of their deviation), statistics of batch "
+        f"norms from {count * config.batch_size} training images"
     )
 
 

@@ -58,9 +58,13 @@ def start(image_folder, tmp_path):
 
 
 def best(tmp_path):
+    return checkpoint_of(tmp_path / "run" / "best.ckpt")
+
+
+def checkpoint_of(path):
     from training.run.checkpoints import checkpoint
 
-    return checkpoint.network_weights(checkpoint.read(tmp_path / "run" / "best.ckpt"))
+    return checkpoint.network_weights(checkpoint.read(path))
 
 
 def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bundle, start, tmp_path, capsys):
@@ -79,6 +83,49 @@ def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bu
     found = logits(best(tmp_path), VARIANTS["RepVGG-Smoke"], tensors[:1])
     # One epoch of training without a learning rate changes the statistics, and those were of the same images before.
     np.testing.assert_allclose(found, expected[:1, ::-1], atol=0.1 * expected.std())
+
+
+def test_fused_kernels_are_trained_as_they_are_served(write_bundle, start, tmp_path, capsys):
+    from models.store import open_bundle
+    from training.run.bundled.networks import read_weights
+
+    folder = write_bundle(["across", "down"])
+    served = read_weights(open_bundle(folder))
+    assert start(folder, "--fused", "True", "--with_ema", "True") == 0
+    assert "its kernels are trained as they are served; its classifier is kept" in capsys.readouterr().out
+    found = best(tmp_path)
+    assert found.keys() == served.keys()
+    for name, array in served.items():
+        np.testing.assert_allclose(found[name], array, atol=2e-6)
+
+    assert start(folder, "--fused", "True", "--base_lr", "0.01", "--freeze", "1", "--name", "learnt") == 0
+    learnt = checkpoint_of(tmp_path / "learnt" / "best.ckpt")
+    changed = {name for name in served if not np.array_equal(learnt[name], served[name])}
+    assert not any(name.startswith("stages.0.") for name in changed)
+    assert {"stages.1.0.conv.weight", "stages.1.0.conv.bias", "classifier.weight"} <= changed
+
+
+def test_a_fused_run_is_evaluated_and_exported(write_bundle, start, image_folder, tmp_path, capsys):
+    from models.store import open_bundle
+    from training import eval as evaluate
+    from training import export
+    from training.run.bundled.networks import read_weights
+
+    assert start(write_bundle(["across", "down"]), "--fused", "True", "--base_lr", "0.01") == 0
+    trained, out = tmp_path / "run" / "best.ckpt", tmp_path / "store" / "tuned" / "1"
+    common = ["--pretrained", str(trained), "--device_target", "CPU"]
+    assert evaluate.main([*common, "--data_url", str(image_folder)]) == 0
+    assert export.main([*common, "--bundle", str(out)]) == 0
+    written = read_weights(open_bundle(out))
+    for name, array in checkpoint_of(trained).items():
+        np.testing.assert_array_equal(written[name], array)
+
+
+def test_fused_needs_a_bundle(write_bundle, start, tmp_path, capsys):
+    assert start(write_bundle(["across", "down"])) == 0
+    trained = tmp_path / "run" / "best.ckpt"
+    assert start(trained, "--fused", "True", "--arch", "RepVGG-Smoke", "--image_size", "16", "--name", "other") == 78
+    assert f"fused: True trains a bundle's kernels, and {trained} is no bundle" in capsys.readouterr().err
 
 
 def test_other_classes_get_a_new_classifier_and_are_named(write_bundle, start, tmp_path, capsys):
