@@ -142,18 +142,19 @@ def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_
 
 def test_there_is_time_for_a_second_run_or_else_the_first_gets_all(seen, monkeypatch):
     monkeypatch.setattr(tuning, "LEAST_PHOTOS", 50)
-    monkeypatch.setattr(tuning, "seconds_each", lambda *_: 0.02)  # 7.2 s an epoch of 60 photos
+    monkeypatch.setattr(tuning, "seconds_each", lambda *_: 0.02)
+    epoch = 60 * tuning.STEP_COST * 0.02  # seconds, of 60 photos
     bundle = open_bundle("repvgg-tiny-cifar10")
     fixed, backbone = tuning.START_S + tuning.EXPORT_S, Backbone(bundle)
 
     def plan(seconds):
         return tuning.plan(seen, bundle, backbone, seconds, head_only=False)
 
-    both = plan(2 * fixed + 9 * 7.2 * 2)
-    assert (both.epochs, both.seconds) == (8, pytest.approx(fixed + 8 * 7.2 - tuning.EXPORT_S))
-    one = plan(fixed + 6.5 * 7.2)
-    assert (one.epochs, one.seconds) == (6, pytest.approx(fixed + 6.5 * 7.2 - tuning.EXPORT_S))
-    assert plan(fixed + 4 * 7.2).epochs == 0
+    both = plan(2 * fixed + 18.45 * epoch)
+    assert (both.epochs, both.seconds) == (8, pytest.approx(fixed + 8.2 * epoch - tuning.EXPORT_S))
+    one = plan(fixed + 6.5 * epoch)
+    assert (one.epochs, one.seconds) == (6, pytest.approx(fixed + 6.5 * epoch - tuning.EXPORT_S))
+    assert plan(fixed + 4 * epoch).epochs == 0
 
 
 @pytest.fixture
