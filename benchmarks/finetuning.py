@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
-from benchmarks.splits import lay_out
+from benchmarks.splits import add_flags, lay_out, summary
+from models.preprocess import at_size
 from models.store import open_bundle
 from training.own import tuning
 from training.own.backbone import Backbone
@@ -32,7 +31,6 @@ from training.own.fitting import Outcome, fit_head
 from training.own.photos.collection import collect
 from training.own.processes import last_words, run_verb
 from training.own.seen import Seen, see
-from training.own.sizes import at_size
 
 KINDS = ("head", "fine-tuned", "scratch")
 FOREVER_S = 1e6
@@ -78,12 +76,6 @@ def cpu_s() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def summary(values: Sequence[float]) -> str:
-    """The mean, its standard error over the seeds, and the values."""
-    error = f" ± {stdev(values) / math.sqrt(len(values)):.1%}" if len(values) > 1 else ""
-    return f"{mean(values):.1%}{error} ({', '.join(f'{value:.1%}' for value in values)})"
-
-
 def measure(kind: str, args: argparse.Namespace, seed: int, folder: Path) -> float:
     lay_out(args.photos, folder / "data", seed, args.judge, args.per_class)
     seen, outcome = fitted(folder / "data", args.bundle, args.size, seed)
@@ -96,13 +88,7 @@ def measure(kind: str, args: argparse.Namespace, seed: int, folder: Path) -> flo
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--judge", type=Path, help="photos to judge by [default: a third of PHOTOS]")
-    parser.add_argument("--per_class", type=int, help="photos of each class to train on")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=96, help="pixels")
-    parser.add_argument("--epochs", type=int, default=tuning.MOST_EPOCHS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    add_flags(parser, epochs=tuning.MOST_EPOCHS)
     parser.add_argument("--only", choices=KINDS, nargs="+", default=KINDS)
     args = parser.parse_args(argv)
     found: dict[str, list[float]] = {kind: [] for kind in args.only}

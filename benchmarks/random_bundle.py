@@ -21,10 +21,12 @@ from onnx.reference import ReferenceEvaluator
 
 from models import golden
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Preprocess, Training
-from models.preprocess import images_in, preprocess
+from models.preprocess import preprocess
 from models.store import name_and_version, write_bundle
 from training.deploy import precisions
-from training.deploy.lower import FILES, equal_batches
+from training.deploy.lower import FILES
+from training.deploy.quantization import calibration_batches
+from training.errors import TrainingError
 from weights.variants import VARIANTS, Variant
 
 CALIBRATION_PHOTOS = 64
@@ -78,8 +80,8 @@ def write(arch: str, folder: Path, classes: int, size: int, calibration: Path | 
         "labels.txt": "".join(f"{n:04}\n" for n in range(classes)).encode(),
     }
     if calibration:
-        photos = sorted(images_in(calibration))[:CALIBRATION_PHOTOS]
-        files[FILES["int8"]] = precisions.int8(model, equal_batches(photos, spec), "minmax").SerializeToString()
+        batches = calibration_batches(calibration, CALIBRATION_PHOTOS, spec)
+        files[FILES["int8"]] = precisions.int8(model, batches, "minmax").SerializeToString()
     digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     kind = {"format": "onnx", "input": "image", "output": "logits", "batch": "dynamic"}
     networks = {"fp32": "model.onnx"} | ({"int8": FILES["int8"]} if calibration else {})
@@ -117,7 +119,11 @@ def main() -> int:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--calibration", type=Path, metavar="PHOTOS", help="a folder: adds int8")
     flags = parser.parse_args()
-    write(flags.arch, flags.out, flags.classes, flags.size, flags.calibration)
+    try:
+        write(flags.arch, flags.out, flags.classes, flags.size, flags.calibration)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from PIL import Image, ImageEnhance
 
-from benchmarks.splits import lay_out
+from benchmarks.splits import add_flags, lay_out, summary
 from models.manifest import Preprocess
-from models.preprocess import decode, images_in, to_tensor
+from models.preprocess import at_size, decode, images_in, to_tensor
 from models.store import open_bundle
 
 try:
@@ -143,22 +143,10 @@ def answers(network: Network, photos: Photos, spec: Preprocess) -> NDArray[np.bo
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--judge", type=Path, help="photos to judge by [default: a third of PHOTOS]")
-    parser.add_argument("--per_class", type=int, help="photos of each class to train on")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=96, help="pixels")
-    parser.add_argument("--epochs", type=int, default=20, help="of the whole network")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    add_flags(parser, epochs=20)
     args = parser.parse_args(argv)
     bundle = open_bundle(args.bundle)
-    spec = bundle.manifest.preprocess
-    spec = spec.model_copy(
-        update={
-            "input_size": args.size,
-            "resize_to": spec.resize_to and round(spec.resize_to * args.size / spec.input_size),
-        }
-    )
+    spec = at_size(bundle.manifest.preprocess, args.size)
     model, tops = onnx.load(bundle.path(bundle.artifact(("onnx",), "fp32"))), []
     for seed in args.seeds:
         with TemporaryDirectory(dir=args.photos.parent) as folder:
@@ -171,8 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(network, photos, spec, args.epochs, (half / SPREAD, half / math.sqrt(SPREAD), half), seed + 1000)
         tops.append(float(answers(network, judging, spec).mean()))
         print(f"seed {seed}: {tops[-1]:.1%}, {time.process_time() - began:.0f} s of CPU time", flush=True)
-    error = f" (standard error {np.std(tops, ddof=1) / math.sqrt(len(tops)):.1%})" if len(tops) > 1 else ""
-    print(f"mean {np.mean(tops):.1%}{error}")
+    print(f"mean {summary(tops)}")
     return 0
 
 

@@ -252,6 +252,12 @@ def _grey_to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey, out=grey).astype(np.uint8))
 
 
+def at_size(spec: Preprocess, size: int) -> Preprocess:
+    """The same preprocessing for another image size: the same part of a photo, with more pixels."""
+    resize_to = spec.resize_to and round(spec.resize_to * size / spec.input_size)
+    return spec.model_copy(update={"input_size": size, "resize_to": resize_to})
+
+
 def resized_size(size: tuple[int, int], spec: Preprocess) -> tuple[int, int]:
     """Width and height of an image of `size` after the resize, pixels.
 

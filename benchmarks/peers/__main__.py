@@ -198,7 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.model == DEFAULT_MODEL and not flags.model.is_dir():
         # In a process of its own: importing training keeps oneDNN, and so OpenVINO in the servers, from AVX-512.
         command = [sys.executable, "-m", "benchmarks.random_bundle", "--out", flags.model]
-        subprocess.run([*command, "--calibration", flags.photos.resolve()], cwd=ROOT, check=True)
+        command += ["--calibration", flags.photos.resolve()]
+        if failed := subprocess.run(command, cwd=ROOT, check=False).returncode:
+            return failed
     servers = [*(ours(engine, flags.model) for engine in flags.ours), *installed(flags.peers)]
     effort = Effort(flags.seconds, flags.clients, flags.shares, flags.deadline_ms)
     turns: list[Turn] = []

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.manifest import Preprocess
+from models.preprocess import at_size
 from training.own.backbone import Backbone, Floats
 from training.own.fitting import Outcome
 from training.own.photos.looking import look
 from training.own.seen import Seen
-from training.own.sizes import at_size, sample
+from training.own.sizes import sample
 
 ALLOWED = 0.05  # of the answers, that may be wrong of mirrored photos only: the network is no perfect judge of symmetry
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Preprocess
+from models.preprocess import at_size
 from training.data.layouts.tables import Split
 from training.data.names import listed
 from training.errors import DataError
@@ -82,7 +83,7 @@ def see(collection: Collection, backbone: Backbone, spec: Preprocess, *, seed: i
     looks: dict[int, Look] = {}
 
     def look_at(indices: list[int], wanted: list[int], title: str) -> None:
-        specs = [sizes.at_size(spec, size) for size in wanted]
+        specs = [at_size(spec, size) for size in wanted]
         found = look([photos[index].path for index in indices], specs, backbone.compute, title)
         looks.update(zip(indices, found, strict=True))
 

@@ -26,12 +26,6 @@ TRIALS = 5
 SAMPLE = 400  # photos that sizes are compared on
 
 
-def at_size(spec: Preprocess, size: int) -> Preprocess:
-    """The same preprocessing for another image size: the same part of a photo, with more pixels."""
-    resize_to = spec.resize_to and round(spec.resize_to * size / spec.input_size)
-    return spec.model_copy(update={"input_size": size, "resize_to": resize_to})
-
-
 def candidates(backbone: Backbone, spec: Preprocess, photos: int, seconds: float) -> list[int]:
     """Sizes in pixels, the bundle's own first, whose features of all photos take at most `seconds`."""
     own = spec.input_size

@@ -90,7 +90,10 @@ def _load_weights(run: Run) -> Progress:
         return _resume(run, source)
     if run.config.pretrained and not bundles.find(run.config.pretrained):
         if run.config.fused:
-            raise ConfigError(f"fused: True trains a bundle's kernels, and {run.config.pretrained} is no bundle")
+            raise ConfigError(
+                f"fused: True trains a bundle's kernels, and {run.config.pretrained} is no bundle: "
+                "training.export --bundle makes one, or set fused: False"
+            )
         _load_pretrained(run, run.config.pretrained)
     return Progress()
 

@@ -24,7 +24,7 @@ from models.errors import BundleError
 from models.explanation.features import explained
 from models.explanation.head import Head, tolerance
 from models.manifest import Artifact, Golden, Labels, Manifest, Network, Training
-from models.preprocess import SUFFIXES, preprocess
+from models.preprocess import SUFFIXES, at_size, preprocess
 from models.store import Bundle, name_and_version, write_bundle
 from models.versions import write_version
 from training.errors import TrainingError
@@ -32,7 +32,6 @@ from training.own.backbone import ENGINE, Backbone, Floats, session
 from training.own.classifier.figures import Answers
 from training.own.publishing.addition import Addition
 from training.own.seen import Seen
-from training.own.sizes import at_size
 from training.run.checkpoints.commit import git_commit
 
 SAMPLES = Path(__file__).parents[3] / "models" / "samples"

@@ -33,7 +33,8 @@ from weights.layout import BATCH_NORM_EPS
 from weights.split import restate, split_weights
 from weights.variants import VARIANTS, Variant
 
-Weights = dict[str, NDArray[Any]]
+Array = NDArray[Any]
+Weights = dict[str, Array]
 
 MEASURED_IMAGES = 512  # at least, if there are that many: each has thousands of positions
 PROVEN_TO = 1e-5  # of the standard deviation of the logits
@@ -44,7 +45,7 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
     weights, form = read_weights(bundle), "its kernels are trained as they are served"
     if config.fused:
-        _prove(bundle, variant, weights, weights)
+        _check_golden(bundle, variant, weights)
     else:
         weights, form = _branches(run, bundle, variant, weights, images)
     _set_backbone(parameters, weights, bundle)
@@ -77,33 +78,48 @@ def _set_backbone(parameters: Mapping[str, ms.Parameter], weights: Weights, bund
     checkpoint.restore(checkpoint.backbone(parameters), checkpoint.backbone(weights), source=bundle.folder)
 
 
-def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> float:
-    """In float64: on some devices convolutions are not exact enough for this.
+def _check_golden(bundle: Bundle, variant: Variant, weights: Weights) -> tuple[Array, Array]:
+    """In float64: on some devices convolutions are not exact enough.
 
-    -> the largest difference of a logit, in standard deviations. Raises CheckpointError.
+    -> a golden image and its logits by `weights`. Raises CheckpointError if they are not the golden ones.
     """
     try:
         tensors, expected = golden.load(bundle)
     except BundleError as error:
         raise CheckpointError(str(error)) from error
-    read, trained = (
-        logits({name: array.astype(np.float64) for name, array in weights.items()}, variant, tensors[:1])
-        for weights in (fused, split)
-    )
-    deviation = float(read.std()) or 1.0
-    wrong, off = (float(np.max(np.abs(other - read))) / deviation for other in (expected[:1], trained))
-    tolerance = bundle.manifest.golden.tolerance.get("fp32", 0.0) / deviation
+    read = _exact_logits(weights, variant, tensors[:1])
+    wrong = _off(expected[:1], read)
+    tolerance = bundle.manifest.golden.tolerance.get("fp32", 0.0) / _deviation(read)
     if not wrong <= tolerance:  # also true for NaN
         raise CheckpointError(
             f"{bundle.folder}: the logits of its weights differ from its golden ones by {wrong:.2g} deviations, "
             f"its tolerance is {tolerance:.2g}: the bundle is damaged, or its network is not what the manifest says"
         )
+    return tensors[:1], read
+
+
+def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> float:
+    """-> the largest difference of a logit, in standard deviations. Raises CheckpointError."""
+    image, read = _check_golden(bundle, variant, fused)
+    off = _off(_exact_logits(split, variant, image), read)
     if not off <= PROVEN_TO:
         raise CheckpointError(
             f"{bundle.folder}: split into branches, its logits differ by {off:.2g} of their deviation, and at most "
             f"{PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
         )
     return off
+
+
+def _exact_logits(weights: Weights, variant: Variant, image: Array) -> Array:
+    return logits({name: array.astype(np.float64) for name, array in weights.items()}, variant, image)
+
+
+def _off(others: Array, read: Array) -> float:
+    return float(np.max(np.abs(others - read))) / _deviation(read)
+
+
+def _deviation(read: Array) -> float:
+    return float(read.std()) or 1.0
 
 
 def _about_classes(labels: Sequence[str], classes: Sequence[str], rows: list[int] | None) -> str:

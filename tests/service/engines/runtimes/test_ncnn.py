@@ -62,6 +62,19 @@ def test_its_logits_equal_those_of_the_training_framework(full_bundle: Bundle) -
     engine.close()
 
 
+def network_of(
+    nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray], size: int, outputs: list[str]
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, size, size])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def plain_chain(size: int) -> onnx.ModelProto:
     """What the shipped network lacks: kernels of 1 and 5, no bias, no ReLU, a matrix that is not transposed."""
     rng = np.random.default_rng(size)
@@ -82,14 +95,7 @@ def plain_chain(size: int) -> onnx.ModelProto:
         helper.make_node("Flatten", ["e"], ["f"]),
         helper.make_node("Gemm", ["f", "matrix", "shift"], ["logits"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "chain",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 7])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return network_of(nodes, arrays, size, ["logits"])
 
 
 @pytest.mark.parametrize("size", [32, 33, 71])
@@ -116,14 +122,7 @@ def stages(size: int, strides: list[int]) -> onnx.ModelProto:
         nodes.append(helper.make_node("Relu", [f"c{number}"], [at := f"r{number}"]))
     nodes.append(helper.make_node("ReduceMean", [at], ["mean"], axes=[2, 3], keepdims=0))
     nodes.append(helper.make_node("Gemm", ["mean", "head", "shift"], ["logits"], transB=1))
-    graph = helper.make_graph(
-        nodes,
-        "stages",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, size, size])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("logits", at)],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return network_of(nodes, arrays, size, ["logits", at])
 
 
 @pytest.mark.parametrize(
