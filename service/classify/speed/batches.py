@@ -2,8 +2,7 @@
 
 1. between measured batch sizes the time is interpolated, beyond them it is that of the nearest one; 0 before any
    measurement;
-2. old measurements fade with time, when new ones arrive, not with the requests that they reject;
-3. estimates that no batch has confirmed for a while reject no one: the next image measures them again.
+2. estimates that no batch has confirmed for a while reject no one (`speed.averages`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from service.classify.speed.decoding import newest_weight, trusted_s
+from service.classify.speed.averages import Average, newest_weight, trusted_s
 
 # The share of an image's time that its batch may take in the engine: the rest is for decoding and waiting.
 ENGINE_SHARE = 0.4
@@ -47,20 +46,18 @@ class BatchSpeed:
     def __init__(self, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sizes = np.arange(1, max_batch_size + 1)
-        self._measured: dict[int, float] = {}
-        self._measured_at: dict[int, float] = {}
+        self._measured: dict[int, Average] = {}
         self._newest_at = self._drained_at = -math.inf
         self._curve_s = np.zeros(max_batch_size)
         self._drained_images = self._drained_s = 0.0
 
     def learn(self, images: int, seconds: float) -> None:
         """A batch of `images` took `seconds`."""
-        now, old = self._clock(), self._measured.get(images, seconds)
-        age_s = now - self._measured_at.get(images, now)
-        self._measured[images] = old + newest_weight(age_s, NEWEST_WEIGHT) * (seconds - old)
-        self._measured_at[images] = self._newest_at = now
+        now = self._newest_at = self._clock()
+        average = self._measured.setdefault(images, Average(seconds, now))
+        average.learn(seconds, now, NEWEST_WEIGHT, average.at + trusted_s(average.value))
         known = sorted(self._measured)
-        self._curve_s = np.interp(self._sizes, known, [self._measured[size] for size in known])
+        self._curve_s = np.interp(self._sizes, known, [self._measured[size].value for size in known])
 
     def learn_drained(self, images: int, seconds: float) -> None:
         """`images` left the engine within `seconds`, while others waited all the time."""

@@ -2,8 +2,8 @@
 
 1. an image is judged by others like it: no client can distort the estimates for other images;
 2. before any image like it, the nearest size counts, or what the machine has shown so far;
-3. an estimate that has not been confirmed for a while rejects no one: the next such image is let through and measures
-   it again;
+3. an estimate that has not been confirmed for a while rejects no one (`speed.averages`): of such images one is let
+   through;
 4. for an unseen image, only `usual_s` is known: a quarter of the latest images took less, and each of them counts as
    much as any other, however slow it was.
 """
@@ -13,48 +13,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from models.formats.sizes import Stated
+from service.classify.speed.averages import Average, trusted_s
 
 # The time of a photo on a 2024 server, JPEG between the faster BMP and the slower PNG (benchmarks/LOG.md). Only its
 # shape matters: measurements scale it.
 IMAGE_S = 0.00015
 PIXEL_S = 15e-9
-# The weight of the newest image in a moving average, if it follows immediately after others; after AGE_S of silence, 63
-# %.
+# The weight of the newest image in a moving average, if it follows immediately after others.
 NEWEST_WEIGHT = 0.1
-AGE_S = 5.0
-# An estimate is trusted for at least this long, and longer for slow images, so that measuring them again takes at most
-# a twentieth of a thread's time.
-TRUSTED_S = 1.0
-PROBE_SHARE = 0.05
-MOST_TRUSTED_S = 20.0
 # An image moves `usual_s` by a factor, so that a slow one counts for no more than others.
 QUARTILE = 0.25
 STEP = 0.05
-
-
-def newest_weight(age_s: float, least: float, forgotten_s: float = AGE_S) -> float:
-    """Of a measurement that follows on the one before it after `age_s`: old ones fade by time, not by number."""
-    return max(least, 1.0 - math.exp(-age_s / forgotten_s))
-
-
-def trusted_s(seconds: float) -> float:
-    """How long an estimate of `seconds` may reject requests without being measured again."""
-    return max(TRUSTED_S, min(seconds / PROBE_SHARE, MOST_TRUSTED_S))
-
-
-@dataclass
-class _Average:
-    """`slowness`: seconds, relative to the formula above."""
-
-    slowness: float
-    at: float
-
-    def learn(self, slowness: float, now: float) -> None:
-        self.slowness += newest_weight(now - self.at, NEWEST_WEIGHT) * (slowness - self.slowness)
-        self.at = now
 
 
 class DecodeSpeed:
@@ -63,22 +34,23 @@ class DecodeSpeed:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.usual_s = IMAGE_S
-        self._known: dict[tuple[str, int], _Average] = {}
-        self._machine: _Average | None = None
+        # By kind and size, and of all: seconds, relative to the formula above.
+        self._known: dict[tuple[str, int], Average] = {}
+        self._machine: Average | None = None
         self._probed_at: dict[tuple[str, int], float] = {}
 
     def expected_s(self, image: Stated) -> float:
         known = self._known.get(_key(image)) or self._nearest(image) or self._machine
-        return _formula_s(image) * (known.slowness if known else 1.0)
+        return _formula_s(image) * (known.value if known else 1.0)
 
     def learn(self, image: Stated, seconds: float) -> None:
         """A thread has worked on it for this long, whatever the outcome."""
         slowness, now, key = seconds / _formula_s(image), self._clock(), _key(image)
         for average in (self._known.get(key), self._machine):
             if average:
-                average.learn(slowness, now)
-        self._known.setdefault(key, _Average(slowness, now))
-        self._machine = self._machine or _Average(slowness, now)
+                average.learn(slowness, now, NEWEST_WEIGHT, average.at + trusted_s(_formula_s(image) * average.value))
+        self._known.setdefault(key, Average(slowness, now))
+        self._machine = self._machine or Average(slowness, now)
         self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))
 
     def may_reject(self, image: Stated, *, alone: bool = True) -> bool:
@@ -94,7 +66,7 @@ class DecodeSpeed:
         self._probed_at[key] = now
         return False
 
-    def _nearest(self, image: Stated) -> _Average | None:
+    def _nearest(self, image: Stated) -> Average | None:
         kind, power = _key(image)
         powers = (other for same, other in list(self._known) if same == kind)
         nearest = min(powers, key=lambda other: abs(other - power), default=None)
