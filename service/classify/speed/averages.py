@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 # After this time of silence, the newest measurement has a weight of 63 %.
 AGE_S = 5.0
-# An estimate is trusted for at least this long, and longer for slow work, so that measuring it again takes at most a
-# twentieth of a thread's time.
-TRUSTED_S = 0.2
-PROBE_SHARE = 0.05
+# However slow the work, its estimate is measured again after this time.
 MOST_TRUSTED_S = 20.0
 
 
@@ -25,9 +22,9 @@ def newest_weight(age_s: float, least: float, forgotten_s: float = AGE_S) -> flo
     return max(least, 1.0 - math.exp(-age_s / forgotten_s))
 
 
-def trusted_s(seconds: float) -> float:
-    """How long an estimate of `seconds` may reject requests without being measured again."""
-    return max(TRUSTED_S, min(seconds / PROBE_SHARE, MOST_TRUSTED_S))
+def trusted_s(seconds: float, share: float) -> float:
+    """How long an estimate of `seconds` may reject requests, if measuring it again may take `share` of the time."""
+    return min(seconds / share, MOST_TRUSTED_S)
 
 
 @dataclass

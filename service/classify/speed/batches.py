@@ -19,7 +19,12 @@ from service.classify.speed.averages import Average, newest_weight, trusted_s
 ENGINE_SHARE = 0.4
 # The weight of the newest batch in a moving average.
 NEWEST_WEIGHT = 0.2
-# The same for the speed at which the queue drains. It is smaller, because with several slots batches finish in bursts.
+# Of the engine's time, for images that are let through although they seem too slow. Where a machine has had little to
+# do, the next image may take ten times as long as under load (benchmarks/LOG.md): with a small share, tight deadlines
+# would be rejected for ever.
+PROBE_SHARE = 0.5
+# As NEWEST_WEIGHT, for the speed at which the queue drains. It is smaller, because with several slots batches finish in
+# bursts.
 NEWEST_DRAINED_WEIGHT = 0.05
 DRAINED_AGE_S = 60.0
 # The cost of a batch besides the engine's work: two thread switches, a turn of the event loop. Measured under load.
@@ -55,7 +60,7 @@ class BatchSpeed:
         """A batch of `images` took `seconds`."""
         now = self._newest_at = self._clock()
         average = self._measured.setdefault(images, Average(seconds, now))
-        average.learn(seconds, now, NEWEST_WEIGHT, average.at + trusted_s(average.value))
+        average.learn(seconds, now, NEWEST_WEIGHT, average.at + trusted_s(average.value, PROBE_SHARE))
         known = sorted(self._measured)
         self._curve_s = np.interp(self._sizes, known, [self._measured[size].value for size in known])
 
@@ -70,7 +75,7 @@ class BatchSpeed:
     @property
     def may_reject(self) -> bool:
         """Has a batch confirmed the estimates recently?"""
-        return self._clock() - self._newest_at < trusted_s(self.batch_s(1))
+        return self._clock() - self._newest_at < trusted_s(self.batch_s(1), PROBE_SHARE)
 
     @property
     def image_s(self) -> float:

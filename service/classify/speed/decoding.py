@@ -23,6 +23,8 @@ IMAGE_S = 0.00015
 PIXEL_S = 15e-9
 # The weight of the newest image in a moving average, if it follows immediately after others.
 NEWEST_WEIGHT = 0.1
+# Of a thread's time, for images that are let through although they seem too slow.
+PROBE_SHARE = 0.05
 # An image moves `usual_s` by a factor, so that a slow one counts for no more than others.
 QUARTILE = 0.25
 STEP = 0.05
@@ -48,7 +50,7 @@ class DecodeSpeed:
         slowness, now, key = seconds / _formula_s(image), self._clock(), _key(image)
         for average in (self._known.get(key), self._machine):
             if average:
-                average.learn(slowness, now, NEWEST_WEIGHT, average.at + trusted_s(_formula_s(image) * average.value))
+                average.learn(slowness, now, NEWEST_WEIGHT, average.at + _trusted_s(_formula_s(image) * average.value))
         self._known.setdefault(key, Average(slowness, now))
         self._machine = self._machine or Average(slowness, now)
         self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))
@@ -61,7 +63,7 @@ class DecodeSpeed:
         if known is None and not alone:
             return True
         trusted_until = max(known.at if known else -math.inf, self._probed_at.get(key, -math.inf))
-        if now - trusted_until < trusted_s(self.expected_s(image)):
+        if now - trusted_until < _trusted_s(self.expected_s(image)):
             return True
         self._probed_at[key] = now
         return False
@@ -75,6 +77,10 @@ class DecodeSpeed:
 
 def _key(image: Stated) -> tuple[str, int]:
     return image.kind, image.pixels.bit_length()
+
+
+def _trusted_s(seconds: float) -> float:
+    return trusted_s(seconds, PROBE_SHARE)
 
 
 def _formula_s(image: Stated) -> float:

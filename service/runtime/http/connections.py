@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from service.api.conduct import Addresses, Conduct
 from service.api.problems import Fault, problem_response
 from service.runtime.http.bodies import Body, body_of
 from service.runtime.http.calls import STATUS_LINES, Call, scope_of
 from service.runtime.http.heads import Head, Malformed, TooLarge, take_head
+from service.runtime.http.turns import Turns
 
 # The application has deadlines of its own; this is for its bugs.
 CALL_S = 3600.0
@@ -67,6 +68,7 @@ class Connections:
     app_state: dict[str, Any] = field(default_factory=dict)
     common_headers: Callable[[], list[tuple[bytes, bytes]]] = list
     addresses: Addresses = field(default_factory=Addresses)
+    turns: Turns = field(default_factory=Turns)
     note_refusal: Callable[[str], None] = lambda code: None  # of a connection, by problem code
     open: set[Any] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -223,9 +225,13 @@ class Connection(asyncio.Protocol):
             "conduct": self._conduct,
             "call": call,
         }
-        task = self._loop.create_task(call.run(self._all.app, scope_of(head, state=state, **self._address)))
+        task = self._loop.create_task(self._run(call, scope_of(head, state=state, **self._address)))
         self._all.tasks.add(task)
         task.add_done_callback(self._all.tasks.discard)
+
+    async def _run(self, call: Call, scope: Scope) -> None:
+        await self._all.turns.take()
+        await call.run(self._all.app, scope)
 
     def _take_body(self, body: Body) -> bool:
         """Is it over?"""

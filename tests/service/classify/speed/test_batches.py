@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.classify.speed.batches import NEWEST_WEIGHT, BatchSpeed
+from service.classify.speed.batches import NEWEST_WEIGHT, PROBE_SHARE, BatchSpeed
 
 
 def test_before_any_measurement_every_time_is_zero() -> None:
@@ -51,5 +51,17 @@ def test_an_estimate_that_no_batch_has_confirmed_for_a_while_rejects_no_one() ->
     assert not speed.may_reject
     speed.learn(1, 0.01)
     assert speed.may_reject
-    now = 2.0
+    now = 0.01 / PROBE_SHARE + 0.001
     assert not speed.may_reject
+
+
+def test_a_batch_that_measures_an_old_estimate_again_replaces_it_only_if_it_is_quicker() -> None:
+    now = 0.0
+    speed = BatchSpeed(1, clock=lambda: now)
+    speed.learn(1, 0.03)  # on a cold machine
+    now = 0.1
+    speed.learn(1, 0.002)
+    assert speed.batch_s(1) == pytest.approx(0.002)
+    now = 0.2
+    speed.learn(1, 0.03)  # one that was held up
+    assert speed.batch_s(1) < 0.01

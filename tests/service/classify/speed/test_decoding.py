@@ -70,6 +70,18 @@ def test_one_image_measures_an_old_estimate_again_and_a_slow_one_is_trusted_for_
     assert not speed.may_reject(BOMB)
 
 
+def test_an_image_that_measures_an_old_estimate_again_replaces_it_if_it_is_quicker(clock: Clock) -> None:
+    speed = DecodeSpeed(clock)
+    speed.learn(SMALL, 0.05)
+    clock.now = 0.5
+    speed.learn(SMALL, 0.05)  # within the time for which the estimate is trusted
+    speed.learn(SMALL, 0.001)
+    assert speed.expected_s(SMALL) > 0.04
+    clock.now = 2.0
+    speed.learn(SMALL, 0.001)
+    assert speed.expected_s(SMALL) == pytest.approx(0.001)
+
+
 def test_many_images_at_once_are_no_first_measurement(clock: Clock) -> None:
     speed = DecodeSpeed(clock)
     assert speed.may_reject(LARGE, alone=False)
