@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.peers.peers import CPUS, PEERS, ROOT, Running, Server, Unusable, best, ours, requirements, set_up
 from benchmarks.peers.report import HEADLINES, Turn, as_markdown, summary, tables
-from models.preprocess import preprocess
+from models.preprocess import images_in, preprocess
 from models.scores.topk import scores_of
 from models.store import Bundle, open_bundle
 from scripts.docs_charts import Chart, Panel, svg_of
@@ -194,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--deadline-ms", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="logs and turns.jsonl")
     flags = parser.parse_args(argv)
+    if next(images_in(flags.photos), None) is None:
+        parser.error(f"{flags.photos}: there are no photos in this folder")
     flags.out.mkdir(parents=True, exist_ok=True)
     if flags.model == DEFAULT_MODEL and not flags.model.is_dir():
         # In a process of its own: importing training keeps oneDNN, and so OpenVINO in the servers, from AVX-512.

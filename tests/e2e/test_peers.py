@@ -43,6 +43,13 @@ def test_it_compares_in_closed_and_open_loop(tiny_bundle, tmp_path, draw_image, 
     assert 0 < turn["closed"]["2"]["cpu_ms_per_image"] < 10_000
 
 
+def test_a_folder_without_photos_is_said_before_anything_is_installed(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "absent"), "--out", str(tmp_path / "out")])
+    assert "absent: there are no photos in this folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_peers_answers_must_equal_ours(tiny_bundle, tmp_path, draw_image):
     photos = [draw_image(seed, "JPEG") for seed in range(3)]
     truths = expected(open_bundle(str(tiny_bundle)), photos)
