@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import mmap
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.e2e.conftest import Server
 # The longest that the event loop may be held, in CPU time. What these bombs took before was 80 to 2700 ms; now it is at
 # most 20 ms, for 30 MB of base64.
 MOST_S = 0.03
+LARGEST_BODY_BYTES = 31 << 20
 TRIES = 3
 LIMIT_S = 120.0
 PULSE = Path(__file__).with_name("pulse.py")
@@ -76,7 +78,22 @@ def sent(jpeg_bytes: bytes) -> dict[str, Bomb]:
 
 
 @pytest.fixture(scope="module")
-def holds(wide_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., float]]:
+def most_s() -> float:
+    """With the time in which the kernel hands out the memory for one copy of the largest body: 2 ms on most machines,
+    20 on some virtual ones."""
+    return MOST_S + min(_new_pages_s(LARGEST_BODY_BYTES) for _ in range(TRIES))
+
+
+def _new_pages_s(size: int) -> float:
+    with mmap.mmap(-1, size) as memory:
+        begun = time.process_time()
+        for offset in range(0, size, mmap.PAGESIZE):
+            memory[offset] = 1
+        return time.process_time() - begun
+
+
+@pytest.fixture(scope="module")
+def holds(wide_bundle: Path, tmp_path_factory: pytest.TempPathFactory, most_s: float) -> Iterator[Callable[..., float]]:
     """`holds(bomb)` -> the longest time for which the event loop was held by requests like it, in seconds of CPU time.
 
     The best of some tries: threads that compute beside the event loop count, too.
@@ -93,7 +110,7 @@ def holds(wide_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             send(server.port)
             time.sleep(0.01)  # for a last beat
             found.append(float(longest_s[0]))
-            if found[-1] < MOST_S:
+            if found[-1] < most_s:
                 break
         return min(found)
 
@@ -105,7 +122,9 @@ def holds(wide_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_request_blocks_the_event_loop(holds: Callable[..., float], sent: dict[str, Bomb], name: str) -> None:
+def test_no_request_blocks_the_event_loop(
+    holds: Callable[..., float], sent: dict[str, Bomb], name: str, most_s: float
+) -> None:
     bomb = sent[name]
 
     def send(port: int) -> None:
@@ -115,10 +134,10 @@ def test_no_request_blocks_the_event_loop(holds: Callable[..., float], sent: dic
         assert connection.getresponse().status == bomb.status
         connection.close()
 
-    assert holds(send) < MOST_S
+    assert holds(send) < most_s
 
 
-def test_no_flood_of_scrapes_blocks_the_event_loop(holds: Callable[..., float]) -> None:
+def test_no_flood_of_scrapes_blocks_the_event_loop(holds: Callable[..., float], most_s: float) -> None:
     def scrape(port: int) -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
         for _ in range(50):
@@ -133,4 +152,4 @@ def test_no_flood_of_scrapes_blocks_the_event_loop(holds: Callable[..., float]) 
         for scraper in scrapers:
             scraper.join()
 
-    assert holds(send) < MOST_S
+    assert holds(send) < most_s
