@@ -14,6 +14,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -223,6 +224,7 @@ def translate(weights: Mapping[str, Array], source: Source) -> tuple[dict[str, A
     return _join_groups({ours: weights[name] for ours, name in sorted(origin.items())}), other_entries
 
 
+@lru_cache(1 << 14)  # a file's names are asked for again for each source
 def _our_name(name: str, renames: Renames) -> str:
     ours = _WRAPPERS.sub("", name)
     for pattern, replacement in renames:

@@ -99,6 +99,7 @@ def bucket(moto: int, proxy: CutConnections, monkeypatch: pytest.MonkeyPatch, tm
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",  # of botocore, whose pauses grow to seconds; `pauses_s` are ours
     }.items():
         monkeypatch.setenv(name, value)
     s3 = boto3.resource("s3", endpoint_url=f"http://127.0.0.1:{moto}")

@@ -5,6 +5,7 @@ independent of the code under test.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -50,6 +51,21 @@ class Block:
         if self.squeeze is not None:
             y = y * attention(y, *self.squeeze)
         return np.maximum(y, 0)
+
+    @cached_property
+    def fused(self):
+        """The fused kernel, found by feeding unit inputs to the block's three branches, which are linear."""
+        channels = self.dense.kernel.shape[1] * self.groups
+        zero = linear_part(self, np.zeros((1, channels, 5, 5)))
+        kernel = np.zeros((zero.shape[1], channels, 3, 3))
+        for channel in range(channels):
+            image = np.zeros((1, channels, 5, 5))
+            image[0, channel, 2, 2] = 1
+            kernel[:, channel] = (linear_part(self, image) - zero)[0, :, 1:4, 1:4][:, ::-1, ::-1]
+        per_group = channels // self.groups
+        outputs = np.arange(len(kernel)) // (len(kernel) // self.groups)
+        kernel = np.stack([k[g * per_group : (g + 1) * per_group] for k, g in zip(kernel, outputs, strict=True)])
+        return {"weight": kernel.astype(np.float32), "bias": zero[0, :, 2, 2].astype(np.float32)}
 
 
 def convolve(x, kernel, stride, groups):
@@ -207,20 +223,7 @@ def norm_parts(name, norm, spelling):
 
 
 def deploy_parts(block, spelling):
-    """The fused kernel, found by feeding unit inputs to the block's three branches, which are linear."""
-    channels = block.dense.kernel.shape[1] * block.groups
-    plain = replace(block, stride=1, squeeze=None)
-    zero = linear_part(plain, np.zeros((1, channels, 5, 5)))
-    kernel = np.zeros((zero.shape[1], channels, 3, 3))
-    for channel in range(channels):
-        image = np.zeros((1, channels, 5, 5))
-        image[0, channel, 2, 2] = 1
-        kernel[:, channel] = (linear_part(plain, image) - zero)[0, :, 1:4, 1:4][:, ::-1, ::-1]
-    per_group = channels // block.groups
-    outputs = np.arange(len(kernel)) // (len(kernel) // block.groups)
-    kernel = np.stack([k[g * per_group : (g + 1) * per_group] for k, g in zip(kernel, outputs, strict=True)])
-    name = spelling.fused
-    return {f"{name}.weight": kernel.astype(np.float32), f"{name}.bias": zero[0, :, 2, 2].astype(np.float32)}
+    return {f"{spelling.fused}.{name}": array for name, array in block.fused.items()}
 
 
 def linear_part(block, x):

@@ -1,15 +1,17 @@
 """The record of a run: one line per epoch in log.jsonl, and curves.png, drawn from all of them.
 
 1. the log has exactly one line per epoch, however often the run was interrupted;
-2. both files are complete at any moment, and an unwritable folder is reported before the first epoch;
+2. both files are whole at any moment, and an unwritable folder is reported before the first epoch;
 3. the time left is estimated from the latest epochs, including those before an interruption;
-4. without matplotlib a run says once at its start that there will be no curves.png, and continues.
+4. without matplotlib a run says once at its start that there will be no curves.png, and continues;
+5. short epochs are not slowed down by their curves, which are drawn every ten seconds at most.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from training.storage.files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REDRAW_S = 10  # drawing takes half a second of CPU
 LATEST_EPOCHS = 5  # for the time left; earlier the machine may have been busy with other things
 
 Line = dict[str, float]  # "epoch" counts from 1; a value that an epoch does not have is left out
@@ -50,20 +53,29 @@ class Journal:
     Raises TrainingError if the folder cannot be written to, or if its log cannot be read.
     """
 
-    def __init__(self, folder: Path, epochs_done: int) -> None:
+    def __init__(self, folder: Path, epochs_done: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.log, self.picture = folder / "log.jsonl", folder / "curves.png"
         self.lines = [line for line in read(self.log) if line["epoch"] <= epochs_done]
+        self._clock, self._drawn_s = clock, clock()
+        self._undrawn = ""  # the title of the curves while they lack an epoch
         self._draws = charts.is_installed()
         if not self._draws:
             print(curves.NO_CURVES, flush=True)
         self._write_log()
 
     def add(self, line: Line, title: str) -> None:
-        """Append a line and redraw the curves. Raises TrainingError."""
+        """Append a line, and redraw the curves if that was long ago. Raises TrainingError."""
         self.lines.append(line)
         self._write_log()
-        if self._draws:
-            curves.save(draw(title, self.lines), self.picture)
+        self._undrawn = title
+        if self._clock() - self._drawn_s >= REDRAW_S:
+            self.complete_curves()
+
+    def complete_curves(self) -> None:
+        """Redraw the curves if they lack an epoch. Raises TrainingError."""
+        if self._draws and self._undrawn:
+            curves.save(draw(self._undrawn, self.lines), self.picture)
+            self._undrawn, self._drawn_s = "", self._clock()
 
     def seconds_left(self, epochs: int) -> float:
         """Until the end of a run of `epochs` epochs, at least one of which is over."""

@@ -1,6 +1,8 @@
 """Fine-tuning from a bundle: real bundles of the smallest network, real runs."""
 
 import json
+import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,27 +12,33 @@ from training import train
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
+ARCH = "RepVGG-Smoke"
 SPEC = {"interpolation": "bilinear", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 
 
-@pytest.fixture
-def write_bundle(tmp_path):
-    """(labels, variant, changes of the manifest) -> a bundle of fresh weights with 16 pixels."""
+@pytest.fixture(scope="module")
+def published(cpu, tmp_path_factory):
+    """Labels -> a bundle of random weights with 16 pixels, written once."""
 
-    def write(labels, arch="RepVGG-Smoke", **manifest):
-        from training.deploy.bundle import publish
+    @cache
+    def publish(labels):
+        from training.deploy import bundle
         from training.network import repvgg
 
-        network = repvgg.build(arch, len(labels), deploy=True).set_train(False)
-        folder = tmp_path / "store" / "start" / "1"
+        network = repvgg.build(ARCH, len(labels), deploy=True).set_train(False)
+        folder = tmp_path_factory.mktemp("store") / "start" / "1"
         training = Training(dataset="", evaluated_on="", recipe="", epochs=0, framework="", git_commit="")
-        publish(network, arch, folder, Preprocess(input_size=16, crop_pct=1.0, **SPEC), labels, training, golden=None)
-        if manifest:
-            path = folder / "manifest.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | manifest))
+        spec = Preprocess(input_size=16, crop_pct=1.0, **SPEC)
+        bundle.publish(network, ARCH, folder, spec, list(labels), training, golden=None)
         return folder
 
-    return write
+    return publish
+
+
+@pytest.fixture
+def write_bundle(published, tmp_path):
+    """Labels -> a copy of their bundle."""
+    return lambda labels: shutil.copytree(published(tuple(labels)), tmp_path / "store" / "start" / "1")
 
 
 @pytest.fixture
@@ -121,10 +129,13 @@ def test_a_fused_run_is_evaluated_and_exported(write_bundle, start, image_folder
         np.testing.assert_array_equal(written[name], array)
 
 
-def test_fused_needs_a_bundle(write_bundle, start, tmp_path, capsys):
-    assert start(write_bundle(["across", "down"])) == 0
-    trained = tmp_path / "run" / "best.ckpt"
-    assert start(trained, "--fused", "True", "--arch", "RepVGG-Smoke", "--image_size", "16", "--name", "other") == 78
+def test_fused_needs_a_bundle(start, tmp_path, capsys):
+    from training.network import repvgg
+    from training.run.checkpoints import checkpoint
+
+    trained = tmp_path / "trained.ckpt"
+    checkpoint.save(trained, repvgg.weights(repvgg.build(ARCH, 2)), {})
+    assert start(trained, "--fused", "True", "--arch", ARCH, "--image_size", "16") == 78
     assert f"fused: True trains a bundle's kernels, and {trained} is no bundle" in capsys.readouterr().err
 
 

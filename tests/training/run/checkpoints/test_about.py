@@ -1,6 +1,7 @@
 """What a checkpoint says about itself, and what is compared with it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -26,12 +27,21 @@ def config_of(tmp_path, image_folder, **more):
     return build(KEYS | folders | more, source="test")
 
 
-@pytest.fixture
-def best(image_folder, tmp_path):
-    """best.ckpt of a run of one epoch."""
+@pytest.fixture(scope="module")
+def finished(cpu, draw_image_folder, tmp_path_factory):
+    """-> images like those of `image_folder`, and best.ckpt of a run of one epoch on them."""
     from training.run.loop import train
 
-    return train(config_of(tmp_path, image_folder))
+    folder = tmp_path_factory.mktemp("finished")
+    images = draw_image_folder(folder / "data", {"train": 32, "val": 9})
+    return images, train(config_of(folder, images))
+
+
+@pytest.fixture
+def best(finished, tmp_path):
+    """The finished run's best.ckpt, in the folder of a run of this test."""
+    folder = finished[1].parent
+    return shutil.copytree(folder, tmp_path / "runs" / folder.name) / "best.ckpt"
 
 
 def without_about(path, copy):
@@ -47,11 +57,12 @@ def without_about(path, copy):
     return copy
 
 
-def test_classes_preprocessing_recipe_images_and_code_travel_in_every_checkpoint(image_folder, tmp_path, best):
+def test_classes_preprocessing_recipe_images_and_code_travel_in_every_checkpoint(finished):
     from training.data.pipeline import evaluation_spec
     from training.run.checkpoints import about, checkpoint
 
-    config = config_of(tmp_path, image_folder)
+    images, best = finished
+    config = config_of(images.parent, images)
     for path in (best, best.with_name("last.ckpt")):
         found = about.parse(checkpoint.read(path), path)
         assert found.classes == ("across", "down")
@@ -178,15 +189,14 @@ def test_other_classes_or_images_of_the_same_number_are_a_change(image_folder, t
         start(config_of(tmp_path, image_folder))
 
 
-def test_a_change_of_where_a_run_works_is_only_printed(image_folder, tmp_path, best, capsys):
+def test_a_change_of_where_a_run_works_is_only_printed(finished, image_folder, tmp_path, best, capsys):
     from training.run.start import start
 
-    image_folder.rename(tmp_path / "moved")
-    _, progress, *_ = start(config_of(tmp_path, tmp_path / "moved", num_parallel_workers=1))
+    _, progress, *_ = start(config_of(tmp_path, image_folder, num_parallel_workers=1))
     assert progress.epoch == 1
     assert progress.best_top1 > 0
     told = capsys.readouterr().out
-    assert f"resuming with a change of data_url: {image_folder} -> {tmp_path / 'moved'}" in told
+    assert f"resuming with a change of data_url: {finished[0]} -> {image_folder}" in told
     assert "resuming with a change of num_parallel_workers: 2 -> 1" in told
 
 

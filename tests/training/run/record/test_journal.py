@@ -70,10 +70,13 @@ def drawn(lines):
 
 
 def test_the_curves_are_drawn_from_the_whole_log_after_a_resume(tmp_path):
-    Journal(tmp_path, 0).add(line(1), "net")
+    before = Journal(tmp_path, 0)
+    before.add(line(1), "net")
+    before.complete_curves()
     first = (tmp_path / "curves.png").read_bytes()
     journal = Journal(tmp_path, 1)
     journal.add(line(2, val_top1=0.6, train_top1=0.8), "net")
+    journal.complete_curves()
     assert (tmp_path / "curves.png").read_bytes() != first
     with Image.open(tmp_path / "curves.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (2800, 1440))
@@ -85,6 +88,22 @@ def test_the_curves_are_drawn_from_the_whole_log_after_a_resume(tmp_path):
         ("Learning rate", "at the end of the epoch"): [(1, 0.1), (2, 0.1)],
         ("Speed", "training"): [(1, 100), (2, 100)],
     }
+
+
+def test_the_curves_of_short_epochs_are_drawn_every_ten_seconds_at_most(tmp_path):
+    now_s = [0.0]
+    journal, picture = Journal(tmp_path, 0, clock=lambda: now_s[0]), tmp_path / "curves.png"
+    for epoch, (at_s, is_drawn) in enumerate([(9, False), (11, True), (20, False), (21, True)], start=1):
+        picture.unlink(missing_ok=True)
+        now_s[0] = at_s
+        journal.add(line(epoch), "net")
+        assert picture.exists() == is_drawn, f"at {at_s} s"
+    picture.unlink()
+    journal.complete_curves()
+    assert not picture.exists(), "nothing was missing"
+    journal.add(line(5), "net")
+    journal.complete_curves()
+    assert picture.exists()
 
 
 def test_epochs_that_were_not_evaluated_have_no_point():
@@ -105,6 +124,7 @@ def test_a_run_without_matplotlib_says_once_that_there_will_be_no_curves_and_con
     )
     for epoch in (1, 2):
         journal.add(line(epoch), "net")
+    journal.complete_curves()
     assert capsys.readouterr().out == ""
     assert epochs_of(tmp_path) == [1, 2]
     assert not (tmp_path / "curves.png").exists()
