@@ -3,8 +3,8 @@
 1. a run that is stopped or killed at any moment resumes from its last checkpoint and ends as if it had not stopped;
 2. a loss that is not finite stops the run immediately, and the error names step, learning rate and loss scale; no
    checkpoint is overwritten;
-3. every epoch writes a line to log.jsonl, a point to curves.png (soon, or when the run ends), and `last.ckpt`; an
-   evaluation writes `best.ckpt` when its result is the best so far;
+3. every epoch writes a line to log.jsonl, a point to curves.png (soon, or when the run ends or is stopped), and
+   `last.ckpt`; an evaluation writes `best.ckpt` when its result is the best so far;
 4. if weights are averaged, the averages are evaluated and saved as the best;
 5. only rank 0 writes, figures cover all ranks, and all ranks stop together when a loss is not finite or when one is
    asked to stop;
@@ -55,6 +55,8 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
         ranks.broadcast(run.parameters.values(), process)
         progress = _epochs(run, progress, (train_images, val_images), callbacks, journal, stop or StopRequest())
     finally:
+        if journal:
+            journal.complete_curves()
         for callback in callbacks:
             callback.on_end(run)
     if progress.ended and process.is_main:
@@ -87,8 +89,6 @@ def _epochs(
             run = shortened(run, progress.epochs)
             # Last of all: an epoch interrupted before this is finished once more after the resume.
             save_run(run, progress)
-        if journal:
-            journal.complete_curves()
     return progress
 
 

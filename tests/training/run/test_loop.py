@@ -256,6 +256,7 @@ def test_a_run_stopped_at_its_second_image_size_ends_as_if_it_had_not_been_inter
     whole = run("whole")
     with pytest.raises(Stopped, match="after step 3 of epoch 2"):
         run("cut", StopsAt(8 + 3 + 2))
+    assert (tmp_path / "cut" / whole.parent.name / "curves.png").is_file(), "of the first epoch"
     cut = run("cut")
     for name in ("last.ckpt", "best.ckpt"):
         expected, found = checkpoint.read(whole.with_name(name)), checkpoint.read(cut.with_name(name))
