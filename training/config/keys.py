@@ -73,8 +73,8 @@ class TrainConfig(BaseModel):
     )
     fused: bool = Field(
         False,
-        description="trains a bundle's kernels as they are served, one convolution a block, without branches and batch "
-        "norms: for fine-tuning with few images",
+        description="trains the kernels of a bundle as they are served, one convolution a block, with a batch norm "
+        "each and without branches: for fine-tuning with few images",
     )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
