@@ -140,6 +140,15 @@ def test_the_photos_held_out_choose_no_epoch(seen, tiny_bundle, tmp_path, monkey
     assert "could not be exported" in said[-1]
 
 
+@pytest.mark.parametrize(("penalty", "far"), [(0.07, False), (0.37, True)])
+def test_a_network_whose_features_are_not_enough_may_move_far(seen, penalty, far):
+    outcome = fit_head(seen, 0)
+    outcome = replace(outcome, fitted=replace(outcome.fitted, penalty=penalty))
+    flags = tuning._flags(seen, outcome, 0, mirrors=True)
+    assert ("--kernel_norms" in flags) == far
+    assert ("--backbone_lr" in flags) == far
+
+
 def test_a_run_without_a_finished_epoch_gave_nothing(seen, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "run_verb", lambda *_: "was stopped at the end of its time")
     bundle, said = open_bundle(tiny_bundle), []

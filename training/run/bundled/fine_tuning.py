@@ -1,8 +1,8 @@
 """A run's first weights from a bundle, whose kernels are fused: fine-tuning.
 
-1. the run starts from the served network: the branches that training needs, or with `fused` the batch norms after its
-   kernels, compute the same function, proven on one of its golden images to 1e-5 of the logits' deviation before the
-   first step;
+1. the run starts from the served network: with `fused` from its kernels as they are, else the branches that training
+   needs, or with `kernel_norms` the batch norms after its kernels, compute the same function, proven on one of its
+   golden images to 1e-5 of the logits' deviation before the first step;
 2. that holds in training too, since batch norms' statistics are those of the run's own first batches;
 3. the classifier is kept if the classes have the same names, in any order, and is new otherwise.
 """
@@ -44,7 +44,11 @@ PROVEN_TO = 1e-5  # of the standard deviation of the logits
 def load(run: Run, bundle: Bundle, images: Images) -> str:
     """Load the bundle's weights into the run's network and its average -> what was done. Raises TrainingError."""
     variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
-    weights, form = _train_form(run, bundle, variant, images)
+    weights, form = read_weights(bundle), "its kernels are trained as they are served"
+    if config.fused and not config.kernel_norms:
+        _check_golden(bundle, variant, weights)
+    else:
+        weights, form = _train_form(run, bundle, variant, weights, images)
     _set_backbone(parameters, weights, bundle)
     rows = None if config.reset_classifier else class_ids(bundle.labels, images.classes)
     if rows:
@@ -55,17 +59,17 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     return f"starting from {bundle.folder}: {form}; {_about_classes(bundle.labels, images.classes, rows)}"
 
 
-def _train_form(run: Run, bundle: Bundle, variant: Variant, images: Images) -> tuple[Weights, str]:
+def _train_form(run: Run, bundle: Bundle, variant: Variant, fused: Weights, images: Images) -> tuple[Weights, str]:
     """-> the weights of a network with batch norms that computes the same, and what was done."""
-    parameters, config, fused = repvgg.weights(run.network), run.config, read_weights(bundle)
-    split = (normed_weights if config.fused else split_weights)(fused, variant, BATCH_NORM_EPS)
+    parameters, config = repvgg.weights(run.network), run.config
+    split = (normed_weights if config.kernel_norms else split_weights)(fused, variant, BATCH_NORM_EPS)
     _set_backbone(parameters, split, bundle)
     batches = train_batches(images, config, 0, **run.process.image_shard)
     count = min(run.steps, ceil(MEASURED_IMAGES / config.batch_size))
     measured = moments.measure(run.network, (batch["image"] for batch in islice(batches, count)))
     split = restate(split, measured, BATCH_NORM_EPS)
     off = _prove(bundle, variant, fused, split)
-    how = "get a batch norm each" if config.fused else "are split into branches"
+    how = "get a batch norm each" if config.kernel_norms else "are split into branches"
     return split, (
         f"its kernels {how} (logits differ by {off:.1g} of their deviation), statistics of batch norms from "
         f"{count * config.batch_size} training images"
