@@ -6,8 +6,8 @@ python -m benchmarks.finetuning --photos FOLDER --bundle BUNDLE [--size 96] [--e
 FOLDER holds <class>/*.jpg. Each seed draws two thirds of each class to train on and judges by the rest, or with
 `--judge` draws N or all of each class, and judges by all photos of another folder like that. `head` and
 `fine-tuned` are what training.start does: logistic regression on the bundle's features, and the whole network, starting
-with that classifier. The top-1 is that of the last epoch, the only one that is evaluated, since the best one of several
-would be chosen by the photos that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml;
+with that classifier. The top-1 is that of the last epoch, since the best one of several would be chosen by the photos
+that judge it. Runs have the same number of steps, with training/recipes/finetune.yaml;
 the CPU time is that of the whole command, in which other work on the machine hardly shows.
 benchmarks/transfer_comparison.py takes the same photos.
 """
@@ -45,7 +45,7 @@ def fitted(data: Path, bundle: Path, size: int, seed: int) -> tuple[Seen, Outcom
 
 def fine_tuned(seen: Seen, outcome: Outcome, bundle: Path, epochs: int, seed: int, folder: Path) -> float:
     opened = open_bundle(bundle)
-    plan = tuning.Plan(epochs, FOREVER_S, "", evaluations=1)
+    plan = tuning.Plan(epochs, FOREVER_S, "")
     tuning.tune(seen, outcome, opened, Backbone(opened), plan, folder, seed, print)
     return last_top1(folder / "run")
 

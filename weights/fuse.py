@@ -81,6 +81,26 @@ def fuse_weights(weights: Mapping[str, Array], variant: Variant, eps: float) -> 
     return fused | {name: array for name, array in weights.items() if ".branch_" not in name and ".bn." not in name}
 
 
+def fold_norms(weights: Mapping[str, Array], eps: float) -> dict[str, Array]:
+    """One convolution and one batch norm a block -> the deploy form; weights of other forms stay as they are."""
+    folded = dict(weights)
+    for name in [name for name in weights if name.endswith(".bn.gamma") and _is_normed(name, weights)]:
+        block = name.removesuffix(".bn.gamma")
+        gamma, beta, mean, variance = (folded.pop(f"{block}.bn.{part}").astype(np.float64) for part in _NORM)
+        kernel, norm = weights[f"{block}.conv.weight"], BatchNorm(gamma, beta, mean, variance, eps)
+        found = fold_batch_norm(kernel.astype(np.float64), np.zeros(len(kernel)), norm)
+        folded |= {
+            f"{block}.conv.{part}": one.astype(kernel.dtype)
+            for part, one in zip(("weight", "bias"), found, strict=True)
+        }
+    return folded
+
+
+def _is_normed(gamma: str, weights: Mapping[str, Array]) -> bool:
+    return ".branch_" not in gamma and gamma.replace(".bn.gamma", ".conv.weight") in weights
+
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _KERNEL_3X3 = "branch_3x3.conv.weight"
 
 
@@ -93,7 +113,7 @@ def _branches(
         return weights[f"{block.name}.{name}"].astype(np.float64)
 
     def bn(name: str) -> BatchNorm:
-        parts = (f"{name}.{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance"))
+        parts = (f"{name}.{part}" for part in _NORM)
         gamma, beta, mean, variance = map(array, parts)
         return BatchNorm(gamma, beta, mean, variance, eps)
 

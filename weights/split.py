@@ -41,6 +41,18 @@ def split_weights(weights: Mapping[str, Array], variant: Variant, eps: float) ->
     return split | {name: array for name, array in weights.items() if ".conv." not in name}
 
 
+def normed_weights(weights: Mapping[str, Array], variant: Variant, eps: float) -> dict[str, Array]:
+    """Weights of the deploy form -> float32 weights with a batch norm after each kernel instead of its bias; the norms
+    expect mean 0 and variance 1, as in `split_weights`."""
+    normed: dict[str, Array] = {}
+    for block in variant.blocks():
+        kernel, bias = (weights[f"{block.name}.conv.{part}"].astype(np.float64) for part in ("weight", "bias"))
+        unit, length = _unit_channels(kernel)
+        parts = {"conv.weight": unit} | _batch_norm("bn", length, bias, eps)
+        normed |= {f"{block.name}.{name}": array.astype(np.float32) for name, array in parts.items()}
+    return normed | {name: array for name, array in weights.items() if ".conv." not in name}
+
+
 def _repvgg(kernel: Array, bias: Array, block: Block, eps: float) -> dict[str, Array]:
     large, small, diagonal = _shares(kernel, block)
     parts: dict[str, Array] = {}

@@ -5,9 +5,9 @@ import pytest
 
 from tests.training.published_weights import narrow
 from weights.forward import logits
-from weights.fuse import fuse_weights
+from weights.fuse import fold_norms, fuse_weights
 from weights.layout import BATCH_NORM_EPS, mismatches, shapes
-from weights.split import restate, split_weights
+from weights.split import normed_weights, restate, split_weights
 from weights.variants import VARIANTS, Variant
 
 CLASSES = 7
@@ -59,6 +59,33 @@ def test_new_statistics_change_nothing_in_inference(arch):
     restated = restate(split, moments, BATCH_NORM_EPS)
     assert all(np.allclose(restated[f"{name}.moving_mean"], moments[name][0]) for name in norms)
     assert off_by(logits(split, variant, images()), logits(restated, variant, images())) < 1e-5
+
+
+@EVERY_KIND
+def test_kernels_with_batch_norms_fold_back_to_themselves_whatever_the_statistics(arch):
+    variant, rng = narrow(VARIANTS[arch]), np.random.default_rng(2)
+    fused = deployed(variant)
+    normed = normed_weights(fused, variant, BATCH_NORM_EPS)
+    kernels = [array for name, array in normed.items() if name.endswith(".conv.weight")]
+    assert all(np.allclose((kernel**2).sum((1, 2, 3)), 1) for kernel in kernels), "dead channels, too, can learn"
+    assert not any(name.endswith(".conv.bias") for name in normed)
+    norms = {name.removesuffix(".gamma"): len(array) for name, array in normed.items() if name.endswith(".gamma")}
+    moments = {name: (rng.normal(0, 2, width), rng.uniform(0.1, 9, width)) for name, width in norms.items()}
+    folded = fold_norms(restate(normed, moments, BATCH_NORM_EPS), BATCH_NORM_EPS)
+    assert folded.keys() == fused.keys()
+    for name, array in folded.items():
+        assert array.dtype == np.float32
+        np.testing.assert_allclose(array, fused[name], atol=2e-6, rtol=0, err_msg=name)
+
+
+@EVERY_KIND
+def test_other_forms_have_nothing_to_fold(arch):
+    variant = narrow(VARIANTS[arch])
+    fused = deployed(variant)
+    for weights in (fused, split_weights(fused, variant, BATCH_NORM_EPS)):
+        folded = fold_norms(weights, BATCH_NORM_EPS)
+        assert folded.keys() == weights.keys()
+        assert all(folded[name] is weights[name] for name in weights)
 
 
 def test_no_branch_works_against_another():

@@ -76,6 +76,11 @@ class TrainConfig(BaseModel):
         description="trains a bundle's kernels as they are served, one convolution a block, without branches and batch "
         "norms: for fine-tuning with few images",
     )
+    kernel_norms: bool = Field(
+        False,
+        description="with `fused`, a batch norm after each kernel while it is trained: for images whose classes need "
+        "other features than the bundle's, which takes a higher rate than kernels alone survive",
+    )
     stem_init: Literal["random", "whitened"] = Field(
         "random", description="first kernels of the stem; whitened: computed from the training images, for short runs"
     )
@@ -304,6 +309,8 @@ class TrainConfig(BaseModel):
             raise ValueError("reset_classifier: True needs pretrained, the checkpoint that all other weights come from")
         if self.fused and not self.pretrained:
             raise ValueError("fused: True needs pretrained, the bundle whose kernels it trains")
+        if self.kernel_norms and not self.fused:
+            raise ValueError("kernel_norms: True is for fused: True; branches have batch norms of their own")
         if self.fused and self.custom_l2:
             raise ValueError("fused: True has no branches, whose kernels custom_l2 is about; set custom_l2: False")
         return self

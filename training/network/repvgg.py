@@ -1,7 +1,8 @@
-"""RepVGG in MindSpore: the train forms (three branches per block) and the deploy form (one convolution per block).
+"""RepVGG in MindSpore: the train forms (three branches per block), the deploy form (one convolution per block), and
+that with batch norms, for fine-tuning.
 
-Names of weights: `stages.S.B.branch_3x3.conv.weight` etc. in a train form, `stages.S.B.conv.weight` in the deploy
-form, and `classifier.weight` in both. `weights.fuse` turns weights of a train form into the deploy form.
+Names of weights: `stages.S.B.branch_3x3.conv.weight` etc. in a train form, `stages.S.B.conv.weight` in the others, and
+`classifier.weight` in all. `weights.fuse` turns weights of all forms into the deploy form.
 """
 
 from __future__ import annotations
@@ -125,15 +126,37 @@ class DeployBlock(nn.Cell):  # type: ignore[misc]
         return self.relu(y)
 
 
+class NormedBlock(nn.Cell):  # type: ignore[misc]
+    """ReLU(SE(batch norm(3x3 convolution))): the deploy block in training. The batch norm lets a kernel move far at a
+    rate at which kernels alone destroy each other's work."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, squeeze_excite: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, pad_mode="pad", padding=1, group=groups)
+        self.bn = _batch_norm(out_channels)
+        self.squeeze_excite = SqueezeExcite(out_channels) if squeeze_excite else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        return self.relu(y)
+
+    def batch_norm_inputs(self, x: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Name of the batch norm -> its input (N, C, H, W), where `x` is the block's."""
+        return {"bn": self.conv(x).asnumpy()}
+
+
 TRAIN_BLOCKS = {"repvgg": TrainBlock, "qarepvgg": QATrainBlock}
 
 
 class RepVGG(nn.Cell):  # type: ignore[misc]
     """float32 (N, 3, H, W) -> logits (N, num_classes)."""
 
-    def __init__(self, variant: Variant, num_classes: int, *, deploy: bool = False) -> None:
+    def __init__(self, variant: Variant, num_classes: int, *, deploy: bool = False, normed: bool = False) -> None:
         super().__init__()
-        block = DeployBlock if deploy else TRAIN_BLOCKS[variant.block]
+        block = NormedBlock if normed else DeployBlock if deploy else TRAIN_BLOCKS[variant.block]
         stages: list[list[nn.Cell]] = [[] for _ in variant.widths]
         for at in variant.blocks():
             cell = block(at.in_channels, at.out_channels, at.stride, at.groups, variant.squeeze_excite)
@@ -159,9 +182,9 @@ class RepVGG(nn.Cell):  # type: ignore[misc]
                 cell.weight.set_data(initializer(Normal(0.01), cell.weight.shape, cell.weight.dtype))
 
 
-def build(arch: str, num_classes: int, *, deploy: bool = False) -> RepVGG:
+def build(arch: str, num_classes: int, *, deploy: bool = False, normed: bool = False) -> RepVGG:
     """A network from VARIANTS with fresh weights. Raises KeyError for an unknown `arch`."""
-    return RepVGG(VARIANTS[arch], num_classes, deploy=deploy)
+    return RepVGG(VARIANTS[arch], num_classes, deploy=deploy, normed=normed)
 
 
 def weights(network: nn.Cell) -> dict[str, ms.Parameter]:

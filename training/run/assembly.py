@@ -82,12 +82,13 @@ def assemble(
     """Build a run of `steps` batches per epoch with fresh weights. `prepare` may choose which of the network's
     parameters learn. Raises TrainingError if the run is too short."""
     ms.set_seed(config.seed)
-    network = repvgg.build(config.arch, config.classes, deploy=config.fused)
+    form = {"deploy": config.fused, "normed": config.kernel_norms}
+    network = repvgg.build(config.arch, config.classes, **form)
     prepare(network)
     optimizer = build_optimizer(network, config, steps)
     average = ema = None
     if config.with_ema:
-        average = repvgg.build(config.arch, config.classes, deploy=config.fused).set_train(False)
+        average = repvgg.build(config.arch, config.classes, **form).set_train(False)
         ema = Ema(network, average, config.ema_decay, forgets_start=config.ema_forgets_start)
     step = train_step(network, optimizer, config, ema, process, class_weights, teacher)
     return Run(config, network, average, ema, optimizer, step, steps, learning_rates(config, steps), process, about)

@@ -45,6 +45,8 @@ def test_fused_kernels_need_a_bundle_and_no_branches():
         build({"fused": True}, source="x")
     with pytest.raises(ConfigError, match=r"fused: True has no branches.* set custom_l2: False"):
         build({"fused": True, "pretrained": "x", "custom_l2": True}, source="x")
+    with pytest.raises(ConfigError, match="kernel_norms: True is for fused: True"):
+        build({"kernel_norms": True, "pretrained": "x"}, source="x")
 
 
 def test_a_wrong_type_names_the_key_and_the_value(tmp_path):

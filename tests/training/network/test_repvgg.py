@@ -34,20 +34,35 @@ def variants():
 
 @pytest.mark.parametrize("kind", ["tiny", "a0", "g2", "g4", "se", "qa a0", "qa g2", "qa g4", "qa se"])
 def test_the_deploy_form_gives_the_logits_of_the_train_form(kind):
+    from training.network import repvgg
+    from weights import fuse
+
+    variant = variants()[kind]
+    assert_deployed(repvgg.RepVGG(variant, 7), variant, lambda weights, eps: fuse.fuse_weights(weights, variant, eps))
+
+
+@pytest.mark.parametrize("kind", ["tiny", "g2", "se", "qa g4"])
+def test_the_deploy_form_gives_the_logits_of_kernels_with_batch_norms(kind):
+    from training.network import repvgg
+    from weights import fuse
+
+    variant = variants()[kind]
+    assert_deployed(repvgg.RepVGG(variant, 7, normed=True), variant, fuse.fold_norms)
+
+
+def assert_deployed(trained, variant, fuse):
     import mindspore as ms
 
     from training.network import repvgg
     from training.run.checkpoints.checkpoint import restore
-    from weights import fuse
 
-    variant = variants()[kind]
-    train_form = with_random_statistics(repvgg.RepVGG(variant, 7), seed=3)
-    weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(train_form).items()}
+    trained = with_random_statistics(trained, seed=3)
+    weights = {name: parameter.asnumpy() for name, parameter in repvgg.weights(trained).items()}
     deploy_form = repvgg.RepVGG(variant, 7, deploy=True).set_train(False)
-    restore(repvgg.weights(deploy_form), fuse.fuse_weights(weights, variant, repvgg.BATCH_NORM_EPS), source="test")
+    restore(repvgg.weights(deploy_form), fuse(weights, repvgg.BATCH_NORM_EPS), source="test")
 
     images = ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
-    expected, found = train_form(images).asnumpy(), deploy_form(images).asnumpy()
+    expected, found = trained(images).asnumpy(), deploy_form(images).asnumpy()
     scale = max(1.0, float(np.abs(expected).max()))
     assert np.abs(expected).max() > 1e-3, "logits of zero would prove nothing"
     np.testing.assert_allclose(found, expected, atol=1e-4 * scale, rtol=0)

@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 
 from models.store import open_bundle
-from training.errors import TrainingError
 from training.own import processes, tuning
 from training.own.backbone import Backbone
 from training.own.classifier.figures import Answers
 from training.own.fitting import fit_head
 from training.own.photos.collection import collect
 from training.own.seen import see
-
-
-def answers(photos, labels, given):
-    return Answers(np.array(photos), np.array(labels), np.eye(3, dtype=np.float32)[given] * 3, 1.0, "a test")
 
 
 @pytest.fixture
@@ -59,10 +54,24 @@ def test_enough_photos_and_time_make_a_plan(seen, monkeypatch):
     assert plan.seconds < 1e6
 
 
-def test_the_tuned_network_must_be_better_on_the_photos_that_both_answered():
-    alone = answers([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 0])
-    assert tuning.is_better(answers([1, 5], [0, 2], [0, 0]), alone)
-    assert not tuning.is_better(answers([0, 2, 3], [0, 1, 1], [0, 1, 0]), alone)
+def scored(photos, of_true):
+    """Answers that give the true class, 0, these scores."""
+    of_true = np.array(of_true)
+    logits = np.log(np.stack([of_true, (1 - of_true) / 2, (1 - of_true) / 2], axis=1)).astype(np.float32)
+    return Answers(np.array(photos), np.zeros(len(photos), np.int64), logits, 1.0, "a test")
+
+
+def test_the_tuned_network_is_kept_unless_it_is_worse_on_the_photos_that_both_answered():
+    alone = scored([0, 1, 2, 3, 4, 5], [0.5, 0.9, 0.6, 0.5, 0.7, 0.1])
+    assert tuning.is_better(scored([3, 1, 0], [0.7, 0.95, 0.8]), alone), "better"
+    assert tuning.is_better(scored([3, 1, 0], [0.4, 0.95, 0.55]), alone), "worse by less than the standard error"
+    assert not tuning.is_better(scored([3, 1, 0], [0.3, 0.7, 0.4]), alone)
+    assert not tuning.is_better(scored([5, 4], [0.05, 0.35]), alone)
+
+
+def test_scores_count_and_not_only_who_is_right():
+    alone = scored([0, 1, 2, 3], [0.6, 0.6, 0.6, 0.3])
+    assert tuning.is_better(scored([0, 1, 2, 3], [0.95, 0.95, 0.32, 0.3]), alone), "one right answer fewer"
 
 
 def test_what_is_held_out_from_the_run_was_held_out_from_a_head(seen, tmp_path):
@@ -108,19 +117,44 @@ def test_a_run_that_fails_leaves_the_classifier_alone(photos, tmp_path, monkeypa
     assert "missing.yaml cannot be read" in (folder / "run.log").read_text()
 
 
-@pytest.mark.parametrize(("evaluations", "interval"), [({}, "2"), ({"evaluations": 1}, "20")])
-def test_a_benchmark_may_evaluate_at_the_end_alone(seen, tiny_bundle, tmp_path, monkeypatch, evaluations, interval):
+def test_the_photos_held_out_choose_no_epoch(seen, tiny_bundle, tmp_path, monkeypatch):
     runs = []
 
-    def run(flags, *_):
-        runs.append(dict(zip(flags[::2], flags[1::2], strict=True)))
-        raise TrainingError("stopped here")
+    def verb(name, flags, seconds, log):
+        runs.append((name, dict(zip(map(str, flags[::2]), flags[1::2], strict=True))))
+        if name == "train":
+            (tmp_path / "tuning" / "run").mkdir()
+            for file in ("best.ckpt", "last.ckpt"):
+                (tmp_path / "tuning" / "run" / file).touch()
+            (tmp_path / "tuning" / "run" / "log.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
+        return "ended with status 1" if name == "export" else ""
 
-    monkeypatch.setattr(tuning, "_run", run)
-    bundle, outcome = open_bundle(tiny_bundle), fit_head(seen, 0)
-    plan = tuning.Plan(20, 100, "", **evaluations)
-    assert tuning.tune(seen, outcome, bundle, Backbone(bundle), plan, tmp_path / "tuning", 0, print) is None
-    assert (runs[0]["--epochs"], runs[0]["--eval_interval"]) == ("20", interval)
+    monkeypatch.setattr(tuning, "run_verb", verb)
+    bundle, outcome, said = open_bundle(tiny_bundle), fit_head(seen, 0), []
+    plan = tuning.Plan(20, 100, "")
+    assert tuning.tune(seen, outcome, bundle, Backbone(bundle), plan, tmp_path / "tuning", 0, said.append) is None
+    (_, train), (_, export) = runs
+    assert (train["--epochs"], train["--eval_interval"]) == ("20", "2")
+    assert "--patience" not in train
+    assert export["--pretrained"] == tmp_path / "tuning" / "run" / "last.ckpt"
+    assert "could not be exported" in said[-1]
+
+
+@pytest.mark.parametrize(("penalty", "far"), [(0.07, False), (0.37, True)])
+def test_a_network_whose_features_are_not_enough_may_move_far(seen, penalty, far):
+    outcome = fit_head(seen, 0)
+    outcome = replace(outcome, fitted=replace(outcome.fitted, penalty=penalty))
+    flags = tuning._flags(seen, outcome, 0, mirrors=True)
+    assert ("--kernel_norms" in flags) == far
+    assert ("--backbone_lr" in flags) == far
+
+
+def test_a_run_without_a_finished_epoch_gave_nothing(seen, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "run_verb", lambda *_: "was stopped at the end of its time")
+    bundle, said = open_bundle(tiny_bundle), []
+    args = (seen, fit_head(seen, 0), bundle, Backbone(bundle), tuning.Plan(20, 100, ""), tmp_path / "tuning", 0)
+    assert tuning.tune(*args, said.append) is None
+    assert "fine-tuning gave nothing (was stopped at the end of its time;" in said[-1]
 
 
 def test_ctrl_c_ends_the_command_without_half_a_bundle(photos, tiny_bundle, tmp_path):

@@ -1,8 +1,8 @@
 """A run's first weights from a bundle, whose kernels are fused: fine-tuning.
 
 1. the run starts from the served network: with `fused` from its kernels as they are, else the branches that training
-   needs compute the same function, proven on one of its golden images to 1e-5 of the logits' deviation before the
-   first step;
+   needs, or with `kernel_norms` the batch norms after its kernels, compute the same function, proven on one of its
+   golden images to 1e-5 of the logits' deviation before the first step;
 2. that holds in training too, since batch norms' statistics are those of the run's own first batches;
 3. the classifier is kept if the classes have the same names, in any order, and is new otherwise.
 """
@@ -29,8 +29,9 @@ from training.run.assembly import Run
 from training.run.bundled.networks import class_ids, read_weights
 from training.run.checkpoints import checkpoint
 from weights.forward import logits
+from weights.fuse import fold_norms
 from weights.layout import BATCH_NORM_EPS
-from weights.split import restate, split_weights
+from weights.split import normed_weights, restate, split_weights
 from weights.variants import VARIANTS, Variant
 
 Array = NDArray[Any]
@@ -44,10 +45,10 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     """Load the bundle's weights into the run's network and its average -> what was done. Raises TrainingError."""
     variant, config, parameters = VARIANTS[run.config.arch], run.config, repvgg.weights(run.network)
     weights, form = read_weights(bundle), "its kernels are trained as they are served"
-    if config.fused:
+    if config.fused and not config.kernel_norms:
         _check_golden(bundle, variant, weights)
     else:
-        weights, form = _branches(run, bundle, variant, weights, images)
+        weights, form = _train_form(run, bundle, variant, weights, images)
     _set_backbone(parameters, weights, bundle)
     rows = None if config.reset_classifier else class_ids(bundle.labels, images.classes)
     if rows:
@@ -58,19 +59,20 @@ def load(run: Run, bundle: Bundle, images: Images) -> str:
     return f"starting from {bundle.folder}: {form}; {_about_classes(bundle.labels, images.classes, rows)}"
 
 
-def _branches(run: Run, bundle: Bundle, variant: Variant, fused: Weights, images: Images) -> tuple[Weights, str]:
-    """-> the weights of a train form that computes the same, and what was done."""
+def _train_form(run: Run, bundle: Bundle, variant: Variant, fused: Weights, images: Images) -> tuple[Weights, str]:
+    """-> the weights of a network with batch norms that computes the same, and what was done."""
     parameters, config = repvgg.weights(run.network), run.config
-    split = split_weights(fused, variant, BATCH_NORM_EPS)
+    split = (normed_weights if config.kernel_norms else split_weights)(fused, variant, BATCH_NORM_EPS)
     _set_backbone(parameters, split, bundle)
     batches = train_batches(images, config, 0, **run.process.image_shard)
     count = min(run.steps, ceil(MEASURED_IMAGES / config.batch_size))
     measured = moments.measure(run.network, (batch["image"] for batch in islice(batches, count)))
     split = restate(split, measured, BATCH_NORM_EPS)
     off = _prove(bundle, variant, fused, split)
+    how = "get a batch norm each" if config.kernel_norms else "are split into branches"
     return split, (
-        f"its kernels are split into branches (logits differ by {off:.1g} of their deviation), statistics of batch "
-        f"norms from {count * config.batch_size} training images"
+        f"its kernels {how} (logits differ by {off:.1g} of their deviation), statistics of batch norms from "
+        f"{count * config.batch_size} training images"
     )
 
 
@@ -104,14 +106,15 @@ def _prove(bundle: Bundle, variant: Variant, fused: Weights, split: Weights) -> 
     off = _off(_exact_logits(split, variant, image), read)
     if not off <= PROVEN_TO:
         raise CheckpointError(
-            f"{bundle.folder}: split into branches, its logits differ by {off:.2g} of their deviation, and at most "
-            f"{PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
+            f"{bundle.folder}: in the form that is trained, its logits differ by {off:.2g} of their deviation, and at "
+            f"most {PROVEN_TO:g} is allowed: its weights are too ill-conditioned to start from"
         )
     return off
 
 
 def _exact_logits(weights: Weights, variant: Variant, image: Array) -> Array:
-    return logits({name: array.astype(np.float64) for name, array in weights.items()}, variant, image)
+    exact = {name: array.astype(np.float64) for name, array in weights.items()}
+    return logits(fold_norms(exact, BATCH_NORM_EPS), variant, image)
 
 
 def _off(others: Array, read: Array) -> float:

@@ -106,9 +106,11 @@ def backbone(entries: Mapping[str, T]) -> dict[str, T]:
 
 
 def network_weights(saved: Weights) -> Weights:
-    """The network's weights in a checkpoint, without any training state: the averaged weights if there are any."""
+    """The network's weights in a checkpoint, without any training state: the averaged weights if there are any; those
+    of a run with `kernel_norms` in the deploy form."""
     averaged = {name.removeprefix(EMA): array for name, array in saved.items() if name.startswith(EMA)}
-    return averaged or {name: array for name, array in saved.items() if name.startswith(("stages.", CLASSIFIER))}
+    own = {name: array for name, array in saved.items() if name.startswith(("stages.", CLASSIFIER))}
+    return fuse.fold_norms(averaged or own, repvgg.BATCH_NORM_EPS)
 
 
 def is_train_form(weights: Weights) -> bool:

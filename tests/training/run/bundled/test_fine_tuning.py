@@ -69,10 +69,16 @@ def best(tmp_path):
     return checkpoint_of(tmp_path / "run" / "best.ckpt")
 
 
+def read(path):
+    from training.run.checkpoints import checkpoint
+
+    return checkpoint.read(path)
+
+
 def checkpoint_of(path):
     from training.run.checkpoints import checkpoint
 
-    return checkpoint.network_weights(checkpoint.read(path))
+    return checkpoint.network_weights(read(path))
 
 
 def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bundle, start, tmp_path, capsys):
@@ -93,33 +99,49 @@ def test_the_run_starts_where_serving_stood_in_any_order_of_the_classes(write_bu
     np.testing.assert_allclose(found, expected[:1, ::-1], atol=0.1 * expected.std())
 
 
-def test_fused_kernels_are_trained_as_they_are_served(write_bundle, start, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), "its kernels are trained as they are served"),
+        (
+            ("--kernel_norms", "True", "--fixed_statistics", "True"),
+            "its kernels get a batch norm each (logits differ by",
+        ),
+    ],
+)
+def test_fused_kernels_are_trained_as_they_are_served(write_bundle, start, tmp_path, capsys, flags, told):
     from models.store import open_bundle
     from training.run.bundled.networks import read_weights
 
     folder = write_bundle(["across", "down"])
     served = read_weights(open_bundle(folder))
-    assert start(folder, "--fused", "True", "--with_ema", "True") == 0
-    assert "its kernels are trained as they are served; its classifier is kept" in capsys.readouterr().out
+    flags = ("--fused", "True", *flags)
+    assert start(folder, *flags, "--with_ema", "True") == 0
+    said = capsys.readouterr().out
+    assert told in said
+    assert "; its classifier is kept" in said
     found = best(tmp_path)
     assert found.keys() == served.keys()
     for name, array in served.items():
         np.testing.assert_allclose(found[name], array, atol=2e-6)
+    assert ("stages.0.0.bn.moving_mean" in read(tmp_path / "run" / "best.ckpt")) == ("--kernel_norms" in flags)
 
-    assert start(folder, "--fused", "True", "--base_lr", "0.01", "--freeze", "1", "--name", "learnt") == 0
+    assert start(folder, *flags, "--base_lr", "0.01", "--freeze", "1", "--name", "learnt") == 0
     learnt = checkpoint_of(tmp_path / "learnt" / "best.ckpt")
-    changed = {name for name in served if not np.array_equal(learnt[name], served[name])}
+    folded = 2e-6 if "--kernel_norms" in flags else 0  # which rounds
+    changed = {name for name in served if not np.allclose(learnt[name], served[name], rtol=0, atol=folded)}
     assert not any(name.startswith("stages.0.") for name in changed)
     assert {"stages.1.0.conv.weight", "stages.1.0.conv.bias", "classifier.weight"} <= changed
 
 
-def test_a_fused_run_is_evaluated_and_exported(write_bundle, start, image_folder, tmp_path, capsys):
+@pytest.mark.parametrize("flags", [(), ("--kernel_norms", "True")])
+def test_a_fused_run_is_evaluated_and_exported(write_bundle, start, image_folder, tmp_path, capsys, flags):
     from models.store import open_bundle
     from training import eval as evaluate
     from training import export
     from training.run.bundled.networks import read_weights
 
-    assert start(write_bundle(["across", "down"]), "--fused", "True", "--base_lr", "0.01") == 0
+    assert start(write_bundle(["across", "down"]), "--fused", "True", "--base_lr", "0.01", *flags) == 0
     trained, out = tmp_path / "run" / "best.ckpt", tmp_path / "store" / "tuned" / "1"
     common = ["--pretrained", str(trained), "--device_target", "CPU"]
     assert evaluate.main([*common, "--data_url", str(image_folder)]) == 0
