@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
+from statistics import median
 from typing import TYPE_CHECKING
 
 from training.config import TrainConfig
@@ -92,22 +93,28 @@ class EarlyStopping(Callback):
         return f"no better than {best} for {self.patience} epochs (patience)"
 
 
+LATEST_EPOCHS = 3
+
+
 class TimeLimit(Callback):
-    """Makes the run shorter if its epochs would take more than `seconds` from now on, by the time of the last one; the
-    schedule of the learning rate is that of a run of this length."""
+    """Makes the run shorter if its epochs would take more than `seconds` from now on, by the median time of the latest
+    ones: a single slow one does not count. The schedule of the learning rate is that of a run of this length."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._end, self._began = clock, clock() + seconds, clock()
+        self._latest_s: list[float] = []
 
     def on_start(self, run: Run, progress: Progress) -> None:
         self._began = self._clock()
 
     def on_epoch_end(self, report: Report) -> None:
         now, progress = self._clock(), report.progress
-        fit = int(max(0.0, self._end - now) / (now - self._began))
+        self._latest_s = [*self._latest_s[1 - LATEST_EPOCHS :], now - self._began]
         self._began = now
+        fit = int(max(0.0, self._end - now) / median(self._latest_s))
         if progress.epoch == 1 and fit > 1:
-            return  # the first epoch also compiled the step
+            self._latest_s.clear()  # the first epoch also compiled the step
+            return
         if progress.epoch + fit < report.run.config.epochs:
             progress.epochs = progress.epoch + fit
 

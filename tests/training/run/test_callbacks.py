@@ -238,6 +238,20 @@ def test_a_run_of_limited_time_makes_fewer_epochs_by_a_schedule_of_that_length(
         assert lines[-1]["lr"] < 0.01
 
 
+@pytest.mark.parametrize(("epochs_s", "left"), [([9, 2, 2, 9, 2, 2], 12), ([9, 2, 2, 9, 9, 2], 6)])
+def test_a_single_slow_epoch_shortens_no_run_of_limited_time(epochs_s, left):
+    from training.run import callbacks
+
+    now_s = [0.0]
+    limit, progress = callbacks.TimeLimit(45, lambda: now_s[0]), SimpleNamespace(epoch=0, epochs=12)
+    for seconds in epochs_s:
+        now_s[0] += seconds
+        progress.epoch += 1
+        run = SimpleNamespace(config=SimpleNamespace(epochs=progress.epochs))
+        limit.on_epoch_end(callbacks.Report(run, {}, progress))
+    assert progress.epochs == left
+
+
 def test_fixed_statistics_stay_while_scales_learn(image_folder, tmp_path):
     from training.run.checkpoints import checkpoint
 
