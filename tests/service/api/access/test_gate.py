@@ -100,6 +100,7 @@ def test_one_that_can_be_served_is_served_however_early(ask: Ask, monkeypatch: p
 def test_a_deadline_that_cannot_be_met_is_answered_504_there_too(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     busy(monkeypatch, 0.0)
     monkeypatch.setattr("service.classify.admission.Admission._engine_s", lambda *_: 9.0)
+    monkeypatch.setattr("service.classify.speed.batches.BatchSpeed.may_reject", True)  # a batch has just said so
     assert ask(early(), query="top_k=1&timeout_ms=20")[2]["code"] == "deadline_exceeded"
 
 
