@@ -51,6 +51,12 @@ class PodmanPod:
         for left_out in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
             del container[left_out]
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": settings}
+        # Podman makes an emptyDir a volume of that name, which pods would share, and create at the same time.
+        mounts = (
+            mount for one in (container, *spec.get("initContainers", ())) for mount in one.get("volumeMounts", ())
+        )
+        for volume in (*spec.get("volumes", ()), *mounts):
+            volume["name"] = f"{name}-{volume['name']}"
         # Podman's default would start an init container again, for ever.
         spec["restartPolicy"] = "Never"
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
@@ -85,6 +91,8 @@ def cluster(documents: Documents, podman: Podman, service_image: str, tmp_path: 
     yield Cluster(documents, start)
     for name in names:
         podman("pod", "rm", "--force", "--ignore", "--time=0", name)
+        if volumes := podman("volume", "ls", "--quiet", f"--filter=name=^{name}-").split():
+            podman("volume", "rm", *volumes)
 
 
 async def seen_in_a_pod(cluster: Cluster, *commands: list[str]) -> list[str]:
