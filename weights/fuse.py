@@ -86,9 +86,10 @@ def fold_norms(weights: Mapping[str, Array], eps: float) -> dict[str, Array]:
     folded = dict(weights)
     for name in [name for name in weights if name.endswith(".bn.gamma") and _is_normed(name, weights)]:
         block = name.removesuffix(".bn.gamma")
-        gamma, beta, mean, variance = (folded.pop(f"{block}.bn.{part}").astype(np.float64) for part in _NORM)
-        kernel, norm = weights[f"{block}.conv.weight"], BatchNorm(gamma, beta, mean, variance, eps)
+        kernel, norm = weights[f"{block}.conv.weight"], _batch_norm(weights, f"{block}.bn", eps)
         found = fold_batch_norm(kernel.astype(np.float64), np.zeros(len(kernel)), norm)
+        for part in _NORM:
+            del folded[f"{block}.bn.{part}"]
         folded |= {
             f"{block}.conv.{part}": one.astype(kernel.dtype)
             for part, one in zip(("weight", "bias"), found, strict=True)
@@ -98,6 +99,12 @@ def fold_norms(weights: Mapping[str, Array], eps: float) -> dict[str, Array]:
 
 def _is_normed(gamma: str, weights: Mapping[str, Array]) -> bool:
     return ".branch_" not in gamma and gamma.replace(".bn.gamma", ".conv.weight") in weights
+
+
+def _batch_norm(weights: Mapping[str, Array], name: str, eps: float) -> BatchNorm:
+    """In float64."""
+    gamma, beta, mean, variance = (weights[f"{name}.{part}"].astype(np.float64) for part in _NORM)
+    return BatchNorm(gamma, beta, mean, variance, eps)
 
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -113,9 +120,7 @@ def _branches(
         return weights[f"{block.name}.{name}"].astype(np.float64)
 
     def bn(name: str) -> BatchNorm:
-        parts = (f"{name}.{part}" for part in _NORM)
-        gamma, beta, mean, variance = map(array, parts)
-        return BatchNorm(gamma, beta, mean, variance, eps)
+        return _batch_norm(weights, f"{block.name}.{name}", eps)
 
     qa = variant.block == "qarepvgg"
     small = (array("branch_1x1.weight"), None) if qa else (array("branch_1x1.conv.weight"), bn("branch_1x1.bn"))

@@ -55,10 +55,10 @@ def train(config: TrainConfig, stop: StopRequest | None = None, process: Process
         ranks.broadcast(run.parameters.values(), process)
         progress = _epochs(run, progress, (train_images, val_images), callbacks, journal, stop or StopRequest())
     finally:
-        if journal:
-            journal.complete_curves()
         for callback in callbacks:
             callback.on_end(run)
+        if journal:
+            journal.complete_curves()
     if progress.ended and process.is_main:
         print(f"ended after epoch {progress.epoch}: {progress.ended}")
     return config.run_dir / "best.ckpt"

@@ -34,8 +34,10 @@ class Average:
     value: float
     at: float
 
-    def learn(self, value: float, now: float, least_weight: float, trusted_until: float) -> None:
-        """`least_weight`: of a measurement that follows immediately; `trusted_until`: that of the estimate so far."""
-        replaces = value < self.value and now >= trusted_until
-        self.value += (1.0 if replaces else newest_weight(now - self.at, least_weight)) * (value - self.value)
+    def learn(self, value: float, now: float, least_weight: float, trusted_for_s: float) -> None:
+        """`least_weight`: of a measurement that follows immediately; `trusted_for_s`: as `trusted_s` says of the
+        estimate so far."""
+        age_s = now - self.at
+        replaces = value < self.value and age_s >= trusted_for_s
+        self.value += (1.0 if replaces else newest_weight(age_s, least_weight)) * (value - self.value)
         self.at = now

@@ -60,7 +60,7 @@ class BatchSpeed:
         """A batch of `images` took `seconds`."""
         now = self._newest_at = self._clock()
         average = self._measured.setdefault(images, Average(seconds, now))
-        average.learn(seconds, now, NEWEST_WEIGHT, average.at + trusted_s(average.value, PROBE_SHARE))
+        average.learn(seconds, now, NEWEST_WEIGHT, trusted_s(average.value, PROBE_SHARE))
         known = sorted(self._measured)
         self._curve_s = np.interp(self._sizes, known, [self._measured[size].value for size in known])
 

@@ -50,7 +50,7 @@ class DecodeSpeed:
         slowness, now, key = seconds / _formula_s(image), self._clock(), _key(image)
         for average in (self._known.get(key), self._machine):
             if average:
-                average.learn(slowness, now, NEWEST_WEIGHT, average.at + _trusted_s(_formula_s(image) * average.value))
+                average.learn(slowness, now, NEWEST_WEIGHT, _trusted_s(_formula_s(image) * average.value))
         self._known.setdefault(key, Average(slowness, now))
         self._machine = self._machine or Average(slowness, now)
         self.usual_s *= math.exp(STEP * (QUARTILE if seconds > self.usual_s else QUARTILE - 1))

@@ -10,15 +10,15 @@ from service.runtime.http.turns import Turns
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+async def begin(turns: Turns, begun: list[int], number: int) -> None:
+    await turns.take()
+    begun.append(number)
+
+
 def test_one_begins_in_each_turn_in_order_of_arrival_and_an_idle_loop_lets_it_begin_at_once(run: Run) -> None:
     async def scenario() -> None:
-        turns, begun = Turns(), []
-
-        async def begin(number: int) -> None:
-            await turns.take()
-            begun.append(number)
-
-        tasks = [asyncio.create_task(begin(number)) for number in range(5)]
+        turns, begun = Turns(), list[int]()
+        tasks = [asyncio.create_task(begin(turns, begun, number)) for number in range(5)]
         counts = []
         for _ in range(20):
             await asyncio.sleep(0)
@@ -26,7 +26,7 @@ def test_one_begins_in_each_turn_in_order_of_arrival_and_an_idle_loop_lets_it_be
         assert all(after - before <= 1 for before, after in pairwise(counts))
         assert (counts[0], begun) == (1, [0, 1, 2, 3, 4])
         await asyncio.gather(*tasks)
-        await begin(5)
+        await begin(turns, begun, 5)
         assert begun[-1] == 5
 
     run(scenario())
@@ -34,13 +34,8 @@ def test_one_begins_in_each_turn_in_order_of_arrival_and_an_idle_loop_lets_it_be
 
 def test_one_that_is_cancelled_leaves_its_turn_to_the_next(run: Run) -> None:
     async def scenario() -> None:
-        turns, begun = Turns(), []
-
-        async def begin(number: int) -> None:
-            await turns.take()
-            begun.append(number)
-
-        tasks = [asyncio.create_task(begin(number)) for number in range(3)]
+        turns, begun = Turns(), list[int]()
+        tasks = [asyncio.create_task(begin(turns, begun, number)) for number in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         await asyncio.wait(tasks, timeout=5)
